@@ -1,0 +1,363 @@
+"""DQN as Ape-X runs it: double Q, n steps, prioritised replay, many actors.
+
+Mnih et al. 2015 (Nature 518) with van Hasselt et al. 2016 (double Q-learning),
+Schaul et al. 2016 (prioritised replay) and, by choice, Wang et al. 2016 (dueling
+heads), distributed as in Horgan et al. 2018 (Ape-X, arXiv:1803.00933). What
+differs: losses are scaled by importance weights over the sampled batch rather
+than over the table, and the exploration ladder is defined for one and two
+environments as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import lazy
+from distacme import networks
+from distacme import specs
+from distacme import types
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+# Maps a nest of observations [B, ...] to action values [B, num_actions]; may use
+# Haiku modules.
+Network = Callable[[types.NestedArray], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of DQN."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  n_step: int = 3
+  """Steps between the two ends of a transition."""
+  learning_rate: float = 1e-3
+  """Adam's step size."""
+  adam_epsilon: float = 1e-5
+  """Adam's epsilon."""
+  max_gradient_norm: float = 10.0
+  """Gradients are scaled down to this global norm."""
+  huber_delta: float = 1.0
+  """TD error beyond which the loss is linear."""
+  target_update_period: int = 100
+  """Learner steps between copies to the target network."""
+  hidden_sizes: tuple[int, ...] = (128, 128)
+  """Widths of the default network's hidden layers."""
+  dueling: bool = False
+  """Whether the default network has a dueling head."""
+  batch_size: int = 64
+  """Transitions per learner step."""
+  samples_per_insert: float = 16.0
+  """Transitions learnt from per environment step."""
+  error_buffer: float = 0.0
+  """Samples by which either side may run ahead of that ratio; 0 chooses."""
+  min_replay_size: int = 1_000
+  """Transitions collected before learning starts."""
+  max_replay_size: int = 100_000
+  """Transitions kept."""
+  priority_exponent: float = 0.6
+  """Alpha of prioritised replay; 0 samples uniformly."""
+  importance_exponent: float = 0.4
+  """Beta of prioritised replay; 1 corrects the bias in full."""
+  block_size: int = 1
+  """Transitions stored and drawn as one item; above 1 only uniform replay."""
+  epsilon_base: float = 0.4
+  """Base of the exploration ladder."""
+  epsilon_exponent: float = 7.0
+  """Length of the exploration ladder, in powers of its base."""
+  evaluation_epsilon: float = 0.0
+  """Chance of a random action while evaluated."""
+
+  def __post_init__(self) -> None:
+    for name in ('learning_rate', 'max_gradient_norm', 'huber_delta'):
+      if getattr(self, name) <= 0:
+        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
+    if self.dueling and not self.hidden_sizes:
+      raise ValueError('dueling needs at least one of hidden_sizes, got ().')
+    if self.target_update_period < 1:
+      raise ValueError(
+        'target_update_period must be at least 1 learner step, got '
+        f'{self.target_update_period}.'
+      )
+    for name in ('epsilon_base', 'evaluation_epsilon', 'importance_exponent'):
+      if not 0.0 <= getattr(self, name) <= 1.0:
+        raise ValueError(
+          f'{name} must be in [0, 1], got {getattr(self, name)}.'
+        )
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: hk.Params
+  target_params: hk.Params
+  optimizer_state: Any
+  steps: jax.Array  # int32
+
+
+class ActorState(NamedTuple):
+  """Exploration, constant over a run."""
+
+  epsilon: jax.Array  # [B]
+
+
+def td_error(
+  q_tm1: jax.Array,
+  a_tm1: jax.Array,
+  r_t: jax.Array,
+  discount_t: jax.Array,
+  q_t_target: jax.Array,
+  q_t_online: jax.Array,
+) -> jax.Array:
+  """Returns the double Q-learning error of one transition.
+
+  Eq. 4 of van Hasselt et al. 2016 over an n-step window: the online network
+  chooses the action at the window's end and the target network values it.
+
+  Args:
+    q_tm1: [num_actions] values at the window's start.
+    a_tm1: the action taken there.
+    r_t: discounted return over the window.
+    discount_t: what multiplies the value at the window's end; 0 if terminal.
+    q_t_target: [num_actions] target network's values at the window's end.
+    q_t_online: [num_actions] online network's values at the window's end.
+
+  Returns:
+    The error, target minus estimate; its gradient reaches `q_tm1` only.
+  """
+  return rlax.double_q_learning(
+    q_tm1, a_tm1, r_t, discount_t, q_t_target, q_t_online
+  )
+
+
+def importance_weights(probability: jax.Array, exponent: float) -> jax.Array:
+  """Returns weights [B] in (0, 1] (Schaul et al. 2016, section 3.4).
+
+  Args:
+    probability: [B] chance with which each item was drawn.
+    exponent: beta; 0 weighs all alike.
+  """
+  return (probability.min() / probability) ** exponent
+
+
+def exploration_ladder(
+  streams: types.Streams, base: float, exponent: float
+) -> np.ndarray:
+  """Returns epsilon [B]: base ** (1 + exponent * i / (N - 1)) for stream i of N.
+
+  Section 4.1 of Horgan et al. 2018. One or two environments cannot span the
+  ladder, and its ends are a bad choice for them (nearly random, nearly greedy):
+  they take the middle of its halves or of the whole.
+  """
+  if streams.total < 3:
+    position = (streams.index + 0.5) / streams.total
+  else:
+    position = streams.index / (streams.total - 1)
+  return (base ** (1 + exponent * position)).astype(np.float32)
+
+
+def first_priority(
+  reward: np.ndarray,
+  discount: np.ndarray,
+  first: dict[str, np.ndarray],
+  last: dict[str, np.ndarray],
+) -> np.ndarray:
+  """Returns priorities [B] on the actor, from the values that it acted with.
+
+  The online network stands in for the target network, as the actor has no
+  other (Horgan et al. 2018, section 3).
+  """
+  target = reward + discount * last['max_q']
+  return np.abs(target - first['chosen_q']) + _LEAST_PRIORITY
+
+
+_LEAST_PRIORITY = 1e-6  # keeps every item drawable
+
+
+class DQN:
+  """DQN for one environment spec; see `core.Agent`."""
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    if not isinstance(spec.actions, specs.DiscreteArray):
+      raise ValueError(
+        'DQN needs one discrete action (specs.DiscreteArray), got the action '
+        f'spec {spec.actions}. Use an agent for such actions, or an '
+        'environment with discrete ones.'
+      )
+    self._config = config
+    self._num_actions = int(spec.actions.num_values)
+    self._network = hk.without_apply_rng(
+      hk.transform(network or self._default_network)
+    )
+    self._spec = spec
+    self.replay = replay_spec.ReplaySpec(
+      window=replay_spec.NStep(config.n_step, config.discount),
+      batch_size=config.batch_size,
+      max_size=config.max_replay_size,
+      min_size=config.min_replay_size,
+      samples_per_insert=config.samples_per_insert,
+      error_buffer=config.error_buffer,
+      priority_exponent=config.priority_exponent,
+      first_priority=first_priority,
+      block_size=config.block_size,
+    )
+    self._check_network()
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state whose target network equals its online network."""
+    params = self._network.init(key, self._example_observation())
+    return LearnerState(
+      params=params,
+      # A copy: the learner donates its state, and no buffer may be given twice.
+      target_params=jax.tree.map(jnp.copy, params),
+      optimizer_state=self._optimizer.init(params),
+      steps=jnp.int32(0),
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns each row's epsilon."""
+    config = self._config
+    if streams is None:
+      epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
+    else:
+      epsilon = exploration_ladder(
+        streams, config.epsilon_base, config.epsilon_exponent
+      )
+    return ActorState(epsilon)
+
+  def act(
+    self,
+    params: hk.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Acts epsilon-greedily."""
+    q = self._network.apply(params, observation)
+    explore, choice = jax.random.uniform(key, (2, q.shape[0]))
+    action = jnp.where(
+      explore < state.epsilon,
+      (choice * self._num_actions).astype(jnp.int32),
+      jnp.argmax(q, axis=-1).astype(jnp.int32),
+    )
+    chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    values = {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
+    return types.ActorOutput(action, state, values=values)
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam and, when it is due, copies the target network."""
+    config = self._config
+    gradient, output = jax.grad(self.loss, has_aux=True)(
+      state.params, state.target_params, batch
+    )
+    updates, optimizer_state = self._optimizer.update(
+      gradient, state.optimizer_state
+    )
+    params = optax.apply_updates(state.params, updates)
+    steps = state.steps + 1
+    target_params = optax.periodic_update(
+      params, state.target_params, steps, config.target_update_period
+    )
+    output.metrics['gradient_norm'] = optax.global_norm(gradient)
+    return LearnerState(params, target_params, optimizer_state, steps), output
+
+  def loss(
+    self, params: hk.Params, target_params: hk.Params, batch: types.Batch
+  ) -> tuple[jax.Array, types.UpdateOutput]:
+    """Returns the weighted mean Huber loss of the batch, and new priorities."""
+    config = self._config
+    data: types.Transition = batch.data
+    q_tm1 = self._network.apply(params, data.observation)
+    q_t_online = self._network.apply(params, data.next_observation)
+    q_t_target = self._network.apply(target_params, data.next_observation)
+    error = jax.vmap(td_error)(
+      q_tm1, data.action, data.reward, data.discount, q_t_target, q_t_online
+    )
+    weights = importance_weights(batch.probability, config.importance_exponent)
+    loss = jnp.mean(weights * rlax.huber_loss(error, config.huber_delta))
+    priorities = None
+    if self.replay.prioritized:
+      priorities = jnp.abs(error) + _LEAST_PRIORITY
+    metrics = {
+      'loss': loss,
+      'mean_q': q_tm1.mean(),
+      'mean_abs_td_error': jnp.abs(error).mean(),
+    }
+    return loss, types.UpdateOutput(metrics, priorities)
+
+  def actor_params(self, state: LearnerState) -> hk.Params:
+    """Returns the online network's params."""
+    return state.params
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    return optax.chain(
+      optax.clip_by_global_norm(config.max_gradient_norm),
+      optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
+
+  def _default_network(self, observation: types.NestedArray) -> jax.Array:
+    config = self._config
+    if config.dueling:
+      *torso, last = config.hidden_sizes
+      features = networks.MLPTorso(torso)(observation)
+      return networks.DuelingHead(self._num_actions, last)(features)
+    features = networks.MLPTorso(config.hidden_sizes)(observation)
+    return hk.Linear(self._num_actions)(features)
+
+  def _check_network(self) -> None:
+    key = jax.random.key_data(jax.random.key(0))
+    observation = self._example_observation()
+    params = jax.eval_shape(self._network.init, key, observation)
+    q = jax.eval_shape(self._network.apply, params, observation)
+    if getattr(q, 'shape', None) != (1, self._num_actions):
+      raise ValueError(
+        'the network must map a batch of 1 observation to action values of '
+        f'shape (1, {self._num_actions}), got {q}. Its last layer needs one '
+        'output per action and no squeeze.'
+      )
+
+  def _example_observation(self) -> types.NestedArray:
+    return jax.tree.map(
+      lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype),
+      self._spec.observations,
+    )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> DQN:
+  """Returns DQN for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: maps a nest of observations [B, ...] to action values
+      [B, num_actions] and may use Haiku modules; by default an MLP.
+
+  Raises:
+    ValueError: if the environment's action is not a single discrete one.
+  """
+  return DQN(config, spec, network)

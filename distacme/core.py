@@ -1,0 +1,174 @@
+"""The contracts between agents, workers and services; the file to read first.
+
+An *agent* is mathematics: pure functions of JAX arrays, and a description of
+the replay it wants. *Workers* (actor, learner, evaluator) drive it. *Services*
+(replay, variables) connect the workers. Nothing here says in which process,
+thread or machine any of them lives.
+
+    env -> Actor -> Writer | replay | Sampler -> Learner
+             ^                                     |
+             +--- ParamsSource <- ParamsSink <-----+
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import dm_env
+import numpy as np
+
+from distacme import types
+from distacme.replay import spec as replay_spec
+
+
+class Agent(Protocol):
+  """Pure functions; every method but `initial_*` is called under `jax.jit`.
+
+  Observations, actions and states always carry a leading batch axis [B].
+  """
+
+  replay: replay_spec.ReplaySpec
+
+  def initial_learner_state(self, key: types.Key) -> types.LearnerState:
+    """Returns everything that learning changes: params, optimiser, counters."""
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> types.ActorState:
+    """Returns the state at an episode's start, each leaf [B, ...].
+
+    Args:
+      batch_size: B.
+      streams: which environments of the run act, for exploration that differs
+        between them; None asks for the policy that is evaluated.
+    """
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: types.ActorState,
+  ) -> types.ActorOutput:
+    """Chooses actions for a batch of observations. Consumes `key`."""
+
+  def update(
+    self, state: types.LearnerState, batch: types.Batch
+  ) -> tuple[types.LearnerState, types.UpdateOutput]:
+    """Takes one step of learning."""
+
+  def actor_params(self, state: types.LearnerState) -> types.Params:
+    """Returns the part of the learner's state that acting needs."""
+
+
+class VectorEnvironment(Protocol):
+  """`num_envs` environments stepped by one call; each row obeys dm_env.
+
+  A TimeStep here holds arrays: step_type [N] int, reward [N] float32 (0 where
+  FIRST), discount [N] float32 (1 where FIRST), observation a nest of [N, ...].
+  A row that was LAST ignores its next action and answers FIRST. Returned
+  arrays are never written to again. Specs are those of a single row.
+  """
+
+  num_envs: int
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts all rows anew; every row is FIRST."""
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Steps every row with `action`, a nest of [N, ...]."""
+
+  def observation_spec(self) -> types.NestedSpec: ...
+
+  def action_spec(self) -> types.NestedSpec: ...
+
+  def reward_spec(self) -> Any: ...
+
+  def discount_spec(self) -> Any: ...
+
+  def close(self) -> None: ...
+
+
+class Writer(Protocol):
+  """Takes an actor's steps into replay; used by one thread."""
+
+  def append(
+    self,
+    timestep: dm_env.TimeStep,
+    output: types.ActorOutput,
+    next_timestep: dm_env.TimeStep,
+    params_version: int,
+  ) -> None:
+    """Adds one step of every environment; blocks while replay asks it to.
+
+    Rows where `timestep` is LAST are not steps and are skipped.
+    """
+
+  def close(self) -> None: ...
+
+
+class Sampler(Protocol):
+  """Gives a learner its batches; used by one thread."""
+
+  def sample(self) -> tuple[types.Transition, types.SampleInfo]:
+    """Returns the next batch; blocks while replay asks it to."""
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Sets priorities [B] of sampled items; items gone since are skipped."""
+
+  def close(self) -> None: ...
+
+
+class VersionedParams(NamedTuple):
+  """Params and the number of learner steps that made them."""
+
+  version: int
+  params: types.Params
+
+
+class ParamsSource(Protocol):
+  """Where an actor finds the newest params."""
+
+  def newest(self) -> VersionedParams | None:
+    """Returns the newest params without waiting; None before the first."""
+
+
+class ParamsSink(Protocol):
+  """Where a learner puts its params."""
+
+  def publish(self, version: int, params: types.Params) -> None:
+    """Makes `params` the newest; keeps no reference to donated buffers."""
+
+
+class Directive(NamedTuple):
+  """What the run tells a worker in answer to its report.
+
+  Attributes:
+    stop: why the run ends (one of `counting.StopReason`'s values), or None.
+    counts: the run's counters, summed over all workers.
+  """
+
+  stop: str | None
+  counts: Mapping[str, int]
+
+
+class Reporter(Protocol):
+  """A worker's line to the run: heartbeat, counters, metrics, stop."""
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> Directive:
+    """Sends what changed; doubles as heartbeat.
+
+    Args:
+      counts: increments since the last report, e.g. {'env_steps': 64}.
+      metrics: numbers to log now, if any.
+      state: what the worker does, a few words for people.
+    """
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    """Asks the whole run to end; the first reason given stands."""

@@ -1,0 +1,161 @@
+"""The two-line loop: an environment, an agent, one process, one thread."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from distacme import actor
+from distacme import core
+from distacme import counting
+from distacme import environments
+from distacme import learner
+from distacme import params
+from distacme import policy
+from distacme import specs
+from distacme import types
+from distacme.replay import memory
+from distacme.replay import records
+
+
+class EnvironmentLoop:
+  """Acts and learns in turn, deterministically, without server or thread.
+
+  It drives the same actor and learner as the programs of many processes; only
+  replay and the way of the params are those of one process.
+
+      loop = distacme.EnvironmentLoop(environment, agent)
+      loop.run(num_episodes=100)
+  """
+
+  def __init__(
+    self,
+    environment: Any,
+    agent: core.Agent,
+    *,
+    seed: int = 0,
+    publish_period: int = 1,
+    run_state: counting.RunState | None = None,
+    state: types.LearnerState | None = None,
+    steps: int = 0,
+    save: Callable[[int, types.LearnerState], None] | None = None,
+    save_period_s: float = math.inf,
+  ):
+    """Makes actor, replay and learner.
+
+    Args:
+      environment: a dm_env or Gymnasium environment, or a vector of them.
+      agent: made for its spec.
+      seed: of the agent: initial params, exploration, sampling.
+      publish_period: learner steps after which the actor gets new params.
+      run_state: counts, logs and stops; by default one of its own.
+      state: learner state to start from; by default a new one.
+      steps: learner steps that made `state`.
+      save: see `learner.Learner`.
+      save_period_s: see `learner.Learner`.
+    """
+    vector = environments.check_first_episode(environments.wrap(environment))
+    run_state = run_state or counting.RunState()
+    learner_key, actor_key = keys(seed)
+    if state is None:
+      state = jax.jit(agent.initial_learner_state)(learner_key)
+    self.params = params.LocalParams()
+    layout = replay_layout(agent, specs.make_environment_spec(vector), state)
+    self.replay = memory.MemoryReplay(agent.replay, layout, seed)
+    self.learner = learner.Learner(
+      agent,
+      learner.Batches(self.replay),
+      self.params,
+      run_state.reporter('learner'),
+      state,
+      steps=steps,
+      publish_period=publish_period,
+      save=save,
+      save_period_s=save_period_s,
+    )
+    streams = types.Streams(np.arange(vector.num_envs), vector.num_envs)
+    self.actor = actor.Actor(
+      vector,
+      policy.Policy(agent, self.params, vector.num_envs, actor_key, streams),
+      self.replay.writer(vector.num_envs),
+      run_state.reporter('actor/0'),
+    )
+
+  def step(self) -> int:
+    """Acts once, then learns as often as replay lets it; returns env steps."""
+    steps = self.actor.step()
+    while self.replay.can_sample():
+      self.learner.step()
+    return steps
+
+  def run(
+    self, num_episodes: int | None = None, num_steps: int | None = None
+  ) -> int:
+    """Runs until either number is reached.
+
+    Args:
+      num_episodes: episodes to finish, of all environments together.
+      num_steps: environment steps to make.
+
+    Returns:
+      Environment steps made by this call.
+
+    Raises:
+      ValueError: if neither or both numbers are given.
+    """
+    if (num_episodes is None) == (num_steps is None):
+      raise ValueError(
+        'give exactly one of num_episodes and num_steps, got '
+        f'num_episodes={num_episodes} and num_steps={num_steps}.'
+      )
+    until = self.actor.num_episodes + (num_episodes or 0)
+    steps = 0
+    while (
+      self.actor.num_episodes < until
+      if num_steps is None
+      else steps < num_steps
+    ):
+      steps += self.step()
+    return steps
+
+
+def keys(seed: int, stream: int = 0) -> tuple[types.Key, types.Key]:
+  """Returns raw keys for the learner and for the actor number `stream`."""
+  learner_key, actors_key = jax.random.split(jax.random.key(seed))
+  actor_key = jax.random.fold_in(actors_key, stream)
+  return jax.random.key_data(learner_key), jax.random.key_data(actor_key)
+
+
+def replay_layout(
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  state: types.LearnerState | None = None,
+  params: types.Params = None,
+) -> records.RowLayout:
+  """Returns the layout of the rows that an agent writes and samples.
+
+  Args:
+    agent: asked, without computing anything, what its `act` stores.
+    spec: of the environment.
+    state: a learner state (or its shapes), or
+    params: what it publishes (or its shapes).
+  """
+  if params is None:
+    params = jax.eval_shape(agent.actor_params, state)
+  observation = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
+    spec.observations,
+  )
+  one = types.Streams(np.zeros(1, np.int64), 1)
+  output = jax.eval_shape(
+    agent.act,
+    params,
+    jax.ShapeDtypeStruct((2,), np.uint32),
+    observation,
+    agent.initial_actor_state(1, one),
+  )
+  return records.RowLayout(spec, records.spec_like(output.extras))

@@ -1,0 +1,293 @@
+"""The worker that learns: batches in, params and priorities out."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+
+from distacme import core
+from distacme import types
+
+_METRICS_PERIOD_S = 1.0
+_POLL_S = 0.1  # how soon a learner without data notices a stop
+_MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
+
+
+class Learner:
+  """Owns the learner's state and updates it; one thread.
+
+  The state's buffers are donated to every update, so what leaves (params,
+  checkpoints) is copied first.
+  """
+
+  def __init__(
+    self,
+    agent: core.Agent,
+    batches: Batches,
+    sink: core.ParamsSink,
+    reporter: core.Reporter,
+    state: types.LearnerState,
+    *,
+    steps: int = 0,
+    publish_period: int = 1,
+    save: Callable[[int, types.LearnerState], None] | None = None,
+    save_period_s: float = math.inf,
+    executor: Callable[[], futures.Executor] | None = None,
+  ):
+    """Publishes the initial params.
+
+    Args:
+      agent: whose `update` to use.
+      batches: where batches come from.
+      sink: where params go.
+      reporter: line to the run.
+      state: to start from; given up by the caller.
+      steps: learner steps that made `state`.
+      publish_period: learner steps between publications.
+      save: writes a checkpoint.
+      save_period_s: seconds between checkpoints.
+      executor: makes what runs the sending of params and priorities; by default
+        it happens at once, in this thread.
+    """
+    self.steps = steps
+    self.directive = core.Directive(None, {})
+    self._agent = agent
+    self._batches = batches
+    self._sink = sink
+    self._reporter = reporter
+    self._state = jax.device_put(state)
+    self._publish_period = publish_period
+    self._save = save
+    self._save_period_s = save_period_s
+    self._save_at = time.monotonic() + save_period_s
+    make_executor = executor or InlineExecutor
+    self._params_executor = make_executor()
+    self._priority_executor = make_executor()
+    self._publishing: futures.Future[None] | None = None
+    self._pending: list[futures.Future[None]] = []
+    self._update = jax.jit(self._jit_update, donate_argnums=0)
+    self._copy_params = jax.jit(
+      lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
+    )
+    self._output: types.UpdateOutput | None = None
+    self._meter = _Meter()
+    self._unreported_steps = 0
+    self._publish()
+
+  @property
+  def state(self) -> types.LearnerState:
+    """The current state; valid until the next step."""
+    return self._state
+
+  def step(self, timeout_s: float | None = None) -> bool:
+    """Learns from one batch.
+
+    Args:
+      timeout_s: how long to wait for it; None waits for ever.
+
+    Returns:
+      Whether there was a batch.
+    """
+    start = time.monotonic()
+    batch = self._batches.get(timeout_s)
+    self._meter.waited_s += time.monotonic() - start
+    if batch is None:
+      return False
+    data, info = batch
+    probability = info.probability.astype(np.float32)
+    self._state, self._output = self._update(self._state, data, probability)
+    self.steps += 1
+    self._unreported_steps += 1
+    self._meter.add(self.steps, info)
+    if self._output.priorities is not None:
+      self._send_priorities(info.key, self._output.priorities)
+    if self.steps % self._publish_period == 0:
+      self._publish()
+    return True
+
+  def run(self) -> None:
+    """Learns until the run stops, then publishes and saves what it has."""
+    while self.directive.stop is None:
+      learnt = self.step(_POLL_S)
+      if self._meter.due() or not learnt:
+        self.report('learning' if learnt else 'waiting for data')
+      if time.monotonic() >= self._save_at:
+        self.save()
+    self.close()
+
+  def close(self) -> None:
+    """Publishes and saves the last state and ends the senders."""
+    self._priority_executor.shutdown(wait=False, cancel_futures=True)
+    if self._publishing is not None:
+      self._publishing.result()
+    self._publish()
+    if self._publishing is not None:
+      self._publishing.result()
+    self._params_executor.shutdown()
+    self.save()
+    self.report('done learning')
+
+  def save(self) -> None:
+    """Writes a checkpoint, if this learner has where to."""
+    self._save_at = time.monotonic() + self._save_period_s
+    if self._save is not None:
+      self._save(self.steps, self._state)
+
+  def report(self, state: str) -> None:
+    """Tells the run about progress and learns whether to stop.
+
+    Raises:
+      FloatingPointError: if the loss or another metric is not finite any more.
+    """
+    metrics = None
+    if self._output is not None and self._meter.due():
+      metrics = {k: float(v) for k, v in self._output.metrics.items()}
+      for name, value in metrics.items():
+        if not math.isfinite(value):
+          raise FloatingPointError(
+            f'{name} is {value} after learner step {self.steps}. Rewards or '
+            'observations that are not finite or a learning rate that is too '
+            'high do this; nothing later than the last checkpoint is saved.'
+          )
+      metrics |= self._meter.take()
+    counts = {'learner_steps': self._unreported_steps}
+    self._unreported_steps = 0
+    self.directive = self._reporter.report(counts, metrics, state)
+
+  def _jit_update(
+    self, state: types.LearnerState, data: Any, probability: Any
+  ) -> tuple[types.LearnerState, types.UpdateOutput]:
+    return self._agent.update(state, types.Batch(data, probability))
+
+  def _publish(self) -> None:
+    """Sends a copy of the params, unless the last sending is still under way."""
+    if self._publishing is not None:
+      if not self._publishing.done():
+        return
+      self._publishing.result()  # raises what went wrong
+    params = self._copy_params(self._state)
+    self._publishing = self._params_executor.submit(
+      self._sink.publish, self.steps, params
+    )
+
+  def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
+    self._pending.append(
+      self._priority_executor.submit(self._write_priorities, key, priorities)
+    )
+    while self._pending and self._pending[0].done():
+      self._pending.pop(0).result()
+    if len(self._pending) > _MAX_PENDING_PRIORITIES:
+      self._pending.pop(0).result()
+
+  def _write_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
+    self._batches.update_priorities(key, np.asarray(priorities, np.float64))
+
+
+class _Meter:
+  """What the learner measures of itself between two reports of metrics."""
+
+  def __init__(self) -> None:
+    self.waited_s = 0.0
+    self._start = time.monotonic()
+    self._updates = 0
+    self._items = 0
+    self._lag = 0.0
+
+  def add(self, steps: int, info: types.SampleInfo) -> None:
+    self._updates += 1
+    self._items += len(info.key)
+    # Of one item in each batch: a mean over all would cost more than it tells.
+    self._lag += steps - 1 - int(info.params_version[0])
+
+  def due(self) -> bool:
+    return time.monotonic() - self._start >= _METRICS_PERIOD_S
+
+  def take(self) -> dict[str, float]:
+    period = time.monotonic() - self._start
+    updates = max(self._updates, 1)
+    metrics = {
+      'learner_steps_per_second': self._updates / period,
+      'samples_per_second': self._items / period,
+      'share_waiting_for_data': self.waited_s / period,
+      'policy_lag': self._lag / updates,  # learner steps
+    }
+    self.__init__()  # type: ignore[misc]  # starts the next period
+    return metrics
+
+
+class Batches:
+  """Batches drawn when they are asked for, in the learner's own thread."""
+
+  def __init__(self, sampler: core.Sampler):
+    self._sampler = sampler
+
+  def get(
+    self, timeout_s: float | None = None
+  ) -> tuple[Any, types.SampleInfo] | None:
+    """Returns the next batch, or None if there was none within `timeout_s`."""
+    del timeout_s  # A sampler of one process answers at once.
+    return self._sampler.sample()
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Hands priorities to the sampler."""
+    self._sampler.update_priorities(key, priority)
+
+
+class PrefetchedBatches(Batches):
+  """Batches drawn ahead by a thread and put on the learner's device."""
+
+  def __init__(self, sampler: core.Sampler, depth: int = 2):
+    """Starts the thread.
+
+    Args:
+      sampler: used by the thread alone, but for its priorities.
+      depth: batches held ready.
+    """
+    super().__init__(sampler)
+    self._queue: queue.Queue[Any] = queue.Queue(depth)
+    threading.Thread(target=self._run, daemon=True, name='prefetch').start()
+
+  def get(
+    self, timeout_s: float | None = None
+  ) -> tuple[Any, types.SampleInfo] | None:
+    """Returns the next batch, or None if there was none within `timeout_s`."""
+    try:
+      batch = self._queue.get(timeout=timeout_s)
+    except queue.Empty:
+      return None
+    if isinstance(batch, Exception):
+      raise batch
+    return batch  # type: ignore[no-any-return]  # the queue holds Any
+
+  def _run(self) -> None:
+    try:
+      while True:
+        data, info = self._sampler.sample()
+        self._queue.put((jax.device_put(data), info))
+    except Exception as error:  # reaches the learner, which raises it
+      self._queue.put(error)
+
+
+class InlineExecutor(futures.Executor):
+  """Runs what is submitted at once, in the submitting thread."""
+
+  def submit(  # type: ignore[override]  # the base class is positional-only
+    self, fn: Callable[..., Any], *args: Any, **kwargs: Any
+  ) -> futures.Future[Any]:
+    """Returns a future that is done."""
+    future: futures.Future[Any] = futures.Future()
+    future.set_result(fn(*args, **kwargs))
+    return future
+
+
+def background_executor() -> futures.Executor:
+  """Returns an executor of one thread, for `Learner`."""
+  return futures.ThreadPoolExecutor(1)

@@ -1,0 +1,194 @@
+"""Turns an actor's steps into replay items; shared by all backends."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import dm_env
+import numpy as np
+import tree
+
+from distacme import types
+from distacme.replay import records
+from distacme.replay import spec as replay_spec
+
+_LAST = int(dm_env.StepType.LAST)
+
+
+class Inserter(Protocol):
+  """A backend's way in."""
+
+  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+    """Inserts items: rows [K, block_size] structured, priorities [K]."""
+
+  def close(self) -> None: ...
+
+
+class NStepWriter:
+  """A `core.Writer` that makes n-step transitions of `num_envs` environments.
+
+  The last n steps of every environment lie in `slots` [n, num_envs]: each is a
+  row in the making, whose reward and discount grow with every step until its
+  window is full or its episode ends. Used by one thread.
+  """
+
+  def __init__(
+    self,
+    spec: replay_spec.ReplaySpec,
+    layout: records.RowLayout,
+    num_envs: int,
+    inserter: Inserter,
+  ):
+    self._n = spec.window.n
+    self._gamma = np.float32(spec.window.discount)
+    self._first_priority = spec.first_priority if spec.prioritized else None
+    self._blocks = _Blocks(spec.block_size, layout.dtype, inserter)
+    self._slots = np.zeros((self._n, num_envs), layout.dtype)
+    self._row = [layout.views(slot) for slot in self._slots]
+    whole = layout.views(self._slots)
+    self._reward, self._discount = whole.reward, whole.discount
+    self._values: list[Any] = [None] * self._n  # of `act`, by slot
+    self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
+    self._cursor = 0  # the slot of the newest step
+    self._waiting: _Waiting | None = None
+
+  def append(
+    self,
+    timestep: dm_env.TimeStep,
+    output: types.ActorOutput,
+    next_timestep: dm_env.TimeStep,
+    params_version: int,
+  ) -> None:
+    """Adds one step of every environment; see `core.Writer`."""
+    self._insert_waiting(output.values)
+    self._start_windows(timestep, output, params_version)
+    # Slots without a window hold leftovers; growing them does no harm.
+    self._reward += self._discount * next_timestep.reward
+    self._discount *= self._gamma * next_timestep.discount
+    stepped = timestep.step_type != _LAST
+    self._age += 1
+    self._age *= stepped
+    ended = (next_timestep.step_type == _LAST) & stepped
+    full = (self._age >= self._n) & ~ended
+    if full.any():
+      self._emit_full(full, next_timestep.observation)
+    if ended.any():
+      for env in np.flatnonzero(ended):
+        self._emit_ended(env, next_timestep.observation)
+      self._age[ended] = 0
+
+  def close(self) -> None:
+    """Inserts what is complete and ends the connection to replay."""
+    if self._waiting is not None:
+      self._insert_waiting(self._values[self._cursor])
+    self._blocks.close()
+
+  def _start_windows(
+    self,
+    timestep: dm_env.TimeStep,
+    output: types.ActorOutput,
+    params_version: int,
+  ) -> None:
+    self._cursor = slot = (self._cursor + 1) % self._n
+    row = self._row[slot]
+    _copy(row.observation, timestep.observation)
+    _copy(row.action, output.action)
+    _copy(row.extras, output.extras)
+    row.reward[...] = 0.0
+    row.discount[...] = 1.0
+    self._slots[slot]['params_version'] = params_version
+    self._values[slot] = output.values
+
+  def _emit_full(
+    self, envs: np.ndarray, observation: types.NestedArray
+  ) -> None:
+    """Emits the oldest window of every environment in the mask `envs`."""
+    slot = (self._cursor + 1) % self._n
+    _copy(self._row[slot].next_observation, observation)
+    rows = self._slots[slot][envs]
+    if self._first_priority is None:
+      self._blocks.insert(rows, np.ones(len(rows)))
+    else:
+      # The values at the window's last observation come with the next action.
+      self._waiting = _Waiting(rows, _take(self._values[slot], envs), envs)
+
+  def _insert_waiting(self, values: Any) -> None:
+    waiting, self._waiting = self._waiting, None
+    if waiting is not None:
+      self._insert(waiting.rows, waiting.values, _take(values, waiting.envs))
+
+  def _emit_ended(self, env: int, observation: types.NestedArray) -> None:
+    """Emits all windows of an environment whose episode has just ended."""
+    count = min(int(self._age[env]), self._n)
+    slots = (self._cursor - np.arange(count)[::-1]) % self._n  # oldest first
+    row = slice(env, env + 1)
+    for slot in slots:
+      _copy(
+        _take(self._row[slot].next_observation, row), _take(observation, row)
+      )
+    rows = self._slots[slots, env]
+    if self._first_priority is None:
+      self._blocks.insert(rows, np.ones(count))
+      return
+    first = tree.map_structure(
+      lambda *leaves: np.stack([leaf[env] for leaf in leaves]),
+      *[self._values[slot] for slot in slots],
+    )
+    # The last observation is not acted on. After termination its values do not
+    # count; after truncation those of the step before stand in for them, until
+    # the learner sets the priority.
+    last = tree.map_structure(
+      lambda leaf: np.repeat(leaf[row], count, axis=0),
+      self._values[self._cursor],
+    )
+    self._insert(rows, first, last)
+
+  def _insert(self, rows: np.ndarray, first: Any, last: Any) -> None:
+    assert self._first_priority is not None
+    priorities = self._first_priority(
+      rows['reward'], rows['discount'], first, last
+    )
+    self._blocks.insert(rows, priorities)
+
+
+class _Waiting(NamedTuple):
+  """Full windows whose priority needs the values of the next action."""
+
+  rows: np.ndarray  # [K]
+  values: Any  # at the windows' first observations, [K, ...]
+  envs: np.ndarray  # [num_envs] bool, K of them true
+
+
+class _Blocks:
+  """Groups rows into items of `block_size` rows."""
+
+  def __init__(self, block_size: int, dtype: np.dtype, inserter: Inserter):
+    self._block_size = block_size
+    self._inserter = inserter
+    self._rest = np.empty(0, dtype)
+
+  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+    if self._block_size == 1:
+      self._inserter.insert(rows.reshape(-1, 1), priorities)
+      return
+    rows = np.concatenate([self._rest, rows])
+    count = len(rows) // self._block_size
+    whole = count * self._block_size
+    self._rest = rows[whole:]
+    if count:
+      items = rows[:whole].reshape(count, self._block_size)
+      self._inserter.insert(items, np.ones(count))
+
+  def close(self) -> None:
+    self._inserter.close()
+
+
+def _copy(target: types.NestedArray, source: types.NestedArray) -> None:
+  if isinstance(target, np.ndarray):
+    target[...] = source
+  else:
+    tree.map_structure(np.copyto, target, source)
+
+
+def _take(nest: Any, rows: Any) -> Any:
+  return tree.map_structure(lambda leaf: leaf[rows], nest)

@@ -1,0 +1,105 @@
+"""Replay in the memory of one process: no server, no thread, deterministic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from distacme import types
+from distacme.replay import assembly
+from distacme.replay import records
+from distacme.replay import spec as replay_spec
+from distacme.replay import sum_tree
+
+
+class MemoryReplay:
+  """A table as `ReplaySpec` asks for, its way in and its way out.
+
+  It serves one thread, which must not ask for a sample before `can_sample`:
+  there is nobody else who could insert meanwhile. For the same reason inserts
+  do not block; the thread that acts also learns, whenever it may.
+  """
+
+  def __init__(
+    self,
+    spec: replay_spec.ReplaySpec,
+    layout: records.RowLayout,
+    seed: int,
+  ):
+    self._spec = spec
+    self._layout = layout
+    self._limits = spec.rate_limits
+    self._block = spec.block_size
+    self._capacity = spec.max_size // self._block  # items
+    self._items_per_batch = spec.batch_size // self._block
+    self._items = np.empty((self._capacity, self._block), layout.dtype)
+    self._keys = np.full(self._capacity, -1, np.int64)
+    self._tree = sum_tree.SumTree(self._capacity)
+    self._random = np.random.default_rng(seed)
+    self._inserted = 0  # items
+    self._sampled = 0  # items
+
+  def __len__(self) -> int:
+    """Transitions held."""
+    return min(self._inserted, self._capacity) * self._block
+
+  @property
+  def samples_per_insert(self) -> float:
+    """The ratio reached so far, counted from the first `min_size` inserts."""
+    beyond = self._inserted * self._block - self._spec.min_size
+    return self._sampled * self._block / beyond if beyond > 0 else 0.0
+
+  def writer(self, num_envs: int) -> assembly.NStepWriter:
+    """Returns the way in for one actor."""
+    return assembly.NStepWriter(self._spec, self._layout, num_envs, self)
+
+  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+    """Inserts items; see `assembly.Inserter`."""
+    keys = self._inserted + np.arange(len(rows))
+    slots = keys % self._capacity
+    self._items[slots] = rows
+    self._keys[slots] = keys
+    self._tree.set(slots, priorities**self._spec.priority_exponent)
+    self._inserted += len(rows)
+
+  def can_sample(self) -> bool:
+    """Whether the rate limits let a batch be drawn now."""
+    return self._limits.can_sample(
+      self._inserted * self._block,
+      self._sampled * self._block,
+      self._spec.batch_size,
+    )
+
+  def sample(self) -> tuple[types.Transition, types.SampleInfo]:
+    """Draws a batch; see `core.Sampler`.
+
+    Raises:
+      RuntimeError: if the rate limits forbid it now.
+    """
+    if not self.can_sample():
+      raise RuntimeError(
+        'replay cannot be sampled yet and nothing else runs that could '
+        f'insert: {self._inserted * self._block} transitions inserted, '
+        f'{self._sampled * self._block} sampled, limits {self._limits}. Ask '
+        'can_sample() first.'
+      )
+    uniform = self._random.random(self._items_per_batch)
+    slots = self._tree.draw(uniform)
+    self._sampled += len(slots)
+    probability = self._tree.get(slots) / self._tree.total
+    rows = self._items[slots].reshape(-1)
+    info = types.SampleInfo(
+      key=np.repeat(self._keys[slots], self._block),
+      probability=np.repeat(probability, self._block),
+      params_version=rows[records.PARAMS_VERSION],
+    )
+    return self._layout.views(rows), info
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Sets priorities; see `core.Sampler`."""
+    slots = key % self._capacity
+    held = self._keys[slots] == key
+    weights = priority[held] ** self._spec.priority_exponent
+    self._tree.set(slots[held], weights)
+
+  def close(self) -> None:
+    """Nothing to end; the memory goes with the object."""

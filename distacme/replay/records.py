@@ -1,0 +1,83 @@
+"""Rows: one transition packed into one run of bytes, the same in all backends.
+
+A replay backend pays for every column and every chunk that it touches, so a
+transition travels as a single column of bytes. A row is one element of a numpy
+structured array; packing and unpacking are views, not copies.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tree
+
+from distacme import specs
+from distacme import types
+
+PARAMS_VERSION = 'params_version'  # the field that no agent sees
+
+
+class RowLayout:
+  """Where each leaf of a transition lies in a row; immutable."""
+
+  def __init__(
+    self, spec: specs.EnvironmentSpec, extras: types.NestedSpec = ()
+  ):
+    """Lays out transitions.
+
+    Args:
+      spec: of the environment.
+      extras: specs of what the agent stores with each step, without batch axis.
+    """
+    scalar = specs.Array((), np.float32)
+    self._nest = types.Transition(
+      observation=spec.observations,
+      action=spec.actions,
+      reward=scalar,
+      discount=scalar,
+      next_observation=spec.observations,
+      extras=extras,
+    )
+    leaves = tree.flatten_with_path(self._nest)
+    self._names = ['/'.join(map(str, path)) for path, _ in leaves]
+    fields = [
+      (name, leaf.dtype, leaf.shape)
+      for name, (_, leaf) in zip(self._names, leaves, strict=True)
+    ]
+    fields.append((PARAMS_VERSION, np.dtype(np.int64), ()))
+    self.dtype = np.dtype(fields, align=True)
+
+  @property
+  def itemsize(self) -> int:
+    """Bytes of one row."""
+    return self.dtype.itemsize
+
+  def views(self, rows: np.ndarray) -> types.Transition:
+    """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
+    return tree.unflatten_as(self._nest, [rows[name] for name in self._names])
+
+  def to_bytes(self, rows: np.ndarray) -> np.ndarray:
+    """Returns rows as uint8 [*rows.shape, itemsize], without a copy."""
+    return rows.view(np.uint8).reshape(*rows.shape, self.itemsize)
+
+  def from_bytes(self, data: np.ndarray) -> np.ndarray:
+    """Undoes `to_bytes`.
+
+    Raises:
+      ValueError: if the bytes were written with another layout.
+    """
+    if data.shape[-1] != self.itemsize:
+      raise ValueError(
+        f'replay holds rows of {data.shape[-1]} bytes, this agent and '
+        f'environment need {self.itemsize}: they were written with another '
+        'environment spec or other extras. Start with an empty replay.'
+      )
+    return data.view(self.dtype).reshape(data.shape[:-1])
+
+
+def spec_like(nest: Any) -> types.NestedSpec:
+  """Returns specs of the rows of a batched nest: shape without axis 0, dtype."""
+  return tree.map_structure(
+    lambda leaf: specs.Array(leaf.shape[1:], np.dtype(leaf.dtype)), nest
+  )

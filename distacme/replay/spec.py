@@ -1,0 +1,176 @@
+"""What an agent wants of replay, as data that every backend interprets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+# (reward [B], discount [B], values at the window's first observation, values at
+# its last) -> priorities [B]. Runs on the actor, in numpy.
+FirstPriority = Callable[[np.ndarray, np.ndarray, Any, Any], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class NStep:
+  """Windows of `n` steps of which the two ends are kept (`types.Transition`).
+
+  Every step starts one window, so inserted transitions equal environment
+  steps. Windows that meet an episode's end are shortened, never dropped.
+
+  Attributes:
+    n: steps between the two ends, at least 1.
+    discount: gamma per step, in [0, 1].
+  """
+
+  n: int
+  discount: float
+
+  def __post_init__(self) -> None:
+    if self.n < 1:
+      raise ValueError(
+        f'n of an n-step window must be at least 1, got {self.n}.'
+      )
+    if not 0.0 <= self.discount <= 1.0:
+      raise ValueError(f'discount must be in [0, 1], got {self.discount}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class RateLimits:
+  """When replay lets a side go on; all in the unit of `samples_per_insert`.
+
+  With `balance = samples_per_insert * inserts - samples`, an insert may start
+  while it leaves `balance <= max_balance`, a sample once `min_size` items were
+  inserted and while it leaves `balance >= min_balance`.
+  """
+
+  samples_per_insert: float
+  min_size: int
+  min_balance: float
+  max_balance: float
+
+  def can_sample(self, inserts: int, samples: int, count: int) -> bool:
+    """Whether `count` more samples may be drawn."""
+    balance = self.samples_per_insert * inserts - samples
+    return inserts >= self.min_size and balance - count >= self.min_balance
+
+  def can_insert(self, inserts: int, samples: int, count: int) -> bool:
+    """Whether `count` more items may be inserted."""
+    balance = self.samples_per_insert * (inserts + count) - samples
+    return inserts + count <= self.min_size or balance <= self.max_balance
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplaySpec:
+  """Windows, sizes, rates and sampling of one replay table.
+
+  Attributes:
+    window: how steps become items.
+    batch_size: transitions in a sampled batch.
+    max_size: transitions kept; the oldest leave first.
+    min_size: transitions inserted before the first sample.
+    samples_per_insert: transitions sampled for each one inserted, counted from
+      the first `min_size` on; the replay ratio. Held by blocking either side.
+    error_buffer: samples by which either side may run ahead of that ratio; 0
+      chooses a tenth of `min_size`, or what a batch needs if that is more.
+    priority_exponent: items are drawn with chance proportional to their
+      priority to this power; 0 draws uniformly.
+    first_priority: computes an item's first priority from the `values` that
+      `act` returned; None inserts every item with priority 1.
+    block_size: transitions stored, drawn and replaced as one item. Blocks make
+      writing and sampling cheaper by orders of magnitude, and batches less
+      mixed; only for uniform sampling.
+  """
+
+  window: NStep
+  batch_size: int
+  max_size: int
+  min_size: int
+  samples_per_insert: float
+  error_buffer: float = 0.0
+  priority_exponent: float = 0.0
+  first_priority: FirstPriority | None = None
+  block_size: int = 1
+
+  def __post_init__(self) -> None:
+    for name in ('batch_size', 'max_size', 'min_size', 'block_size'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
+    if self.samples_per_insert <= 0:
+      raise ValueError(
+        f'samples_per_insert must be positive, got {self.samples_per_insert}.'
+      )
+    if self.priority_exponent < 0:
+      raise ValueError(
+        f'priority_exponent must not be negative, got {self.priority_exponent}.'
+      )
+    if self.min_size > self.max_size:
+      raise ValueError(
+        f'min_size={self.min_size} is more than max_size={self.max_size}: the '
+        'table never holds enough to be sampled and the learner would wait '
+        'for ever. Lower min_size or raise max_size.'
+      )
+    self._check_blocks()
+    self._check_error_buffer()
+
+  def _check_blocks(self) -> None:
+    if self.block_size == 1:
+      return
+    if self.priority_exponent:
+      raise ValueError(
+        f'block_size={self.block_size} needs uniform sampling, because a '
+        'block has one priority for all its transitions. Set '
+        'priority_exponent=0 or block_size=1.'
+      )
+    if self.batch_size % self.block_size:
+      raise ValueError(
+        f'batch_size={self.batch_size} is not a multiple of '
+        f'block_size={self.block_size}, and blocks are drawn whole. Make it '
+        'one.'
+      )
+    if self.max_size < self.block_size:
+      raise ValueError(
+        f'max_size={self.max_size} does not hold one block of '
+        f'block_size={self.block_size}. Raise max_size.'
+      )
+
+  def _check_error_buffer(self) -> None:
+    if self.error_buffer and self.error_buffer < self._least_error_buffer:
+      raise ValueError(
+        f'error_buffer={self.error_buffer} is too small: with '
+        f'batch_size={self.batch_size}, '
+        f'samples_per_insert={self.samples_per_insert} and '
+        f'block_size={self.block_size} actors and learner could block each '
+        f'other for ever. Use at least {self._least_error_buffer}, or 0 to '
+        'have it chosen.'
+      )
+
+  @property
+  def _least_error_buffer(self) -> float:
+    # One batch out and one item in must both fit between the two limits.
+    return (self.batch_size + self.samples_per_insert * self.block_size) / 2 + 1
+
+  @property
+  def prioritized(self) -> bool:
+    """Whether sampling follows priorities."""
+    return self.priority_exponent > 0
+
+  @property
+  def rate_limits(self) -> RateLimits:
+    """The limits in transitions."""
+    chosen = max(
+      0.1 * self.min_size * self.samples_per_insert,
+      2 * self._least_error_buffer,
+    )
+    buffer = self.error_buffer or chosen
+    centre = self.samples_per_insert * self.min_size
+    return RateLimits(
+      samples_per_insert=self.samples_per_insert,
+      min_size=self.min_size,
+      min_balance=centre - buffer,
+      max_balance=centre + buffer,
+    )

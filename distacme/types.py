@@ -1,0 +1,107 @@
+"""Plain data that crosses the boundaries between workers and agents."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# A nest is a tree of dicts, tuples and lists with arrays at its leaves.
+NestedArray = Any
+NestedSpec = Any
+Params = (
+  Any  # a nest of arrays; what the learner publishes and an actor acts with
+)
+LearnerState = Any
+ActorState = Any
+Key = Any  # a JAX random key, raw: uint32 [2]
+
+
+class Transition(NamedTuple):
+  """The two ends of an n-step window; every leaf has a leading batch axis [B].
+
+  Attributes:
+    observation: o_t.
+    action: a_t, taken at `observation`.
+    reward: [B] float32, the sum over the window of discounted rewards.
+    discount: [B] float32, the product over the window of gamma times the
+      environment's discount: what multiplies the value of `next_observation`.
+      0 if the window ended in a terminal state; windows cut short by an
+      episode's end carry gamma to the power of the steps that happened.
+    next_observation: the observation after the window's last step.
+    extras: what the agent's `act` asked to store with `observation`.
+  """
+
+  observation: NestedArray
+  action: NestedArray
+  reward: NestedArray
+  discount: NestedArray
+  next_observation: NestedArray
+  extras: NestedArray = ()
+
+
+class SampleInfo(NamedTuple):
+  """How a batch was drawn.
+
+  Attributes:
+    key: [B] uint64, names each item for `update_priorities`.
+    probability: [B] float64, chance with which each item was drawn.
+    params_version: [B] int64, version of the params that acted.
+  """
+
+  key: np.ndarray
+  probability: np.ndarray
+  params_version: np.ndarray
+
+
+class Batch(NamedTuple):
+  """What a learner's update gets: items and how they were drawn.
+
+  Attributes:
+    data: a nest with leading axis [B], `Transition` for n-step replay.
+    probability: [B] float32, chance with which each item was drawn, for
+      importance weights.
+  """
+
+  data: Any
+  probability: NestedArray
+
+
+class ActorOutput(NamedTuple):
+  """What an agent's `act` returns; every leaf has a leading batch axis [B].
+
+  Attributes:
+    action: conforms to the environment's action spec, batched.
+    state: carried to the next call.
+    extras: stored in replay with the observation.
+    values: not stored; goes to `ReplaySpec.first_priority` on the actor.
+  """
+
+  action: NestedArray
+  state: ActorState = ()
+  extras: NestedArray = ()
+  values: NestedArray = ()
+
+
+class UpdateOutput(NamedTuple):
+  """What an agent's `update` returns beside the new state.
+
+  Attributes:
+    metrics: name to scalar array.
+    priorities: [B] non-negative new priorities, or None if replay is uniform.
+  """
+
+  metrics: dict[str, Any]
+  priorities: Any = None
+
+
+class Streams(NamedTuple):
+  """Which of a run's environments the rows of an actor's batch are.
+
+  Attributes:
+    index: [B] int, position of each row among all environments of the run.
+    total: number of environments that the run's actors step in all.
+  """
+
+  index: np.ndarray
+  total: int
