@@ -1,0 +1,216 @@
+"""Who may import whom: the table of layers, held against every import.
+
+Agents and processes do not know each other: an agent runs in any process, a
+worker drives any agent, and only the modules made for a backend import it.
+"""
+
+import ast
+from collections.abc import Iterator
+import fnmatch
+import json
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDERS = {
+  'distacme': 'distacme',
+  'agents': 'distacme.agents',
+  'programs': 'distacme.programs',
+  'deploy': 'distacme.deploy',
+}
+ALL = '*'
+
+
+class Layer(NamedTuple):
+  """What the modules of one layer may import, besides the standard library."""
+
+  modules: str  # patterns, without the leading `distacme.`
+  libraries: str
+  layers: str  # `ALL`: any
+
+
+LAYERS = {
+  # L0: plain data.
+  'data': Layer('types specs replay.spec', 'numpy dm_env tree', 'data'),
+  'lazy': Layer('lazy', '', ''),
+  # L1: the protocols.
+  'contracts': Layer('core', 'numpy dm_env', 'data'),
+  # L2: what agents share; what the replay backends share.
+  'networks': Layer('networks', 'numpy jax haiku', 'data contracts'),
+  'assembly': Layer(
+    'replay replay.assembly replay.records replay.sum_tree',
+    'numpy dm_env tree',
+    'data contracts assembly',
+  ),
+  'environments': Layer(
+    'environments environments.*',
+    'numpy dm_env tree gymnasium bsuite',
+    'data contracts environments',
+  ),
+  # L3: mathematics, which knows no process.
+  'agents': Layer(
+    'agents agents.*',
+    'numpy dm_env tree jax haiku optax rlax chex distrax',
+    'data lazy contracts networks agents',
+  ),
+  # L3': processes, which know no mathematics and no backend.
+  'workers': Layer(
+    'actor learner evaluator environment_loop params policy counting replay.memory '
+    'runtime runtime.topology runtime.local run_directory',
+    'numpy dm_env tree jax',
+    'data lazy contracts assembly workers checkpoint logging',
+  ),
+  'checkpoint': Layer(
+    'checkpoint', 'numpy tree jax orbax', 'data contracts logging'
+  ),
+  'logging': Layer('logging', 'numpy tensorboardX rich', 'data contracts'),
+  # L4: one backend each.
+  'replay_server': Layer(
+    'replay.reverb*',
+    'numpy dm_env tree reverb tensorflow',
+    'data contracts assembly workers replay_server',
+  ),
+  'variable_server': Layer(
+    'variables variables.*',
+    'numpy tree grpc ml_dtypes',
+    'data contracts workers logging variable_server',
+  ),
+  'launchers': Layer(
+    'runtime.*',
+    'numpy tree jax launchpad',
+    'data lazy contracts workers logging launchers',
+  ),
+  # L5: who puts them together.
+  'top': Layer('programs programs.* deploy deploy.*', ALL, ALL),
+  'front_door': Layer('__init__', '', ALL),
+  'testing': Layer(
+    'testing testing.*',
+    'numpy dm_env tree jax haiku pytest hypothesis',
+    'data contracts environments assembly workers testing',
+  ),
+}
+
+
+def modules() -> dict[str, pathlib.Path]:
+  """Returns every module of the package by its dotted name."""
+  found = {}
+  for folder, package in FOLDERS.items():
+    for path in (ROOT / folder).rglob('*.py'):
+      parts = path.relative_to(ROOT / folder).with_suffix('').parts
+      name = '.'.join((package, *parts)).removesuffix('.__init__')
+      found[name] = path
+  return found
+
+
+MODULES = modules()
+
+
+def layer_of(module: str) -> str:
+  """Returns the first layer with a pattern for `module`."""
+  short = module.removeprefix('distacme').removeprefix('.') or '__init__'
+  for name, layer in LAYERS.items():
+    if any(fnmatch.fnmatch(short, p) for p in layer.modules.split()):
+      return name
+  raise LookupError(
+    f'{module} is in no layer: add it to LAYERS in {pathlib.Path(__file__).name}'
+    ' where its imports belong.'
+  )
+
+
+def imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+  """Yields line and module of every import in a file, at any depth.
+
+  Those written as a call with a literal name count: import_module('x') and
+  lazy.module('x').
+  """
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        yield node.lineno, alias.name
+    elif isinstance(node, ast.ImportFrom):
+      if node.level:
+        raise ValueError(f'{path}:{node.lineno}: relative import.')
+      for alias in node.names:
+        whole = f'{node.module}.{alias.name}'
+        yield node.lineno, whole if whole in MODULES else str(node.module)
+    elif isinstance(node, ast.Call) and node.args:
+      called = ast.unparse(node.func).split('.')[-1]
+      name = node.args[0]
+      if called in ('import_module', 'find_spec', 'module', '__import__'):
+        if isinstance(name, ast.Constant) and isinstance(name.value, str):
+          yield node.lineno, name.value
+
+
+def violations(module: str, path: pathlib.Path) -> Iterator[str]:
+  """Yields a sentence for every import that the module's layer forbids."""
+  name = layer_of(module)
+  layer = LAYERS[name]
+  for line, imported in imports(path):
+    top = imported.split('.')[0]
+    if top == 'distacme':
+      other = layer_of(imported) if imported in MODULES else 'no layer'
+      if layer.layers != ALL and other not in layer.layers.split():
+        yield f'{path}:{line}: {name} must not import {imported} ({other}).'
+    elif top not in sys.stdlib_module_names:
+      if layer.libraries != ALL and top not in layer.libraries.split():
+        yield f'{path}:{line}: {name} must not import {imported}.'
+
+
+@pytest.mark.parametrize('module', sorted(MODULES))
+def test_imports_stay_in_their_layer(module):
+  assert not list(violations(module, MODULES[module]))
+
+
+@pytest.mark.parametrize(
+  ('module', 'line'),
+  [
+    ('distacme.actor', 'from distacme.agents import dqn'),
+    ('distacme.actor', 'import reverb'),
+    ('distacme.agents.dqn', 'from distacme import learner'),
+    ('distacme.agents.dqn', 'import distacme.replay.memory'),
+    ('distacme.agents.dqn', "importlib.import_module('launchpad')"),
+    ('distacme.types', 'import jax'),
+    ('distacme.replay.memory', 'import grpc'),
+  ],
+)
+def test_a_forbidden_import_is_found(module, line, tmp_path, monkeypatch):
+  for name in ('distacme.learner', 'distacme.replay.memory'):
+    monkeypatch.setitem(MODULES, name, MODULES.get(name))
+  path = tmp_path / 'module.py'
+  path.write_text(f'def f():\n  {line}\n')
+  (violation,) = violations(module, path)
+  assert f'{path}:2: ' in violation
+
+
+def test_a_module_in_no_layer_is_named():
+  with pytest.raises(LookupError, match='distacme.unheard_of is in no layer'):
+    layer_of('distacme.unheard_of')
+
+
+@pytest.mark.parametrize(
+  ('module', 'unwanted'),
+  [
+    ('distacme', 'reverb launchpad tensorflow grpc jax rlax optax orbax'),
+    # Actors import the agent's file, and need neither optimiser nor losses.
+    ('distacme.agents.dqn', 'reverb launchpad tensorflow grpc rlax optax'),
+    ('distacme.actor', 'reverb launchpad tensorflow grpc rlax optax orbax'),
+    ('distacme.replay.memory', 'reverb launchpad tensorflow grpc jax'),
+    ('distacme.replay.reverb', 'launchpad tensorflow grpc jax'),
+    ('distacme.variables.server', 'reverb launchpad tensorflow jax'),
+  ],
+)
+def test_a_module_loads_only_what_its_process_needs(module, unwanted):
+  code = (
+    f'import json, sys, {module}\n'
+    f'names = {unwanted.split()!r}\n'
+    'print(json.dumps([name for name in names if name in sys.modules]))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == 0, done.stderr
+  assert json.loads(done.stdout) == []

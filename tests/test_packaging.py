@@ -1,0 +1,196 @@
+"""What is installed is what stands in the folders, and it runs without extras."""
+
+import configparser
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+from packaging import requirements as packaging_requirements
+from packaging import utils as packaging_utils
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FOLDERS = {
+  'distacme': 'distacme',
+  'agents': 'distacme.agents',
+  'programs': 'distacme.programs',
+  'deploy': 'distacme.deploy',
+}
+LOCKS = sorted((ROOT / 'requirements').glob('*.txt'))
+
+
+def setup_cfg() -> configparser.ConfigParser:
+  """Returns the parsed metadata."""
+  parser = configparser.ConfigParser()
+  parser.read(ROOT / 'setup.cfg')
+  return parser
+
+
+def run(*command, cwd=None, **environ):
+  """Runs a command to its end and returns what it printed and its status."""
+  return subprocess.run(
+    command,
+    cwd=cwd,
+    env={**os.environ, **environ},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+def modules_in_folders() -> set[str]:
+  """Returns the paths that the modules should have once installed."""
+  return {
+    f'{package.replace(".", "/")}/{path.relative_to(ROOT / folder).as_posix()}'
+    for folder, package in FOLDERS.items()
+    for path in (ROOT / folder).rglob('*.py')
+  }
+
+
+def test_packages_in_setup_cfg_are_the_folders_with_modules():
+  listed = setup_cfg()['options']['packages'].split()
+  found = {
+    os.path.dirname(path).replace('/', '.') for path in modules_in_folders()
+  }
+  assert set(listed) == found
+  assert len(listed) == len(set(listed))
+
+
+def test_every_package_has_an_init_file():
+  modules = modules_in_folders()
+  packages = {os.path.dirname(path) for path in modules}
+  assert not [p for p in packages if f'{p}/__init__.py' not in modules]
+
+
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  # A copy: a build writes into its source, and packs what an earlier one left.
+  source = tmp_path_factory.mktemp('source')
+  for name in (*FOLDERS, 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    if (ROOT / name).is_dir():
+      ignore = shutil.ignore_patterns('__pycache__', '*.egg-info')
+      shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    elif (ROOT / name).exists():
+      shutil.copy(ROOT / name, source / name)
+  out = tmp_path_factory.mktemp('wheel')
+  code = f'from setuptools import build_meta as b; b.build_wheel({str(out)!r})'
+  done = run(sys.executable, '-c', code, cwd=source)
+  assert done.returncode == 0, done.stderr
+  (path,) = out.glob('*.whl')
+  return path
+
+
+def test_wheel_holds_the_modules_and_nothing_else(wheel):
+  names = set(zipfile.ZipFile(wheel).namelist())
+  assert {n for n in names if n.endswith('.py')} == modules_in_folders()
+  assert 'distacme/py.typed' in names
+  assert {n.split('/')[0].split('-')[0] for n in names} == {'distacme'}
+
+
+def test_installed_wheel_imports_without_any_extra(wheel, tmp_path):
+  zipfile.ZipFile(wheel).extractall(tmp_path)
+  # The folder comes before the hook of the editable install, and what the
+  # extras bring is not to be found.
+  code = """
+import importlib, sys
+for name in sys.argv[2:]:
+  sys.modules[name] = None
+import distacme, distacme.agents.dqn, distacme.programs, distacme.programs.cli
+for name, module in sys.modules.items():
+  if name.split('.')[0] == 'distacme':
+    assert module.__file__.startswith(sys.argv[1]), (name, module.__file__)
+assert callable(distacme.programs.cli.main)
+"""
+  extras = ['launchpad', 'reverb', 'tensorflow']
+  extras += ['gymnasium', 'bsuite', 'pytest', 'hypothesis', 'portpicker']
+  done = run(
+    sys.executable,
+    '-c',
+    code,
+    str(tmp_path),
+    *extras,
+    cwd=tmp_path,
+    PYTHONPATH=str(tmp_path),
+  )
+  assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize('folder', sorted(set(FOLDERS) - {'distacme'}))
+def test_a_folder_imported_by_its_plain_name_says_what_to_import(folder):
+  done = run(sys.executable, '-c', f'import {folder}', cwd=ROOT)
+  assert f'Import distacme.{folder}, not {folder}: ' in done.stderr
+
+
+@pytest.mark.parametrize('lock', LOCKS, ids=lambda path: path.name)
+def test_lock_file_names_hashes_and_no_address(lock):
+  text = lock.read_text()
+  assert not re.search(r'://|^-|file:', text, re.MULTILINE)
+  pins = re.findall(r'^(\S+) \\(\n +--hash=sha256:[0-9a-f]{64})', text, re.M)
+  assert len(pins) == len(re.findall(r'^[a-z]', text, re.M))
+
+
+def test_lock_file_satisfies_setup_cfg():
+  locked = {}
+  for lock in LOCKS:
+    for pin in re.findall(r'^\S+==\S+', lock.read_text(), re.M):
+      name, version = pin.split('==')
+      locked[packaging_utils.canonicalize_name(name)] = version
+  wanted = [setup_cfg()['options']['install_requires']]
+  wanted += setup_cfg()['options.extras_require'].values()
+  environment = {
+    'python_version': '3.10',
+    'sys_platform': 'linux',
+    'platform_machine': 'x86_64',
+  }
+  for line in '\n'.join(wanted).split('\n'):
+    if not line:
+      continue
+    wish = packaging_requirements.Requirement(line)
+    if wish.marker is None or wish.marker.evaluate(environment):
+      version = locked.get(packaging_utils.canonicalize_name(wish.name))
+      assert version, f'{wish.name} is not locked: make lock'
+      assert version in wish.specifier, f'{wish} has {version}: make lock'
+
+
+def test_find_python_refuses_one_of_another_version(tmp_path):
+  fake = tmp_path / 'python3.10'
+  fake.write_text('#!/bin/sh\nexit 1\n')
+  fake.chmod(0o755)
+  done = run(ROOT / 'scripts/find_python', PYTHON=str(fake))
+  assert done.returncode == 1
+  assert f'PYTHON={fake} is not a Python 3.10 that can make' in done.stderr
+
+
+def test_find_python_says_what_it_tried_and_what_to_install(tmp_path):
+  fake = tmp_path / 'python3.10'
+  fake.write_text('#!/bin/sh\nexit 1\n')
+  fake.chmod(0o755)
+  nothing = dict.fromkeys(('PYTHON', 'PYENV_ROOT'), '')
+  path = f'{tmp_path}:/usr/bin:/bin'
+  done = run(
+    'bash',
+    '-c',
+    # Neither a system's own 3.10 nor uv may answer for the fake one.
+    'type() { [ "$2" = python3.10 ] && builtin echo "$FAKE"; }\n'
+    '. scripts/find_python',
+    cwd=ROOT,
+    HOME=str(tmp_path),
+    PATH=path,
+    FAKE=str(fake),
+    **nothing,
+  )
+  assert done.returncode == 1
+  assert f'Tried:\n  $PYTHON (not set)\n  {fake}\n' in done.stderr
+  assert 'apt-get install python3.10 python3.10-venv' in done.stderr
+
+
+def test_find_python_takes_the_one_it_is_given():
+  base = os.path.realpath(sys.executable)
+  if sys.version_info[:2] != (3, 10):
+    pytest.skip('This is not Python 3.10.')
+  done = run(ROOT / 'scripts/find_python', PYTHON=base)
+  assert done.stdout.strip() == base
