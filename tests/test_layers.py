@@ -62,7 +62,7 @@ LAYERS = {
     'actor learner evaluator environment_loop params policy counting replay.memory '
     'runtime runtime.topology runtime.local run_directory',
     'numpy dm_env tree jax',
-    'data lazy contracts assembly workers checkpoint logging',
+    'data lazy contracts assembly environments workers checkpoint logging',
   ),
   'checkpoint': Layer(
     'checkpoint', 'numpy tree jax orbax', 'data contracts logging'
