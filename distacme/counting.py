@@ -1,0 +1,301 @@
+"""What a run has done so far, who works on it, and whether it should stop."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Mapping
+import dataclasses
+import enum
+import threading
+import time
+from typing import Any, Protocol
+
+from distacme import core
+
+# The state in which a worker sends its last report.
+DONE = 'done'
+
+# Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
+RATE_WINDOW_S = 10.0
+
+
+class StopReason(str, enum.Enum):
+  """Why a run ends."""
+
+  SOLVED = 'solved'
+  STEP_LIMIT = 'step_limit'
+  TIME_LIMIT = 'time_limit'
+  INTERRUPTED = 'interrupted'  # Ctrl-C
+  TERMINATED = 'terminated'  # SIGTERM
+  FAILED = 'failed'
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """When a run ends by itself; None is no limit."""
+
+  max_env_steps: int | None = None  # summed over all actors, resumed ones too
+  max_seconds: float | None = None  # wall clock, since this process's start
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if value is not None and not value > 0:
+        raise ValueError(
+          f'{field.name} must be positive, got {value}; use None for no limit.'
+        )
+
+
+class Sink(Protocol):
+  """Where metrics go; `logging.MetricsSink` in every mode."""
+
+  def write(
+    self,
+    worker: str,
+    seconds: float,
+    counts: Mapping[str, int],
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Keeps one report's metrics, with the run's counters at that moment."""
+
+
+class RunState:
+  """Sums what the workers report and decides when they stop.
+
+  Thread-safe. Workers of this process use `reporter`; `variables.server` puts
+  the same object behind gRPC. The clock is looked at in every report and every
+  `status`, so that a time limit needs no thread of its own.
+  """
+
+  def __init__(
+    self,
+    limits: Limits = Limits(),
+    sink: Sink | None = None,
+    counts: Mapping[str, int] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+  ) -> None:
+    """Starts the run's clock.
+
+    Args:
+      limits: when to stop.
+      sink: where metrics go, if anywhere.
+      counts: what a resumed run had counted before.
+      clock: returns seconds.
+    """
+    self._limits = limits
+    self._sink = sink
+    self._clock = clock
+    self._start = clock()
+    self._lock = threading.Lock()
+    self._total = _Tally(counts or {}, self._start)
+    self._workers: dict[str, _Worker] = {}
+    self._stop: dict[str, Any] | None = None
+    self._on_stop: list[Callable[[], None]] = []
+    self._params_version: int | None = None
+
+  def reporter(self, worker: str) -> core.Reporter:
+    """Returns the line of a worker that lives in this process."""
+    return _Reporter(self, worker)
+
+  def report(
+    self,
+    worker: str,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    """Takes a worker's report; see `core.Reporter.report`."""
+    now = self._clock()
+    with self._lock:
+      entry = self._workers.get(worker)
+      if entry is None:
+        entry = self._workers[worker] = _Worker(_Tally({}, now))
+      entry.heartbeat = now
+      if state:
+        entry.state = state
+      if counts:
+        entry.tally.add(counts, now)
+        self._total.add(counts, now)
+      if metrics:
+        entry.metrics.update(metrics)
+      directive = self._directive(now)
+    if metrics and self._sink is not None:
+      try:
+        self._sink.write(worker, now - self._start, directive.counts, metrics)
+      except OSError as error:
+        # The report itself has been counted: raising would make a caller repeat
+        # it. Training on without a record is not wanted either.
+        self.request_stop(
+          StopReason.FAILED, f'Could not write metrics: {error}', worker
+        )
+    if directive.stop:
+      self._call_back()
+    return directive
+
+  def directive(self) -> core.Directive:
+    """Returns what a report would answer, without being a heartbeat."""
+    with self._lock:
+      directive = self._directive(self._clock())
+    if directive.stop:
+      self._call_back()
+    return directive
+
+  def request_stop(
+    self, reason: str, detail: str = '', worker: str = ''
+  ) -> None:
+    """Ends the run unless it ends already: the first reason given stands.
+
+    Args:
+      reason: one of `StopReason`'s values.
+      detail: for people; the traceback of a worker that failed.
+      worker: who asks, if a worker does.
+    """
+    try:
+      reason = StopReason(reason)
+    except ValueError:
+      known = ', '.join(r.value for r in StopReason)
+      raise ValueError(
+        f'{reason!r} is no reason to stop; use one of {known}.'
+      ) from None
+    with self._lock:
+      now = self._clock()
+      self._check_limits(now)
+      self._set_stop(reason, detail, worker, now)
+    self._call_back()
+
+  def on_stop(self, callback: Callable[[], None]) -> None:
+    """Calls `callback` once when the run is to stop; now if it is already."""
+    with self._lock:
+      self._on_stop.append(callback)
+    if self.directive().stop:
+      self._call_back()
+
+  def set_params_version(self, version: int) -> None:
+    """Notes the version of the newest params, for `status`."""
+    with self._lock:
+      self._params_version = version
+
+  def running(self) -> list[str]:
+    """Returns the workers that have reported and are not done."""
+    with self._lock:
+      return [n for n, w in self._workers.items() if w.state != DONE]
+
+  def status(self) -> dict[str, Any]:
+    """Returns all that is known, as plain data for JSON.
+
+    Metrics may hold NaN and infinity, which Python's JSON reads and writes.
+    """
+    now = self._clock()
+    with self._lock:
+      self._check_limits(now)
+      status = {
+        'seconds': now - self._start,
+        'counts': dict(self._total.counts),
+        'rates': self._total.rates(now),
+        'params_version': self._params_version,
+        'stop': self._stop and dict(self._stop),
+        'limits': dataclasses.asdict(self._limits),
+        'workers': {
+          name: {
+            'state': worker.state,
+            'seconds_since_report': now - worker.heartbeat,
+            'counts': dict(worker.tally.counts),
+            'rates': worker.tally.rates(now),
+            'metrics': dict(worker.metrics),
+          }
+          for name, worker in self._workers.items()
+        },
+      }
+    if status['stop']:
+      self._call_back()
+    return status
+
+  def _directive(self, now: float) -> core.Directive:
+    self._check_limits(now)
+    stop = self._stop['reason'] if self._stop else None
+    return core.Directive(stop, dict(self._total.counts))
+
+  def _check_limits(self, now: float) -> None:
+    max_steps, max_seconds = (
+      self._limits.max_env_steps,
+      self._limits.max_seconds,
+    )
+    if max_steps and self._total.counts.get('env_steps', 0) >= max_steps:
+      self._set_stop(StopReason.STEP_LIMIT, f'{max_steps} env_steps', '', now)
+    if max_seconds and now - self._start >= max_seconds:
+      self._set_stop(StopReason.TIME_LIMIT, f'{max_seconds} s', '', now)
+
+  def _set_stop(
+    self, reason: StopReason, detail: str, worker: str, now: float
+  ) -> None:
+    if self._stop is None:
+      self._stop = {
+        'reason': reason.value,
+        'detail': detail,
+        'worker': worker,
+        'seconds': now - self._start,
+      }
+
+  def _call_back(self) -> None:
+    with self._lock:
+      callbacks, self._on_stop = self._on_stop, []
+    for callback in callbacks:
+      callback()
+
+
+class _Reporter:
+  """`core.Reporter` of a worker in this process."""
+
+  def __init__(self, state: RunState, worker: str) -> None:
+    self._state = state
+    self._worker = worker
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    return self._state.report(self._worker, counts, metrics, state)
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    self._state.request_stop(reason, detail, self._worker)
+
+
+@dataclasses.dataclass
+class _Worker:
+  tally: _Tally
+  heartbeat: float = 0.0
+  state: str = ''
+  metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class _Tally:
+  """Counters, and what they were over the last seconds."""
+
+  def __init__(self, counts: Mapping[str, int], now: float) -> None:
+    self.counts = dict(counts)
+    self._past = collections.deque([(now, dict(counts))])
+
+  def add(self, increments: Mapping[str, int], now: float) -> None:
+    self._remember(now)
+    counts = self.counts
+    for name, increment in increments.items():
+      counts[name] = counts.get(name, 0) + increment
+
+  def rates(self, now: float) -> dict[str, float]:
+    self._remember(now)
+    then, before = self._past[0]
+    if now <= then:
+      return dict.fromkeys(self.counts, 0.0)
+    return {
+      name: (count - before.get(name, 0)) / (now - then)
+      for name, count in self.counts.items()
+    }
+
+  def _remember(self, now: float) -> None:
+    past = self._past
+    if now - past[-1][0] >= 1.0:
+      past.append((now, dict(self.counts)))
+      while len(past) > 1 and past[1][0] <= now - RATE_WINDOW_S:
+        past.popleft()

@@ -1,0 +1,192 @@
+"""Writes the metrics of all workers into the run directory, and reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+import logging
+import math
+import os
+import pathlib
+import re
+import threading
+import time
+from typing import Any
+
+METRICS_FILE = 'metrics.jsonl'
+TENSORBOARD_DIR = 'tensorboard'
+
+# JSON has no word for these; the names are those of protobuf's JSON, and
+# Python's float() reads them.
+_NON_FINITE = ('NaN', 'Infinity', '-Infinity')
+
+
+def worker_kind(worker: str) -> str:
+  """Returns what a worker's name says without its number: actor for actor/3."""
+  return re.sub(r'[-_/.:]?\d+$', '', worker) or worker
+
+
+class MetricsSink:
+  """Appends metrics to `metrics.jsonl` and to TensorBoard; thread-safe.
+
+  A line of `metrics.jsonl` is one report of one worker, one flat JSON object:
+  `time` (unix seconds), `seconds` (since the run's start), `worker`, the run's
+  counters at that moment under their names (`env_steps`, ...), and the metrics.
+  A metric named like another field is written as `kind/name`, e.g.
+  `learner/seconds`. NaN and infinities are written as the strings "NaN",
+  "Infinity" and "-Infinity", so that every JSON reader can read the file;
+  `read_metrics` turns them back into floats. A line is readable once `write`
+  has returned.
+
+  TensorBoard shows one chart per kind and metric (`actor/episode_return`) with
+  one curve per worker, over env_steps. Values that are not finite are left out.
+  """
+
+  def __init__(
+    self, run_dir: str | os.PathLike[str], tensorboard: bool = True
+  ) -> None:
+    """Opens the files, to go on at their end where a run is resumed.
+
+    Args:
+      run_dir: made if it does not exist.
+      tensorboard: whether to write TensorBoard events; needs tensorboardX.
+    """
+    run_dir = pathlib.Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    self._lock = threading.Lock()
+    self._file = open(run_dir / METRICS_FILE, 'a+b', buffering=0)
+    self._end_torn_line()
+    self._warned: set[str] = set()
+    self._tensorboard = (
+      _TensorBoard(run_dir / TENSORBOARD_DIR) if tensorboard else None
+    )
+
+  def write(
+    self,
+    worker: str,
+    seconds: float,
+    counts: Mapping[str, int],
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Writes one report.
+
+    Args:
+      worker: who reports, e.g. 'actor/0'.
+      seconds: since the run's start.
+      counts: the run's counters now.
+      metrics: scalars.
+    """
+    kind = worker_kind(worker)
+    metrics = {name: float(value) for name, value in metrics.items()}
+    row: dict[str, Any] = {
+      'time': time.time(),
+      'seconds': seconds,
+      'worker': worker,
+      **counts,
+    }
+    for name, value in metrics.items():
+      key = f'{kind}/{name}' if name in row else name
+      row[key] = value if math.isfinite(value) else _spell(value)
+    line = json.dumps(row, allow_nan=False).encode() + b'\n'
+    with self._lock:
+      self._file.write(line)
+      if self._tensorboard:
+        step = counts.get('env_steps', 0)
+        self._tensorboard.write(worker, kind, step, metrics)
+      self._warn_once(worker, kind, metrics)
+
+  def close(self) -> None:
+    """Writes what TensorBoard has not yet, and closes the files."""
+    with self._lock:
+      self._file.close()
+      if self._tensorboard:
+        self._tensorboard.close()
+
+  def _end_torn_line(self) -> None:
+    # A run that was killed may have left half a line; the next must not be
+    # glued to it.
+    if self._file.seek(0, os.SEEK_END):
+      self._file.seek(-1, os.SEEK_END)
+      if self._file.read(1) != b'\n':
+        self._file.write(b'\n')
+
+  def _warn_once(
+    self, worker: str, kind: str, metrics: Mapping[str, float]
+  ) -> None:
+    for name, value in metrics.items():
+      tag = f'{kind}/{name}'
+      if not math.isfinite(value) and tag not in self._warned:
+        self._warned.add(tag)
+        logging.getLogger(__name__).warning(
+          'Metric %s of %s is %s; it is logged as that, and this is said once.',
+          name,
+          worker,
+          value,
+        )
+
+
+class _TensorBoard:
+  """One directory of events per worker, which TensorBoard shows as a curve."""
+
+  def __init__(self, directory: pathlib.Path) -> None:
+    try:
+      import tensorboardX
+    except ImportError as error:
+      raise ImportError(
+        'TensorBoard events need tensorboardX, which is not installed: run'
+        ' `pip install tensorboardX`, or pass tensorboard=False.'
+      ) from error
+    self._directory = directory
+    self._summary_writer: Any = tensorboardX.SummaryWriter
+    self._writers: dict[str, Any] = {}
+
+  def write(
+    self, worker: str, kind: str, step: int, metrics: Mapping[str, float]
+  ) -> None:
+    if worker not in self._writers:
+      name = re.sub(r'[^\w.-]+', '_', worker)
+      self._writers[worker] = self._summary_writer(
+        str(self._directory / name), flush_secs=1
+      )
+    for name, value in metrics.items():
+      if math.isfinite(value):
+        self._writers[worker].add_scalar(f'{kind}/{name}', value, step)
+
+  def close(self) -> None:
+    for writer in self._writers.values():
+      writer.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+  """Reads `metrics.jsonl`, also while it is being written.
+
+  Args:
+    path: the file, or the run directory it is in.
+
+  Returns:
+    One dict per report, oldest first. Lines cut short by a crash are skipped.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    path = path / METRICS_FILE
+  rows = []
+  for line in path.read_bytes().splitlines():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue
+    if isinstance(row, dict):
+      rows.append({k: _parse(k, v) for k, v in row.items()})
+  return rows
+
+
+def _spell(value: float) -> str:
+  if math.isnan(value):
+    return 'NaN'
+  return 'Infinity' if value > 0 else '-Infinity'
+
+
+def _parse(key: str, value: Any) -> Any:
+  if key != 'worker' and value in _NON_FINITE:
+    return float(value)
+  return value

@@ -1,0 +1,234 @@
+"""A worker's line to a run in another process."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+import logging
+import threading
+import time
+from typing import Any
+import uuid
+
+import grpc
+
+from distacme import core
+from distacme import counting
+from distacme.variables import wire
+
+_RPC_TIMEOUT_S = 5.0
+# Between two sends; more than that are dropped, oldest first.
+_MAX_METRICS = 1000
+
+
+class Reporter:
+  """`core.Reporter` over gRPC; `report` only adds, a thread sends.
+
+  A report is kept until the server has acknowledged it, and repeated under the
+  same sequence number if not, so that each counts once. Answers are the newest
+  directive known: its counts are about `period_s` old and lack what this worker
+  has not sent yet; a stop comes at once, by a call that waits for it.
+
+  If the server does not answer for `lost_after_s`, the directive says 'failed'
+  and `lost` says why, and the worker is to end itself.
+  """
+
+  def __init__(
+    self,
+    channel: grpc.Channel,
+    address: str,
+    worker: str,
+    period_s: float,
+    lost_after_s: float,
+  ) -> None:
+    """Starts sending; `variables.client.VariableClient.reporter` makes these.
+
+    Args:
+      channel: to the server.
+      address: of the server, for messages.
+      worker: who reports.
+      period_s: time between sends, which are also made if there is nothing to
+        say, to learn the directive and whether the server is there.
+      lost_after_s: how long the server may be silent.
+    """
+    self.lost = ''
+    self._address = address
+    self._worker = worker
+    self._period_s = period_s
+    self._lost_after_s = lost_after_s
+    self._report = channel.unary_unary(wire.method('Report'))
+    self._wait_stop = channel.unary_unary(wire.method('WaitStop'))
+    self._request_stop = channel.unary_unary(wire.method('RequestStop'))
+
+    self._lock = threading.Lock()  # Held for no longer than an addition takes.
+    self._alive = False
+    self._counts: dict[str, int] = {}
+    self._metrics = _recent()
+    self._state = ''
+    self._directive = core.Directive(None, {})
+
+    self._sending = threading.Lock()
+    self._session = uuid.uuid4().hex
+    self._sequence = 0
+    self._unacknowledged: bytes | None = None
+    self._last_answer = time.monotonic()
+    self._closed = threading.Event()
+    self._stop_call: grpc.Future | None = None
+    self._thread = threading.Thread(
+      target=self._run, name=f'reporter of {worker}', daemon=True
+    )
+    self._thread.start()
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    """Notes what is to be sent; never waits. See `core.Reporter.report`."""
+    with self._lock:
+      self._alive = True
+      if counts:
+        total = self._counts
+        for name, increment in counts.items():
+          total[name] = total.get(name, 0) + increment
+      if metrics:
+        self._metrics.append({k: float(v) for k, v in metrics.items()})
+      if state:
+        self._state = state
+    return self._directive
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    """Asks the run to end; waits for the answer, and raises if none comes."""
+    request = {'worker': self._worker, 'reason': reason, 'detail': detail}
+    answer = call(
+      self._request_stop, request, self._address, timeout_s=_RPC_TIMEOUT_S
+    )
+    self._learn(answer['stop'], answer['counts'])
+
+  def flush(self, timeout_s: float = 5.0) -> bool:
+    """Sends what is left; returns whether the server has acknowledged it."""
+    deadline = time.monotonic() + timeout_s
+    while self._alive or self._unacknowledged:
+      left = deadline - time.monotonic()
+      if left <= 0:
+        return False
+      if not self._send(left):
+        time.sleep(min(0.05, left))
+    return True
+
+  def close(self) -> None:
+    """Flushes, and ends the thread."""
+    self._closed.set()
+    self._thread.join()
+    self.flush(timeout_s=0.0 if self.lost else 2.0)
+    if self._stop_call:
+      self._stop_call.cancel()
+
+  def _run(self) -> None:
+    while not self._closed.is_set() and not self.lost:
+      self._watch_for_stop()
+      self._send(min(_RPC_TIMEOUT_S, self._lost_after_s))
+      self._closed.wait(self._period_s)
+
+  def _send(self, timeout_s: float) -> bool:
+    """Sends what was left, or else what is new; True if acknowledged."""
+    with self._sending:
+      if self._unacknowledged is None:
+        self._unacknowledged = wire.pack(self._take())
+      try:
+        data = self._report(self._unacknowledged, timeout=timeout_s)
+      except grpc.RpcError as error:
+        self._note_silence(error)
+        return False
+      self._unacknowledged = None
+      self._last_answer = time.monotonic()
+    answer = wire.unpack(data)
+    self._learn(answer['stop'], answer['counts'])
+    return True
+
+  def _take(self) -> dict[str, Any]:
+    with self._lock:
+      alive, self._alive = self._alive, False
+      counts, self._counts = self._counts, {}
+      metrics, self._metrics = self._metrics, _recent()
+      state, self._state = self._state, ''
+    self._sequence += 1
+    return {
+      'worker': self._worker,
+      'session': self._session,
+      'sequence': self._sequence,
+      'alive': alive,
+      'counts': {name: int(count) for name, count in counts.items()},
+      'metrics': list(metrics),
+      'state': state,
+    }
+
+  def _watch_for_stop(self) -> None:
+    if self._stop_call is None or self._stop_call.done():
+      if self._directive.stop is None:
+        self._stop_call = self._wait_stop.future(b'{}')
+        self._stop_call.add_done_callback(self._on_stop_call)
+
+  def _on_stop_call(self, future: grpc.Future) -> None:
+    if not future.cancelled() and future.exception() is None:
+      answer = wire.unpack(future.result())
+      self._learn(answer['stop'], answer['counts'])
+
+  def _learn(self, stop: str | None, counts: Mapping[str, int]) -> None:
+    with self._lock:
+      self._directive = core.Directive(self._directive.stop or stop, counts)
+
+  def _note_silence(self, error: grpc.RpcError) -> None:
+    silent_s = time.monotonic() - self._last_answer
+    if silent_s < self._lost_after_s or self._directive.stop:
+      return
+    self.lost = (
+      f'The variable server at {self._address} has not answered for'
+      f' {silent_s:.1f} s, so that {self._worker} ends; was its process'
+      f' killed? Last error: {error.code().name}: {error.details()}'
+    )
+    logging.getLogger(__name__).error(self.lost)
+    self._learn(counting.StopReason.FAILED.value, self._directive.counts)
+
+
+def _recent() -> collections.deque[dict[str, float]]:
+  return collections.deque(maxlen=_MAX_METRICS)
+
+
+def call(
+  method: grpc.UnaryUnaryMultiCallable | grpc.StreamUnaryMultiCallable,
+  request: Any,
+  address: str,
+  timeout_s: float,
+) -> dict[str, Any]:
+  """Calls the server; waits for it if it is not there yet.
+
+  Args:
+    method: of the server.
+    request: a dict, or an iterator of messages.
+    address: of the server, for messages.
+    timeout_s: for everything.
+
+  Returns:
+    The answer.
+
+  Raises:
+    ValueError: if the server refuses the request.
+    ConnectionError: if it does not answer.
+  """
+  if isinstance(request, dict):
+    request = wire.pack(request)
+  try:
+    data = method(request, timeout=timeout_s, wait_for_ready=True)
+  except grpc.RpcError as error:
+    code, details = error.code(), error.details()
+    if code == grpc.StatusCode.INVALID_ARGUMENT:
+      raise ValueError(
+        f'The variable server at {address} refused: {details}'
+      ) from None
+    raise ConnectionError(
+      f'The variable server at {address} did not answer within'
+      f' {timeout_s:g} s: {code.name}: {details}'
+    ) from None
+  return wire.unpack(data)

@@ -1,0 +1,238 @@
+"""The protocol of the variable service: gRPC methods, and bytes on the wire.
+
+  Publish     header, chunk, chunk, ...  ->  {accepted, newest}
+  Subscribe   {version}                  ->  header, chunk, ..., header, ...
+  Report      {worker, session, sequence, alive, counts, metrics, state}
+                                         ->  {stop, counts}
+  WaitStop    {}                         ->  {stop, counts}, once it is to stop
+  RequestStop {worker, reason, detail}   ->  {stop, counts}
+  Status      {}                         ->  counting.RunState.status()
+
+{...} and headers are JSON. A header is {version, leaves: [[name, dtype, shape],
+...]}; its chunks are the leaves' bytes in C order, little endian, each leaf
+padded to ALIGNMENT, cut every CHUNK_BYTES. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SERVICE = 'distacme.Variables'
+CHUNK_BYTES = 1 << 20
+# What JAX asks of a buffer on the CPU to use it without a copy.
+ALIGNMENT = 64
+# No message exceeds gRPC's default limit of 4 MiB, which is left in force.
+MAX_HEADER_BYTES = 1 << 20
+MAX_PARAMS_BYTES = 1 << 30
+_MAX_NDIM = 32  # numpy's
+
+_ITEMSIZE = {
+  **{'bool': 1, 'int8': 1, 'int16': 2, 'int32': 4, 'int64': 8},
+  **{'uint8': 1, 'uint16': 2, 'uint32': 4, 'uint64': 8},
+  **{'float16': 2, 'bfloat16': 2, 'float32': 4, 'float64': 8},
+  **{'complex64': 8, 'complex128': 16},
+}
+
+
+class Leaf(NamedTuple):
+  """One array in the chunks."""
+
+  name: str
+  dtype: str
+  shape: tuple[int, ...]
+  offset: int  # bytes from the first chunk's start
+  nbytes: int
+
+
+class Header(NamedTuple):
+  """What follows in the chunks."""
+
+  version: int
+  leaves: tuple[Leaf, ...]
+  size: int  # bytes of all chunks
+
+
+def method(name: str) -> str:
+  """Returns the path of a gRPC method."""
+  return f'/{SERVICE}/{name}'
+
+
+def pack(message: dict[str, Any]) -> bytes:
+  """Returns `message` as JSON."""
+  return json.dumps(message).encode()
+
+
+def unpack(data: bytes) -> dict[str, Any]:
+  """Reads a JSON object; raises ValueError if `data` is none."""
+  try:
+    message = json.loads(data)
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'Not JSON: {error}.') from None
+  if not isinstance(message, dict):
+    raise ValueError(f'Not a JSON object: {str(message)[:80]}.')
+  return message
+
+
+def encode(
+  version: int, names: Sequence[str], arrays: Sequence[np.ndarray]
+) -> tuple[bytes, Iterator[bytes]]:
+  """Returns header and chunks; the arrays are read as the chunks are drawn."""
+  if len(names) != len(arrays):
+    raise ValueError(f'{len(names)} names for {len(arrays)} arrays.')
+  native = [
+    np.asarray(a, dtype=a.dtype.newbyteorder('='), order='C') for a in arrays
+  ]
+  header = pack(
+    {
+      'version': int(version),
+      'leaves': [
+        (name, a.dtype.name, a.shape)
+        for name, a in zip(names, native, strict=True)
+      ],
+    }
+  )
+  decode_header(header)  # Refuses here what the server would refuse.
+  return header, _chunks(native)
+
+
+def _chunks(arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
+  pieces: list[memoryview] = []
+  room = CHUNK_BYTES
+  for segment in _segments(arrays):
+    while len(segment) >= room:
+      pieces.append(segment[:room])
+      yield b''.join(pieces)  # The only copy.
+      segment, pieces, room = segment[room:], [], CHUNK_BYTES
+    if len(segment):
+      pieces.append(segment)
+      room -= len(segment)
+  if pieces:
+    yield b''.join(pieces)
+
+
+def _segments(arrays: Iterable[np.ndarray]) -> Iterator[memoryview]:
+  for array in arrays:
+    yield array.reshape(-1).view(np.uint8).data
+    yield memoryview(bytes(-array.nbytes % ALIGNMENT))
+
+
+def decode_header(data: bytes) -> Header:
+  """Reads a header from a peer that is not trusted.
+
+  Args:
+    data: JSON.
+
+  Returns:
+    The header, whose sizes agree and are at most MAX_PARAMS_BYTES.
+
+  Raises:
+    ValueError: if `data` is anything else.
+  """
+  if len(data) > MAX_HEADER_BYTES:
+    raise ValueError(
+      f'Header has {len(data)} bytes; at most {MAX_HEADER_BYTES} are taken.'
+    )
+  message = unpack(data)
+  version, listed = message.get('version'), message.get('leaves')
+  if type(version) is not int or not 0 <= version < 2**63:
+    raise ValueError(f'version must be in [0, 2**63), got {version!r:.80}.')
+  if not isinstance(listed, list):
+    raise ValueError(f'leaves must be a list, got {listed!r:.80}.')
+  leaves: list[Leaf] = []
+  size = 0
+  for entry in listed:
+    leaf = _decode_leaf(entry, size)
+    leaves.append(leaf)
+    size += leaf.nbytes + -leaf.nbytes % ALIGNMENT
+    if size > MAX_PARAMS_BYTES:
+      raise ValueError(
+        f'Params up to leaf {leaf.name!r:.80} have {size} bytes; at most'
+        f' {MAX_PARAMS_BYTES} are taken.'
+      )
+  if len({leaf.name for leaf in leaves}) < len(leaves):
+    raise ValueError('Two leaves have the same name.')
+  return Header(version, tuple(leaves), size)
+
+
+def _decode_leaf(entry: Any, offset: int) -> Leaf:
+  if not isinstance(entry, list) or len(entry) != 3:
+    raise ValueError(f'A leaf is [name, dtype, shape], got {entry!r:.80}.')
+  name, dtype, shape = entry
+  if not isinstance(name, str):
+    raise ValueError(f'A leaf has no name but {name!r:.80}.')
+  if not isinstance(dtype, str) or dtype not in _ITEMSIZE:
+    raise ValueError(
+      f'Leaf {name!r:.80} has dtype {dtype!r:.80}; taken are'
+      f' {", ".join(_ITEMSIZE)}.'
+    )
+  # Every product but 0 is bounded, since [0, 2**62, 2**62] is no array either.
+  if (
+    not isinstance(shape, list)
+    or len(shape) > _MAX_NDIM
+    or not all(type(n) is int and 0 <= n <= MAX_PARAMS_BYTES for n in shape)
+    or math.prod(n for n in shape if n) > MAX_PARAMS_BYTES
+  ):
+    raise ValueError(
+      f'Leaf {name!r:.80} has shape {shape!r:.80}; a shape is a list of at'
+      f' most {_MAX_NDIM} sizes and {MAX_PARAMS_BYTES} elements.'
+    )
+  return Leaf(
+    name, dtype, tuple(shape), offset, math.prod(shape) * _ITEMSIZE[dtype]
+  )
+
+
+def checked_chunks(
+  header: Header, messages: Iterator[bytes]
+) -> Iterator[bytes]:
+  """Yields the chunks that `header` promised; takes no message beyond them.
+
+  Args:
+    header: what was promised.
+    messages: where they come from.
+
+  Raises:
+    ValueError: if a chunk has another length than its place asks for, or one is
+      missing. Lengths are exact so that memory cannot be wasted on small ones.
+  """
+  received = 0
+  while received < header.size:
+    chunk = next(messages, b'')
+    wanted = min(CHUNK_BYTES, header.size - received)
+    if len(chunk) != wanted:
+      raise ValueError(
+        f'Version {header.version} was cut or damaged: after {received} of'
+        f' {header.size} bytes a chunk of {wanted} was due,'
+        f' {len(chunk)} bytes came.'
+      )
+    yield chunk
+    received += wanted
+
+
+def receive(header: Header, messages: Iterator[bytes]) -> list[np.ndarray]:
+  """Reads the chunks of `header` into fresh memory; returns read-only views."""
+  memory = np.empty(header.size + ALIGNMENT, np.uint8)
+  buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
+  start = 0
+  for chunk in checked_chunks(header, messages):
+    buffer[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+    start += len(chunk)
+  buffer.flags.writeable = False
+  return [
+    buffer[leaf.offset : leaf.offset + leaf.nbytes]
+    .view(_dtype(leaf.dtype))
+    .reshape(leaf.shape)
+    for leaf in header.leaves
+  ]
+
+
+def _dtype(name: str) -> np.dtype:
+  if name == 'bfloat16':
+    import ml_dtypes  # Comes with JAX; numpy alone has no bfloat16.
+
+    return np.dtype(ml_dtypes.bfloat16)
+  return np.dtype(name)
