@@ -81,7 +81,7 @@ LAYERS = {
   ),
   'launchers': Layer(
     'runtime.*',
-    'numpy tree jax launchpad',
+    'numpy tree jax absl launchpad',
     'data lazy contracts workers logging launchers',
   ),
   # L5: who puts them together.
