@@ -1,0 +1,47 @@
+"""bsuite's experiments (https://github.com/google-deepmind/bsuite)."""
+
+from __future__ import annotations
+
+import inspect
+
+import dm_env
+
+from distacme.environments import hints
+
+
+def make(bsuite_id: str, seed: int) -> dm_env.Environment:
+  """Returns the environment of a bsuite_id, for instance 'catch/0'.
+
+  Settings are those of bsuite's sweep, but the seed is the caller's:
+  `bsuite.load_from_id` leaves most environments unseeded. What the sweep calls
+  `mapping_seed` belongs to the task and stays.
+
+  Raises:
+    ValueError: if bsuite has no such id or is not installed.
+  """
+  try:
+    from bsuite import bsuite
+    from bsuite import sweep
+  except ImportError as error:
+    raise ValueError(
+      f"Environment 'bsuite:{bsuite_id}' needs bsuite, which cannot be "
+      f"imported ({error}). Run: pip install 'distacme[envs]'"
+    ) from error
+  if bsuite_id not in sweep.SETTINGS:
+    experiments = sorted(bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT)
+    raise ValueError(
+      f"No environment is called 'bsuite:{bsuite_id}'. "
+      f'{hints.did_you_mean(bsuite_id, sweep.SETTINGS)}'
+      'A name is an experiment and the number of its settings, like '
+      f"'bsuite:catch/0'; bsuite's experiments: {', '.join(experiments)}."
+    )
+  experiment, _ = bsuite.unpack_bsuite_id(bsuite_id)
+  load = bsuite.EXPERIMENT_NAME_TO_ENVIRONMENT[experiment]
+  settings = dict(sweep.SETTINGS[bsuite_id])
+  if 'seed' in inspect.signature(load).parameters:
+    settings['seed'] = seed
+  environment = load(**settings)
+  if experiment == 'deep_sea_stochastic':
+    # Its `load` hands no seed to the constructor, which would take one.
+    environment._rng.seed(seed)
+  return environment

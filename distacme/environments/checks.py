@@ -1,0 +1,203 @@
+"""Finds environments that break their own specs.
+
+The messages name the field, what was promised and what came, so that a user
+can mend the environment without a debugger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dm_env
+import numpy as np
+import tree
+
+from distacme import core
+from distacme import specs
+from distacme import types
+
+_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
+_STEP_TYPES = [step_type.name for step_type in dm_env.StepType]
+_STEP_TYPE_SPEC = specs.BoundedArray((), np.int8, _FIRST, _LAST)
+_DISCOUNT_SPEC = specs.BoundedArray((), np.float32, 0.0, 1.0)
+_BROKEN = 'The environment breaks its own spec: '
+_REMEDY = ' Correct the environment, or the spec if that is what is wrong.'
+
+
+def check_first_episode(
+  environment: core.VectorEnvironment, max_steps: int = 10_000
+) -> core.VectorEnvironment:
+  """Returns `environment`, checked against its specs until an episode is over.
+
+  Every row is checked until one of them has begun its second episode, or for
+  `max_steps` steps. From then on `reset` and `step` are the environment's own
+  and checking costs nothing; so look them up at each call, do not keep them.
+
+  Until then they raise ValueError for what breaks a spec. What the environment
+  itself raises passes through, with its traceback.
+  """
+  return _FirstEpisodeChecked(environment, max_steps)
+
+
+class _FirstEpisodeChecked:
+  """Passes everything on, and looks at what `reset` and `step` return."""
+
+  def __init__(self, environment: core.VectorEnvironment, max_steps: int):
+    self.num_envs = environment.num_envs
+    self.observation_spec = environment.observation_spec
+    self.action_spec = environment.action_spec
+    self.reward_spec = environment.reward_spec
+    self.discount_spec = environment.discount_spec
+    self.close = environment.close
+    self.reset = self._checked_reset
+    self.step = self._checked_step
+    self._environment = environment
+    self._specs = specs.make_environment_spec(environment)
+    self._steps_left = max_steps
+    # [N] step types of the step before; None after a reset and at first.
+    self._previous: np.ndarray | None = None
+
+  def _checked_reset(self) -> dm_env.TimeStep:
+    timestep = self._environment.reset()
+    self._previous = None
+    self._check(timestep)
+    return timestep
+
+  def _checked_step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    timestep = self._environment.step(action)
+    second_episode = self._previous is not None and (
+      timestep.step_type == _FIRST
+    )
+    self._check(timestep)
+    self._steps_left -= 1
+    if np.any(second_episode) or self._steps_left <= 0:
+      self.reset, self.step = self._environment.reset, self._environment.step
+    return timestep
+
+  def _check(self, timestep: dm_env.TimeStep) -> None:
+    check_batch('step_type', _STEP_TYPE_SPEC, timestep.step_type, self.num_envs)
+    self._check_order(timestep.step_type)
+    check_batch(
+      'observation',
+      self._specs.observations,
+      timestep.observation,
+      self.num_envs,
+    )
+    check_batch('reward', self._specs.rewards, timestep.reward, self.num_envs)
+    for spec in (self._specs.discounts, _DISCOUNT_SPEC):
+      check_batch('discount', spec, timestep.discount, self.num_envs)
+
+  def _check_order(self, step_type: np.ndarray) -> None:
+    """Raises ValueError unless FIRST comes after LAST, and only there."""
+    previous, self._previous = self._previous, step_type
+    may_start = True if previous is None else previous == _LAST
+    wrong = (step_type == _FIRST) != may_start
+    if wrong.any():
+      row = wrong.argmax()
+      before = 'a reset' if previous is None else _STEP_TYPES[previous[row]]
+      raise ValueError(
+        'The environment breaks the order of an episode: '
+        f'{_STEP_TYPES[step_type[row]]} came after {before}, in row {row}. '
+        'FIRST must come after LAST or a reset, and only there.'
+      )
+
+
+def flatten(
+  field: str, spec: types.NestedSpec, value: types.NestedArray
+) -> list[Any]:
+  """Returns the leaves of `value`, in the order of those of `spec`.
+
+  Raises:
+    ValueError: if the structures differ; names `field`.
+  """
+  try:
+    return tree.flatten_up_to(spec, value, check_types=False)
+  except (TypeError, ValueError) as error:
+    promised = tree.map_structure(_describe, spec)
+    came = tree.map_structure(_describe, value)
+    raise ValueError(
+      f'{_BROKEN}{field} must have the structure {promised}, got {came}.'
+      f'{_REMEDY}'
+    ) from error
+
+
+def check_batch(
+  field: str, spec: types.NestedSpec, value: types.NestedArray, num_envs: int
+) -> None:
+  """Raises ValueError unless `value`, a nest of [N, ...], conforms to `spec`.
+
+  Args:
+    field: the name of `value` in messages, like 'observation'.
+    spec: of one row.
+    value: what came.
+    num_envs: N.
+  """
+  for name, leaf_spec, leaf in _leaves(field, spec, value):
+    if not isinstance(leaf, np.ndarray) or leaf.shape[:1] != (num_envs,):
+      raise ValueError(
+        f'{_BROKEN}{name} must be an array of {num_envs} rows, got '
+        f'{_describe(leaf)}.{_REMEDY}'
+      )
+    _check_rows(name, leaf_spec, leaf)
+
+
+def check_row(
+  field: str, spec: types.NestedSpec, value: types.NestedArray
+) -> None:
+  """Raises ValueError unless `value`, of one row, conforms to `spec`."""
+  for name, leaf_spec, leaf in _leaves(field, spec, value):
+    _check_rows(name, leaf_spec, np.asarray(leaf)[np.newaxis])
+
+
+def check_number(field: str, value: Any) -> None:
+  """Raises ValueError unless `value` is a real number."""
+  if np.ndim(value) or np.asarray(value).dtype.kind not in 'biuf':
+    raise ValueError(
+      f'{_BROKEN}{field} must be a number, got {value!r} of type '
+      f'{type(value).__name__}.{_REMEDY}'
+    )
+
+
+def _leaves(
+  field: str, spec: types.NestedSpec, value: types.NestedArray
+) -> Iterator[tuple[str, specs.Array, Any]]:
+  """Yields (name, spec, value) of each leaf of `spec`."""
+  leaves = flatten(field, spec, value)
+  paths = tree.flatten_with_path(spec)
+  for (path, leaf_spec), leaf in zip(paths, leaves, strict=True):
+    yield field + ''.join(f'[{key!r}]' for key in path), leaf_spec, leaf
+
+
+def _check_rows(name: str, spec: specs.Array, value: np.ndarray) -> None:
+  """Raises ValueError unless each row of `value`, an array, obeys `spec`."""
+  if value.shape[1:] != spec.shape or value.dtype != spec.dtype:
+    raise ValueError(
+      f'{_BROKEN}{name} must be {_describe(spec)}, got '
+      f'{value.dtype} of shape {value.shape[1:]}.{_REMEDY}'
+    )
+  if value.dtype.kind == 'f':
+    _refuse(np.isnan(value), f'{name} must not be NaN', value)
+  if isinstance(spec, specs.BoundedArray):
+    low, high = spec.minimum, spec.maximum
+    wrong = (value < low) | (value > high)
+    if low.size == high.size == 1:
+      _refuse(wrong, f'{name} must be in [{low.item()}, {high.item()}]', value)
+    else:
+      _refuse(wrong, f'{name} must be in [{low}, {high}]', value)
+
+
+def _refuse(wrong: np.ndarray, rule: str, value: np.ndarray) -> None:
+  """Raises ValueError with `rule` if any element of `value` is wrong."""
+  if wrong.any():
+    row, *index = where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    at = f' at index {index}' if index else ''
+    raise ValueError(
+      f'{_BROKEN}{rule}, got {value[where]}{at} in row {row}.{_REMEDY}'
+    )
+
+
+def _describe(leaf: Any) -> str:
+  if hasattr(leaf, 'dtype'):
+    return f'{leaf.dtype} of shape {leaf.shape}'
+  return type(leaf).__name__

@@ -1,0 +1,201 @@
+"""The names of environments: 'family:environment' or 'package.module:factory'.
+
+To add a family, write a module with a `make(environment, seed)` that imports
+its library inside, and add a line to `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import importlib
+import inspect
+from typing import Any, NamedTuple
+
+import dm_env
+import numpy as np
+
+from distacme import core
+from distacme.environments import bsuite_family
+from distacme.environments import gymnasium_family
+from distacme.environments import hints
+from distacme.environments import vector
+
+
+class Family(NamedTuple):
+  """How to make the environments of one family.
+
+  Attributes:
+    make: (environment, seed) to an environment, where `environment` is what
+      follows the colon. Raises ValueError, with what to do, if it cannot.
+    make_native_vector: (environment, num_envs, seed) to a vector that the
+      library steps by itself, or None where a loop over single environments
+      is faster or the only way.
+  """
+
+  make: Callable[[str, int], dm_env.Environment]
+  make_native_vector: (
+    Callable[[str, int, int], core.VectorEnvironment | None] | None
+  ) = None
+
+
+FAMILIES = {
+  'bsuite': Family(bsuite_family.make),
+  'gymnasium': Family(
+    gymnasium_family.make, gymnasium_family.make_native_vector
+  ),
+}
+
+
+def make(name: str, seed: int) -> dm_env.Environment:
+  """Returns the environment called `name`.
+
+  Args:
+    name: 'family:environment' with a family of `FAMILIES`, for instance
+      'gymnasium:CartPole-v1' or 'bsuite:catch/0'; or 'package.module:factory'
+      where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env.
+    seed: at least 0; the same seed gives the same episodes for the same
+      actions.
+
+  Raises:
+    ValueError: if there is no such environment or it cannot be made here.
+  """
+  family, environment = _split(name)
+  seed = _checked_seed(seed)
+  if family in FAMILIES:
+    return FAMILIES[family].make(environment, seed)
+  return _make_from_factory(name, family, environment, seed)
+
+
+def make_vector(name: str, num_envs: int, seed: int) -> core.VectorEnvironment:
+  """Returns `num_envs` environments called `name`, stepped by one call.
+
+  Row i is `make(name, row_seed(seed, i))`, except where the library has a
+  vector version that is faster: there all rows draw from one generator,
+  seeded with `row_seed(seed, 0)`.
+
+  Args:
+    name: as in `make`.
+    num_envs: number of rows, at least 1.
+    seed: at least 0.
+
+  Raises:
+    ValueError: as in `make`, or if num_envs is below 1.
+  """
+  if num_envs < 1:
+    raise ValueError(f'num_envs must be at least 1, got {num_envs}.')
+  family, environment = _split(name)
+  seed = _checked_seed(seed)
+  if family in FAMILIES:
+    make_native_vector = FAMILIES[family].make_native_vector
+    if make_native_vector is not None:
+      native = make_native_vector(environment, num_envs, row_seed(seed, 0))
+      if native is not None:
+        return native
+  return vector.LoopVector(
+    [make(name, row_seed(seed, row)) for row in range(num_envs)]
+  )
+
+
+def row_seed(seed: int, row: int) -> int:
+  """Returns the seed of one row of a vector: 31 bits, hashed from both.
+
+  Hashed, so that runs with neighbouring seeds share no row; 31 bits, which
+  every environment library takes.
+  """
+  return int(np.random.SeedSequence([seed, row]).generate_state(1)[0] >> 1)
+
+
+def wrap(environment: Any) -> core.VectorEnvironment:
+  """Returns a vector around an environment object.
+
+  Args:
+    environment: a dm_env.Environment or gymnasium.Env, which becomes a vector
+      of one row; a gymnasium vector environment; or a VectorEnvironment, which
+      is returned as it is.
+
+  Raises:
+    ValueError: if `environment` is none of these.
+  """
+  if hasattr(environment, 'num_envs') and hasattr(environment, 'reward_spec'):
+    return environment
+  if gymnasium_family.is_vector_environment(environment):
+    return gymnasium_family.NativeVector(environment)
+  single = _as_dm_env(environment, seed=None)
+  if single is None:
+    raise ValueError(
+      f'Not an environment: {environment!r}. Give a dm_env.Environment, a '
+      'gymnasium.Env or a distacme.core.VectorEnvironment.'
+    )
+  return vector.LoopVector([single])
+
+
+def _split(name: str) -> tuple[str, str]:
+  family, colon, environment = name.partition(':')
+  if not (family and colon and environment):
+    raise ValueError(
+      f"Environment name {name!r} is not of the form 'family:environment' "
+      f"or 'package.module:factory'. {_known_families(name)}"
+    )
+  return family, environment
+
+
+def _known_families(name: str) -> str:
+  return (
+    f'{hints.did_you_mean(name, FAMILIES)}Known families: '
+    f'{", ".join(sorted(FAMILIES))}.'
+  )
+
+
+def _checked_seed(seed: int) -> int:
+  if seed < 0:
+    raise ValueError(f'seed must be at least 0, got {seed}.')
+  return int(seed)
+
+
+def _make_from_factory(
+  name: str, module_name: str, factory_name: str, seed: int
+) -> dm_env.Environment:
+  """Returns the environment of `module_name:factory_name`."""
+  try:
+    module = importlib.import_module(module_name)
+  except ImportError as error:
+    raise ValueError(
+      f'Environment {name!r}: {module_name!r} is neither a family of '
+      f'environments nor a module that can be imported here ({error}). '
+      f'{_known_families(module_name)} For a module of your own, check the '
+      'spelling, and that its folder is on PYTHONPATH.'
+    ) from error
+  factory = getattr(module, factory_name, None)
+  if not callable(factory):
+    found = 'nothing' if factory is None else f'{factory!r}, not a function,'
+    functions = [key for key, value in vars(module).items() if callable(value)]
+    raise ValueError(
+      f'Environment {name!r}: {found} is called {factory_name!r} in '
+      f'{module.__file__}. {hints.did_you_mean(factory_name, functions)}'
+      'Name a function that takes a seed and returns an environment.'
+    )
+  try:
+    inspect.signature(factory).bind(seed)
+  except TypeError as error:
+    raise ValueError(
+      f'Environment {name!r}: {factory_name}{inspect.signature(factory)} '
+      f'cannot be called with one argument, the seed ({error}). Define it '
+      f'as {factory_name}(seed: int).'
+    ) from error
+  made = factory(seed)
+  environment = _as_dm_env(made, seed)
+  if environment is None:
+    raise ValueError(
+      f'Environment {name!r}: {factory_name}(seed) returned {made!r}, which '
+      'is neither a dm_env.Environment nor a gymnasium.Env. Return one.'
+    )
+  return environment
+
+
+def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:
+  """Returns `environment`, adapted if need be; None if it is not one."""
+  if isinstance(environment, dm_env.Environment):
+    return environment
+  if gymnasium_family.is_environment(environment):
+    return gymnasium_family.SingleEnvironment(environment, seed)
+  return None

@@ -1,0 +1,1 @@
+"""Tiny environments and other tools for tests, of distacme and its users."""

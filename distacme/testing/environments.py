@@ -1,0 +1,164 @@
+"""Tiny environments whose every step a test can foretell.
+
+By name: 'distacme.testing.environments:catch' and ':counting'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import dm_env
+import numpy as np
+
+from distacme import specs
+
+
+class Catch(dm_env.Environment):
+  """A ball falls through a grid onto a paddle; +1 if it is caught, else -1.
+
+  The game of bsuite (https://arxiv.org/abs/1908.03568): the ball starts in a
+  random column of the top row and falls one row a step; the paddle starts in
+  the middle of the bottom row, and actions 0, 1, 2 move it left, not, right.
+  The reward is 0 until the ball is down, which terminates the episode.
+  """
+
+  def __init__(self, seed: int, rows: int = 10, columns: int = 5):
+    """Takes the seed of the ball's columns and the size of the grid."""
+    self._random = np.random.default_rng(seed)
+    self._shape = (rows, columns)
+    self._ball_row = rows  # Below the grid: no episode is under way.
+    self._ball_column = 0
+    self._paddle_column = 0
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts an episode."""
+    _, columns = self._shape
+    self._ball_row = 0
+    self._ball_column = int(self._random.integers(columns))
+    self._paddle_column = columns // 2
+    return dm_env.restart(self._observation())
+
+  def step(self, action: int) -> dm_env.TimeStep:
+    """Moves the paddle and the ball."""
+    rows, columns = self._shape
+    if self._ball_row >= rows - 1:
+      return self.reset()
+    self._paddle_column += int(action) - 1
+    self._paddle_column = min(max(self._paddle_column, 0), columns - 1)
+    self._ball_row += 1
+    if self._ball_row < rows - 1:
+      return dm_env.transition(
+        np.float32(0.0), self._observation(), np.float32(1.0)
+      )
+    caught = self._ball_column == self._paddle_column
+    return dm_env.TimeStep(
+      dm_env.StepType.LAST,
+      np.float32(1.0 if caught else -1.0),
+      np.float32(0.0),
+      self._observation(),
+    )
+
+  def observation_spec(self) -> specs.BoundedArray:
+    """Returns the spec of the grid: 1 at the ball and the paddle, else 0."""
+    return specs.BoundedArray(self._shape, np.float32, 0.0, 1.0, 'board')
+
+  def action_spec(self) -> specs.DiscreteArray:
+    """Returns the spec of left, stay, right."""
+    return specs.DiscreteArray(3, name='action')
+
+  def reward_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [-1, 1]."""
+    return specs.BoundedArray((), np.float32, -1.0, 1.0, 'reward')
+
+  def discount_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount')
+
+  def _observation(self) -> np.ndarray:
+    board = np.zeros(self._shape, np.float32)
+    board[self._ball_row, self._ball_column] = 1.0
+    board[-1, self._paddle_column] = 1.0
+    return board
+
+
+class Counting(dm_env.Environment):
+  """Observes [episode, step] whatever is done, so that tests can recompute all.
+
+  Episode e has `lengths[e % len(lengths)]` steps and so one observation more,
+  [e, 0] to [e, length]. The step that arrives at [e, t] brings the reward
+  `reward(e, t)`.
+  """
+
+  def __init__(
+    self,
+    lengths: Sequence[int] = (3,),
+    truncated: Sequence[bool] = (False,),
+    reward: Callable[[int, int], float] = lambda episode, step: 1.0,
+    first_episode: int = 0,
+  ):
+    """Sets what happens in which episode.
+
+    Args:
+      lengths: steps of each episode in turn, over and over; each at least 1.
+      truncated: whether each episode ends truncated (discount 1) rather than
+        terminated (discount 0), in turn.
+      reward: of the step that arrives at [episode, step].
+      first_episode: where episodes count from; tells apart the rows of a
+        vector, if each has its own.
+    """
+    self._lengths = tuple(lengths)
+    self._truncated = tuple(truncated)
+    self._reward = reward
+    self._episode = first_episode - 1
+    self._step = self._length = 0  # No episode is under way.
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts the next episode."""
+    self._episode += 1
+    self._step = 0
+    self._length = self._lengths[self._episode % len(self._lengths)]
+    return dm_env.restart(self._observation())
+
+  def step(self, action: int) -> dm_env.TimeStep:
+    """Counts on, whatever the action."""
+    if self._step == self._length:
+      return self.reset()
+    self._step += 1
+    last = self._step == self._length
+    truncated = self._truncated[self._episode % len(self._truncated)]
+    return dm_env.TimeStep(
+      dm_env.StepType.LAST if last else dm_env.StepType.MID,
+      np.float32(self._reward(self._episode, self._step)),
+      np.float32(0.0 if last and not truncated else 1.0),
+      self._observation(),
+    )
+
+  def observation_spec(self) -> specs.Array:
+    """Returns the spec of [episode, step]."""
+    return specs.Array((2,), np.float32, 'episode_and_step')
+
+  def action_spec(self) -> specs.DiscreteArray:
+    """Returns the spec of two actions without effect."""
+    return specs.DiscreteArray(2, name='action')
+
+  def reward_spec(self) -> specs.Array:
+    """Returns the spec of a float32."""
+    return specs.Array((), np.float32, 'reward')
+
+  def discount_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount')
+
+  def _observation(self) -> np.ndarray:
+    return np.array([self._episode, self._step], np.float32)
+
+
+def catch(seed: int) -> dm_env.Environment:
+  """Returns a 10 x 5 game of catch."""
+  return Catch(seed)
+
+
+def counting(seed: int) -> dm_env.Environment:
+  """Returns `Counting` with terminated episodes of 3 steps; no chance in it."""
+  del seed
+  return Counting()

@@ -1,0 +1,212 @@
+"""`make`, `make_vector`, `wrap`: which names there are, seeds, messages."""
+
+import sys
+
+from absl.testing import absltest
+import dm_env
+from dm_env import test_utils
+import gymnasium
+import numpy as np
+import pytest
+import tree
+
+from distacme import environments
+from distacme.environments import families
+from distacme.environments import vector
+from distacme.testing import environments as testing_environments
+
+THIS_PACKAGE = __name__.rpartition('.')[0]
+CATCH = 'distacme.testing.environments:catch'
+COUNTING = 'distacme.testing.environments:counting'
+
+
+def episode(environment, num_episodes=1):
+  """Returns all that `environment` answers to a fixed sequence of actions."""
+  actions = np.random.default_rng(0)
+  num_actions = environment.action_spec().num_values
+  answers = []
+  for _ in range(num_episodes):
+    timestep = environment.reset()
+    answers.append(timestep)
+    while not timestep.last():
+      timestep = environment.step(actions.integers(num_actions))
+      answers.append(timestep)
+  return answers
+
+
+def same(answers, other_answers):
+  flat, other_flat = tree.flatten(answers), tree.flatten(other_answers)
+  return len(flat) == len(other_flat) and all(
+    np.array_equal(a, b) for a, b in zip(flat, other_flat, strict=True)
+  )
+
+
+def contract_test(name):
+  """Returns dm_env's own tests of an environment, as a class."""
+
+  class ContractTest(test_utils.EnvironmentTestMixin, absltest.TestCase):
+    def make_object_under_test(self):
+      return environments.make(name, seed=1)
+
+    def make_action_sequence(self):
+      for _ in range(60):
+        yield self.make_action()
+
+  return ContractTest
+
+
+TestGymnasiumCartPole = contract_test('gymnasium:CartPole-v1')
+TestGymnasiumPendulum = contract_test('gymnasium:Pendulum-v1')
+TestGymnasiumTaxi = contract_test('gymnasium:Taxi-v4')
+TestBsuiteCatch = contract_test('bsuite:catch/0')
+TestCatch = contract_test(CATCH)
+TestCounting = contract_test(COUNTING)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'gymnasium:CartPole-v1',
+    'bsuite:catch/0',
+    'bsuite:catch_noise/3',
+    'bsuite:cartpole_swingup/0',
+    'bsuite:deep_sea_stochastic/0',
+    'bsuite:memory_len/3',
+    'bsuite:umbrella_length/3',
+    CATCH,
+  ],
+)
+def test_the_seed_decides_the_episodes(name):
+  episodes = episode(environments.make(name, seed=1), num_episodes=5)
+  assert same(episodes, episode(environments.make(name, seed=1), 5))
+  assert not same(episodes, episode(environments.make(name, seed=2), 5))
+
+
+def test_later_episodes_differ_from_the_first():
+  environment = environments.make('gymnasium:CartPole-v1', seed=1)
+  assert not same(environment.reset(), environment.reset())
+
+
+@pytest.mark.parametrize('name', ['gymnasium:CartPole-v1', 'bsuite:catch/0'])
+def test_row_i_of_a_vector_is_the_environment_of_row_seed_i(name):
+  rows = environments.make_vector(name, num_envs=3, seed=7).reset().observation
+  for i, row in enumerate(rows):
+    single = environments.make(name, families.row_seed(7, i))
+    np.testing.assert_array_equal(row, single.reset().observation)
+
+
+def test_the_seed_decides_the_episodes_of_a_native_vector():
+  def first(seed):
+    return environments.make_vector('gymnasium:CartPole-v1', 8, seed).reset()
+
+  assert same(first(1), first(1))
+  assert not same(first(1), first(2))
+  assert len(np.unique(first(1).observation, axis=0)) == 8
+
+
+def test_row_seeds_are_all_different_and_fit_in_31_bits():
+  seeds = {families.row_seed(s, row) for s in range(30) for row in range(30)}
+  assert len(seeds) == 900
+  assert max(seeds) < 2**31
+
+
+def test_a_factory_may_return_a_gymnasium_environment():
+  environment = environments.make(f'{__name__}:gymnasium_factory', seed=3)
+  assert isinstance(environment, dm_env.Environment)
+  reference = environments.make('gymnasium:CartPole-v1', seed=3)
+  assert same(environment.reset(), reference.reset())
+
+
+def gymnasium_factory(seed):
+  del seed  # It arrives at the first reset.
+  return gymnasium.make('CartPole-v1')
+
+
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    ('CartPole-v1', "not of the form 'family:environment'"),
+    ('gymnasium:', "not of the form 'family:environment'"),
+    (
+      'gymnasiun:CartPole-v1',
+      "'gymnasiun' is neither a family .* Did you mean 'gymnasium'\\? "
+      'Known families: bsuite, gymnasium.',
+    ),
+    (
+      'gymnasium:CartPol-v1',
+      "'gymnasium:CartPol-v1' .*Did you mean 'CartPole-v1'",
+    ),
+    ('gymnasium:CartPole', "Did you mean .*'CartPole-v1'.* version too"),
+    ('gymnasium:no_such_module:A-v0', "No module named 'no_such_module'"),
+    ('gymnasium:Ant-v5', r'needs a package .*gymnasium\[mujoco\]'),
+    ('bsuite:katch/0', "'bsuite:katch/0'.*Did you mean 'catch/0'.*bandit"),
+    ('bsuite:catch', 'an experiment and the number of its settings'),
+    ('no_such_package.module:make', 'on PYTHONPATH'),
+    (
+      'distacme.testing.environments:katch',
+      "nothing is called 'katch' .*Did you mean 'catch'",
+    ),
+    (
+      f'{THIS_PACKAGE}.broken:not_a_function',
+      "3, not a function, is called 'not_a_function'",
+    ),
+    (
+      f'{THIS_PACKAGE}.broken:not_an_environment',
+      r'returned \[\d+\], which is neither a dm_env.Environment nor',
+    ),
+    (
+      f'{THIS_PACKAGE}.broken:without_a_seed',
+      r'Define it as without_a_seed\(seed: int\)',
+    ),
+  ],
+)
+def test_a_name_that_cannot_be_made_is_refused_with_what_to_do(name, message):
+  with pytest.raises(ValueError, match=message):
+    environments.make(name, seed=5)
+  with pytest.raises(ValueError, match=message):
+    environments.make_vector(name, num_envs=2, seed=5)
+
+
+@pytest.mark.parametrize('package', ['gymnasium', 'bsuite'])
+def test_a_missing_package_is_named_with_its_extra(package, monkeypatch):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ValueError, match=r"pip install 'distacme\[envs\]'"):
+    environments.make(f'{package}:catch/0', seed=0)
+
+
+def test_impossible_seeds_and_sizes_are_refused():
+  with pytest.raises(ValueError, match='seed must be at least 0, got -1'):
+    environments.make(CATCH, seed=-1)
+  with pytest.raises(ValueError, match='num_envs must be at least 1, got 0'):
+    environments.make_vector(CATCH, num_envs=0, seed=0)
+
+
+def test_wrap_makes_one_row_of_an_environment_object():
+  for environment in (
+    testing_environments.catch(0),
+    gymnasium.make('CartPole-v1'),
+  ):
+    wrapped = environments.wrap(environment)
+    assert wrapped.num_envs == 1
+    assert wrapped.reset().step_type.tolist() == [dm_env.StepType.FIRST]
+
+
+def test_wrap_passes_vectors_through():
+  environment = environments.make_vector(CATCH, num_envs=2, seed=0)
+  assert environments.wrap(environment) is environment
+  native = gymnasium.make_vec(
+    'CartPole-v1', 2, vectorization_mode='vector_entry_point'
+  )
+  assert environments.wrap(native).num_envs == 2
+
+
+def test_wrap_refuses_what_is_no_environment():
+  with pytest.raises(ValueError, match='Not an environment: 3'):
+    environments.wrap(3)
+
+
+def test_few_cart_poles_are_stepped_in_a_loop_and_many_natively():
+  few = environments.make_vector('gymnasium:CartPole-v1', 1, seed=0)
+  many = environments.make_vector('gymnasium:CartPole-v1', 32, seed=0)
+  assert isinstance(few, vector.LoopVector)
+  assert not isinstance(many, vector.LoopVector)

@@ -1,0 +1,46 @@
+"""The tiny environments do what tests rely on."""
+
+import dm_env
+import numpy as np
+
+from distacme.testing import environments
+
+FIRST, MID, LAST = dm_env.StepType
+
+
+def test_the_paddle_under_the_ball_wins_and_any_other_loses():
+  for target, reward in (('ball', 1.0), ('left', -1.0)):
+    environment = environments.Catch(seed=0)
+    for _ in range(10):
+      timestep = environment.reset()
+      rewards = []
+      while not timestep.last():
+        ball = timestep.observation[:-1].argmax() % 5
+        paddle = timestep.observation[-1].argmax()
+        goal = ball if target == 'ball' else (ball + 1) % 5
+        timestep = environment.step(1 + np.sign(goal - paddle))
+        rewards.append(timestep.reward)
+      assert rewards == [0.0] * 8 + [reward]
+      assert timestep.discount == 0.0
+
+
+def test_balls_fall_in_every_column():
+  environment = environments.Catch(seed=0)
+  columns = {environment.reset().observation[0].argmax() for _ in range(50)}
+  assert columns == {0, 1, 2, 3, 4}
+
+
+def test_counting_tells_episode_and_step():
+  environment = environments.Counting(
+    lengths=(1, 2),
+    truncated=(True, False),
+    reward=lambda episode, step: 10 * episode + step,
+    first_episode=4,
+  )
+  steps = [environment.step(0) for _ in range(5)]
+  assert [s.observation.tolist() for s in steps] == [
+      [4, 0], [4, 1], [5, 0], [5, 1], [5, 2]
+  ]  # fmt: skip
+  assert [s.step_type for s in steps] == [FIRST, LAST, FIRST, MID, LAST]
+  assert [s.reward for s in steps] == [None, 41, None, 51, 52]
+  assert [s.discount for s in steps] == [None, 1, None, 1, 0]
