@@ -187,7 +187,8 @@ def test_an_endless_episode_is_not_checked_for_ever():
 
 @pytest.mark.parametrize('num_envs', [1, 8])
 @pytest.mark.parametrize(
-  'name', ['gymnasium:CartPole-v1', 'gymnasium:Taxi-v4', 'bsuite:memory_len/0']
+  'name',
+  ['gymnasium:CartPole-v1', 'gymnasium:FrozenLake-v1', 'bsuite:memory_len/0'],
 )
 def test_good_environments_pass(name, num_envs):
   environment = checks.check_first_episode(

@@ -1,5 +1,6 @@
 """`make`, `make_vector`, `wrap`: which names there are, seeds, messages."""
 
+import dataclasses
 import sys
 
 from absl.testing import absltest
@@ -57,7 +58,7 @@ def contract_test(name):
 
 TestGymnasiumCartPole = contract_test('gymnasium:CartPole-v1')
 TestGymnasiumPendulum = contract_test('gymnasium:Pendulum-v1')
-TestGymnasiumTaxi = contract_test('gymnasium:Taxi-v4')
+TestGymnasiumFrozenLake = contract_test('gymnasium:FrozenLake-v1')
 TestBsuiteCatch = contract_test('bsuite:catch/0')
 TestCatch = contract_test(CATCH)
 TestCounting = contract_test(COUNTING)
@@ -138,7 +139,6 @@ def gymnasium_factory(seed):
     ),
     ('gymnasium:CartPole', "Did you mean .*'CartPole-v1'.* version too"),
     ('gymnasium:no_such_module:A-v0', "No module named 'no_such_module'"),
-    ('gymnasium:Ant-v5', r'needs a package .*gymnasium\[mujoco\]'),
     ('bsuite:katch/0', "'bsuite:katch/0'.*Did you mean 'catch/0'.*bandit"),
     ('bsuite:catch', 'an experiment and the number of its settings'),
     ('no_such_package.module:make', 'on PYTHONPATH'),
@@ -165,6 +165,21 @@ def test_a_name_that_cannot_be_made_is_refused_with_what_to_do(name, message):
     environments.make(name, seed=5)
   with pytest.raises(ValueError, match=message):
     environments.make_vector(name, num_envs=2, seed=5)
+
+
+@pytest.mark.parametrize('num_envs', [1, 8])
+def test_a_package_that_an_environment_misses_is_named(num_envs, monkeypatch):
+  spec = dataclasses.replace(
+    gymnasium.spec('CartPole-v1'),
+    entry_point='no_such_package:Env',
+    vector_entry_point='no_such_package:VectorEnv',
+  )
+  monkeypatch.setitem(gymnasium.registry, 'CartPole-v1', spec)
+  with pytest.raises(
+    ValueError,
+    match="'gymnasium:CartPole-v1' needs a package .*'no_such_package'",
+  ):
+    environments.make_vector('gymnasium:CartPole-v1', num_envs, seed=0)
 
 
 @pytest.mark.parametrize('package', ['gymnasium', 'bsuite'])
