@@ -278,10 +278,10 @@ class _Tally:
     self._past = collections.deque([(now, dict(counts))])
 
   def add(self, increments: Mapping[str, int], now: float) -> None:
-    self._remember(now)
     counts = self.counts
     for name, increment in increments.items():
       counts[name] = counts.get(name, 0) + increment
+    self._remember(now)
 
   def rates(self, now: float) -> dict[str, float]:
     self._remember(now)

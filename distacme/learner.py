@@ -17,6 +17,7 @@ from distacme import core
 from distacme import types
 
 _METRICS_PERIOD_S = 1.0
+_REPORT_PERIOD_S = 0.1
 _POLL_S = 0.1  # how soon a learner without data notices a stop
 _MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
 
@@ -80,6 +81,7 @@ class Learner:
     self._output: types.UpdateOutput | None = None
     self._meter = _Meter()
     self._unreported_steps = 0
+    self._report_at = 0.0
     self._publish()
 
   @property
@@ -117,11 +119,17 @@ class Learner:
     """Learns until the run stops, then publishes and saves what it has."""
     while self.directive.stop is None:
       learnt = self.step(_POLL_S)
-      if self._meter.due() or not learnt:
-        self.report('learning' if learnt else 'waiting for data')
-      if time.monotonic() >= self._save_at:
-        self.save()
+      self.tend('learning' if learnt else 'waiting for data')
     self.close()
+
+  def tend(self, state: str = 'learning') -> None:
+    """Does what is due beside learning: reports and checkpoints."""
+    now = time.monotonic()
+    if now >= self._report_at:
+      self._report_at = now + _REPORT_PERIOD_S
+      self.report(state)
+    if now >= self._save_at:
+      self.save()
 
   def close(self) -> None:
     """Publishes and saves the last state and ends the senders."""

@@ -13,6 +13,8 @@ import threading
 import time
 from typing import Any
 
+import numpy as np
+
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
@@ -119,7 +121,7 @@ class MetricsSink:
         self._warned.add(tag)
         logging.getLogger(__name__).warning(
           'Metric %s of %s is %s; it is logged as that, and this is said once.',
-          name,
+          tag,
           worker,
           value,
         )
@@ -150,7 +152,10 @@ class _TensorBoard:
       )
     for name, value in metrics.items():
       if math.isfinite(value):
-        self._writers[worker].add_scalar(f'{kind}/{name}', value, step)
+        # An array, since tensorboardX 2.6 wraps a float in one of shape [1], whose
+        # conversion back NumPy deprecates.
+        scalar = np.asarray(value)
+        self._writers[worker].add_scalar(f'{kind}/{name}', scalar, step)
 
   def close(self) -> None:
     for writer in self._writers.values():

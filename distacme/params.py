@@ -1,13 +1,18 @@
-"""Params between a learner and those who act, inside one process."""
+"""Params on their way from a learner to those who act."""
 
 from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+import numpy as np
 
 from distacme import core
 from distacme import types
 
 
 class LocalParams:
-  """Holds the newest params; a `core.ParamsSink` and a `core.ParamsSource`."""
+  """Holds the newest params of one process; a sink and a source."""
 
   def __init__(self) -> None:
     self._newest: core.VersionedParams | None = None
@@ -19,3 +24,80 @@ class LocalParams:
   def newest(self) -> core.VersionedParams | None:
     """Returns the newest params, None before the first."""
     return self._newest
+
+
+class Transport(Protocol):
+  """What carries flat arrays; `variables.client.VariableClient` does."""
+
+  def publish(self, version: int, names: Any, arrays: Any) -> Any: ...
+
+  def newest(self) -> Any: ...
+
+  def names(self) -> list[str]: ...
+
+
+class RemoteParams:
+  """Params that travel as named arrays; a sink and a source. One thread."""
+
+  def __init__(self, transport: Transport):
+    self._transport = transport
+    self._newest: core.VersionedParams | None = None
+
+  def publish(self, version: int, params: types.Params) -> None:
+    """Sends `params` to all who subscribe."""
+    flat = flatten(params)
+    self._transport.publish(
+        version, list(flat), [np.asarray(leaf) for leaf in flat.values()]
+    )
+
+  def newest(self) -> core.VersionedParams | None:
+    """Returns the newest params that arrived, None before the first."""
+    received = self._transport.newest()
+    if received is None:
+      return None
+    if self._newest is None or received.version != self._newest.version:
+      params = unflatten(dict(zip(received.names, received.arrays, strict=True)))
+      self._newest = core.VersionedParams(received.version, params)
+    return self._newest
+
+
+def flatten(params: types.Params) -> dict[str, Any]:
+  """Returns the leaves of a nest of dicts under names that keep their paths.
+
+  Raises:
+    TypeError: if `params` has other containers than dicts with string keys,
+      which could not be rebuilt from names.
+  """
+  flat: dict[str, Any] = {}
+
+  def visit(node: Any, path: list[str]) -> None:
+    if isinstance(node, dict):
+      for key, child in node.items():
+        if not isinstance(key, str):
+          raise TypeError(
+              f'params may be nested in dicts with string keys, got the key '
+              f'{key!r} under {path}.'
+          )
+        visit(child, [*path, key])
+    elif hasattr(node, 'shape') and hasattr(node, 'dtype'):
+      flat[json.dumps(path)] = node
+    else:
+      raise TypeError(
+          'params may be arrays nested in dicts with string keys, got '
+          f'{type(node).__name__} under {path}. Let actor_params return a dict.'
+      )
+
+  visit(params, [])
+  return flat
+
+
+def unflatten(flat: dict[str, Any]) -> types.Params:
+  """Undoes `flatten`."""
+  nest: dict[str, Any] = {}
+  for name, leaf in flat.items():
+    *parents, last = json.loads(name)
+    node = nest
+    for key in parents:
+      node = node.setdefault(key, {})
+    node[last] = leaf
+  return nest

@@ -26,6 +26,7 @@ class Newest(NamedTuple):
   """The newest params: leaves in the order of `publish`, read-only."""
 
   version: int
+  names: list[str]
   arrays: list[np.ndarray]
 
 
@@ -179,7 +180,11 @@ class VariableClient:
   def _read(self, messages: Iterator[bytes]) -> None:
     for message in messages:
       header = wire.decode_header(message)
-      newest = Newest(header.version, wire.receive(header, messages))
+      newest = Newest(
+        header.version,
+        [leaf.name for leaf in header.leaves],
+        wire.receive(header, messages),
+      )
       with self._arrived:
         self._newest = newest
         self._arrived.notify_all()
@@ -198,11 +203,12 @@ def request_stop(
   address: str,
   reason: str,
   detail: str = '',
+  worker: str = '',
   credentials: grpc.ChannelCredentials | None = None,
   timeout_s: float = 5.0,
 ) -> None:
   """Asks the run at `address` to end; see `core.Reporter.request_stop`."""
-  request = {'reason': reason, 'detail': detail}
+  request = {'reason': reason, 'detail': detail, 'worker': worker}
   _call_once(address, credentials, 'RequestStop', request, timeout_s)
 
 

@@ -1,0 +1,194 @@
+"""What a user says of a run, and the agent and environments it stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pathlib
+import pkgutil
+import types
+from typing import Any, Literal
+
+from distacme import agents
+from distacme import core
+from distacme import counting
+from distacme import environments
+from distacme import run_directory
+from distacme import specs
+
+Mode = Literal['local', 'threads', 'processes']
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """A run: who learns what, where, and until when."""
+
+  agent: str = 'dqn'
+  """An agent of distacme.agents, or a module of your own like it."""
+  env: str = 'gymnasium:CartPole-v1'
+  """family:environment, or package.module:factory for one of your own."""
+  network: str = ''
+  """package.module:function, a Haiku network of your own; else the agent's."""
+  mode: Mode = 'processes'
+  """local: one debuggable process; threads or processes: a Launchpad program."""
+  num_actors: int = 2
+  """Actors of a program; in local mode there is one."""
+  envs_per_actor: int = 1
+  """Environments that each actor steps with one call of the policy."""
+  seed: int = 0
+  """Of params, exploration, sampling and environments."""
+  max_env_steps: int = 1_000_000
+  """Environment steps, all actors together, after which the run ends."""
+  max_seconds: float | None = None
+  """Wall-clock seconds after which the run ends."""
+  solved_return: float | None = None
+  """Mean return in an evaluation at which the run ends."""
+  eval_period: int = 2_000
+  """Environment steps between evaluations."""
+  eval_episodes: int = 20
+  """Greedy episodes in an evaluation."""
+  publish_period: int = 10
+  """Learner steps between publications of the params."""
+  checkpoint_period_s: float = 60.0
+  """Seconds between checkpoints of the learner."""
+  run_dir: pathlib.Path | None = None
+  """Where the run's files go; by default a new directory below ./runs."""
+  jit: bool = True
+  """Whether to compile; without, breakpoint() works in the agent (local mode)."""
+
+  def __post_init__(self) -> None:
+    for name in (
+        'num_actors', 'envs_per_actor', 'eval_period', 'eval_episodes',
+        'publish_period',
+    ):
+      if getattr(self, name) < 1:
+        raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}.')
+    if self.checkpoint_period_s <= 0:
+      raise ValueError(
+          f'checkpoint_period_s must be positive, got {self.checkpoint_period_s}.'
+      )
+    if self.seed < 0:
+      raise ValueError(f'seed must not be negative, got {self.seed}.')
+    if not self.jit and self.mode != 'local':
+      raise ValueError(
+          f"without jit an agent runs in local mode only, got mode={self.mode!r}."
+          " Add '--mode local'."
+      )
+    self.limits  # checks them
+
+  @property
+  def limits(self) -> counting.Limits:
+    """When the run ends by itself."""
+    return counting.Limits(self.max_env_steps, self.max_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A run and the configuration of its agent; what all workers are given."""
+
+  run: RunConfig
+  agent: Any  # the Config of the agent's module
+
+  def make_agent(self, spec: specs.EnvironmentSpec) -> core.Agent:
+    """Returns the agent for an environment.
+
+    Raises:
+      ValueError: if it cannot act there, or its network does not fit.
+    """
+    module = agent_module(self.run.agent)
+    network = load_function(self.run.network) if self.run.network else None
+    agent: core.Agent = module.make_agent(self.agent, spec, network=network)
+    return agent
+
+  def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
+    """Returns environments whose seed belongs to worker number `stream`."""
+    seed = environments.row_seed(self.run.seed, stream)
+    return environments.make_vector(self.run.env, num_envs, seed)
+
+  def environment_spec(self) -> specs.EnvironmentSpec:
+    """Makes an environment to ask it for its spec."""
+    environment = environments.make(self.run.env, self.run.seed)
+    spec = specs.make_environment_spec(environment)
+    environment.close()
+    return spec
+
+  def as_dict(self) -> dict[str, Any]:
+    """Returns everything, resolved, for the run directory."""
+    return {
+        'run': dataclasses.asdict(self.run),
+        'agent': dataclasses.asdict(self.agent),
+    }
+
+
+def known_agents() -> list[str]:
+  """Returns the names of the agents in distacme.agents."""
+  return sorted(module.name for module in pkgutil.iter_modules(agents.__path__))
+
+
+def agent_module(name: str) -> types.ModuleType:
+  """Returns the module of an agent, which has `Config` and `make_agent`.
+
+  Args:
+    name: one of `known_agents`, or the path of a module to import.
+
+  Raises:
+    ValueError: if there is none of that name.
+  """
+  if '.' not in name and name not in known_agents():
+    close = difflib.get_close_matches(name, known_agents(), n=1)
+    hint = f' Did you mean {close[0]!r}?' if close else ''
+    raise ValueError(
+        f'no agent is called {name!r}.{hint} Known: '
+        f'{", ".join(known_agents())}; or name a module of your own, like '
+        'my_package.my_agent.'
+    )
+  path = name if '.' in name else f'distacme.agents.{name}'
+  try:
+    module = importlib.import_module(path)
+  except ImportError as error:
+    raise ValueError(
+        f'the agent {name!r} cannot be imported: {error}. Check the spelling, '
+        'and that its folder is on PYTHONPATH.'
+    ) from error
+  for attribute in ('Config', 'make_agent'):
+    if not hasattr(module, attribute):
+      raise ValueError(
+          f'{path} is no agent: it has no {attribute}. An agent is a module '
+          'with a dataclass Config and a function make_agent(config, spec, '
+          'network=None), like distacme.agents.dqn.'
+      )
+  return module
+
+
+def load_function(path: str) -> Any:
+  """Returns what 'package.module:name' names.
+
+  Raises:
+    ValueError: if it cannot be found.
+  """
+  module_name, colon, name = path.partition(':')
+  if not colon:
+    raise ValueError(f'expected package.module:function, got {path!r}.')
+  try:
+    return getattr(importlib.import_module(module_name), name)
+  except (ImportError, AttributeError) as error:
+    raise ValueError(
+        f'{path!r} cannot be loaded: {error}. Check the spelling, and that its '
+        'folder is on PYTHONPATH.'
+    ) from error
+
+
+def prepare(experiment: Experiment) -> run_directory.RunDirectory:
+  """Checks what can be checked before any worker starts; makes the directory.
+
+  Raises:
+    ValueError: if agent, environment, network and run directory do not fit.
+  """
+  experiment.make_agent(experiment.environment_spec())
+  run = experiment.run
+  path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
+  directory = run_directory.RunDirectory(path.resolve())
+  directory.create()
+  run_directory.write_json(directory.config, experiment.as_dict())
+  return directory

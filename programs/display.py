@@ -1,0 +1,118 @@
+"""A run's progress in the terminal: a live table, or lines where there is none."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from rich import console as rich_console
+from rich import live as rich_live
+from rich import table as rich_table
+
+_LINE_PERIOD_S = 5.0
+
+
+class Display:
+  """Shows statuses (`counting.RunState.status`) as they come."""
+
+  def __init__(self, console: rich_console.Console | None = None):
+    self._console = console or rich_console.Console()
+    self._live: rich_live.Live | None = None
+    self._line_at = 0.0
+
+  def __enter__(self) -> Display:
+    if self._console.is_terminal:
+      self._live = rich_live.Live(
+          console=self._console, auto_refresh=False, transient=False
+      )
+      self._live.__enter__()
+    return self
+
+  def __exit__(self, *args: Any) -> None:
+    if self._live is not None:
+      self._live.__exit__(*args)
+
+  def show(self, status: dict[str, Any]) -> None:
+    """Shows `status`; on a terminal in place, else a line every few seconds."""
+    if self._live is not None:
+      self._live.update(progress_table(status), refresh=True)
+      return
+    now = time.monotonic()
+    if now >= self._line_at or status.get('stop'):
+      self._line_at = now + _LINE_PERIOD_S
+      self._console.print(progress_line(status), soft_wrap=True)
+
+
+def progress_line(status: dict[str, Any]) -> str:
+  """Returns one line about the whole run."""
+  parts = [f'{status["seconds"]:6.1f} s', *_overview(status)]
+  return ' | '.join(parts)
+
+
+def progress_table(status: dict[str, Any]) -> rich_table.Table:
+  """Returns a table with a row for each worker."""
+  table = rich_table.Table(
+      title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
+      title_justify='left',
+  )
+  for column in ('worker', 'does', 'steps/s', 'notes'):
+    table.add_column(column, justify='right' if '/' in column else 'left')
+  for name, worker in sorted(status['workers'].items()):
+    silent_s = worker['seconds_since_report']
+    state = worker['state']
+    if silent_s > 5 and state != 'done':
+      state += f' (silent for {silent_s:.0f} s)'
+    table.add_row(name, state, _rate(worker['rates']), _notes(worker['metrics']))
+  return table
+
+
+def _overview(status: dict[str, Any]) -> list[str]:
+  """Returns what matters of the whole run, a few words each."""
+  counts, rates = status['counts'], status.get('rates', {})
+  limits = status.get('limits', {})
+  parts = []
+  for name, title in (('env_steps', 'env'), ('learner_steps', 'learner')):
+    parts.append(
+        f'{title} {counts.get(name, 0):,} steps, {rates.get(name, 0.0):,.0f}/s'
+    )
+  metrics = {}
+  returns = []
+  for name, worker in status['workers'].items():
+    if name == 'replay':
+      metrics['replay'] = worker['metrics'].get('size')
+    if name == 'evaluator':
+      metrics['evaluation'] = worker['metrics'].get('mean_return')
+    returns.append(worker['metrics'].get('episode_return', math.nan))
+  returns = [value for value in returns if not math.isnan(value)]
+  if metrics.get('replay') is not None:
+    parts.append(f'replay {metrics["replay"]:,.0f}')
+  if returns:
+    parts.append(f'acting return {sum(returns) / len(returns):.4g}')
+  if metrics.get('evaluation') is not None:
+    parts.append(f'evaluated return {metrics["evaluation"]:.4g}')
+  if limits.get('max_seconds'):
+    left = max(0.0, limits['max_seconds'] - status['seconds'])
+    parts.append(f'{left:.0f} s left')
+  elif limits.get('max_env_steps'):
+    left = max(0, limits['max_env_steps'] - counts.get('env_steps', 0))
+    parts.append(f'{left:,} env steps left')
+  return parts
+
+
+def _rate(rates: dict[str, float]) -> str:
+  for name in ('env_steps', 'learner_steps'):
+    if name in rates:
+      return f'{rates[name]:,.0f}'
+  return ''
+
+
+_NOTED = (
+    'episode_return', 'mean_return', 'size', 'samples_per_insert', 'policy_lag',
+    'share_waiting_for_data', 'seconds_blocked', 'loss',
+)
+
+
+def _notes(metrics: dict[str, float]) -> str:
+  noted = [f'{n} {metrics[n]:.4g}' for n in _NOTED if n in metrics]
+  return ', '.join(noted)

@@ -1,0 +1,117 @@
+"""Single-process debug mode: everything in one thread, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from distacme import checkpoint
+from distacme import counting
+from distacme import environment_loop
+from distacme import evaluator
+from distacme import logging as metrics_logging
+from distacme import run_directory
+from distacme import specs
+from distacme.programs import config as config_lib
+from distacme.runtime import stop_signals
+
+_POLL_EVERY = 16  # steps of the actor between looks at everything else
+
+
+def run(
+    experiment: config_lib.Experiment,
+    directory: run_directory.RunDirectory,
+    show: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+  """Runs an experiment to its end.
+
+  Ctrl-C ends it in order, as in a program; a second one at once. `breakpoint()`
+  works in actor, environment and (without jit) agent.
+
+  Args:
+    experiment: to run.
+    directory: of the run.
+    show: called with the run's status now and then.
+
+  Returns:
+    The last status.
+  """
+  jax.config.update('jax_disable_jit', not experiment.run.jit)
+  # Small calls that follow each other are faster without a second thread.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  parts = _Parts(experiment, directory)
+  with stop_signals.requested_from(parts.state.request_stop):
+    while parts.state.directive().stop is None:
+      for _ in range(_POLL_EVERY):
+        parts.loop.step()
+      parts.loop.actor.report()
+      parts.loop.learner.tend()
+      parts.evaluate()
+      show(parts.state.status())
+  parts.close()
+  status = parts.state.status()
+  run_directory.write_json(directory.summary, status)
+  show(status)
+  return status
+
+
+class _Parts:
+  """The loop, the evaluator and what they report to."""
+
+  def __init__(
+      self,
+      experiment: config_lib.Experiment,
+      directory: run_directory.RunDirectory,
+  ):
+    run = experiment.run
+    self._sink = metrics_logging.MetricsSink(directory.path)
+    self._checkpointer = checkpoint.Checkpointer(directory.checkpoints)
+    self._best = checkpoint.BestParams(directory.best)
+    environment = experiment.make_vector(run.envs_per_actor, stream=0)
+    agent = experiment.make_agent(specs.make_environment_spec(environment))
+    key, _ = environment_loop.keys(run.seed)
+    state = jax.jit(agent.initial_learner_state)(key)
+    restored = self._checkpointer.restore(state)
+    counts = directory.last_counts() if restored else {}
+    self.state = counting.RunState(run.limits, self._sink, counts)
+    self.loop = environment_loop.EnvironmentLoop(
+        environment,
+        agent,
+        seed=run.seed,
+        publish_period=run.publish_period,
+        run_state=self.state,
+        state=restored.state if restored else state,
+        steps=restored.steps if restored else 0,
+        save=self._checkpointer.save,
+        save_period_s=run.checkpoint_period_s,
+    )
+    _, evaluation_key = environment_loop.keys(run.seed, 1)
+    rows = evaluator.num_rows(run.eval_episodes)
+    self._evaluator = evaluator.Evaluator(
+        experiment.make_vector(rows, stream=1),
+        agent,
+        self.loop.params,
+        self.state.reporter('evaluator'),
+        key=evaluation_key,
+        episodes=run.eval_episodes,
+        period=run.eval_period,
+        solved_return=run.solved_return,
+        keep=self._best.offer,
+    )
+
+  def evaluate(self) -> None:
+    """Evaluates if it is time."""
+    self._evaluator.directive = self.state.directive()
+    if self._evaluator.directive.stop is None:
+      self._evaluator.evaluate_if_due()
+
+  def close(self) -> None:
+    """Ends everything in order."""
+    self.loop.learner.close()
+    self._evaluator.directive = self.state.directive()
+    self._evaluator.finish()
+    self._checkpointer.close()
+    self._best.close()
+    self._sink.close()

@@ -1,0 +1,177 @@
+"""A run as a Launchpad program: who takes part, where, and how it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+from distacme import counting
+from distacme import run_directory
+from distacme.programs import config as config_lib
+from distacme.programs import workers
+from distacme.runtime import launchpad
+from distacme.runtime import stop_signals
+
+_STATUS_PERIOD_S = 0.5
+_GRACE_S = 60.0  # for workers to save and end, before they are killed
+
+_ALL = {'TF_CPP_MIN_LOG_LEVEL': '3', 'GRPC_VERBOSITY': 'ERROR'}
+# Small policy calls are three times faster where XLA believes in one core; jax
+# reads these when it is imported. Actors leave accelerators to the learner.
+_ACTING = {
+    **_ALL,
+    'JAX_PLATFORMS': 'cpu',
+    'NPROC': '1',
+    'OMP_NUM_THREADS': '1',
+    'XLA_FLAGS': (
+        '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+    ),
+}
+_ENVIRONMENT = {
+    'variables': _ALL,
+    'replay': _ALL,
+    'learner': _ALL,
+    'actor': _ACTING,
+    'evaluator': _ACTING,
+}
+
+
+def make_program(
+    experiment: config_lib.Experiment, directory: run_directory.RunDirectory
+) -> launchpad.Program:
+  """Returns the program of a run, as data; nothing starts and no port is bound."""
+  run = experiment.run
+  processes = run.mode == 'processes'
+  agent = experiment.make_agent(experiment.environment_spec())
+  # The priorities are the actors' business, and naming their function would
+  # make the replay server import the agent.
+  replay_spec = dataclasses.replace(agent.replay, first_priority=None)
+  counts = directory.last_counts() if directory.checkpoints.exists() else {}
+  program = launchpad.Program('distacme')
+
+  def worker(function: Callable[..., None], name: str, *args: Any) -> None:
+    program.add_node(
+        launchpad.WorkerNode(
+            workers.run_worker, function, name, processes, variables, *args
+        ),
+        label=name.partition('/')[0],
+    )
+
+  variables = program.add_node(
+      launchpad.ServiceNode(
+          workers.run_variables, processes, run.limits, directory.path, counts
+      ),
+      label='variables',
+  )
+  replay_node = launchpad.ServiceNode(
+      workers.run_replay_server, processes, variables, replay_spec
+  )
+  replay = program.add_node(replay_node, label='replay')
+  worker(workers.run_learner, 'learner', experiment, replay, directory.path)
+  for index in range(run.num_actors):
+    worker(workers.run_actor, f'actor/{index}', experiment, index, replay)
+  worker(workers.run_evaluator, 'evaluator', experiment, directory.path)
+  return program
+
+
+def run(
+    experiment: config_lib.Experiment,
+    directory: run_directory.RunDirectory,
+    show: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+  """Launches the program and stays until its last worker has ended.
+
+  Args:
+    experiment: to run, in mode threads or processes.
+    directory: of the run.
+    show: called with the run's status now and then.
+
+  Returns:
+    The last status.
+  """
+  program = make_program(experiment, directory)
+  directory.summary.unlink(missing_ok=True)
+  if experiment.run.mode == 'processes':
+    members = launchpad.launch_processes(program, directory.logs, _ENVIRONMENT)
+  else:
+    members = launchpad.launch_threads(program)
+  address = launchpad.service_address(program, 'variables')
+  watch = _Watch(address, directory, show)
+  with stop_signals.requested_from(watch.request_stop):
+    launchpad.wait(
+        members,
+        on_failure=watch.on_failure,
+        stopping=watch.stopping,
+        poll=watch.poll,
+        grace_s=_GRACE_S,
+    )
+  return watch.finish()
+
+
+class _Watch:
+  """What the launcher knows of the run, from its variable server."""
+
+  def __init__(
+      self,
+      address: str,
+      directory: run_directory.RunDirectory,
+      show: Callable[[dict[str, Any]], None],
+  ):
+    self._address = address
+    self._directory = directory
+    self._show = show
+    self._status: dict[str, Any] | None = None
+    self._stop: dict[str, Any] | None = None  # asked for by the launcher
+    self._next = 0.0
+
+  def stopping(self) -> bool:
+    """Whether the run is to end."""
+    return bool(self._stop or (self._status and self._status['stop']))
+
+  def request_stop(
+      self, reason: str, detail: str = '', worker: str = ''
+  ) -> None:
+    """Ends the run."""
+    from distacme.variables import client
+
+    if self._stop is None:
+      self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
+    try:
+      client.request_stop(self._address, reason, detail, worker)
+    except ConnectionError:
+      pass  # it is not there yet or not any more; the workers get a signal
+
+  def on_failure(self, worker: launchpad.Worker, code: int) -> None:
+    """Ends the run because a worker ended with an exit code."""
+    how = f'signal {-code}' if code < 0 else f'exit code {code}'
+    log = f'; its log is {worker.log}' if worker.log else ''
+    self.request_stop(
+        counting.StopReason.FAILED.value, f'ended with {how}{log}', worker.name
+    )
+
+  def poll(self) -> None:
+    """Asks for the status and shows it, not too often."""
+    from distacme.variables import client
+
+    now = time.monotonic()
+    if now < self._next:
+      return
+    self._next = now + _STATUS_PERIOD_S
+    try:
+      self._status = client.status(self._address, timeout_s=0.4)
+    except ConnectionError:
+      return
+    self._show(self._status)
+
+  def finish(self) -> dict[str, Any]:
+    """Returns how the run ended."""
+    if self._directory.summary.exists():
+      status = run_directory.read_json(self._directory.summary)
+    else:  # the variable server itself was lost
+      status = self._status or {'counts': {}, 'seconds': 0.0, 'workers': {}}
+      status['stop'] = None
+    status['stop'] = status['stop'] or self._stop
+    self._show(status)
+    return status

@@ -1,0 +1,249 @@
+"""What a worker may expect of its line to the run, in and across processes."""
+
+import threading
+import time
+
+import grpc
+import pytest
+
+from distacme import counting
+from distacme.variables import client
+from distacme.variables import server
+
+
+@pytest.fixture(params=['in process', 'grpc'])
+def line(request):
+  """Returns a run's state, and a function that makes a worker's reporter."""
+  state = counting.RunState(counting.Limits(max_env_steps=1000))
+  if request.param == 'in process':
+    yield state, state.reporter
+    return
+  variable_server = server.VariableServer(state, 'localhost:0')
+  clients = []
+
+  def make(worker):
+    clients.append(client.VariableClient(variable_server.address, worker))
+    return clients[-1].reporter(period_s=0.02)
+
+  yield state, make
+  for made in clients:
+    made.close()
+  variable_server.stop(grace_s=0)
+
+
+def test_counts_reach_the_run_once(line, wait_until):
+  state, make = line
+  actors = [make('actor/0'), make('actor/1')]
+  for _ in range(100):
+    for actor in actors:
+      actor.report({'env_steps': 2})
+  wait_until(lambda: state.status()['counts'] == {'env_steps': 400})
+  actors[0].report({'env_steps': 1})
+  wait_until(lambda: state.status()['counts'] == {'env_steps': 401})
+
+
+def test_the_directive_tells_the_runs_counts(line, wait_until):
+  _, make = line
+  actor, learner = make('actor/0'), make('learner')
+  actor.report({'env_steps': 7})
+  wait_until(lambda: learner.report().counts == {'env_steps': 7})
+
+
+def test_metrics_and_state_reach_the_run(line, wait_until):
+  state, make = line
+  make('actor/0').report(metrics={'return': 2}, state='acts')
+  worker = wait_until(lambda: state.status()['workers'].get('actor/0'))
+  wait_until(lambda: state.status()['workers']['actor/0']['metrics'])
+  worker = state.status()['workers']['actor/0']
+  assert worker['metrics'] == {'return': 2.0}
+  assert worker['state'] == 'acts'
+
+
+def test_a_limit_stops_every_worker(line, wait_until):
+  _, make = line
+  actor, learner = make('actor/0'), make('learner')
+  assert learner.report().stop is None
+  actor.report({'env_steps': 1000})
+  wait_until(lambda: actor.report().stop == 'step_limit')
+  wait_until(lambda: learner.report().stop == 'step_limit')
+
+
+def test_a_worker_that_fails_stops_every_worker_with_its_traceback(
+  line, wait_until
+):
+  state, make = line
+  actor, learner = make('actor/0'), make('learner')
+  actor.request_stop('failed', 'Traceback: boom')
+  assert actor.report().stop == 'failed'
+  wait_until(lambda: learner.report().stop == 'failed')
+  stop = state.status()['stop']
+  assert (stop['worker'], stop['detail']) == ('actor/0', 'Traceback: boom')
+
+
+def test_an_unknown_reason_is_refused(line):
+  _, make = line
+  with pytest.raises(ValueError, match="'bored' is no reason to stop"):
+    make('actor/0').request_stop('bored')
+
+
+def test_a_worker_that_is_done_is_not_running(line, wait_until):
+  state, make = line
+  actor = make('actor/0')
+  actor.report(state='acts')
+  wait_until(lambda: state.running() == ['actor/0'])
+  actor.report(state=counting.DONE)
+  wait_until(lambda: state.running() == [])
+
+
+def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
+  reporter = connect().reporter(period_s=0.01)
+  reporter.report({'env_steps': 1})
+  wait_until(lambda: run_state.status()['workers'])
+  # The reporter's thread goes on sending, which is not the worker's life.
+  wait_until(
+    lambda: (
+      run_state.status()['workers']['actor/0']['seconds_since_report'] > 0.2
+    )
+  )
+
+
+def test_flush_returns_when_the_run_has_everything(connect, run_state):
+  reporter = connect().reporter(period_s=60.0)
+  reporter.report({'env_steps': 5}, {'return': 1.0})
+  assert reporter.flush()
+  assert run_state.status()['counts'] == {'env_steps': 5}
+
+
+def test_close_sends_what_is_left(variable_server, run_state):
+  actor = client.VariableClient(variable_server.address, 'actor/0')
+  actor.reporter(period_s=60.0).report({'env_steps': 5})
+  actor.close()
+  assert run_state.status()['counts'] == {'env_steps': 5}
+
+
+class LossyNetwork(grpc.UnaryUnaryClientInterceptor):
+  """Loses every second report, by turns before and after it is delivered."""
+
+  def __init__(self):
+    self.lost_before = self.lost_after = self.passed = 0
+
+  def intercept_unary_unary(self, continuation, details, request):
+    if not details.method.endswith('/Report'):
+      return continuation(details, request)
+    turn = (self.lost_before + self.lost_after + self.passed) % 4
+    if turn == 1:
+      self.lost_before += 1
+      return _Lost()
+    call = continuation(details, request)
+    call.result()
+    if turn == 3:
+      self.lost_after += 1
+      return _Lost()
+    self.passed += 1
+    return call
+
+
+class _Lost(grpc.RpcError):
+  def result(self):
+    raise self
+
+  def code(self):
+    return grpc.StatusCode.UNAVAILABLE
+
+  def details(self):
+    return 'lost'
+
+
+def test_reports_lost_on_the_way_count_once(connect, run_state, wait_until):
+  network = LossyNetwork()
+  actor = connect()
+  actor._channel = grpc.intercept_channel(actor._channel, network)
+  reporter = actor.reporter(period_s=0.001)
+  total = 0
+  while network.lost_before < 10 or network.lost_after < 10:
+    reporter.report({'env_steps': 1})
+    total += 1
+  assert reporter.flush()
+  assert run_state.status()['counts'] == {'env_steps': total}
+  assert network.passed
+
+
+def test_a_worker_started_again_under_its_name_counts_on(connect, run_state):
+  for _ in range(2):
+    reporter = connect('actor/0').reporter(period_s=60.0)
+    reporter.report({'env_steps': 5})
+    assert reporter.flush()
+  assert run_state.status()['counts'] == {'env_steps': 10}
+
+
+def test_a_stop_reaches_all_within_200_ms(connect, variable_server):
+  # With 60 s between reports, what arrives has been pushed.
+  reporters = [connect(f'a/{i}').reporter(period_s=60.0) for i in range(8)]
+  for reporter in reporters:
+    reporter.report()
+    assert reporter.flush()
+  asked = time.monotonic()
+  client.request_stop(variable_server.address, 'interrupted', 'Ctrl-C')
+  while not all(r.report().stop == 'interrupted' for r in reporters):
+    assert time.monotonic() - asked < 10
+  assert time.monotonic() - asked < 0.2
+  assert client.status(variable_server.address)['stop']['detail'] == 'Ctrl-C'
+
+
+def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
+  state = counting.RunState(counting.Limits(max_seconds=0.3))
+  variable_server = server.VariableServer(state, 'localhost:0')
+  actor = client.VariableClient(variable_server.address, 'actor/0')
+  stopped = threading.Event()
+  state.on_stop(stopped.set)
+  actor.reporter(period_s=0.05)
+  assert stopped.wait(10)
+  actor.close()
+  variable_server.stop()
+
+
+def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
+  process, address = start_process()
+  actor = client.VariableClient(address, 'actor/0')
+  actor.subscribe()
+  reporter = actor.reporter(period_s=0.02, lost_after_s=0.5)
+  reporter.report({'env_steps': 1})
+  assert reporter.flush()
+  assert reporter.report().stop is None
+  process.kill()
+  wait_until(lambda: reporter.report().stop == 'failed')
+  assert f'server at {address} has not answered for' in reporter.lost
+  assert 'UNAVAILABLE' in reporter.lost
+  with pytest.raises(ConnectionError, match=f'{address} did not answer within'):
+    client.status(address, timeout_s=0.2)
+  closing = time.monotonic()
+  actor.close()
+  assert time.monotonic() - closing < 2
+
+
+def test_a_server_that_goes_after_the_stop_is_not_missed(
+  start_process, wait_until
+):
+  process, address = start_process()
+  actor = client.VariableClient(address, 'actor/0')
+  reporter = actor.reporter(period_s=0.02, lost_after_s=0.1)
+  client.request_stop(address, 'solved')
+  wait_until(lambda: reporter.report().stop)
+  process.kill()
+  process.wait()
+  assert not reporter.flush(timeout_s=0.5)
+  assert reporter.report().stop == 'solved'
+  assert not reporter.lost
+  actor.close()
+
+
+def test_report_costs_microseconds(connect):
+  reporter = connect().reporter()
+  repeats = 20_000
+  costs = []
+  for _ in range(5):
+    start = time.perf_counter()
+    for _ in range(repeats):
+      reporter.report({'env_steps': 1})
+    costs.append((time.perf_counter() - start) / repeats)
+  assert min(costs) < 5e-6  # Of the 10 us that a step may cost in all.

@@ -1,0 +1,339 @@
+"""Params from publisher to subscribers, and what the server refuses."""
+
+import json
+import os
+import pathlib
+import socket
+import threading
+
+import grpc
+import numpy as np
+import pytest
+
+from distacme import counting
+from distacme.variables import client
+from distacme.variables import server
+from distacme.variables import wire
+
+LEAF = np.zeros(16, np.float32)
+
+
+def publish(learner, version, array=LEAF):
+  return learner.publish(version, ['w'], [array])
+
+
+@pytest.fixture
+def channel(variable_server):
+  with grpc.insecure_channel(variable_server.address) as channel:
+    yield channel
+
+
+def raw_publish(channel, *messages):
+  method = channel.stream_unary(wire.method('Publish'))
+  return method(iter(messages), timeout=20)
+
+
+def test_every_subscriber_gets_what_was_published(connect):
+  learner, actors = connect('learner'), [connect(f'a/{i}') for i in range(3)]
+  for actor in actors:
+    actor.subscribe()
+  assert actors[0].newest() is None
+  assert publish(learner, 3, np.arange(5.0))
+  for actor in actors:
+    assert actor.wait_newer(-1, 10).version == 3
+    np.testing.assert_array_equal(actor.newest().arrays[0], np.arange(5.0))
+
+
+def test_a_late_subscriber_gets_the_newest(connect):
+  publish(connect('learner'), 3)
+  actor = connect()
+  actor.subscribe()
+  assert actor.wait_newer(-1, 10).version == 3
+
+
+def test_waiting_for_params_that_do_not_come_ends(connect):
+  actor = connect()
+  actor.subscribe()
+  assert actor.wait_newer(-1, 0.05) is None
+
+
+def test_a_version_that_is_not_newer_is_ignored(connect, run_state):
+  learner, actor = connect('learner'), connect()
+  assert publish(learner, 5, np.full(1, 5.0))
+  assert not publish(learner, 5, np.full(1, 6.0))
+  assert not publish(learner, 4, np.full(1, 4.0))
+  actor.subscribe()
+  version, (array,) = actor.wait_newer(-1, 10)
+  assert (version, array[0]) == (5, 5.0)
+  assert run_state.status()['params_version'] == 5
+
+
+def test_a_hundred_megabytes_pass(connect):
+  learner, actor = connect('learner'), connect()
+  actor.subscribe()
+  big = np.random.default_rng(0).integers(0, 256, 100_000_000, np.uint8)
+  assert publish(learner, 0, big)
+  np.testing.assert_array_equal(actor.wait_newer(-1, 30).arrays[0], big)
+
+
+def test_a_slow_subscriber_skips_to_the_newest(connect, channel):
+  learner = connect('learner')
+  big = np.zeros(8 * wire.CHUNK_BYTES, np.uint8)
+  publish(learner, 0, big)
+  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  stream = subscribe(b'{"version": -1}')
+  assert wire.decode_header(next(stream)).version == 0
+  # It reads no further, and flow control keeps the server in version 0.
+  for version in range(1, 30):
+    publish(learner, version, big)
+  versions = [0]
+  while versions[-1] < 29:
+    for _ in range(8):
+      assert len(next(stream)) == wire.CHUNK_BYTES
+    versions.append(wire.decode_header(next(stream)).version)
+  stream.cancel()
+  assert versions == [0, 29]
+
+
+def test_nothing_is_sent_while_nothing_changes(connect, channel, wait_until):
+  learner = connect('learner')
+  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  stream, versions = subscribe(b'{"version": -1}'), []
+
+  def read():
+    try:
+      for message in stream:
+        versions.append(json.loads(message)['version'])
+        assert len(next(stream)) == LEAF.nbytes
+    except grpc.RpcError:
+      pass  # Cancelled below.
+
+  thread = threading.Thread(target=read)
+  thread.start()
+  publish(learner, 1)
+  wait_until(lambda: versions == [1])
+  # What wakes the server's threads, but brings nothing new.
+  publish(learner, 1)
+  reporter = connect().reporter(period_s=60.0)
+  reporter.report({'env_steps': 1})
+  assert reporter.flush()
+  connect('passer-by').close()
+  publish(learner, 2)
+  wait_until(lambda: 2 in versions)
+  stream.cancel()
+  thread.join()
+  assert versions == [1, 2]
+
+
+def test_a_subscriber_that_has_the_newest_is_sent_nothing(connect, channel):
+  learner = connect('learner')
+  publish(learner, 4)
+  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  stream = subscribe(b'{"version": 4}')
+  publish(learner, 5)
+  assert wire.decode_header(next(stream)).version == 5
+  stream.cancel()
+
+
+def test_sixty_four_subscribers_leave_room_for_reports(
+  connect, variable_server
+):
+  learner = connect('learner')
+  actors = [connect(f'actor/{i}') for i in range(64)]
+  reporters = [actor.reporter() for actor in actors]
+  for actor, reporter in zip(actors, reporters, strict=True):
+    actor.subscribe()
+    reporter.report({'env_steps': 1})
+  publish(learner, 1)
+  assert all(actor.wait_newer(-1, 10) for actor in actors)
+  assert all(reporter.flush() for reporter in reporters)
+  assert learner.reporter().report() is not None
+  assert client.status(variable_server.address)['counts'] == {'env_steps': 64}
+
+
+@pytest.mark.parametrize(
+  ('messages', 'refusal'),
+  [
+    ([], 'Not JSON'),
+    ([b'\x80\x04.'], 'Not JSON'),
+    ([b'{"version": 9, "leaves": [["w", "object", [1]]]}'], "dtype 'object'"),
+    ([b'{"version": 9, "leaves": [["w", "int8", [1000000000000]]]}'], 'shape'),
+    ([b'{"version": 9, "leaves": [["w", "int8", [64]]]}'], 'cut or damaged'),
+    (
+      [b'{"version": 9, "leaves": [["w", "int8", [64]]]}', b'x' * 65],
+      'cut or damaged',
+    ),
+  ],
+)
+def test_malformed_params_are_refused_and_the_old_ones_stay(
+  connect, channel, messages, refusal
+):
+  learner, actor = connect('learner'), connect()
+  publish(learner, 1)
+  with pytest.raises(grpc.RpcError) as refused:
+    raw_publish(channel, *messages)
+  assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+  assert refusal in refused.value.details()
+  actor.subscribe()
+  assert actor.wait_newer(-1, 10).version == 1
+  assert publish(learner, 2)
+
+
+def test_a_publisher_that_dies_midway_leaves_the_old_params(
+  connect, channel, wait_until
+):
+  learner, actor = connect('learner'), connect()
+  publish(learner, 1)
+  sent, let_go = threading.Event(), threading.Event()
+
+  def half():
+    yield b'{"version": 9, "leaves": [["w", "int8", [2097152]]]}'
+    yield bytes(wire.CHUNK_BYTES)
+    sent.set()
+    let_go.wait(30)
+
+  call = channel.stream_unary(wire.method('Publish')).future(half())
+  assert sent.wait(10)
+  with pytest.raises(ConnectionError, match='Another publisher is sending'):
+    publish(learner, 2)
+  call.cancel()
+  let_go.set()
+
+  def published():
+    try:
+      return publish(learner, 2)
+    except ConnectionError:
+      return False
+
+  wait_until(published)
+  actor.subscribe()
+  assert actor.wait_newer(1, 10).version == 2
+
+
+@pytest.mark.parametrize(
+  ('method', 'request_', 'refusal'),
+  [
+    ('Report', b'nonsense', 'Not JSON'),
+    ('Report', b'{"worker": 3}', 'worker of a report must be of type str'),
+    ('Subscribe', b'{}', 'Subscribe takes the version'),
+    ('RequestStop', b'{"reason": "bored"}', "'bored' is no reason to stop"),
+  ],
+)
+def test_a_malformed_call_is_refused_with_a_message(
+  channel, method, request_, refusal
+):
+  call = channel.unary_stream(wire.method(method))
+  with pytest.raises(grpc.RpcError) as refused:
+    list(call(request_, timeout=10))
+  assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+  assert refusal in refused.value.details()
+
+
+@pytest.mark.parametrize(
+  ('counts', 'metrics', 'refusal'),
+  [
+    ({'env_steps': -1}, [], "Counter 'env_steps' must grow by an int >= 0"),
+    ({'env_steps': 1.5}, [], "Counter 'env_steps' must grow by an int >= 0"),
+    ({}, [{'loss': 'low'}], 'Metrics must be numbers'),
+  ],
+)
+def test_a_report_of_no_numbers_is_refused(
+  channel, run_state, counts, metrics, refusal
+):
+  report = {'worker': 'a', 'session': 's', 'sequence': 1, 'alive': True}
+  report |= {'counts': counts, 'metrics': metrics, 'state': ''}
+  with pytest.raises(grpc.RpcError) as refused:
+    channel.unary_unary(wire.method('Report'))(wire.pack(report), timeout=10)
+  assert refusal in refused.value.details()
+  assert not run_state.status()['workers']
+
+
+@pytest.mark.parametrize('address', ['localhost:0', '127.0.0.1:0'])
+def test_the_server_listens_on_loopback_only(address):
+  variable_server = server.VariableServer(counting.RunState(), address)
+  port = int(variable_server.address.rpartition(':')[2])
+  try:
+    sockets = [
+      line.split()[1]
+      for name in ('tcp', 'tcp6')
+      for line in pathlib.Path(f'/proc/net/{name}').read_text().splitlines()[1:]
+      if line.split()[3] == '0A' and line.split()[1].endswith(f':{port:04X}')
+    ]
+    # 127.0.0.1, or the same in a socket that speaks IPv6 too.
+    assert len(sockets) == 1
+    assert (
+      sockets[0].removeprefix('0' * 16 + 'FFFF0000') == f'0100007F:{port:04X}'
+    )
+  finally:
+    variable_server.stop()
+
+
+@pytest.mark.parametrize('host', ['0.0.0.0', '[::]', '192.0.2.1', 'somewhere'])
+def test_other_interfaces_are_refused_without_credentials(host):
+  with pytest.raises(ValueError, match='can be reached from other hosts'):
+    server.VariableServer(counting.RunState(), f'{host}:0')
+
+
+def test_an_address_without_a_port_is_refused():
+  with pytest.raises(ValueError, match="host:port, got 'localhost'"):
+    server.VariableServer(counting.RunState(), 'localhost')
+
+
+def test_a_port_that_is_taken_is_refused_by_name(variable_server):
+  with pytest.raises(OSError, match=f'on {variable_server.address}'):
+    server.VariableServer(counting.RunState(), variable_server.address)
+
+
+def test_stop_ends_the_streams_and_wait():
+  variable_server = server.VariableServer(counting.RunState(), 'localhost:0')
+  actor = client.VariableClient(variable_server.address, 'actor/0')
+  actor.subscribe()
+  actor.reporter()
+  assert not variable_server.wait(0.01)
+  variable_server.stop()
+  assert variable_server.wait(5)
+  actor.close()
+
+
+def test_a_client_that_finds_no_server_says_what_it_waited_for():
+  with socket.socket() as taken:
+    taken.bind(('127.0.0.1', 0))  # Nobody listens there.
+    address = f'127.0.0.1:{taken.getsockname()[1]}'
+    with pytest.raises(TimeoutError, match=f'actor/0 waited 0.2 s.*{address}'):
+      client.VariableClient(address, 'actor/0', connect_timeout_s=0.2)
+
+
+def test_a_client_waits_for_a_server_that_comes_late(start_process):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  connected = []
+  thread = threading.Thread(
+    target=lambda: connected.append(client.VariableClient(address, 'actor/0'))
+  )
+  thread.start()
+  start_process(address)
+  thread.join(30)
+  (actor,) = connected
+  actor.close()
+
+
+def test_the_server_process_stays_below_100_megabytes(start_process):
+  process, address = start_process(env={**os.environ, **server.ENVIRONMENT})
+  workers = [client.VariableClient(address, f'actor/{i}') for i in range(8)]
+  for worker in workers:
+    worker.subscribe()
+    worker.reporter()
+  array = np.zeros(7_000_000, np.uint8)
+  for version in range(10):
+    publish(workers[0], version, array)
+    assert all(w.wait_newer(version - 1, 10) for w in workers)
+  status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+  (peak_kib,) = (
+    int(line.split()[1])
+    for line in status.splitlines()
+    if line.startswith('VmHWM')
+  )
+  for worker in workers:
+    worker.close()
+  assert peak_kib < 100_000_000 / 1024
