@@ -76,7 +76,7 @@ class VariableClient:
 
     Args:
       version: larger than those before; 0 or more.
-      names: of the leaves, for messages; no two alike.
+      names: of the leaves, which `newest` returns; no two alike.
       arrays: the leaves. They must not change meanwhile, and may afterwards.
       timeout_s: for the whole.
 

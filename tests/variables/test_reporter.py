@@ -183,11 +183,14 @@ def test_a_stop_reaches_all_within_200_ms(connect, variable_server):
     reporter.report()
     assert reporter.flush()
   asked = time.monotonic()
-  client.request_stop(variable_server.address, 'interrupted', 'Ctrl-C')
+  client.request_stop(
+    variable_server.address, 'interrupted', 'Ctrl-C', 'launcher'
+  )
   while not all(r.report().stop == 'interrupted' for r in reporters):
     assert time.monotonic() - asked < 10
   assert time.monotonic() - asked < 0.2
-  assert client.status(variable_server.address)['stop']['detail'] == 'Ctrl-C'
+  stop = client.status(variable_server.address)['stop']
+  assert (stop['detail'], stop['worker']) == ('Ctrl-C', 'launcher')
 
 
 def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):

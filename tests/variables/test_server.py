@@ -41,6 +41,7 @@ def test_every_subscriber_gets_what_was_published(connect):
   assert publish(learner, 3, np.arange(5.0))
   for actor in actors:
     assert actor.wait_newer(-1, 10).version == 3
+    assert actor.newest().names == ['w']
     np.testing.assert_array_equal(actor.newest().arrays[0], np.arange(5.0))
 
 
@@ -63,8 +64,8 @@ def test_a_version_that_is_not_newer_is_ignored(connect, run_state):
   assert not publish(learner, 5, np.full(1, 6.0))
   assert not publish(learner, 4, np.full(1, 4.0))
   actor.subscribe()
-  version, (array,) = actor.wait_newer(-1, 10)
-  assert (version, array[0]) == (5, 5.0)
+  newest = actor.wait_newer(-1, 10)
+  assert (newest.version, newest.arrays[0][0]) == (5, 5.0)
   assert run_state.status()['params_version'] == 5
 
 
