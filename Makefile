@@ -6,7 +6,8 @@ BIN := .venv/bin
 
 # What `make train` runs: the README quotes it.
 TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
-	--mode processes --num-actors 2 --solved-return 475 --max-seconds 600
+	--mode processes --num-actors 2 --envs-per-actor 4 \
+	--solved-return 475 --max-seconds 600
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

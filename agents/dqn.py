@@ -10,8 +10,8 @@ environments as well.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -49,15 +49,15 @@ class Config:
   """Gradients are scaled down to this global norm."""
   huber_delta: float = 1.0
   """TD error beyond which the loss is linear."""
-  target_update_period: int = 100
+  target_update_period: int = 50
   """Learner steps between copies to the target network."""
-  hidden_sizes: tuple[int, ...] = (128, 128)
+  hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default network's hidden layers."""
   dueling: bool = False
   """Whether the default network has a dueling head."""
   batch_size: int = 64
   """Transitions per learner step."""
-  samples_per_insert: float = 16.0
+  samples_per_insert: float = 32.0
   """Transitions learnt from per environment step."""
   error_buffer: float = 0.0
   """Samples by which either side may run ahead of that ratio; 0 chooses."""
@@ -108,7 +108,7 @@ class LearnerState(NamedTuple):
 class ActorState(NamedTuple):
   """Exploration, constant over a run."""
 
-  epsilon: jax.Array  # [B]
+  epsilon: jax.Array | np.ndarray  # [B]
 
 
 def td_error(
@@ -157,12 +157,12 @@ def exploration_ladder(
 
   Section 4.1 of Horgan et al. 2018. One or two environments cannot span the
   ladder, and its ends are a bad choice for them (nearly random, nearly greedy):
-  they take the middle of its halves or of the whole.
+  two take the middle of its halves, and one explores like the first of two.
   """
   if streams.total < 3:
-    position = (streams.index + 0.5) / streams.total
+    position = (streams.indices + 0.5) / 2
   else:
-    position = streams.index / (streams.total - 1)
+    position = streams.indices / (streams.total - 1)
   return (base ** (1 + exponent * position)).astype(np.float32)
 
 

@@ -39,6 +39,7 @@ class Actor:
     self._unreported_steps = 0
     self._metrics_at = time.monotonic() + _METRICS_PERIOD_S
     self._metrics_steps = 0
+    self._blocked_s = 0.0
     self.directive = core.Directive(None, {})
 
   @property
@@ -84,11 +85,19 @@ class Actor:
 
   def _metrics(self, now: float) -> dict[str, float]:
     period = now - self._metrics_at + _METRICS_PERIOD_S
+    # The counter is some tenths of a second old, the params may be newer.
+    learner_steps = max(
+      self.directive.counts.get('learner_steps', 0), self._policy.version
+    )
+    blocked_s = self._writer.blocked_s
     metrics = {
       'env_steps_per_second': self._metrics_steps / period,
-      'params_version': float(self._policy.version),
+      'params_version': self._policy.version,
+      'policy_lag': learner_steps - self._policy.version,  # learner steps
+      'share_blocked_by_replay': (blocked_s - self._blocked_s) / period,
       **self._episodes.take_means(),
     }
+    self._blocked_s = blocked_s
     self._metrics_steps = 0
     self._metrics_at = now + _METRICS_PERIOD_S
     return metrics

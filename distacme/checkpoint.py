@@ -34,10 +34,10 @@ class Checkpointer:
 
     self._ocp = ocp
     self._manager = ocp.CheckpointManager(
-        directory.resolve(),
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep, create=True
-        ),
+      directory.resolve(),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=max_to_keep, create=True
+      ),
     )
 
   def save(self, steps: int, state: types.NestedArray) -> None:
@@ -59,7 +59,7 @@ class Checkpointer:
       return None
     like = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
     state = self._manager.restore(
-        steps, args=self._ocp.args.StandardRestore(like)
+      steps, args=self._ocp.args.StandardRestore(like)
     )
     return Restored(steps, state)
 

@@ -79,19 +79,28 @@ class VectorEnvironment(Protocol):
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:
     """Steps every row with `action`, a nest of [N, ...]."""
 
-  def observation_spec(self) -> types.NestedSpec: ...
+  def observation_spec(self) -> types.NestedSpec:
+    """Returns specs of a row's observation."""
 
-  def action_spec(self) -> types.NestedSpec: ...
+  def action_spec(self) -> types.NestedSpec:
+    """Returns specs of a row's action."""
 
-  def reward_spec(self) -> Any: ...
+  def reward_spec(self) -> Any:
+    """Returns the spec of a row's reward."""
 
-  def discount_spec(self) -> Any: ...
+  def discount_spec(self) -> Any:
+    """Returns the spec of a row's discount."""
 
-  def close(self) -> None: ...
+  def close(self) -> None:
+    """Frees what the environments hold."""
 
 
 class Writer(Protocol):
   """Takes an actor's steps into replay; used by one thread."""
+
+  @property
+  def blocked_s(self) -> float:
+    """Seconds spent waiting for replay's rate limits so far."""
 
   def append(
     self,
@@ -105,7 +114,8 @@ class Writer(Protocol):
     Rows where `timestep` is LAST are not steps and are skipped.
     """
 
-  def close(self) -> None: ...
+  def close(self) -> None:
+    """Sends what is complete, unless the run has stopped."""
 
 
 class Sampler(Protocol):
@@ -116,8 +126,6 @@ class Sampler(Protocol):
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [B] of sampled items; items gone since are skipped."""
-
-  def close(self) -> None: ...
 
 
 class VersionedParams(NamedTuple):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+import time
 
 import dm_env
 import numpy as np
@@ -38,17 +38,17 @@ class Evaluator:
   """
 
   def __init__(
-      self,
-      environment: core.VectorEnvironment,
-      agent: core.Agent,
-      source: core.ParamsSource,
-      reporter: core.Reporter,
-      *,
-      key: types.Key,
-      episodes: int,
-      period: int,
-      solved_return: float | None = None,
-      keep: Callable[[core.VersionedParams, float], None] | None = None,
+    self,
+    environment: core.VectorEnvironment,
+    agent: core.Agent,
+    source: core.ParamsSource,
+    reporter: core.Reporter,
+    *,
+    key: types.Key,
+    episodes: int,
+    period: int,
+    solved_return: float | None = None,
+    keep: Callable[[core.VersionedParams, float], None] | None = None,
   ):
     """Prepares to evaluate.
 
@@ -65,8 +65,8 @@ class Evaluator:
     """
     if episodes % environment.num_envs:
       raise ValueError(
-          f'episodes={episodes} is not a multiple of the {environment.num_envs} '
-          'environments; make num_rows(episodes) of them.'
+        f'episodes={episodes} is not a multiple of the {environment.num_envs} '
+        'environments; make num_rows(episodes) of them.'
       )
     self._environment = environment
     self._source = source
@@ -77,7 +77,7 @@ class Evaluator:
     self._keep = keep
     self._fixed = _FixedParams()
     self._policy = policy_lib.Policy(
-        agent, self._fixed, environment.num_envs, key
+      agent, self._fixed, environment.num_envs, key
     )
     self._next = period
     self.directive = core.Directive(None, {})
@@ -93,8 +93,8 @@ class Evaluator:
   def evaluate_if_due(self) -> bool:
     """Evaluates if enough steps have passed since the last time."""
     if (
-        self.directive.counts.get('env_steps', 0) < self._next
-        or self._source.newest() is None
+      self.directive.counts.get('env_steps', 0) < self._next
+      or self._source.newest() is None
     ):
       return False
     self.evaluate()
@@ -124,23 +124,23 @@ class Evaluator:
     mean = float(returns.mean())
     solved = self._solved_return is not None and mean >= self._solved_return
     metrics = {
-        'mean_return': mean,
-        'min_return': float(returns.min()),
-        'max_return': float(returns.max()),
-        'mean_length': steps / self._episodes,
-        'params_version': float(newest.version),
-        'seconds': time.monotonic() - start,
+      'mean_return': mean,
+      'min_return': float(returns.min()),
+      'max_return': float(returns.max()),
+      'mean_length': steps / self._episodes,
+      'params_version': float(newest.version),
+      'seconds': time.monotonic() - start,
     }
     self.directive = self._reporter.report(
-        {'evaluations': 1}, metrics, state=f'return {mean:.4g}'
+      {'evaluations': 1}, metrics, state=f'return {mean:.4g}'
     )
     if self._keep is not None:
       self._keep(newest, mean)
     if solved:
       self._reporter.request_stop(
-          counting.StopReason.SOLVED,
-          f'mean return {mean:.4g} over {self._episodes} episodes, at params '
-          f'version {newest.version}',
+        counting.StopReason.SOLVED,
+        f'mean return {mean:.4g} over {self._episodes} episodes, at params '
+        f'version {newest.version}',
       )
     return mean
 
@@ -153,7 +153,7 @@ class Evaluator:
     timestep = self._environment.reset()
     while left.any():
       output = self._policy.act(
-          timestep.observation, timestep.step_type == _FIRST
+        timestep.observation, timestep.step_type == _FIRST
       )
       timestep = self._environment.step(output.action)
       playing = left > 0

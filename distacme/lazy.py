@@ -7,12 +7,12 @@ actors must not pay.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import importlib
 import sys
 import threading
 import types
-from collections.abc import Iterator
 from typing import Any
 
 _IMPORT_LOCK = threading.RLock()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent import futures
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable
-from concurrent import futures
 from typing import Any
 
 import jax
@@ -133,7 +133,7 @@ class Learner:
 
   def close(self) -> None:
     """Publishes and saves the last state and ends the senders."""
-    self._priority_executor.shutdown(wait=False, cancel_futures=True)
+    self._priority_executor.shutdown(cancel_futures=True)
     if self._publishing is not None:
       self._publishing.result()
     self._publish()
@@ -207,13 +207,13 @@ class _Meter:
     self._start = time.monotonic()
     self._updates = 0
     self._items = 0
-    self._lag = 0.0
+    self._age = 0.0
 
   def add(self, steps: int, info: types.SampleInfo) -> None:
     self._updates += 1
     self._items += len(info.key)
     # Of one item in each batch: a mean over all would cost more than it tells.
-    self._lag += steps - 1 - int(info.params_version[0])
+    self._age += steps - 1 - int(info.params_version[0])
 
   def due(self) -> bool:
     return time.monotonic() - self._start >= _METRICS_PERIOD_S
@@ -225,7 +225,7 @@ class _Meter:
       'learner_steps_per_second': self._updates / period,
       'samples_per_second': self._items / period,
       'share_waiting_for_data': self.waited_s / period,
-      'policy_lag': self._lag / updates,  # learner steps
+      'data_age': self._age / updates,  # learner steps since the item was acted
     }
     self.__init__()  # type: ignore[misc]  # starts the next period
     return metrics
@@ -273,7 +273,7 @@ class PrefetchedBatches(Batches):
       return None
     if isinstance(batch, Exception):
       raise batch
-    return batch  # type: ignore[no-any-return]  # the queue holds Any
+    return batch
 
   def _run(self) -> None:
     try:
@@ -287,8 +287,8 @@ class PrefetchedBatches(Batches):
 class InlineExecutor(futures.Executor):
   """Runs what is submitted at once, in the submitting thread."""
 
-  def submit(  # type: ignore[override]  # the base class is positional-only
-    self, fn: Callable[..., Any], *args: Any, **kwargs: Any
+  def submit(
+    self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
   ) -> futures.Future[Any]:
     """Returns a future that is done."""
     future: futures.Future[Any] = futures.Future()

@@ -29,11 +29,11 @@ class LocalParams:
 class Transport(Protocol):
   """What carries flat arrays; `variables.client.VariableClient` does."""
 
-  def publish(self, version: int, names: Any, arrays: Any) -> Any: ...
+  def publish(self, version: int, names: Any, arrays: Any) -> Any:
+    """Sends arrays with their names."""
 
-  def newest(self) -> Any: ...
-
-  def names(self) -> list[str]: ...
+  def newest(self) -> Any:
+    """Returns version, names and arrays of what came last, or None."""
 
 
 class RemoteParams:
@@ -47,7 +47,7 @@ class RemoteParams:
     """Sends `params` to all who subscribe."""
     flat = flatten(params)
     self._transport.publish(
-        version, list(flat), [np.asarray(leaf) for leaf in flat.values()]
+      version, list(flat), [np.asarray(leaf) for leaf in flat.values()]
     )
 
   def newest(self) -> core.VersionedParams | None:
@@ -56,7 +56,9 @@ class RemoteParams:
     if received is None:
       return None
     if self._newest is None or received.version != self._newest.version:
-      params = unflatten(dict(zip(received.names, received.arrays, strict=True)))
+      params = unflatten(
+        dict(zip(received.names, received.arrays, strict=True))
+      )
       self._newest = core.VersionedParams(received.version, params)
     return self._newest
 
@@ -75,16 +77,16 @@ def flatten(params: types.Params) -> dict[str, Any]:
       for key, child in node.items():
         if not isinstance(key, str):
           raise TypeError(
-              f'params may be nested in dicts with string keys, got the key '
-              f'{key!r} under {path}.'
+            f'params may be nested in dicts with string keys, got the key '
+            f'{key!r} under {path}.'
           )
         visit(child, [*path, key])
     elif hasattr(node, 'shape') and hasattr(node, 'dtype'):
       flat[json.dumps(path)] = node
     else:
       raise TypeError(
-          'params may be arrays nested in dicts with string keys, got '
-          f'{type(node).__name__} under {path}. Let actor_params return a dict.'
+        'params may be arrays nested in dicts with string keys, got '
+        f'{type(node).__name__} under {path}. Let actor_params return a dict.'
       )
 
   visit(params, [])

@@ -44,7 +44,9 @@ class RunDirectory:
 
   def last_counts(self) -> dict[str, int]:
     """Returns the counters of the run that a new one resumes."""
-    rows = metrics_logging.read_metrics(self.path / metrics_logging.METRICS_FILE)
+    rows = metrics_logging.read_metrics(
+      self.path / metrics_logging.METRICS_FILE
+    )
     names = ('env_steps', 'episodes', 'learner_steps', 'evaluations')
     return {n: int(rows[-1][n]) for n in names if rows and n in rows[-1]}
 
@@ -55,11 +57,11 @@ class RunDirectory:
       ValueError: if the path is taken by something else.
     """
     if self.path.exists() and (
-        not self.path.is_dir()
-        or (any(self.path.iterdir()) and not self.config.exists())
+      not self.path.is_dir()
+      or (any(self.path.iterdir()) and not self.config.exists())
     ):
       raise ValueError(
-          f'{self.path} exists and is no run directory. Choose another run_dir.'
+        f'{self.path} exists and is no run directory. Choose another run_dir.'
       )
     self.logs.mkdir(parents=True, exist_ok=True)
 

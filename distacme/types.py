@@ -99,9 +99,9 @@ class Streams(NamedTuple):
   """Which of a run's environments the rows of an actor's batch are.
 
   Attributes:
-    index: [B] int, position of each row among all environments of the run.
+    indices: [B] int, position of each row among all environments of the run.
     total: number of environments that the run's actors step in all.
   """
 
-  index: np.ndarray
+  indices: np.ndarray
   total: int

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from distacme import run_directory
@@ -23,13 +23,17 @@ commands:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Runs a command and exits with its code."""
-  command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ['']
+  command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
+    ''
+  ]
   commands = {'train': train}
   if command in ('-h', '--help'):
     print(_USAGE)
     sys.exit(0)
   if command not in commands:
-    print(f'distacme: unknown command {command!r}.\n\n{_USAGE}', file=sys.stderr)
+    print(
+      f'distacme: unknown command {command!r}.\n\n{_USAGE}', file=sys.stderr
+    )
     sys.exit(2)
   sys.exit(commands[command](rest))
 
@@ -58,17 +62,17 @@ def _runner(mode: str) -> Runner:
     from distacme.programs import train as train_lib
   except ImportError as error:
     raise ImportError(
-        f"mode {mode!r} needs Launchpad, which cannot be imported ({error}). "
-        "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
-        "'--mode local'."
+      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
+      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
+      "'--mode local'."
     ) from error
   return train_lib.run
 
 
 def run_and_report(
-    experiment: config_lib.Experiment,
-    directory: run_directory.RunDirectory,
-    run: Runner,
+  experiment: config_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  run: Runner,
 ) -> int:
   """Runs an experiment with a display around it; returns the exit code."""
   from distacme.programs import display as display_lib
@@ -80,9 +84,9 @@ def run_and_report(
   counts = status['counts']
   who = f' ({stop["worker"]})' if stop.get('worker') else ''
   print(
-      f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
-      f'{counts.get("env_steps", 0):,} environment steps, '
-      f'{counts.get("learner_steps", 0):,} learner steps'
+    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
+    f'{counts.get("env_steps", 0):,} environment steps, '
+    f'{counts.get("learner_steps", 0):,} learner steps'
   )
   if stop.get('detail'):
     print(stop['detail'].rstrip())
@@ -101,18 +105,19 @@ def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
   name = _agent_name(arguments)
   config = config_lib.agent_module(name).Config
   flags = dataclasses.make_dataclass(
-      'Flags',
-      [
-          ('run', config_lib.RunConfig, config_lib.RunConfig(agent=name)),
-          ('agent_config', config, config()),
-      ],
-      frozen=True,
+    'Flags',
+    [
+      ('run', config_lib.RunConfig, config_lib.RunConfig(agent=name)),
+      ('agent_config', config, config()),
+    ],
+    frozen=True,
   )
+  unprefixed: Any = tyro.conf.OmitArgPrefixes
   parsed: Any = tyro.cli(
-      tyro.conf.OmitArgPrefixes[flags],  # type: ignore[valid-type]  # made above
-      prog='distacme train',
-      description=f'Trains {name} in an environment.',
-      args=list(arguments),
+    unprefixed[flags],
+    prog='distacme train',
+    description=f'Trains {name} in an environment.',
+    args=list(arguments),
   )
   return config_lib.Experiment(parsed.run, parsed.agent_config)
 

@@ -59,23 +59,28 @@ class RunConfig:
 
   def __post_init__(self) -> None:
     for name in (
-        'num_actors', 'envs_per_actor', 'eval_period', 'eval_episodes',
-        'publish_period',
+      'num_actors',
+      'envs_per_actor',
+      'eval_period',
+      'eval_episodes',
+      'publish_period',
     ):
       if getattr(self, name) < 1:
-        raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}.')
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
     if self.checkpoint_period_s <= 0:
       raise ValueError(
-          f'checkpoint_period_s must be positive, got {self.checkpoint_period_s}.'
+        f'checkpoint_period_s must be positive, got {self.checkpoint_period_s}.'
       )
     if self.seed < 0:
       raise ValueError(f'seed must not be negative, got {self.seed}.')
     if not self.jit and self.mode != 'local':
       raise ValueError(
-          f"without jit an agent runs in local mode only, got mode={self.mode!r}."
-          " Add '--mode local'."
+        f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
+        " Add '--mode local'."
       )
-    self.limits  # checks them
+    _ = self.limits  # checks itself
 
   @property
   def limits(self) -> counting.Limits:
@@ -116,8 +121,8 @@ class Experiment:
   def as_dict(self) -> dict[str, Any]:
     """Returns everything, resolved, for the run directory."""
     return {
-        'run': dataclasses.asdict(self.run),
-        'agent': dataclasses.asdict(self.agent),
+      'run': dataclasses.asdict(self.run),
+      'agent': dataclasses.asdict(self.agent),
     }
 
 
@@ -139,24 +144,24 @@ def agent_module(name: str) -> types.ModuleType:
     close = difflib.get_close_matches(name, known_agents(), n=1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
-        f'no agent is called {name!r}.{hint} Known: '
-        f'{", ".join(known_agents())}; or name a module of your own, like '
-        'my_package.my_agent.'
+      f'no agent is called {name!r}.{hint} Known: '
+      f'{", ".join(known_agents())}; or name a module of your own, like '
+      'my_package.my_agent.'
     )
   path = name if '.' in name else f'distacme.agents.{name}'
   try:
     module = importlib.import_module(path)
   except ImportError as error:
     raise ValueError(
-        f'the agent {name!r} cannot be imported: {error}. Check the spelling, '
-        'and that its folder is on PYTHONPATH.'
+      f'the agent {name!r} cannot be imported: {error}. Check the spelling, '
+      'and that its folder is on PYTHONPATH.'
     ) from error
   for attribute in ('Config', 'make_agent'):
     if not hasattr(module, attribute):
       raise ValueError(
-          f'{path} is no agent: it has no {attribute}. An agent is a module '
-          'with a dataclass Config and a function make_agent(config, spec, '
-          'network=None), like distacme.agents.dqn.'
+        f'{path} is no agent: it has no {attribute}. An agent is a module '
+        'with a dataclass Config and a function make_agent(config, spec, '
+        'network=None), like distacme.agents.dqn.'
       )
   return module
 
@@ -174,8 +179,8 @@ def load_function(path: str) -> Any:
     return getattr(importlib.import_module(module_name), name)
   except (ImportError, AttributeError) as error:
     raise ValueError(
-        f'{path!r} cannot be loaded: {error}. Check the spelling, and that its '
-        'folder is on PYTHONPATH.'
+      f'{path!r} cannot be loaded: {error}. Check the spelling, and that its '
+      'folder is on PYTHONPATH.'
     ) from error
 
 

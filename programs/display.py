@@ -24,7 +24,7 @@ class Display:
   def __enter__(self) -> Display:
     if self._console.is_terminal:
       self._live = rich_live.Live(
-          console=self._console, auto_refresh=False, transient=False
+        console=self._console, auto_refresh=False, transient=False
       )
       self._live.__enter__()
     return self
@@ -53,8 +53,8 @@ def progress_line(status: dict[str, Any]) -> str:
 def progress_table(status: dict[str, Any]) -> rich_table.Table:
   """Returns a table with a row for each worker."""
   table = rich_table.Table(
-      title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
-      title_justify='left',
+    title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
+    title_justify='left',
   )
   for column in ('worker', 'does', 'steps/s', 'notes'):
     table.add_column(column, justify='right' if '/' in column else 'left')
@@ -63,7 +63,9 @@ def progress_table(status: dict[str, Any]) -> rich_table.Table:
     state = worker['state']
     if silent_s > 5 and state != 'done':
       state += f' (silent for {silent_s:.0f} s)'
-    table.add_row(name, state, _rate(worker['rates']), _notes(worker['metrics']))
+    table.add_row(
+      name, state, _rate(worker['rates']), _notes(worker['metrics'])
+    )
   return table
 
 
@@ -74,7 +76,7 @@ def _overview(status: dict[str, Any]) -> list[str]:
   parts = []
   for name, title in (('env_steps', 'env'), ('learner_steps', 'learner')):
     parts.append(
-        f'{title} {counts.get(name, 0):,} steps, {rates.get(name, 0.0):,.0f}/s'
+      f'{title} {counts.get(name, 0):,} steps, {rates.get(name, 0.0):,.0f}/s'
     )
   metrics = {}
   returns = []
@@ -108,8 +110,14 @@ def _rate(rates: dict[str, float]) -> str:
 
 
 _NOTED = (
-    'episode_return', 'mean_return', 'size', 'samples_per_insert', 'policy_lag',
-    'share_waiting_for_data', 'seconds_blocked', 'loss',
+  'episode_return',
+  'mean_return',
+  'size',
+  'samples_per_insert',
+  'policy_lag',
+  'share_waiting_for_data',
+  'share_blocked_by_replay',
+  'loss',
 )
 
 

@@ -21,9 +21,9 @@ _POLL_EVERY = 16  # steps of the actor between looks at everything else
 
 
 def run(
-    experiment: config_lib.Experiment,
-    directory: run_directory.RunDirectory,
-    show: Callable[[dict[str, Any]], None],
+  experiment: config_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
   """Runs an experiment to its end.
 
@@ -61,9 +61,9 @@ class _Parts:
   """The loop, the evaluator and what they report to."""
 
   def __init__(
-      self,
-      experiment: config_lib.Experiment,
-      directory: run_directory.RunDirectory,
+    self,
+    experiment: config_lib.Experiment,
+    directory: run_directory.RunDirectory,
   ):
     run = experiment.run
     self._sink = metrics_logging.MetricsSink(directory.path)
@@ -77,28 +77,28 @@ class _Parts:
     counts = directory.last_counts() if restored else {}
     self.state = counting.RunState(run.limits, self._sink, counts)
     self.loop = environment_loop.EnvironmentLoop(
-        environment,
-        agent,
-        seed=run.seed,
-        publish_period=run.publish_period,
-        run_state=self.state,
-        state=restored.state if restored else state,
-        steps=restored.steps if restored else 0,
-        save=self._checkpointer.save,
-        save_period_s=run.checkpoint_period_s,
+      environment,
+      agent,
+      seed=run.seed,
+      publish_period=run.publish_period,
+      run_state=self.state,
+      state=restored.state if restored else state,
+      steps=restored.steps if restored else 0,
+      save=self._checkpointer.save,
+      save_period_s=run.checkpoint_period_s,
     )
     _, evaluation_key = environment_loop.keys(run.seed, 1)
     rows = evaluator.num_rows(run.eval_episodes)
     self._evaluator = evaluator.Evaluator(
-        experiment.make_vector(rows, stream=1),
-        agent,
-        self.loop.params,
-        self.state.reporter('evaluator'),
-        key=evaluation_key,
-        episodes=run.eval_episodes,
-        period=run.eval_period,
-        solved_return=run.solved_return,
-        keep=self._best.offer,
+      experiment.make_vector(rows, stream=1),
+      agent,
+      self.loop.params,
+      self.state.reporter('evaluator'),
+      key=evaluation_key,
+      episodes=run.eval_episodes,
+      period=run.eval_period,
+      solved_return=run.solved_return,
+      keep=self._best.offer,
     )
 
   def evaluate(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import time
-from collections.abc import Callable
 from typing import Any
 
 from distacme import counting
@@ -21,25 +21,25 @@ _ALL = {'TF_CPP_MIN_LOG_LEVEL': '3', 'GRPC_VERBOSITY': 'ERROR'}
 # Small policy calls are three times faster where XLA believes in one core; jax
 # reads these when it is imported. Actors leave accelerators to the learner.
 _ACTING = {
-    **_ALL,
-    'JAX_PLATFORMS': 'cpu',
-    'NPROC': '1',
-    'OMP_NUM_THREADS': '1',
-    'XLA_FLAGS': (
-        '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
-    ),
+  **_ALL,
+  'JAX_PLATFORMS': 'cpu',
+  'NPROC': '1',
+  'OMP_NUM_THREADS': '1',
+  'XLA_FLAGS': (
+    '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
+  ),
 }
 _ENVIRONMENT = {
-    'variables': _ALL,
-    'replay': _ALL,
-    'learner': _ALL,
-    'actor': _ACTING,
-    'evaluator': _ACTING,
+  'variables': _ALL,
+  'replay': _ALL,
+  'learner': _ALL,
+  'actor': _ACTING,
+  'evaluator': _ACTING,
 }
 
 
 def make_program(
-    experiment: config_lib.Experiment, directory: run_directory.RunDirectory
+  experiment: config_lib.Experiment, directory: run_directory.RunDirectory
 ) -> launchpad.Program:
   """Returns the program of a run, as data; nothing starts and no port is bound."""
   run = experiment.run
@@ -53,20 +53,20 @@ def make_program(
 
   def worker(function: Callable[..., None], name: str, *args: Any) -> None:
     program.add_node(
-        launchpad.WorkerNode(
-            workers.run_worker, function, name, processes, variables, *args
-        ),
-        label=name.partition('/')[0],
+      launchpad.WorkerNode(
+        workers.run_worker, function, name, processes, variables, *args
+      ),
+      label=name.partition('/')[0],
     )
 
   variables = program.add_node(
-      launchpad.ServiceNode(
-          workers.run_variables, processes, run.limits, directory.path, counts
-      ),
-      label='variables',
+    launchpad.ServiceNode(
+      workers.run_variables, processes, run.limits, directory.path, counts
+    ),
+    label='variables',
   )
   replay_node = launchpad.ServiceNode(
-      workers.run_replay_server, processes, variables, replay_spec
+    workers.run_replay_server, processes, variables, replay_spec
   )
   replay = program.add_node(replay_node, label='replay')
   worker(workers.run_learner, 'learner', experiment, replay, directory.path)
@@ -77,9 +77,9 @@ def make_program(
 
 
 def run(
-    experiment: config_lib.Experiment,
-    directory: run_directory.RunDirectory,
-    show: Callable[[dict[str, Any]], None],
+  experiment: config_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
   """Launches the program and stays until its last worker has ended.
 
@@ -101,11 +101,11 @@ def run(
   watch = _Watch(address, directory, show)
   with stop_signals.requested_from(watch.request_stop):
     launchpad.wait(
-        members,
-        on_failure=watch.on_failure,
-        stopping=watch.stopping,
-        poll=watch.poll,
-        grace_s=_GRACE_S,
+      members,
+      on_failure=watch.on_failure,
+      stopping=watch.stopping,
+      poll=watch.poll,
+      grace_s=_GRACE_S,
     )
   return watch.finish()
 
@@ -114,10 +114,10 @@ class _Watch:
   """What the launcher knows of the run, from its variable server."""
 
   def __init__(
-      self,
-      address: str,
-      directory: run_directory.RunDirectory,
-      show: Callable[[dict[str, Any]], None],
+    self,
+    address: str,
+    directory: run_directory.RunDirectory,
+    show: Callable[[dict[str, Any]], None],
   ):
     self._address = address
     self._directory = directory
@@ -131,7 +131,7 @@ class _Watch:
     return bool(self._stop or (self._status and self._status['stop']))
 
   def request_stop(
-      self, reason: str, detail: str = '', worker: str = ''
+    self, reason: str, detail: str = '', worker: str = ''
   ) -> None:
     """Ends the run."""
     from distacme.variables import client
@@ -148,7 +148,7 @@ class _Watch:
     how = f'signal {-code}' if code < 0 else f'exit code {code}'
     log = f'; its log is {worker.log}' if worker.log else ''
     self.request_stop(
-        counting.StopReason.FAILED.value, f'ended with {how}{log}', worker.name
+      counting.StopReason.FAILED.value, f'ended with {how}{log}', worker.name
     )
 
   def poll(self) -> None:

@@ -8,6 +8,7 @@ optimiser), and the launcher, which only names these functions, nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 import logging
 import os
 import pathlib
@@ -15,14 +16,13 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from distacme import core
 from distacme import counting
 from distacme.replay import spec as replay_spec
 
-_FINISH_S = 10.0  # how long the variable server waits for the others' last words
+_FINISH_S = 30.0  # how long a service waits for its clients to save and end
 _REPLAY_PERIOD_S = 1.0
 
 
@@ -34,6 +34,7 @@ class Connection:
     from distacme.variables import client
 
     self.name = name
+    self._address = address
     self.client = client.VariableClient(address, name)
     self._reporter = self.client.reporter()
     self._terminated = threading.Event()
@@ -44,10 +45,10 @@ class Connection:
     return self
 
   def report(
-      self,
-      counts: Mapping[str, int] | None = None,
-      metrics: Mapping[str, float] | None = None,
-      state: str = '',
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
   ) -> core.Directive:
     """See `core.Reporter`; a terminated process stops whatever the run says."""
     directive = self._reporter.report(counts, metrics, state)
@@ -58,6 +59,12 @@ class Connection:
   def request_stop(self, reason: str, detail: str = '') -> None:
     """See `core.Reporter`."""
     self._reporter.request_stop(reason, detail)
+
+  def status(self) -> dict[str, Any]:
+    """Returns the run's status; see `counting.RunState`."""
+    from distacme.variables import client
+
+    return client.status(self._address)
 
   def terminate(self) -> None:
     """Makes this worker stop; safe to call from a signal handler."""
@@ -86,11 +93,11 @@ class Connection:
 
 
 def run_worker(
-    function: Callable[..., None],
-    name: str,
-    processes: bool,
-    variables_address: str,
-    *args: Any,
+  function: Callable[..., None],
+  name: str,
+  processes: bool,
+  variables_address: str,
+  *args: Any,
 ) -> None:
   """Runs one worker from its connection to its end.
 
@@ -133,10 +140,12 @@ def set_up_process() -> None:
   """Prepares a worker's process: logging, signals, its launcher's death."""
   from distacme.runtime import launchpad
 
+  # Orbax tells absl about every step it takes.
+  logging.getLogger('absl').setLevel(logging.WARNING)
   logging.basicConfig(
-      level=logging.INFO,
-      format='%(asctime)s %(levelname)s %(name)s: %(message)s',
-      force=True,
+    level=logging.INFO,
+    format='%(asctime)s %(levelname)s %(name)s: %(message)s',
+    force=True,
   )
   # The terminal sends Ctrl-C to all; the launcher alone decides what it means.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -144,11 +153,11 @@ def set_up_process() -> None:
 
 
 def run_variables(
-    address: str,
-    processes: bool,
-    limits: counting.Limits,
-    run_dir: pathlib.Path,
-    counts: Mapping[str, int],
+  address: str,
+  processes: bool,
+  limits: counting.Limits,
+  run_dir: pathlib.Path,
+  counts: Mapping[str, int],
 ) -> None:
   """The variable server: params, counters, metrics, and the run's end.
 
@@ -165,17 +174,15 @@ def run_variables(
   state = counting.RunState(limits, sink, counts)
   if processes:
     signal.signal(
-        signal.SIGTERM,
-        lambda *_: threading.Thread(
-            target=state.request_stop, args=(counting.StopReason.TERMINATED,)
-        ).start(),
+      signal.SIGTERM,
+      lambda *_: threading.Thread(
+        target=state.request_stop, args=(counting.StopReason.TERMINATED,)
+      ).start(),
     )
   service = server.VariableServer(state, address)
   while state.directive().stop is None:
     time.sleep(0.05)
-  deadline = time.monotonic() + _FINISH_S
-  while _others(state) and time.monotonic() < deadline:
-    time.sleep(0.02)
+  _wait_for_others(state.status, 'variables')
   directory = run_directory.RunDirectory(run_dir)
   run_directory.write_json(directory.summary, state.status())
   sink.close()
@@ -184,25 +191,43 @@ def run_variables(
     os._exit(0)
 
 
-def _others(state: counting.RunState) -> set[str]:
-  """Returns who has yet to say goodbye; a worker that failed may never."""
-  stop = state.status()['stop']
-  failed = stop['worker'] if stop['reason'] == counting.StopReason.FAILED else ''
-  return set(state.running()) - {failed}
+# The order in which services end: each waits for those before it.
+_SERVICES = ('replay', 'variables')
+
+
+def _wait_for_others(
+  status: Callable[[], dict[str, Any]], service: str
+) -> None:
+  """Waits until all but the later services have said goodbye, or too long.
+
+  A worker that failed is not waited for: it may never say it.
+  """
+  deadline = time.monotonic() + _FINISH_S
+  later = _SERVICES[_SERVICES.index(service) :]
+  while time.monotonic() < deadline:
+    now = status()
+    failed = now['stop']['worker'] if now['stop'] else ''
+    if not any(
+      worker['state'] != counting.DONE
+      for name, worker in now['workers'].items()
+      if name not in later and name != failed
+    ):
+      return
+    time.sleep(0.02)
 
 
 def run_replay_server(
-    address: str,
-    processes: bool,
-    variables_address: str,
-    spec: replay_spec.ReplaySpec,
+  address: str,
+  processes: bool,
+  variables_address: str,
+  spec: replay_spec.ReplaySpec,
 ) -> None:
   """Runs the replay worker; a service's own address comes first."""
   run_worker(run_replay, 'replay', processes, variables_address, address, spec)
 
 
 def run_replay(
-    connection: Connection, address: str, spec: replay_spec.ReplaySpec
+  connection: Connection, address: str, spec: replay_spec.ReplaySpec
 ) -> None:
   """The replay server, and its metrics."""
   from distacme.replay import reverb
@@ -216,13 +241,16 @@ def run_replay(
       connection.report(metrics=metrics, state=f'{metrics["size"]} items')
     time.sleep(0.05)
   connection.report(metrics=server.metrics())
+  # Clients that still write, sample or set priorities would wait for ever.
+  _wait_for_others(connection.status, 'replay')
+  server.stop()
 
 
 def run_learner(
-    connection: Connection,
-    experiment: Any,
-    replay_address: str,
-    run_dir: pathlib.Path,
+  connection: Connection,
+  experiment: Any,
+  replay_address: str,
+  run_dir: pathlib.Path,
 ) -> None:
   """The learner, from its last checkpoint if there is one."""
   import jax
@@ -239,23 +267,23 @@ def run_learner(
   agent = experiment.make_agent(spec)
   key, _ = environment_loop.keys(experiment.run.seed)
   checkpointer = checkpoint.Checkpointer(
-      run_directory.RunDirectory(run_dir).checkpoints
+    run_directory.RunDirectory(run_dir).checkpoints
   )
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   layout = environment_loop.replay_layout(agent, spec, state)
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
-      agent,
-      learner.PrefetchedBatches(sampler),
-      params.RemoteParams(connection.client),
-      connection.reporter,
-      restored.state if restored else state,
-      steps=restored.steps if restored else 0,
-      publish_period=experiment.run.publish_period,
-      save=checkpointer.save,
-      save_period_s=experiment.run.checkpoint_period_s,
-      executor=learner.background_executor,
+    agent,
+    learner.PrefetchedBatches(sampler),
+    params.RemoteParams(connection.client),
+    connection.reporter,
+    restored.state if restored else state,
+    steps=restored.steps if restored else 0,
+    publish_period=experiment.run.publish_period,
+    save=checkpointer.save,
+    save_period_s=experiment.run.checkpoint_period_s,
+    executor=learner.background_executor,
   )
   worker.run()
   connection.report(state='saving')
@@ -263,10 +291,10 @@ def run_learner(
 
 
 def run_actor(
-    connection: Connection,
-    experiment: Any,
-    index: int,
-    replay_address: str,
+  connection: Connection,
+  experiment: Any,
+  index: int,
+  replay_address: str,
 ) -> None:
   """One actor with its environments."""
   import numpy as np
@@ -291,22 +319,22 @@ def run_actor(
   if source is None:
     return
   streams = types.Streams(
-      np.arange(index * rows, (index + 1) * rows), run.num_actors * rows
+    np.arange(index * rows, (index + 1) * rows), run.num_actors * rows
   )
   _, key = environment_loop.keys(run.seed, index)
   params = source.newest().params
   layout = environment_loop.replay_layout(agent, spec, params=params)
   inserter = reverb.ReverbInserter(replay_address, layout, connection.stopped)
   actor.Actor(
-      environments.check_first_episode(environment),
-      policy.Policy(agent, source, rows, key, streams),
-      assembly.NStepWriter(agent.replay, layout, rows, inserter),
-      connection.reporter,
+    environments.check_first_episode(environment),
+    policy.Policy(agent, source, rows, key, streams),
+    assembly.NStepWriter(agent.replay, layout, rows, inserter),
+    connection.reporter,
   ).run()
 
 
 def run_evaluator(
-    connection: Connection, experiment: Any, run_dir: pathlib.Path
+  connection: Connection, experiment: Any, run_dir: pathlib.Path
 ) -> None:
   """The evaluator; keeps the best params."""
   from distacme import checkpoint
@@ -327,15 +355,15 @@ def run_evaluator(
   _, key = environment_loop.keys(run.seed, run.num_actors)
   best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
   evaluator.Evaluator(
-      environment,
-      agent,
-      source,
-      connection.reporter,
-      key=key,
-      episodes=run.eval_episodes,
-      period=run.eval_period,
-      solved_return=run.solved_return,
-      keep=best.offer,
+    environment,
+    agent,
+    source,
+    connection.reporter,
+    key=key,
+    episodes=run.eval_episodes,
+    period=run.eval_period,
+    solved_return=run.solved_return,
+    keep=best.offer,
   ).run()
   best.close()
 

@@ -60,12 +60,12 @@ LAYERS = {
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(
     'actor learner evaluator environment_loop params policy counting replay.memory '
-    'runtime runtime.topology runtime.local run_directory',
+    'runtime run_directory',
     'numpy dm_env tree jax',
     'data lazy contracts assembly environments workers checkpoint logging',
   ),
   'checkpoint': Layer(
-    'checkpoint', 'numpy tree jax orbax', 'data contracts logging'
+    'checkpoint', 'numpy tree jax orbax', 'data contracts workers'
   ),
   'logging': Layer('logging', 'numpy tensorboardX rich', 'data contracts'),
   # L4: one backend each.

@@ -18,10 +18,13 @@ _LAST = int(dm_env.StepType.LAST)
 class Inserter(Protocol):
   """A backend's way in."""
 
+  blocked_s: float  # time spent waiting for the rate limits, in all
+
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
     """Inserts items: rows [K, block_size] structured, priorities [K]."""
 
-  def close(self) -> None: ...
+  def close(self) -> None:
+    """Waits until everything is inserted, unless the run has stopped."""
 
 
 class NStepWriter:
@@ -42,6 +45,7 @@ class NStepWriter:
     self._n = spec.window.n
     self._gamma = np.float32(spec.window.discount)
     self._first_priority = spec.first_priority if spec.prioritized else None
+    self._inserter = inserter
     self._blocks = _Blocks(spec.block_size, layout.dtype, inserter)
     self._slots = np.zeros((self._n, num_envs), layout.dtype)
     self._row = [layout.views(slot) for slot in self._slots]
@@ -51,6 +55,11 @@ class NStepWriter:
     self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
     self._cursor = 0  # the slot of the newest step
     self._waiting: _Waiting | None = None
+
+  @property
+  def blocked_s(self) -> float:
+    """See `core.Writer`."""
+    return self._inserter.blocked_s
 
   def append(
     self,

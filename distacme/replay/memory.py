@@ -19,6 +19,8 @@ class MemoryReplay:
   do not block; the thread that acts also learns, whenever it may.
   """
 
+  blocked_s = 0.0
+
   def __init__(
     self,
     spec: replay_spec.ReplaySpec,
@@ -102,4 +104,4 @@ class MemoryReplay:
     self._tree.set(slots[held], weights)
 
   def close(self) -> None:
-    """Nothing to end; the memory goes with the object."""
+    """Nothing to end; see `assembly.Inserter`."""

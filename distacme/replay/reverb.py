@@ -6,15 +6,14 @@ chunk, because Reverb's cost is per item, column and chunk touched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from distacme import types
-from distacme.replay import assembly
 from distacme.replay import records
 from distacme.replay import reverb_extension
 from distacme.replay import spec as replay_spec
@@ -128,6 +127,8 @@ class ReverbInserter:
     """Waits until all is inserted, unless the run has stopped."""
     if not self._stopped():
       self._flush(0)
+    # Otherwise the destructor flushes, holding Python's lock, perhaps for ever.
+    self._writer.Close()
 
   def _flush(self, in_flight: int) -> None:
     """Waits until at most `in_flight` items are not yet in the table."""
@@ -196,9 +197,6 @@ class ReverbSampler:
   def describe(self) -> str:
     """Says in a sentence what the table holds, for messages."""
     return describe(self._client, self._address)
-
-  def close(self) -> None:
-    """Nothing to end; the connection goes with the process."""
 
 
 def describe(client: Any, address: str) -> str:

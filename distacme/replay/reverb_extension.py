@@ -8,6 +8,7 @@ pinned wheel; where that differs, the plain import takes over.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import ctypes
 import functools
 import importlib
@@ -15,7 +16,6 @@ import importlib.util
 import pathlib
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 
@@ -45,7 +45,9 @@ def load() -> Any:
 def _load_alone() -> Any:
   package, tensorflow = (_folder(name) for name in ('reverb', 'tensorflow'))
   library = tensorflow / 'libtensorflow_framework.so.2'
-  ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+  # Not RTLD_GLOBAL: its copy of BoringSSL would shadow the OpenSSL of whatever is
+  # imported later, which crashes the interpreter (hashlib, ssl).
+  ctypes.CDLL(str(library))
   # The extension calls itself reverb.libpybind; an empty package of that name
   # lets it be found without running reverb/__init__.py.
   stand_in = types.ModuleType('reverb')

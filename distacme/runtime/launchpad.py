@@ -9,15 +9,16 @@ stop (launchpad 0.5.2, launch/worker_manager.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
+import functools
 import io
 import os
 import pathlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from absl import flags
 import launchpad as lp
@@ -27,7 +28,7 @@ from launchpad.nodes import base
 from launchpad.nodes.python import local_multi_processing
 from launchpad.nodes.python import node as lp_node
 
-Program = lp.Program
+Program: TypeAlias = lp.Program
 
 
 class AddressHandle(base.Handle[str]):
@@ -77,9 +78,9 @@ class Worker(NamedTuple):
 
 
 def launch_processes(
-    program: Program,
-    logs: pathlib.Path,
-    environment: Mapping[str, Mapping[str, str]],
+  program: Program,
+  logs: pathlib.Path,
+  environment: Mapping[str, Mapping[str, str]],
 ) -> list[Worker]:
   """Starts every node as a process of its own, through `launchpad.launch`.
 
@@ -89,18 +90,18 @@ def launch_processes(
     environment: environment variables by group.
   """
   resources = {
-      group: local_multi_processing.PythonProcess(env=dict(variables))
-      for group, variables in environment.items()
+    group: local_multi_processing.PythonProcess(env=dict(variables))
+    for group, variables in environment.items()
   }
   # Launchpad reads the directory from the environment, once, at import.
   launch_local_output_to_files._LOGGING_DIR = str(logs)
   manager = _launch(
-      program, 'local_mp', local_resources=resources, terminal='output_to_files'
+    program, 'local_mp', local_resources=resources, terminal='output_to_files'
   )
   return [
-      Worker(name, process.poll, process.terminate, process.kill, logs / name)
-      for name, process in _members(manager)
-      if isinstance(process, subprocess.Popen)
+    Worker(name, process.poll, process.terminate, process.kill, logs / name)
+    for name, process in _members(manager)
+    if isinstance(process, subprocess.Popen)
   ]
 
 
@@ -117,14 +118,8 @@ def launch_threads(program: Program) -> list[Worker]:
     """Threads end by themselves or not at all."""
 
   return [
-      Worker(
-          name,
-          lambda thread=thread: exit_code(thread),  # type: ignore[misc]  # binds
-          nothing,
-          nothing,
-          None,
-      )
-      for name, thread in _members(manager)
+    Worker(name, functools.partial(exit_code, thread), nothing, nothing, None)
+    for name, thread in _members(manager)
   ]
 
 
@@ -132,10 +127,10 @@ def _launch(program: Program, launch_type: str, **kwargs: Any) -> Any:
   if not flags.FLAGS.is_parsed():
     flags.FLAGS(['distacme'])  # not sys.argv: those flags are not absl's
   # No countdown to SIGKILL, which would take the launcher with it.
-  flags.FLAGS.lp_termination_notice_secs = -1
+  flags.FLAGS['lp_termination_notice_secs'].value = -1
   handlers = {
-      number: signal.getsignal(number)
-      for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    number: signal.getsignal(number)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
   }
   with contextlib.redirect_stdout(io.StringIO()):
     manager = lp.launch(program, launch_type=launch_type, **kwargs)
@@ -162,13 +157,13 @@ def service_address(program: Program, group: str) -> str:
 
 
 def wait(
-    workers: list[Worker],
-    *,
-    on_failure: Callable[[Worker, int], None],
-    stopping: Callable[[], bool],
-    poll: Callable[[], None],
-    grace_s: float,
-    period_s: float = 0.05,
+  workers: list[Worker],
+  *,
+  on_failure: Callable[[Worker, int], None],
+  stopping: Callable[[], bool],
+  poll: Callable[[], None],
+  grace_s: float,
+  period_s: float = 0.05,
 ) -> bool:
   """Waits until all workers have ended.
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 import contextlib
 import signal
 import threading
 import types
-from collections.abc import Callable, Iterator
 
 from distacme import counting
 
 _REASONS = {
-    signal.SIGINT: counting.StopReason.INTERRUPTED,
-    signal.SIGTERM: counting.StopReason.TERMINATED,
+  signal.SIGINT: counting.StopReason.INTERRUPTED,
+  signal.SIGTERM: counting.StopReason.TERMINATED,
 }
 
 # What a shell reports of a process that a signal ended, and our own.
 EXIT_CODES = {
-    counting.StopReason.INTERRUPTED: 128 + signal.SIGINT,
-    counting.StopReason.TERMINATED: 128 + signal.SIGTERM,
-    counting.StopReason.FAILED: 1,
+  counting.StopReason.INTERRUPTED: 128 + signal.SIGINT,
+  counting.StopReason.TERMINATED: 128 + signal.SIGTERM,
+  counting.StopReason.FAILED: 1,
 }
 
 
@@ -40,7 +40,7 @@ def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
 
   def handle(number: int, frame: types.FrameType | None) -> None:
     del frame
-    signal.signal(number, previous[number])
+    signal.signal(number, previous[signal.Signals(number)])
     # In a thread: whoever was interrupted may hold the lock that is needed.
     reason = _REASONS[signal.Signals(number)].value
     threading.Thread(target=request_stop, args=(reason,), daemon=True).start()
