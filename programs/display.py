@@ -81,9 +81,9 @@ def _overview(status: dict[str, Any]) -> list[str]:
   metrics = {}
   returns = []
   for name, worker in status['workers'].items():
-    if name == 'replay':
+    if name == 'replay/0':
       metrics['replay'] = worker['metrics'].get('size')
-    if name == 'evaluator':
+    if name == 'evaluator/0':
       metrics['evaluation'] = worker['metrics'].get('mean_return')
     returns.append(worker['metrics'].get('episode_return', math.nan))
   returns = [value for value in returns if not math.isnan(value)]

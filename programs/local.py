@@ -93,7 +93,7 @@ class _Parts:
       experiment.make_vector(rows, stream=1),
       agent,
       self.loop.params,
-      self.state.reporter('evaluator'),
+      self.state.reporter('evaluator/0'),
       key=evaluation_key,
       episodes=run.eval_episodes,
       period=run.eval_period,

@@ -69,10 +69,10 @@ def make_program(
     workers.run_replay_server, processes, variables, replay_spec
   )
   replay = program.add_node(replay_node, label='replay')
-  worker(workers.run_learner, 'learner', experiment, replay, directory.path)
+  worker(workers.run_learner, 'learner/0', experiment, replay, directory.path)
   for index in range(run.num_actors):
     worker(workers.run_actor, f'actor/{index}', experiment, index, replay)
-  worker(workers.run_evaluator, 'evaluator', experiment, directory.path)
+  worker(workers.run_evaluator, 'evaluator/0', experiment, directory.path)
   return program
 
 

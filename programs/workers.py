@@ -98,8 +98,8 @@ def run_worker(
   processes: bool,
   variables_address: str,
   *args: Any,
-) -> None:
-  """Runs one worker from its connection to its end.
+) -> int:
+  """Runs one worker from its connection to its end; returns its exit code.
 
   Args:
     function: one of this module, called with the connection and `args`.
@@ -132,8 +132,7 @@ def run_worker(
     if processes:
       logging.shutdown()
       os._exit(code)
-  if code:
-    raise RuntimeError(f'{name} failed')
+  return code
 
 
 def set_up_process() -> None:
@@ -210,7 +209,7 @@ def _wait_for_others(
     if not any(
       worker['state'] != counting.DONE
       for name, worker in now['workers'].items()
-      if name not in later and name != failed
+      if name.partition('/')[0] not in later and name != failed
     ):
       return
     time.sleep(0.02)
@@ -221,9 +220,11 @@ def run_replay_server(
   processes: bool,
   variables_address: str,
   spec: replay_spec.ReplaySpec,
-) -> None:
+) -> int:
   """Runs the replay worker; a service's own address comes first."""
-  run_worker(run_replay, 'replay', processes, variables_address, address, spec)
+  return run_worker(
+    run_replay, 'replay/0', processes, variables_address, address, spec
+  )
 
 
 def run_replay(

@@ -10,6 +10,7 @@ stop (launchpad 0.5.2, launch/worker_manager.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+import atexit
 import contextlib
 import functools
 import io
@@ -112,7 +113,7 @@ def launch_threads(program: Program) -> list[Worker]:
   def exit_code(thread_worker: Any) -> int | None:
     if thread_worker.thread.is_alive():
       return None
-    return 1 if thread_worker.future.exception() else 0
+    return 1 if thread_worker.future.exception() else thread_worker.future.result()
 
   def nothing() -> None:
     """Threads end by themselves or not at all."""
@@ -136,6 +137,8 @@ def _launch(program: Program, launch_type: str, **kwargs: Any) -> Any:
     manager = lp.launch(program, launch_type=launch_type, **kwargs)
   for number, handler in handlers.items():
     signal.signal(number, handler)
+  # `wait` below does this, and says what went wrong once.
+  atexit.unregister(manager.wait)
   return manager
 
 
