@@ -79,9 +79,22 @@ class Config:
   """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
-    for name in ('learning_rate', 'max_gradient_norm', 'huber_delta'):
-      if getattr(self, name) <= 0:
+    for name in (
+      'learning_rate',
+      'adam_epsilon',
+      'max_gradient_norm',
+      'huber_delta',
+    ):
+      if not getattr(self, name) > 0:
         raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
+    if any(size < 1 for size in self.hidden_sizes):
+      raise ValueError(
+        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
+      )
+    if self.epsilon_exponent < 0:
+      raise ValueError(
+        f'epsilon_exponent must not be negative, got {self.epsilon_exponent}.'
+      )
     if self.dueling and not self.hidden_sizes:
       raise ValueError('dueling needs at least one of hidden_sizes, got ().')
     if self.target_update_period < 1:
@@ -94,6 +107,22 @@ class Config:
         raise ValueError(
           f'{name} must be in [0, 1], got {getattr(self, name)}.'
         )
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.ReplaySpec(
+      window=replay_spec.NStep(self.n_step, self.discount),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+      priority_exponent=self.priority_exponent,
+      first_priority=first_priority,
+      block_size=self.block_size,
+    )
 
 
 class LearnerState(NamedTuple):
@@ -205,17 +234,7 @@ class DQN:
       hk.transform(network or self._default_network)
     )
     self._spec = spec
-    self.replay = replay_spec.ReplaySpec(
-      window=replay_spec.NStep(config.n_step, config.discount),
-      batch_size=config.batch_size,
-      max_size=config.max_replay_size,
-      min_size=config.min_replay_size,
-      samples_per_insert=config.samples_per_insert,
-      error_buffer=config.error_buffer,
-      priority_exponent=config.priority_exponent,
-      first_priority=first_priority,
-      block_size=config.block_size,
-    )
+    self.replay = config.replay
     self._check_network()
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
@@ -277,7 +296,7 @@ class DQN:
     target_params = optax.periodic_update(
       params, state.target_params, steps, config.target_update_period
     )
-    output.metrics['gradient_norm'] = optax.global_norm(gradient)
+    output.metrics['gradient_norm'] = optax.tree.norm(gradient)
     return LearnerState(params, target_params, optimizer_state, steps), output
 
   def loss(

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from distacme import core
 from distacme import run_directory
@@ -38,12 +39,20 @@ class Checkpointer:
       options=ocp.CheckpointManagerOptions(
         max_to_keep=max_to_keep, create=True
       ),
+      item_handlers=ocp.StandardCheckpointHandler(),
     )
 
   def save(self, steps: int, state: types.NestedArray) -> None:
-    """Saves `state`; does nothing if there is one for `steps` already."""
-    if steps != self._manager.latest_step():
-      self._manager.save(steps, args=self._ocp.args.StandardSave(state))
+    """Saves `state`; does nothing if there is one for `steps` already.
+
+    Checkpoints of later steps go: the run was resumed before them.
+    """
+    if steps == self._manager.latest_step():
+      return
+    for later in self._manager.all_steps():
+      if later > steps:
+        self._manager.delete(later)
+    self._manager.save(steps, args=self._ocp.args.StandardSave(state))
 
   def restore(self, like: types.NestedArray) -> Restored | None:
     """Returns the newest checkpoint, or None if there is none.
@@ -52,16 +61,40 @@ class Checkpointer:
       like: a nest of the same structure, of arrays or their shapes.
 
     Raises:
-      ValueError: if the checkpoint has another structure or other shapes.
+      ValueError: if the checkpoint has another structure or other arrays.
     """
     steps = self._manager.latest_step()
     if steps is None:
       return None
     like = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
+    self._check_fits(steps, like)
     state = self._manager.restore(
       steps, args=self._ocp.args.StandardRestore(like)
     )
     return Restored(steps, state)
+
+  def _check_fits(self, steps: int, like: types.NestedArray) -> None:
+    """Compares a checkpoint with what it is to fill; Orbax casts in silence."""
+    saved, wanted = (
+      {
+        '/'.join(path): f'{np.dtype(leaf.dtype)} {tuple(leaf.shape)}'
+        for path, leaf in self._ocp.tree.to_flat_dict(nest).items()
+      }
+      for nest in (self._manager.item_metadata(steps), like)
+    )
+    different = [
+      f'{path}: {saved.get(path, "nothing")} saved, '
+      f'{wanted.get(path, "nothing")} needed'
+      for path in sorted(saved.keys() | wanted.keys())
+      if saved.get(path) != wanted.get(path)
+    ]
+    if different:
+      raise ValueError(
+        f'the checkpoint {self._manager.directory / str(steps)} is of another '
+        f'agent, network or environment ({"; ".join(different[:4])}'
+        f'{"; ..." if different[4:] else ""}). Use the settings that it was '
+        'saved with, or another run directory.'
+      )
 
   def close(self) -> None:
     """Waits until everything is written."""
@@ -83,7 +116,7 @@ class BestParams:
 
   def offer(self, params: core.VersionedParams, mean_return: float) -> None:
     """Keeps `params` if they are better than the best."""
-    if mean_return <= self.mean_return:
+    if not mean_return > self.mean_return:  # nor if it is not a number
       return
     if self._checkpointer is None:
       self._checkpointer = Checkpointer(self._directory, max_to_keep=1)

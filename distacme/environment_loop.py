@@ -70,7 +70,7 @@ class EnvironmentLoop:
       agent,
       learner.Batches(self.replay),
       self.params,
-      run_state.reporter('learner'),
+      run_state.reporter('learner/0'),
       state,
       steps=steps,
       publish_period=publish_period,
@@ -90,6 +90,7 @@ class EnvironmentLoop:
     steps = self.actor.step()
     while self.replay.can_sample():
       self.learner.step()
+    self.learner.tend('learning' if self.learner.steps else 'waiting for data')
     return steps
 
   def run(
@@ -106,6 +107,7 @@ class EnvironmentLoop:
 
     Raises:
       ValueError: if neither or both numbers are given.
+      FloatingPointError: if the loss is not finite any more.
     """
     if (num_episodes is None) == (num_steps is None):
       raise ValueError(
@@ -120,6 +122,8 @@ class EnvironmentLoop:
       else steps < num_steps
     ):
       steps += self.step()
+    self.actor.report()
+    self.learner.report('learning')
     return steps
 
 

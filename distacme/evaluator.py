@@ -118,7 +118,7 @@ class Evaluator:
       return None
     self._fixed.value = newest
     start = time.monotonic()
-    returns, steps = self._play()
+    returns, length = self._play()
     if returns is None:
       return None
     mean = float(returns.mean())
@@ -127,7 +127,7 @@ class Evaluator:
       'mean_return': mean,
       'min_return': float(returns.min()),
       'max_return': float(returns.max()),
-      'mean_length': steps / self._episodes,
+      'mean_length': length,
       'params_version': float(newest.version),
       'seconds': time.monotonic() - start,
     }
@@ -144,11 +144,12 @@ class Evaluator:
       )
     return mean
 
-  def _play(self) -> tuple[np.ndarray | None, int]:
-    """Plays `episodes` episodes; returns [num_envs] mean returns and all steps."""
+  def _play(self) -> tuple[np.ndarray | None, float]:
+    """Returns the episodes' returns, in any order, and their mean length."""
     rows = self._environment.num_envs
     left = np.full(rows, self._episodes // rows)
-    returns = np.zeros(rows)
+    running = np.zeros(rows)
+    returns: list[float] = []
     steps = calls = 0
     timestep = self._environment.reset()
     while left.any():
@@ -157,15 +158,19 @@ class Evaluator:
       )
       timestep = self._environment.step(output.action)
       playing = left > 0
-      returns += np.where(playing, timestep.reward, 0.0)
+      running += timestep.reward
       steps += int((playing & (timestep.step_type != _FIRST)).sum())
-      left -= playing & (timestep.step_type == _LAST)
+      ended = playing & (timestep.step_type == _LAST)
+      if ended.any():
+        returns += running[ended].tolist()
+        running[ended] = 0.0
+        left -= ended
       calls += 1
       if calls % _REPORT_EVERY == 0:
         self.directive = self._reporter.report(state='evaluating')
         if self.directive.stop not in (None, counting.StopReason.STEP_LIMIT):
-          return None, steps
-    return returns / (self._episodes // rows), steps
+          return None, 0.0
+    return np.array(returns), steps / len(returns)
 
 
 class _FixedParams:

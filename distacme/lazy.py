@@ -16,17 +16,36 @@ import types
 from typing import Any
 
 _IMPORT_LOCK = threading.RLock()
+_NAMES: dict[str, None] = {}  # of all stand-ins, in order
 
 
 def module(name: str) -> types.ModuleType:
   """Returns a stand-in for the module `name`, imported at its first use."""
+  _NAMES[name] = None
   return _LazyModule(name)
+
+
+def load_all() -> None:
+  """Imports all modules of stand-ins made so far.
+
+  To be called before threads start that import TensorFlow: a stand-in's first
+  use hides it from the whole process for a while.
+  """
+  for name in _NAMES:
+    _load(name)
+
+
+def _load(name: str) -> types.ModuleType:
+  with _IMPORT_LOCK:
+    if name not in sys.modules:
+      with _tensorflow_hidden():
+        importlib.import_module(name)
+    return sys.modules[name]
 
 
 class _LazyModule(types.ModuleType):
   def __getattr__(self, attribute: str) -> Any:
-    with _IMPORT_LOCK, _tensorflow_hidden():
-      loaded = importlib.import_module(self.__name__)
+    loaded = _load(self.__name__)
     value = getattr(loaded, attribute)
     setattr(self, attribute, value)
     return value

@@ -18,6 +18,7 @@ from distacme import types
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
+_LAST_PRIORITIES_S = 1.0
 _POLL_S = 0.1  # how soon a learner without data notices a stop
 _MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
 
@@ -133,7 +134,9 @@ class Learner:
 
   def close(self) -> None:
     """Publishes and saves the last state and ends the senders."""
-    self._priority_executor.shutdown(cancel_futures=True)
+    self._priority_executor.shutdown(wait=False, cancel_futures=True)
+    # Not for ever: a replay server that was killed never answers.
+    futures.wait(self._pending, timeout=_LAST_PRIORITIES_S)
     if self._publishing is not None:
       self._publishing.result()
     self._publish()
@@ -144,9 +147,14 @@ class Learner:
     self.report('done learning')
 
   def save(self) -> None:
-    """Writes a checkpoint, if this learner has where to."""
+    """Writes a checkpoint, if this learner has where to.
+
+    Raises:
+      FloatingPointError: if a metric is not finite: the state may not be either.
+    """
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
+      self._metrics()
       self._save(self.steps, self._state)
 
   def report(self, state: str) -> None:
@@ -157,18 +165,24 @@ class Learner:
     """
     metrics = None
     if self._output is not None and self._meter.due():
-      metrics = {k: float(v) for k, v in self._output.metrics.items()}
-      for name, value in metrics.items():
-        if not math.isfinite(value):
-          raise FloatingPointError(
-            f'{name} is {value} after learner step {self.steps}. Rewards or '
-            'observations that are not finite or a learning rate that is too '
-            'high do this; nothing later than the last checkpoint is saved.'
-          )
-      metrics |= self._meter.take()
+      metrics = self._metrics() | self._meter.take()
     counts = {'learner_steps': self._unreported_steps}
     self._unreported_steps = 0
     self.directive = self._reporter.report(counts, metrics, state)
+
+  def _metrics(self) -> dict[str, float]:
+    """Returns the last update's metrics, which are finite; waits for it."""
+    if self._output is None:
+      return {}
+    metrics = {k: float(v) for k, v in self._output.metrics.items()}
+    for name, value in metrics.items():
+      if not math.isfinite(value):
+        raise FloatingPointError(
+          f'{name} is {value} after learner step {self.steps}. Rewards or '
+          'observations that are not finite or a learning rate that is too '
+          'high do this; nothing later than the last checkpoint is saved.'
+        )
+    return metrics
 
   def _jit_update(
     self, state: types.LearnerState, data: Any, probability: Any
