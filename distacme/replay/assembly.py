@@ -46,11 +46,13 @@ class NStepWriter:
     self._gamma = np.float32(spec.window.discount)
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
-    self._blocks = _Blocks(spec.block_size, layout.dtype, inserter)
+    self._blocks = _Blocks(spec.block_size, inserter)
     self._slots = np.zeros((self._n, num_envs), layout.dtype)
     self._row = [layout.views(slot) for slot in self._slots]
     whole = layout.views(self._slots)
     self._reward, self._discount = whole.reward, whole.discount
+    self._next_observation = whole.next_observation
+    self._params_version = self._slots[records.PARAMS_VERSION]
     self._values: list[Any] = [None] * self._n  # of `act`, by slot
     self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
     self._cursor = 0  # the slot of the newest step
@@ -79,9 +81,9 @@ class NStepWriter:
     self._age *= stepped
     ended = (next_timestep.step_type == _LAST) & stepped
     full = (self._age >= self._n) & ~ended
-    if full.any():
+    if np.count_nonzero(full):  # ten times as fast as any()
       self._emit_full(full, next_timestep.observation)
-    if ended.any():
+    if np.count_nonzero(ended):
       for env in np.flatnonzero(ended):
         self._emit_ended(env, next_timestep.observation)
       self._age[ended] = 0
@@ -105,7 +107,7 @@ class NStepWriter:
     _copy(row.extras, output.extras)
     row.reward[...] = 0.0
     row.discount[...] = 1.0
-    self._slots[slot]['params_version'] = params_version
+    self._params_version[slot] = params_version
     self._values[slot] = output.values
 
   def _emit_full(
@@ -130,11 +132,12 @@ class NStepWriter:
     """Emits all windows of an environment whose episode has just ended."""
     count = min(int(self._age[env]), self._n)
     slots = (self._cursor - np.arange(count)[::-1]) % self._n  # oldest first
-    row = slice(env, env + 1)
-    for slot in slots:
-      _copy(
-        _take(self._row[slot].next_observation, row), _take(observation, row)
-      )
+    for target, source in zip(
+      tree.flatten(self._next_observation),
+      tree.flatten(observation),
+      strict=True,
+    ):
+      target[slots, env] = source[env]
     rows = self._slots[slots, env]
     if self._first_priority is None:
       self._blocks.insert(rows, np.ones(count))
@@ -147,7 +150,7 @@ class NStepWriter:
     # count; after truncation those of the step before stand in for them, until
     # the learner sets the priority.
     last = tree.map_structure(
-      lambda leaf: np.repeat(leaf[row], count, axis=0),
+      lambda leaf: np.repeat(leaf[env : env + 1], count, axis=0),
       self._values[self._cursor],
     )
     self._insert(rows, first, last)
@@ -171,33 +174,39 @@ class _Waiting(NamedTuple):
 class _Blocks:
   """Groups rows into items of `block_size` rows."""
 
-  def __init__(self, block_size: int, dtype: np.dtype, inserter: Inserter):
+  def __init__(self, block_size: int, inserter: Inserter):
     self._block_size = block_size
     self._inserter = inserter
-    self._rest = np.empty(0, dtype)
+    self._rest: list[np.ndarray] = []
+    self._num_rest = 0
 
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
     if self._block_size == 1:
       self._inserter.insert(rows.reshape(-1, 1), priorities)
       return
-    rows = np.concatenate([self._rest, rows])
-    count = len(rows) // self._block_size
+    self._rest.append(rows)
+    self._num_rest += len(rows)
+    count = self._num_rest // self._block_size
+    if not count:
+      return
+    rows = np.concatenate(self._rest)
     whole = count * self._block_size
-    self._rest = rows[whole:]
-    if count:
-      items = rows[:whole].reshape(count, self._block_size)
-      self._inserter.insert(items, np.ones(count))
+    self._rest, self._num_rest = [rows[whole:]], len(rows) - whole
+    items = rows[:whole].reshape(count, self._block_size)
+    self._inserter.insert(items, np.ones(count))
 
   def close(self) -> None:
     self._inserter.close()
 
 
 def _copy(target: types.NestedArray, source: types.NestedArray) -> None:
-  if isinstance(target, np.ndarray):
+  if isinstance(target, np.ndarray):  # walking a nest costs microseconds
     target[...] = source
-  else:
+  elif target is not source:  # as () is
     tree.map_structure(np.copyto, target, source)
 
 
 def _take(nest: Any, rows: Any) -> Any:
+  if isinstance(nest, np.ndarray):
+    return nest[rows]
   return tree.map_structure(lambda leaf: leaf[rows], nest)

@@ -10,6 +10,8 @@ from distacme.replay import records
 from distacme.replay import spec as replay_spec
 from distacme.replay import sum_tree
 
+_NO_KEY = np.iinfo(np.uint64).max
+
 
 class MemoryReplay:
   """A table as `ReplaySpec` asks for, its way in and its way out.
@@ -31,10 +33,10 @@ class MemoryReplay:
     self._layout = layout
     self._limits = spec.rate_limits
     self._block = spec.block_size
-    self._capacity = spec.max_size // self._block  # items
+    self._capacity = spec.max_items
     self._items_per_batch = spec.batch_size // self._block
     self._items = np.empty((self._capacity, self._block), layout.dtype)
-    self._keys = np.full(self._capacity, -1, np.int64)
+    self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
     self._tree = sum_tree.SumTree(self._capacity)
     self._random = np.random.default_rng(seed)
     self._inserted = 0  # items
@@ -47,7 +49,7 @@ class MemoryReplay:
   @property
   def samples_per_insert(self) -> float:
     """The ratio reached so far, counted from the first `min_size` inserts."""
-    beyond = self._inserted * self._block - self._spec.min_size
+    beyond = self._inserted * self._block - self._limits.min_size
     return self._sampled * self._block / beyond if beyond > 0 else 0.0
 
   def writer(self, num_envs: int) -> assembly.NStepWriter:
@@ -56,11 +58,11 @@ class MemoryReplay:
 
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
     """Inserts items; see `assembly.Inserter`."""
-    keys = self._inserted + np.arange(len(rows))
-    slots = keys % self._capacity
+    keys = np.arange(self._inserted, self._inserted + len(rows))
+    slots = keys % self._capacity  # where one repeats, the last row stands
+    self._set_priorities(slots, priorities)
     self._items[slots] = rows
     self._keys[slots] = keys
-    self._tree.set(slots, priorities**self._spec.priority_exponent)
     self._inserted += len(rows)
 
   def can_sample(self) -> bool:
@@ -84,10 +86,8 @@ class MemoryReplay:
         f'{self._sampled * self._block} sampled, limits {self._limits}. Ask '
         'can_sample() first.'
       )
-    uniform = self._random.random(self._items_per_batch)
-    slots = self._tree.draw(uniform)
+    slots, probability = self._draw()
     self._sampled += len(slots)
-    probability = self._tree.get(slots) / self._tree.total
     rows = self._items[slots].reshape(-1)
     info = types.SampleInfo(
       key=np.repeat(self._keys[slots], self._block),
@@ -98,10 +98,25 @@ class MemoryReplay:
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities; see `core.Sampler`."""
-    slots = key % self._capacity
+    slots = (key % np.uint64(self._capacity)).astype(np.int64)
     held = self._keys[slots] == key
-    weights = priority[held] ** self._spec.priority_exponent
-    self._tree.set(slots[held], weights)
+    self._set_priorities(slots[held], priority[held])
 
   def close(self) -> None:
     """Nothing to end; see `assembly.Inserter`."""
+
+  def _draw(self) -> tuple[np.ndarray, np.ndarray]:
+    """Returns slots and the chances with which they were drawn."""
+    uniform = self._random.random(self._items_per_batch)
+    if self._tree.total > 0:
+      slots = self._tree.draw(uniform)
+      return slots, self._tree.get(slots) / self._tree.total
+    # All priorities are zero: all are alike, as in Reverb.
+    count = min(self._inserted, self._capacity)
+    slots = (uniform * count).astype(np.int64)
+    return slots, np.full(len(slots), 1 / count)
+
+  def _set_priorities(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    replay_spec.check_priorities(priority)
+    priority = np.asarray(priority, np.float64)
+    self._tree.set(slots, priority**self._spec.priority_exponent)

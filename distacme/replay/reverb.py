@@ -10,6 +10,7 @@ from collections.abc import Callable
 import logging
 import time
 from typing import Any
+import weakref
 
 import numpy as np
 
@@ -22,7 +23,7 @@ _TABLE = 'experience'
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 _FLUSH_EVERY = 8  # items
 _POLL_MS = 100  # how soon a blocked writer notices a stop
-_EXPLAIN_AFTER_S = 5.0  # how long a side is blocked before it says so
+_EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
 
 
 class ReplayServer:
@@ -33,7 +34,7 @@ class ReplayServer:
     reverb = reverb_extension.load()
     limits, block = spec.rate_limits, spec.block_size
     self._block = block
-    self._spec = spec
+    self._min_size = limits.min_size
     sampler = (
       reverb.PrioritizedSelector(spec.priority_exponent)
       if spec.prioritized
@@ -43,12 +44,12 @@ class ReplayServer:
       name=_TABLE,
       sampler=sampler,
       remover=reverb.FifoSelector(),
-      max_size=spec.max_size // block,
+      max_size=spec.max_items,
       max_times_sampled=0,
       # Reverb counts items, and its limits are balances in items.
       rate_limiter=reverb.RateLimiter(
         limits.samples_per_insert,
-        -(-limits.min_size // block),
+        limits.min_size // block,
         limits.min_balance / block,
         limits.max_balance / block,
       ),
@@ -60,7 +61,7 @@ class ReplayServer:
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
     stats = reverb_extension.table_stats(self._table.info())
-    beyond = stats.inserted * self._block - self._spec.min_size
+    beyond = stats.inserted * self._block - self._min_size
     sampled = stats.sampled * self._block
     return {
       'size': stats.size * self._block,
@@ -95,63 +96,88 @@ class ReverbInserter:
   """An `assembly.Inserter`; blocks while the rate limits ask it to.
 
   Used by one thread. `stopped` is asked while it is blocked: once it says yes,
-  what is in flight is given up and `insert` returns.
+  what is in flight is given up, and `insert` does nothing any more.
   """
 
   def __init__(
-    self, address: str, layout: records.RowLayout, stopped: Callable[[], bool]
+    self,
+    address: str,
+    layout: records.RowLayout,
+    stopped: Callable[[], bool],
+    explain_after_s: float = _EXPLAIN_AFTER_S,
   ):
+    """Connects to the server.
+
+    Args:
+      address: of the server.
+      layout: of the rows.
+      stopped: whether the run is over.
+      explain_after_s: how long to be blocked before a warning says why; four
+        times as long until the next, and so on.
+    """
     reverb = reverb_extension.load()
     self._address = address
     self._client = connect(address)
     self._writer = self._client.NewTrajectoryWriter(
       reverb.ConstantChunkerOptions(1, 1), False
     )
+    # A writer that is destroyed open flushes, holding Python's lock, perhaps for
+    # ever: an actor that fails while it is blocked would freeze its process.
+    self._close = weakref.finalize(self, self._writer.Close)
     self._layout = layout
     self._stopped = stopped
+    self._explain_after_s = explain_after_s
     self._since_flush = 0
+    self._given_up = False
     self.blocked_s = 0.0  # time spent waiting for the rate limits, in all
 
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
     """Inserts items; see `assembly.Inserter`."""
+    replay_spec.check_priorities(priorities)
     data = self._layout.to_bytes(rows)
     for item, priority in zip(data, priorities.tolist(), strict=True):
+      if self._given_up:
+        return
       column = self._writer.Append([item])
       self._writer.CreateItem(_TABLE, priority, [column], [True])
-    self._since_flush += len(data)
-    if self._since_flush >= _FLUSH_EVERY:
-      self._since_flush = 0
-      self._flush(_MAX_IN_FLIGHT)
+      self._since_flush += 1
+      if self._since_flush == _FLUSH_EVERY:
+        self._since_flush = 0
+        self._flush(_MAX_IN_FLIGHT)
 
   def close(self) -> None:
     """Waits until all is inserted, unless the run has stopped."""
-    if not self._stopped():
+    if self._close.alive and not self._stopped():
       self._flush(0)
-    # Otherwise the destructor flushes, holding Python's lock, perhaps for ever.
-    self._writer.Close()
+    self._close()
 
   def _flush(self, in_flight: int) -> None:
     """Waits until at most `in_flight` items are not yet in the table."""
     start = time.monotonic()
-    explain_at = start + _EXPLAIN_AFTER_S
-    while True:
-      try:
-        self._writer.Flush(in_flight, _POLL_MS)
-        break
-      except RuntimeError as error:
-        if 'Timeout' not in str(error):
-          raise
+    explain_after_s = self._explain_after_s
+    while not self._flushed(in_flight):
       if self._stopped():
+        self._given_up = True
         break
-      if time.monotonic() > explain_at:
-        explain_at = float('inf')
+      blocked_s = time.monotonic() - start
+      if blocked_s > explain_after_s:
+        explain_after_s *= 4
         logging.warning(
-          'writing to replay has been blocked for %.0f s: %s The actor waits '
+          'writing to replay has been blocked for %.1f s: %s The actor waits '
           'for the learner to sample more.',
-          _EXPLAIN_AFTER_S,
+          blocked_s,
           describe(self._client, self._address),
         )
     self.blocked_s += time.monotonic() - start
+
+  def _flushed(self, in_flight: int) -> bool:
+    try:
+      self._writer.Flush(in_flight, _POLL_MS)
+    except RuntimeError as error:
+      if 'Timeout' not in str(error):
+        raise
+      return False
+    return True
 
 
 class ReverbSampler:
@@ -174,23 +200,20 @@ class ReverbSampler:
 
   def sample(self) -> tuple[types.Transition, types.SampleInfo]:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
-    keys = np.empty(self._items, np.uint64)
-    probability = np.empty(self._items)
-    data = np.empty((self._items, self._block, self._layout.itemsize), np.uint8)
-    for i in range(self._items):
-      keys[i], probability[i], _, _, _, data[i] = (
-        self._sampler.GetNextTrajectory()
-      )
-    rows = self._layout.from_bytes(data).reshape(-1)
+    next_item = self._sampler.GetNextTrajectory
+    items = [next_item() for _ in range(self._items)]
+    keys, probability, _, _, _, data = zip(*items, strict=True)
+    rows = self._layout.from_bytes(np.concatenate(data))
     info = types.SampleInfo(
-      key=np.repeat(keys, self._block),
-      probability=np.repeat(probability, self._block),
+      key=np.repeat(np.array(keys, np.uint64), self._block),
+      probability=np.repeat(np.array(probability, np.float64), self._block),
       params_version=rows[records.PARAMS_VERSION],
     )
     return self._layout.views(rows), info
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities; see `core.Sampler`."""
+    replay_spec.check_priorities(priority)
     updates = list(zip(key.tolist(), priority.tolist(), strict=True))
     self._client.MutatePriorities(_TABLE, updates, [])
 
@@ -213,6 +236,7 @@ def describe(client: Any, address: str) -> str:
     ) from error
   stats = reverb_extension.table_stats(info)
   return (
-    f'the replay server at {address} holds {stats.size} items, '
-    f'{stats.inserted} inserted and {stats.sampled} sampled so far.'
+    f'the replay server at {address} holds {stats.size} items; '
+    f'{stats.inserted} were inserted and {stats.sampled} sampled so far, and '
+    f'sampling starts at {stats.min_size}.'
   )

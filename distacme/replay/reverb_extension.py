@@ -72,6 +72,7 @@ class TableStats(NamedTuple):
   size: int
   inserted: int
   sampled: int
+  min_size: int
 
 
 def table_stats(info: bytes) -> TableStats:
@@ -79,8 +80,8 @@ def table_stats(info: bytes) -> TableStats:
 
   Reverb's own message classes need TensorFlow; these are the few field numbers
   of its schema.proto that matter: TableInfo.rate_limiter_info = 5 and
-  current_size = 7; RateLimiterInfo.insert_stats = 5 and sample_stats = 6;
-  RateLimiterCallStats.completed = 2.
+  current_size = 7; RateLimiterInfo.min_size_to_sample = 4, insert_stats = 5 and
+  sample_stats = 6; RateLimiterCallStats.completed = 2.
   """
   table = dict(_fields(info))
   limiter = dict(_fields(table.get(5, b'')))
@@ -88,7 +89,12 @@ def table_stats(info: bytes) -> TableStats:
   def completed(field: int) -> int:
     return int(dict(_fields(limiter.get(field, b''))).get(2, 0))
 
-  return TableStats(int(table.get(7, 0)), completed(5), completed(6))
+  return TableStats(
+    size=int(table.get(7, 0)),
+    inserted=completed(5),
+    sampled=completed(6),
+    min_size=int(limiter.get(4, 0)),
+  )
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any]]:

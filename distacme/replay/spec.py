@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,23 @@ class NStep:
       )
     if not 0.0 <= self.discount <= 1.0:
       raise ValueError(f'discount must be in [0, 1], got {self.discount}.')
+
+
+def check_priorities(priority: np.ndarray) -> None:
+  """Checks priorities that an agent computed.
+
+  Raises:
+    ValueError: if one is negative, infinite or not a number; it would spoil
+      the chances of all other items.
+  """
+  right = np.isfinite(priority) & (priority >= 0)
+  if np.count_nonzero(right) < right.size:
+    wrong = np.asarray(priority)[~right]
+    raise ValueError(
+      f'priorities must be finite and not negative, got {wrong[0]} among '
+      f'{right.size}. If they come from the loss, it may have diverged: look '
+      'at rewards and observations, or lower the learning rate.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +118,26 @@ class ReplaySpec:
         raise ValueError(
           f'{name} must be at least 1, got {getattr(self, name)}.'
         )
-    if self.samples_per_insert <= 0:
+    if not 0 < self.samples_per_insert < math.inf:
       raise ValueError(
-        f'samples_per_insert must be positive, got {self.samples_per_insert}.'
+        'samples_per_insert must be positive and finite, got '
+        f'{self.samples_per_insert}. A large error_buffer lets both sides run '
+        'free.'
       )
-    if self.priority_exponent < 0:
+    if not 0 <= self.priority_exponent < math.inf:
       raise ValueError(
-        f'priority_exponent must not be negative, got {self.priority_exponent}.'
-      )
-    if self.min_size > self.max_size:
-      raise ValueError(
-        f'min_size={self.min_size} is more than max_size={self.max_size}: the '
-        'table never holds enough to be sampled and the learner would wait '
-        'for ever. Lower min_size or raise max_size.'
+        'priority_exponent must not be negative, and finite, got '
+        f'{self.priority_exponent}.'
       )
     self._check_blocks()
+    held = self.max_items * self.block_size
+    if self.rate_limits.min_size > held:
+      raise ValueError(
+        f'min_size={self.min_size} is more than max_size={self.max_size} '
+        f'holds in whole blocks of block_size={self.block_size}: the table '
+        'never holds enough to be sampled and the learner would wait for '
+        'ever. Lower min_size or raise max_size.'
+      )
     self._check_error_buffer()
 
   def _check_blocks(self) -> None:
@@ -132,14 +155,9 @@ class ReplaySpec:
         f'block_size={self.block_size}, and blocks are drawn whole. Make it '
         'one.'
       )
-    if self.max_size < self.block_size:
-      raise ValueError(
-        f'max_size={self.max_size} does not hold one block of '
-        f'block_size={self.block_size}. Raise max_size.'
-      )
 
   def _check_error_buffer(self) -> None:
-    if self.error_buffer and self.error_buffer < self._least_error_buffer:
+    if self.error_buffer and not self.error_buffer >= self._least_error_buffer:
       raise ValueError(
         f'error_buffer={self.error_buffer} is too small: with '
         f'batch_size={self.batch_size}, '
@@ -160,17 +178,23 @@ class ReplaySpec:
     return self.priority_exponent > 0
 
   @property
+  def max_items(self) -> int:
+    """Items kept: whole blocks of transitions."""
+    return self.max_size // self.block_size
+
+  @property
   def rate_limits(self) -> RateLimits:
-    """The limits in transitions."""
+    """The limits in transitions; `min_size` is rounded up to whole blocks."""
+    min_size = math.ceil(self.min_size / self.block_size) * self.block_size
     chosen = max(
-      0.1 * self.min_size * self.samples_per_insert,
+      0.1 * min_size * self.samples_per_insert,
       2 * self._least_error_buffer,
     )
     buffer = self.error_buffer or chosen
-    centre = self.samples_per_insert * self.min_size
+    centre = self.samples_per_insert * min_size
     return RateLimits(
       samples_per_insert=self.samples_per_insert,
-      min_size=self.min_size,
+      min_size=min_size,
       min_balance=centre - buffer,
       max_balance=centre + buffer,
     )

@@ -1,0 +1,410 @@
+"""What both backends promise; the same tests against either."""
+
+import contextlib
+import importlib.util
+import threading
+
+import numpy as np
+import portpicker
+import pytest
+import tree
+
+from distacme.replay import memory
+from distacme.replay import records
+from distacme.replay import reverb
+from distacme.replay import spec as replay_spec
+
+FREE = 1e9  # an error buffer that never blocks
+
+needs_reverb = pytest.mark.skipif(
+  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
+)
+
+
+class Memory:
+  """`MemoryReplay` behind the few words that the tests use."""
+
+  def __init__(self, spec, layout):
+    self.replay = memory.MemoryReplay(spec, layout, seed=0)
+    self.insert = self.replay.insert
+    self.sample = self.replay.sample
+    self.update_priorities = self.replay.update_priorities
+
+  def metrics(self):
+    return {
+      'size': len(self.replay),
+      'samples_per_insert': self.replay.samples_per_insert,
+    }
+
+  def close(self):
+    self.replay.close()
+
+
+class Reverb:
+  """A Reverb server with one way in and one way out."""
+
+  def __init__(self, spec, layout):
+    port = portpicker.pick_unused_port()
+    self._address = f'localhost:{port}'
+    self._spec, self._layout = spec, layout
+    self._server = reverb.ReplayServer(spec, port)
+    self._stopped = threading.Event()
+    self.inserter = reverb.ReverbInserter(
+      self._address, layout, self._stopped.is_set
+    )
+    self._sampler = None
+    self.metrics = self._server.metrics
+
+  def insert(self, rows, priorities):
+    self.inserter.insert(rows, priorities)
+    self.inserter._flush(0)  # The test wants to count what is in the table.
+
+  def sample(self):
+    if self._sampler is None:
+      self._sampler = reverb.ReverbSampler(
+        self._address, self._spec, self._layout
+      )
+    return self._sampler.sample()
+
+  def update_priorities(self, key, priority):
+    # What was fetched ahead was drawn with the old ones.
+    self._sampler = reverb.ReverbSampler(
+      self._address, self._spec, self._layout
+    )
+    self._sampler.update_priorities(key, priority)
+    self._sampler = None
+
+  def close(self):
+    self._stopped.set()
+    self.inserter.close()
+    self._sampler = None
+    self._server.stop()
+
+
+BACKENDS = [Memory, pytest.param(Reverb, marks=needs_reverb)]
+
+
+@pytest.fixture(params=BACKENDS)
+def make(request, layout):
+  """Returns a function that makes one of the backends, closed at the end."""
+  made = []
+
+  def make(**kwargs):
+    defaults = {
+      'window': replay_spec.NStep(1, 0.9),
+      'batch_size': 8,
+      'max_size': 1000,
+      'min_size': 1,
+      'samples_per_insert': 1.0,
+      'error_buffer': FREE,
+    }
+    spec = replay_spec.ReplaySpec(**defaults | kwargs)
+    made.append(request.param(spec, layout))
+    return made[-1]
+
+  yield make
+  for backend in made:
+    backend.close()
+
+
+@pytest.fixture
+def items(layout):
+  """Returns a function that makes items whose every byte depends on a number."""
+
+  def items(numbers, block_size=1):
+    numbers = np.asarray(numbers)
+    rows = np.zeros(len(numbers), layout.dtype)
+    fill(layout.views(rows), numbers)
+    rows[records.PARAMS_VERSION] = numbers + 5
+    return rows.reshape(-1, block_size)
+
+  return items
+
+
+def fill(transition, numbers):
+  """Writes into a batch of transitions what belongs to the numbers."""
+  transition.observation['image'][:] = (numbers % 256)[:, None, None]
+  transition.observation['image'][:, 1, 2] = 255
+  transition.observation['place'][0][:] = -numbers
+  transition.observation['place'][1][:] = numbers[:, None] + [0.25, 0.5]
+  transition.action[:] = numbers % 5
+  transition.reward[:] = numbers
+  transition.discount[:] = 1 / (numbers + 1)
+  transition.next_observation['image'][:] = 255 - (numbers % 256)[:, None, None]
+  transition.next_observation['place'][0][:] = numbers + 2**30
+  transition.next_observation['place'][1][:] = numbers[:, None] * [1, -1]
+  transition.extras['greedy'][:] = numbers % 2
+
+
+def draw(replay, batches):
+  """Returns the numbers, keys and chances of many samples."""
+  samples = [replay.sample() for _ in range(batches)]
+  return (
+    np.concatenate([data.reward for data, _ in samples]).astype(int),
+    np.concatenate([info.key for _, info in samples]),
+    np.concatenate([info.probability for _, info in samples]),
+  )
+
+
+def keys_by_number(replay, count):
+  """Draws until the keys of all the items are known."""
+  keys = {}
+  for _ in range(200):
+    numbers, drawn, _ = draw(replay, 4)
+    keys.update(zip(numbers, drawn, strict=True))
+    if len(keys) == count:
+      return np.array([keys[i] for i in range(count)], np.uint64)
+  raise AssertionError(f'Only {sorted(keys)} of {count} were ever drawn.')
+
+
+def assert_frequencies(numbers, chances):
+  """A chi-square test that fails by accident once in a million runs or less."""
+  counts = np.bincount(numbers, minlength=len(chances))
+  expected = np.asarray(chances) * len(numbers)
+  assert counts[expected == 0].sum() == 0
+  positive = expected > 0
+  chi_square = ((counts - expected)[positive] ** 2 / expected[positive]).sum()
+  freedom = positive.sum() - 1
+  assert chi_square < freedom + 5 * np.sqrt(2 * freedom) + 20, counts
+
+
+def test_what_is_sampled_was_inserted(make, items, layout):
+  replay = make(batch_size=16)
+  replay.insert(items(range(20)), np.ones(20))
+  for _ in range(5):
+    data, info = replay.sample()
+    numbers = data.reward.astype(int)
+    want = np.zeros(16, layout.dtype)
+    fill(layout.views(want), numbers)
+    for got, expected in zip(
+      tree.flatten_with_path(data),
+      tree.flatten_with_path(layout.views(want)),
+      strict=True,
+    ):
+      assert got[0] == expected[0]
+      assert got[1].dtype == expected[1].dtype
+      np.testing.assert_array_equal(got[1], expected[1])
+    np.testing.assert_array_equal(info.params_version, numbers + 5)
+
+
+def test_sample_info_has_its_shapes_and_dtypes(make, items):
+  replay = make(batch_size=16, block_size=4)
+  replay.insert(items(range(20), block_size=4), np.ones(5))
+  _, info = replay.sample()
+  assert [leaf.shape for leaf in info] == [(16,)] * 3
+  assert [leaf.dtype for leaf in info] == [np.uint64, np.float64, np.int64]
+
+
+def test_every_item_is_sampled_alike_under_uniform(make, items):
+  replay = make(batch_size=32)
+  # Priorities do not count, not even those of zero.
+  replay.insert(items(range(10)), np.arange(10.0))
+  numbers, _, probability = draw(replay, 100)
+  assert_frequencies(numbers, np.full(10, 0.1))
+  np.testing.assert_allclose(probability, 0.1)
+
+
+@pytest.mark.parametrize('exponent', [0.5, 1.0, 2.0])
+def test_frequencies_follow_priorities_to_the_exponent(make, items, exponent):
+  replay = make(batch_size=32, priority_exponent=exponent)
+  priorities = np.array([1.0, 4.0, 0.0, 2.0, 9.0])
+  replay.insert(items(range(5)), priorities)
+  chances = priorities**exponent / (priorities**exponent).sum()
+  numbers, _, probability = draw(replay, 100)
+  assert_frequencies(numbers, chances)
+  np.testing.assert_allclose(probability, chances[numbers])
+
+
+def test_new_priorities_change_the_frequencies(make, items):
+  replay = make(batch_size=32, priority_exponent=0.5)
+  replay.insert(items(range(4)), np.ones(4))
+  key = keys_by_number(replay, 4)
+  # Of an item named twice, the later priority stands.
+  key = np.append(key, key[0])
+  replay.update_priorities(key, np.array([50, 1, 4, 9, 0], np.float32))
+  numbers, _, probability = draw(replay, 100)
+  chances = np.array([0, 1, 2, 3]) / 6
+  assert_frequencies(numbers, chances)
+  np.testing.assert_allclose(probability, chances[numbers])
+
+
+def test_priorities_of_items_that_are_gone_are_ignored(make, items):
+  replay = make(max_size=4, priority_exponent=1.0)
+  replay.insert(items(range(4)), np.ones(4))
+  key = keys_by_number(replay, 4)
+  replay.insert(items([4, 5]), np.ones(2))  # in the place of 0 and 1
+  replay.update_priorities(key, np.array([100.0, 100.0, 2.0, 2.0]))
+  numbers, _, probability = draw(replay, 200)
+  chances = np.array([0, 0, 2, 2, 1, 1]) / 6
+  assert_frequencies(numbers, chances)
+  np.testing.assert_allclose(probability, chances[numbers])
+
+
+def test_items_are_drawn_alike_while_all_priorities_are_zero(make, items):
+  replay = make(batch_size=32, priority_exponent=0.6)
+  replay.insert(items(range(5)), np.zeros(5))
+  numbers, _, probability = draw(replay, 50)
+  assert_frequencies(numbers, np.full(5, 0.2))
+  np.testing.assert_allclose(probability, 0.2)
+
+
+@pytest.mark.parametrize('wrong', [np.nan, np.inf, -1.0])
+def test_priorities_that_make_no_sense_are_refused(make, items, wrong):
+  replay = make(priority_exponent=1.0)
+  message = f'finite and not negative, got {wrong} among 3.*diverged'
+  with pytest.raises(ValueError, match=message):
+    replay.insert(items(range(3)), np.array([1.0, wrong, 1.0]))
+  replay.insert(items(range(3)), np.ones(3))
+  key = keys_by_number(replay, 3)
+  with pytest.raises(ValueError, match=message):
+    replay.update_priorities(key, np.array([1.0, 1.0, wrong], np.float32))
+  assert_frequencies(draw(replay, 50)[0], np.full(3, 1 / 3))
+
+
+@pytest.mark.parametrize('at_once', [1, 3, 20])
+def test_the_oldest_leave_first(make, items, at_once):
+  replay = make(max_size=7, batch_size=32)
+  for start in range(0, 20, at_once):
+    numbers = np.arange(start, min(start + at_once, 20))
+    replay.insert(items(numbers), np.ones(len(numbers)))
+  assert replay.metrics()['size'] == 7
+  numbers, keys, probability = draw(replay, 30)
+  assert set(numbers) == set(range(13, 20))
+  assert len(set(keys)) == 7
+  np.testing.assert_allclose(probability, 1 / 7)
+
+
+def test_blocks_are_drawn_and_leave_whole(make, items):
+  # 11 is no multiple of 4: the table holds two blocks.
+  replay = make(max_size=11, batch_size=8, block_size=4)
+  for start in (0, 8, 16):
+    replay.insert(items(range(start, start + 8), block_size=4), np.ones(2))
+  assert replay.metrics()['size'] == 8
+  numbers, keys, probability = draw(replay, 50)
+  blocks = numbers.reshape(-1, 4)
+  np.testing.assert_array_equal(blocks % 4, np.tile(range(4), (100, 1)))
+  assert_frequencies(blocks[:, 0] // 4 - 4, [0.5, 0.5])
+  np.testing.assert_allclose(probability, 0.5)
+  assert (keys.reshape(-1, 4) == keys[::4, None]).all()
+
+
+def in_thread(function):
+  """Runs a function beside the test; returns where its result will be."""
+  results = []
+
+  def run():
+    with contextlib.suppress(
+      RuntimeError
+    ):  # The server ends at the test's end.
+      results.append(function())
+
+  thread = threading.Thread(target=run, daemon=True)
+  thread.start()
+  return thread, results
+
+
+@pytest.mark.parametrize(('block_size', 'needed'), [(1, 10), (4, 12)])
+def test_nothing_is_sampled_before_min_size(make, items, block_size, needed):
+  replay = make(min_size=10, block_size=block_size)
+  before = needed - block_size
+
+  def insert(numbers):
+    count = len(numbers) // block_size
+    replay.insert(items(numbers, block_size), np.ones(count))
+
+  insert(range(before))
+  if isinstance(replay, Memory):
+    with pytest.raises(RuntimeError, match=rf'{before} transitions inserted'):
+      replay.sample()
+    insert(range(block_size))
+    replay.sample()
+    return
+  thread, results = in_thread(replay.sample)
+  thread.join(0.3)
+  assert not results
+  insert(range(block_size))
+  thread.join(10)
+  assert results
+
+
+@pytest.mark.parametrize(
+  ('samples_per_insert', 'block_size'), [(0.5, 1), (8.0, 1), (4.0, 4)]
+)
+def test_the_replay_ratio_is_held(
+  make, items, wait_until, samples_per_insert, block_size
+):
+  replay = make(
+    min_size=100,
+    batch_size=16,
+    samples_per_insert=samples_per_insert,
+    block_size=block_size,
+    error_buffer=0.0,
+  )
+  want = pytest.approx(samples_per_insert, rel=0.05)
+  # Both sides do what they can; neither waits for anything but the limits.
+  per_insert = block_size
+  inserts = 100 + int(8_000 / samples_per_insert / per_insert) * per_insert
+  rows = items(range(per_insert), block_size)
+  if isinstance(replay, Memory):
+    for _ in range(inserts // per_insert):
+      replay.insert(rows, np.ones(1))
+      while replay.replay.can_sample():
+        replay.sample()
+  else:
+
+    def insert():
+      for _ in range(inserts // per_insert):
+        replay.inserter.insert(rows, np.ones(1))
+      replay.inserter._flush(0)
+
+    sampling, _ = in_thread(lambda: [replay.sample() for _ in range(100_000)])
+    inserting, _ = in_thread(insert)
+    inserting.join(30)
+    assert not inserting.is_alive()
+    wait_until(lambda: replay.metrics()['samples_per_insert'] == want)
+    sampling.join(0.1)  # It would sample more if it might.
+  assert replay.metrics()['samples_per_insert'] == want
+
+
+def test_a_sampler_that_is_ahead_waits(make, items, wait_until):
+  replay = make(min_size=4, batch_size=4, error_buffer=3.5)
+  replay.insert(items(range(4)), np.ones(4))
+  # 4 - 3.5 <= inserts - samples: one batch does not fit, three samples do.
+  if isinstance(replay, Memory):
+    with pytest.raises(RuntimeError, match='4 transitions inserted, 0 sampled'):
+      replay.sample()
+    replay.insert(items([4]), np.ones(1))
+    replay.sample()
+    message = r'5 transitions inserted, 4 sampled, .* Ask can_sample\(\) first'
+    with pytest.raises(RuntimeError, match=message):
+      replay.sample()
+    return
+  thread, results = in_thread(replay.sample)
+  wait_until(lambda: replay.metrics()['sampled'] == 3)
+  thread.join(0.2)
+  assert not results
+  assert replay.metrics()['sampled'] == 3
+  replay.insert(items([4]), np.ones(1))
+  thread.join(10)
+  assert results
+  assert replay.metrics()['sampled'] == 4
+  # A sampler in the server's process that waits takes 3 s to end.
+  replay.insert(items(range(4)), np.ones(4))
+
+
+def test_metrics_say_what_happened(make, items, wait_until):
+  replay = make(min_size=6, batch_size=4, block_size=4, max_size=24)
+  assert replay.metrics()['samples_per_insert'] == 0.0
+  replay.insert(items(range(40), block_size=4), np.ones(10))
+  assert replay.metrics()['size'] == 24
+  if isinstance(replay, Memory):
+    for _ in range(4):
+      replay.sample()
+  else:  # draws ahead by a batch or two
+    replay.sample()
+    wait_until(lambda: replay.metrics()['sampled'] > 4)
+    replay.update_priorities(np.empty(0, np.uint64), np.empty(0))
+    assert replay.metrics()['inserted'] == 40
+  sampled = replay.metrics().get('sampled', 16)
+  # The first two blocks filled replay up to min_size.
+  assert replay.metrics()['samples_per_insert'] == sampled / (40 - 8)

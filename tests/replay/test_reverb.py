@@ -1,0 +1,249 @@
+"""The Reverb backend when a side is blocked, fails, or finds nobody."""
+
+import dataclasses
+import importlib.util
+import logging
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import portpicker
+import pytest
+
+from distacme import specs
+from distacme.replay import records
+from distacme.replay import reverb
+from distacme.replay import spec as replay_spec
+
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
+)
+
+# An insert may leave inserts - samples at 4 + 3 and no more.
+SPEC = replay_spec.ReplaySpec(
+  replay_spec.NStep(1, 0.9),
+  batch_size=2,
+  max_size=100,
+  min_size=4,
+  samples_per_insert=1.0,
+  error_buffer=3.0,
+)
+MOST = 7
+
+
+@pytest.fixture
+def server():
+  """Returns a server of `SPEC` and its address."""
+  port = portpicker.pick_unused_port()
+  made = reverb.ReplayServer(SPEC, port)
+  yield made, f'localhost:{port}'
+  made.stop()
+
+
+@pytest.fixture
+def stopped():
+  event = threading.Event()
+  yield event
+  event.set()
+
+
+@pytest.fixture
+def connect(server, stopped, layout):
+  """Returns a function that makes an inserter, closed at the end."""
+  made = []
+
+  def connect(**kwargs):
+    inserter = reverb.ReverbInserter(
+      server[1], layout, stopped.is_set, **kwargs
+    )
+    made.append(inserter)
+    return inserter
+
+  yield connect
+  stopped.set()
+  for inserter in made:
+    inserter.close()
+
+
+@pytest.fixture
+def blocked(server, connect, stopped, layout, wait_until):
+  """Returns an inserter that a thread is blocked in, and the thread."""
+  inserter = connect(explain_after_s=0.15)
+
+  def insert():
+    inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
+
+  thread = threading.Thread(target=insert, daemon=True)
+  thread.start()
+  wait_until(lambda: server[0].metrics()['inserted'] == MOST)
+  yield inserter, thread
+  stopped.set()
+  thread.join(10)
+
+
+def test_a_blocked_writer_goes_on_when_the_learner_samples(
+  blocked, server, layout, wait_until
+):
+  _, thread = blocked
+  thread.join(0.2)
+  assert thread.is_alive()
+  assert server[0].metrics()['inserted'] == MOST
+  sampler = reverb.ReverbSampler(server[1], SPEC, layout)
+  while thread.is_alive():
+    sampler.sample()
+    thread.join(0.001)
+  assert server[0].metrics()['inserted'] > 50
+
+
+def test_a_blocked_writer_says_who_waits_for_whom(blocked, caplog, wait_until):
+  with caplog.at_level(logging.WARNING):
+    wait_until(lambda: len(caplog.messages) >= 2, timeout_s=5)
+  pattern = (
+    r'writing to replay has been blocked for 0\.\d s: the replay server at '
+    r'localhost:\d+ holds 7 items; 7 were inserted and 0 sampled so far, and '
+    r'sampling starts at 4\. The actor waits for the learner to sample more\.'
+  )
+  assert re.fullmatch(pattern, caplog.messages[0])
+
+
+def test_a_blocked_writer_notices_the_stop(blocked, stopped):
+  inserter, thread = blocked
+  stopped.set()
+  start = time.monotonic()
+  thread.join(10)
+  assert time.monotonic() - start < 0.3
+  assert inserter.blocked_s > 0.05
+  start = time.monotonic()
+  inserter.close()
+  assert time.monotonic() - start < 0.3
+
+
+def test_closing_waits_until_all_is_inserted(server, connect, layout):
+  inserter = connect()
+  inserter.insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
+  inserter.close()
+  assert server[0].metrics()['inserted'] == MOST
+  inserter.close()  # Once more does no harm.
+
+
+_DESTROY_WHILE_BLOCKED = """
+import gc, sys, threading, time
+import numpy as np
+from distacme.replay import reverb
+from tests.replay import test_reverb as test
+address, close = sys.argv[1], sys.argv[2] == 'close'
+stopped = threading.Event()
+inserter = reverb.ReverbInserter(address, test.LAYOUT, stopped.is_set)
+inserter.insert(np.zeros((40, 1), test.LAYOUT.dtype), np.ones(40))
+
+longest = 0.0
+def tick():
+  global longest
+  last = time.monotonic()
+  while True:
+    time.sleep(0.001)
+    now = time.monotonic()
+    longest, last = max(longest, now - last), now
+threading.Thread(target=tick, daemon=True).start()
+
+if close:
+  stopped.set()
+  inserter.close()
+del inserter
+gc.collect()
+print('longest', longest, flush=True)
+"""
+
+LAYOUT = records.RowLayout(
+  specs.EnvironmentSpec(
+    specs.Array((4,), np.float32),
+    specs.DiscreteArray(2),
+    specs.Array((), np.float32),
+    specs.BoundedArray((), np.float32, 0.0, 1.0),
+  )
+)
+
+
+@pytest.mark.parametrize('how', ['close', 'destroy'])
+def test_a_blocked_writer_ends_without_holding_the_lock(server, how):
+  """Run in another process, since to fail is to hang."""
+  process = subprocess.run(
+    [sys.executable, '-c', _DESTROY_WHILE_BLOCKED, server[1], how],
+    capture_output=True,
+    text=True,
+    timeout=20,
+  )
+  assert process.returncode == 0, process.stderr
+  assert float(process.stdout.split()[1]) < 0.3
+
+
+def test_many_rows_at_once_stay_below_what_reverb_complains_of(
+  make_server, layout, stopped, capfd
+):
+  server, address = make_server(error_buffer=1e9)
+  inserter = reverb.ReverbInserter(address, layout, stopped.is_set)
+  inserter.insert(np.zeros((1000, 1), layout.dtype), np.ones(1000))
+  inserter.close()
+  assert server.metrics()['inserted'] == 1000
+  assert 'alarmingly high' not in capfd.readouterr().err
+
+
+@pytest.fixture
+def make_server():
+  """Returns a function that makes servers of other specs."""
+  made = []
+
+  def make_server(**changes):
+    port = portpicker.pick_unused_port()
+    spec = dataclasses.replace(SPEC, **changes)
+    made.append(reverb.ReplayServer(spec, port))
+    return made[-1], f'localhost:{port}'
+
+  yield make_server
+  for server in made:
+    server.stop()
+
+
+def test_rows_of_another_layout_are_refused(server, connect, layout):
+  connect().insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
+  sampler = reverb.ReverbSampler(server[1], SPEC, LAYOUT)
+  message = (
+    f'replay holds rows of {layout.itemsize} bytes, this agent and '
+    f'environment need {LAYOUT.itemsize}'
+  )
+  with pytest.raises(ValueError, match=message):
+    sampler.sample()
+
+
+def test_a_sampler_describes_what_it_waits_for(server, connect, layout):
+  sampler = reverb.ReverbSampler(server[1], SPEC, layout)
+  inserter = connect()
+  inserter.insert(np.zeros((2, 1), layout.dtype), np.ones(2))
+  inserter.close()
+  assert sampler.describe() == (
+    f'the replay server at {server[1]} holds 2 items; 2 were inserted and 0 '
+    'sampled so far, and sampling starts at 4.'
+  )
+  # A sampler in the server's process that waits takes 3 s to end.
+  connect().insert(np.zeros((4, 1), layout.dtype), np.ones(4))
+
+
+def test_nobody_at_the_address_is_an_error_that_says_so():
+  address = f'localhost:{portpicker.pick_unused_port()}'
+  message = (
+    f'no replay server answered at {address} within 1 s .* Look at the log '
+    'of the replay worker'
+  )
+  with pytest.raises(ConnectionError, match=message):
+    reverb.connect(address, timeout_s=1.0)
+
+
+def test_a_server_that_is_gone_cannot_be_described(make_server):
+  server, address = make_server()
+  client = reverb.connect(address)
+  server.stop()
+  with pytest.raises(ConnectionError, match='does not answer any more'):
+    reverb.describe(client, address)
