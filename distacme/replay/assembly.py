@@ -86,7 +86,6 @@ class NStepWriter:
     if np.count_nonzero(ended):
       for env in np.flatnonzero(ended):
         self._emit_ended(env, next_timestep.observation)
-      self._age[ended] = 0
 
   def close(self) -> None:
     """Inserts what is complete and ends the connection to replay."""
