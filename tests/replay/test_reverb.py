@@ -98,6 +98,25 @@ def test_a_blocked_writer_goes_on_when_the_learner_samples(
   assert server[0].metrics()['inserted'] > 50
 
 
+def test_blocks_count_as_the_transitions_that_they_hold(
+  make_server, stopped, layout, wait_until
+):
+  server, address = make_server(block_size=2)
+  inserter = reverb.ReverbInserter(address, layout, stopped.is_set)
+
+  def insert():
+    inserter.insert(np.zeros((100, 2), layout.dtype), np.ones(100))
+
+  thread = threading.Thread(target=insert, daemon=True)
+  thread.start()
+  wait_until(lambda: server.metrics()['inserted'] >= 6)
+  thread.join(0.2)
+  assert server.metrics()['inserted'] == 6  # 8 would be one more than `MOST`.
+  stopped.set()
+  thread.join(10)
+  inserter.close()
+
+
 def test_a_blocked_writer_says_who_waits_for_whom(blocked, caplog, wait_until):
   with caplog.at_level(logging.WARNING):
     wait_until(lambda: len(caplog.messages) >= 2, timeout_s=5)

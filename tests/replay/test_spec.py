@@ -122,8 +122,8 @@ def test_sampling_starts_at_min_size_and_inserting_is_free_until_then():
   assert limits.can_sample(inserts=10, samples=0, count=20)
   assert not limits.can_sample(inserts=10, samples=0, count=21)
   assert limits.can_insert(inserts=9, samples=0, count=1)
-  assert limits.can_insert(inserts=11, samples=0, count=1)
-  assert not limits.can_insert(inserts=12, samples=0, count=1)
+  assert limits.can_insert(inserts=12, samples=4, count=1)
+  assert not limits.can_insert(inserts=12, samples=3, count=1)
 
 
 def reaches_a_deadlock(limits, batch, block, max_size):
