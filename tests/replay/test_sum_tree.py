@@ -74,3 +74,9 @@ def test_many_updates_leave_no_rounding_behind():
     tree.set(np.array([2, 1]), np.array([1e15 / 3, 1e-3]))
   tree.set(np.array([1, 2]), np.array([0.0, 0.0]))
   assert tree.total == 1e-9
+
+
+def test_a_product_that_is_rounded_up_draws_no_weight_of_zero():
+  tree = sum_tree.SumTree(2)
+  tree.set(np.array([0, 1]), np.array([5e-324, 0.0]))  # the least there is
+  np.testing.assert_array_equal(tree.draw(np.array([0.75])), [0])
