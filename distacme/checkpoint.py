@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pathlib
+import threading
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,13 @@ import numpy as np
 from distacme import core
 from distacme import run_directory
 from distacme import types
+
+
+# Orbax 0.11 numbers its operations per process: two managers that write at the
+# same time take each other's signals and delete each other's files. Each waits
+# for the other's last write.
+_WRITING = threading.Lock()
+_last_writer: Any = None
 
 
 class Restored(NamedTuple):
@@ -47,12 +55,17 @@ class Checkpointer:
 
     Checkpoints of later steps go: the run was resumed before them.
     """
+    global _last_writer
     if steps == self._manager.latest_step():
       return
-    for later in self._manager.all_steps():
-      if later > steps:
-        self._manager.delete(later)
-    self._manager.save(steps, args=self._ocp.args.StandardSave(state))
+    with _WRITING:
+      if _last_writer not in (None, self._manager):
+        _last_writer.wait_until_finished()
+      for later in self._manager.all_steps():
+        if later > steps:
+          self._manager.delete(later)
+      self._manager.save(steps, args=self._ocp.args.StandardSave(state))
+      _last_writer = self._manager
 
   def restore(self, like: types.NestedArray) -> Restored | None:
     """Returns the newest checkpoint, or None if there is none.
@@ -98,7 +111,11 @@ class Checkpointer:
 
   def close(self) -> None:
     """Waits until everything is written."""
-    self._manager.wait_until_finished()
+    global _last_writer
+    with _WRITING:
+      self._manager.wait_until_finished()
+      if _last_writer is self._manager:
+        _last_writer = None
     self._manager.close()
 
 

@@ -19,6 +19,7 @@ from distacme import types
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
 _LAST_PRIORITIES_S = 1.0
+_LAST_PARAMS_S = 20.0
 _POLL_S = 0.1  # how soon a learner without data notices a stop
 _MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
 
@@ -133,17 +134,16 @@ class Learner:
       self.save()
 
   def close(self) -> None:
-    """Publishes and saves the last state and ends the senders."""
+    """Saves and publishes the last state and ends the senders."""
+    self.save()  # first: the servers may be gone
     self._priority_executor.shutdown(wait=False, cancel_futures=True)
     # Not for ever: a replay server that was killed never answers.
     futures.wait(self._pending, timeout=_LAST_PRIORITIES_S)
-    if self._publishing is not None:
-      self._publishing.result()
+    assert self._publishing is not None
+    self._publishing.result(_LAST_PARAMS_S)
     self._publish()
-    if self._publishing is not None:
-      self._publishing.result()
+    self._publishing.result(_LAST_PARAMS_S)
     self._params_executor.shutdown()
-    self.save()
     self.report('done learning')
 
   def save(self) -> None:
@@ -286,6 +286,7 @@ class PrefetchedBatches(Batches):
     except queue.Empty:
       return None
     if isinstance(batch, Exception):
+      self._queue.put(batch)  # for whoever asks again; the thread has ended
       raise batch
     return batch
 

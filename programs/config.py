@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import json
 import pathlib
 import pkgutil
 import types
@@ -195,5 +196,31 @@ def prepare(experiment: Experiment) -> run_directory.RunDirectory:
   path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
+  _check_resumable(experiment, directory)
   run_directory.write_json(directory.config, experiment.as_dict())
   return directory
+
+
+def _check_resumable(
+  experiment: Experiment, directory: run_directory.RunDirectory
+) -> None:
+  """Refuses to go on with a run as something else than it was.
+
+  How long, how often and by how many may change; what is learnt and how, not.
+  """
+  if not directory.checkpoints.exists():
+    return
+  before = run_directory.read_json(directory.config)
+  now = json.loads(json.dumps(experiment.as_dict(), default=str))
+  pairs = [('agent', name) for name in now['agent']]
+  pairs += [('run', name) for name in ('agent', 'env', 'network')]
+  changed = [
+    f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'
+    for part, name in pairs
+    if before[part].get(name) != now[part][name]
+  ]
+  if changed:
+    raise ValueError(
+      f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
+      'Give the same settings, or another run_dir.'
+    )

@@ -98,7 +98,7 @@ def run(
   else:
     members = launchpad.launch_threads(program)
   address = launchpad.service_address(program, 'variables')
-  watch = _Watch(address, directory, show)
+  watch = _Watch(address, members, directory, show)
   with stop_signals.requested_from(watch.request_stop):
     launchpad.wait(
       members,
@@ -116,10 +116,12 @@ class _Watch:
   def __init__(
     self,
     address: str,
+    members: list[launchpad.Worker],
     directory: run_directory.RunDirectory,
     show: Callable[[dict[str, Any]], None],
   ):
     self._address = address
+    self._members = members
     self._directory = directory
     self._show = show
     self._status: dict[str, Any] | None = None
@@ -139,9 +141,12 @@ class _Watch:
     if self._stop is None:
       self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
     try:
-      client.request_stop(self._address, reason, detail, worker)
+      client.request_stop(self._address, reason, detail, worker, timeout_s=1.0)
     except ConnectionError:
-      pass  # it is not there yet or not any more; the workers get a signal
+      # The variable server is not there yet or not any more.
+      for member in self._members:
+        if member.exit_code() is None:
+          member.terminate()
 
   def on_failure(self, worker: launchpad.Worker, code: int) -> None:
     """Ends the run because a worker ended with an exit code."""

@@ -52,7 +52,7 @@ class Connection:
   ) -> core.Directive:
     """See `core.Reporter`; a terminated process stops whatever the run says."""
     directive = self._reporter.report(counts, metrics, state)
-    if self._terminated.is_set() and directive.stop is None:
+    if self.terminated and directive.stop is None:
       return directive._replace(stop=counting.StopReason.TERMINATED.value)
     return directive
 
@@ -64,7 +64,12 @@ class Connection:
     """Returns the run's status; see `counting.RunState`."""
     from distacme.variables import client
 
-    return client.status(self._address)
+    return client.status(self._address, timeout_s=1.0)
+
+  @property
+  def terminated(self) -> bool:
+    """Whether the launcher ended this worker, as it does when all else fails."""
+    return self._terminated.is_set()
 
   def terminate(self) -> None:
     """Makes this worker stop; safe to call from a signal handler."""
@@ -112,6 +117,7 @@ def run_worker(
   """
   if processes:
     set_up_process()
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing to end yet
   code = 0
   try:
     connection = Connection(name, variables_address)
@@ -123,7 +129,8 @@ def run_worker(
       code = 1
       detail = traceback.format_exc()
       logging.error('%s failed:\n%s', name, detail)
-      connection.request_stop(counting.StopReason.FAILED.value, detail)
+      if not connection.terminated:
+        connection.request_stop(counting.StopReason.FAILED.value, detail)
     connection.done()
   except BaseException:
     code = 1
@@ -149,6 +156,8 @@ def set_up_process() -> None:
   # The terminal sends Ctrl-C to all; the launcher alone decides what it means.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   launchpad.die_with_parent()
+  if launchpad.stop_requested():
+    os._exit(0)
 
 
 def run_variables(
@@ -204,7 +213,10 @@ def _wait_for_others(
   deadline = time.monotonic() + _FINISH_S
   later = _SERVICES[_SERVICES.index(service) :]
   while time.monotonic() < deadline:
-    now = status()
+    try:
+      now = status()
+    except ConnectionError:  # the variable server is gone, and with it the run
+      return
     failed = now['stop']['worker'] if now['stop'] else ''
     if not any(
       worker['state'] != counting.DONE

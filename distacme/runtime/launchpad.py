@@ -113,7 +113,8 @@ def launch_threads(program: Program) -> list[Worker]:
   def exit_code(thread_worker: Any) -> int | None:
     if thread_worker.thread.is_alive():
       return None
-    return 1 if thread_worker.future.exception() else thread_worker.future.result()
+    failed = thread_worker.future.exception() or thread_worker.future.result()
+    return 1 if failed else 0
 
   def nothing() -> None:
     """Threads end by themselves or not at all."""
@@ -210,6 +211,11 @@ def wait(
     poll()
     time.sleep(period_s)
   return clean
+
+
+def stop_requested() -> bool:
+  """Whether this worker's process got SIGTERM while Launchpad prepared it."""
+  return bool(lp.wait_for_stop(0))
 
 
 def die_with_parent() -> None:

@@ -94,6 +94,8 @@ class VariableClient:
       itertools.chain([header], chunks),
       self._address,
       timeout_s,
+      # It was there when this client was made: it does not come back.
+      wait_for_server=False,
     )
     return answer['accepted']
 

@@ -201,14 +201,16 @@ def call(
   request: Any,
   address: str,
   timeout_s: float,
+  wait_for_server: bool = True,
 ) -> dict[str, Any]:
-  """Calls the server; waits for it if it is not there yet.
+  """Calls the server.
 
   Args:
     method: of the server.
     request: a dict, or an iterator of messages.
     address: of the server, for messages.
     timeout_s: for everything.
+    wait_for_server: whether to wait for one that is not there yet.
 
   Returns:
     The answer.
@@ -220,7 +222,7 @@ def call(
   if isinstance(request, dict):
     request = wire.pack(request)
   try:
-    data = method(request, timeout=timeout_s, wait_for_ready=True)
+    data = method(request, timeout=timeout_s, wait_for_ready=wait_for_server)
   except grpc.RpcError as error:
     code, details = error.code(), error.details()
     if code == grpc.StatusCode.INVALID_ARGUMENT:

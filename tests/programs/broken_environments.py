@@ -1,0 +1,36 @@
+"""Environments that fail, for runs in processes of their own."""
+
+from distacme.testing import environments
+
+
+class Jammed(environments.Catch):
+  """Raises after some steps."""
+
+  steps_left = 300
+
+  def step(self, action):
+    self.steps_left -= 1
+    if not self.steps_left:
+      raise RuntimeError('the door is jammed')
+    return super().step(action)
+
+
+class NotANumber(environments.Catch):
+  """Rewards that are no number, long after the first episode."""
+
+  steps_left = 300
+
+  def step(self, action):
+    self.steps_left -= 1
+    timestep = super().step(action)
+    if self.steps_left < 0 and timestep.reward is not None:
+      return timestep._replace(reward=float('nan'))
+    return timestep
+
+
+def jammed(seed):
+  return Jammed(seed)
+
+
+def not_a_number(seed):
+  return NotANumber(seed)

@@ -1,0 +1,113 @@
+"""Runs `distacme train` as a user does, and watches its processes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import psutil
+
+from distacme import logging
+
+SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
+CATCH = 'distacme.testing.environments:catch'
+DEADLINE_S = 90.0
+
+
+class Run:
+  """A running `distacme train`; a context that leaves no process behind."""
+
+  def __init__(self, run_dir, *flags, env=CATCH, mode='processes'):
+    self.run_dir = pathlib.Path(run_dir)
+    self._output = self.run_dir.parent / f'{self.run_dir.name}.out'
+    command = [SCRIPT, 'train', '--env', env, '--mode', mode]
+    command += ['--run-dir', self.run_dir, *flags]
+    with open(self._output, 'a') as output:
+      self.process = subprocess.Popen(
+        [str(part) for part in command],
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        cwd=self.run_dir.parent,
+        env={**os.environ, 'PYTHONPATH': str(pathlib.Path(__file__).parent)},
+      )
+    self._family: dict[int, psutil.Process] = {}
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    for process in [self.process, *self.family()]:
+      try:
+        process.kill()
+      except psutil.NoSuchProcess:
+        pass
+    self.process.wait()
+
+  @property
+  def output(self):
+    return self._output.read_text()
+
+  @property
+  def summary(self):
+    return json.loads((self.run_dir / 'summary.json').read_text())
+
+  def metrics(self):
+    """Returns what the run has logged so far."""
+    path = self.run_dir / logging.METRICS_FILE
+    return logging.read_metrics(path) if path.exists() else []
+
+  def family(self):
+    """Returns all descendants ever seen that still run."""
+    if self.process.poll() is None:
+      for child in psutil.Process(self.process.pid).children(recursive=True):
+        self._family[child.pid] = child
+    return [p for p in self._family.values() if alive(p)]
+
+  def worker(self, name):
+    """Returns the process of a worker: the one that prints into its log."""
+    log = str(self.run_dir.resolve() / 'logs' / name)
+    for process in self.family():
+      if os.readlink(f'/proc/{process.pid}/fd/1') == log:
+        return process
+    raise LookupError(f'{name} is not among {self.family()}')
+
+  def wait_until_learning(self):
+    """Waits until the learner has made a step."""
+
+    self.wait_for(
+      lambda: any(
+        row['worker'] == 'learner/0' and row['learner_steps'] > 0
+        for row in self.metrics()
+      )
+    )
+    self.family()
+
+  def wait_for(self, condition):
+    """Waits for `condition()` while the run goes on."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+      assert self.process.poll() is None, self.output
+      assert time.monotonic() < deadline, self.output
+      time.sleep(0.05)
+
+  def wait(self, timeout_s=DEADLINE_S):
+    """Waits for the end; returns exit code and seconds that it took."""
+    start = time.monotonic()
+    code = self.process.wait(timeout_s)
+    return code, time.monotonic() - start
+
+  def left_after(self, seconds):
+    """Returns the descendants that still run after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while self.family() and time.monotonic() < deadline:
+      time.sleep(0.02)
+    return self.family()
+
+
+def alive(process):
+  try:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+  except psutil.NoSuchProcess:
+    return False

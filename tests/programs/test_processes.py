@@ -1,0 +1,227 @@
+"""A run as many processes: it learns, it ends as it should, it leaves nothing."""
+
+import importlib.util
+import os
+import signal
+
+import psutil
+import pytest
+
+from distacme import logging
+from tests.programs import launching
+
+pytestmark = pytest.mark.skipif(
+  importlib.util.find_spec('launchpad') is None,
+  reason='Launchpad and Reverb exist for Python 3.10 only',
+)
+
+SMALL = (
+  '--hidden-sizes', '64',
+  '--min-replay-size', '300',
+  '--eval-period', '1000',
+  '--num-actors', '2',
+  '--max-seconds', '80',
+)  # fmt: skip
+
+
+@pytest.fixture(name='start')
+def fixture_start(tmp_path):
+  """Starts runs, and kills what a failing test leaves."""
+  runs = []
+
+  def start(*flags, **kwargs):
+    run = launching.Run(tmp_path / f'run{len(runs)}', *SMALL, *flags, **kwargs)
+    runs.append(run)
+    return run
+
+  yield start
+  for run in runs:
+    run.__exit__()
+
+
+def listening(processes):
+  """Returns (address, port) of every listening socket of `processes`."""
+  return {
+    (connection.laddr.ip, connection.laddr.port)
+    for process in processes
+    for connection in process.net_connections('tcp')
+    if connection.status == psutil.CONN_LISTEN
+  }
+
+
+def test_a_run_learns_ends_as_solved_and_leaves_files_but_no_process(start):
+  run = start(
+    '--solved-return', '0.9', '--envs-per-actor', '2', '--eval-period', '4000'
+  )
+  run.wait_until_learning()
+  workers = [
+    run.worker(name)
+    for name in (
+      'actor/0',
+      'actor/1',
+      'evaluator/0',
+      'learner/0',
+      'replay/0',
+      'variables/0',
+    )  # fmt: skip
+  ]
+  assert len({process.pid for process in workers}) == 6
+  actors, variables = workers[:2], workers[-1]
+  # Courier, which unpickles what a peer sends, listens nowhere.
+  assert not listening(actors)
+  for address, _ in listening([variables]):
+    assert address.removeprefix('::ffff:') == '127.0.0.1'
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert not run.left_after(2)
+  assert run.summary['stop']['reason'] == 'solved'
+  assert run.summary['counts']['learner_steps'] > 0
+  assert run.output.count(f'run directory: {run.run_dir}') == 2
+  rows = run.metrics()
+  assert {row['worker'] for row in rows} == {
+    'actor/0', 'actor/1', 'evaluator/0', 'learner/0', 'replay/0',
+  }  # fmt: skip
+  measured = {name for row in rows for name in row}
+  assert measured >= {
+    'policy_lag', 'samples_per_insert', 'share_waiting_for_data',
+    'share_blocked_by_replay', 'episode_return', 'mean_return', 'loss',
+  }  # fmt: skip
+  for name in ('config.json', 'best/score.json', 'logs/actor/1', 'tensorboard'):
+    assert (run.run_dir / name).exists(), name
+  assert any((run.run_dir / 'checkpoints').iterdir())
+
+
+@pytest.mark.parametrize(
+  'number, code, reason',
+  [
+    (signal.SIGINT, 130, 'interrupted'),
+    (signal.SIGTERM, 143, 'terminated'),
+  ],
+)
+def test_a_signal_ends_the_run_in_order(start, number, code, reason):
+  run = start()
+  run.wait_until_learning()
+  # Ctrl-C reaches every process of the terminal.
+  if number == signal.SIGINT:
+    for process in run.family():
+      process.send_signal(number)
+  run.process.send_signal(number)
+  got, seconds = run.wait()
+  assert got == code, run.output
+  assert run.summary['stop']['reason'] == reason
+  assert any((run.run_dir / 'checkpoints').iterdir())
+  assert not run.left_after(0.5)
+  assert seconds < 5.0  # 0.7 s on an idle machine
+
+
+@pytest.mark.parametrize(
+  'worker', ['actor/1', 'learner/0', 'replay/0', 'variables/0', 'evaluator/0']
+)
+def test_a_killed_worker_ends_the_run_and_is_named(start, worker):
+  run = start()
+  run.wait_until_learning()
+  run.worker(worker).kill()
+  code, seconds = run.wait()
+  assert code == 1
+  assert f'failed ({worker})' in run.output
+  assert 'ended with signal 9' in run.output
+  assert not run.left_after(0.5)
+  assert seconds < 10.0
+
+
+def test_no_worker_outlives_a_killed_launcher(start):
+  run = start()
+  run.wait_until_learning()
+  run.process.kill()
+  assert not run.left_after(10)
+
+
+def test_the_first_traceback_of_a_failing_environment_is_shown_once(start):
+  run = start(env='broken_environments:jammed')
+  code, _ = run.wait()
+  assert code == 1
+  assert run.output.count('RuntimeError: the door is jammed') == 1
+  assert 'failed (actor/' in run.output
+  assert not run.left_after(0.5)
+
+
+@pytest.mark.parametrize('exponent', ['0.6', '0'])
+def test_rewards_that_are_no_number_end_the_run_and_say_so(start, exponent):
+  run = start(
+    '--priority-exponent', exponent, env='broken_environments:not_a_number'
+  )
+  code, _ = run.wait()
+  assert code == 1
+  assert 'finite' in run.output
+
+
+def test_the_same_directory_resumes_the_run(start, tmp_path):
+  first = start('--max-env-steps', '2000')
+  assert first.wait()[0] == 0, first.output
+  counts = first.summary['counts']
+  with launching.Run(
+    first.run_dir, *SMALL, '--max-env-steps', '3000'
+  ) as second:
+    assert second.wait()[0] == 0, second.output
+    assert second.summary['counts']['env_steps'] >= 3000
+    assert second.summary['counts']['learner_steps'] > counts['learner_steps']
+  rows = first.metrics()
+  versions = [r['params_version'] for r in rows if 'params_version' in r]
+  # The second run's first params are the first run's last.
+  assert min(versions[len(versions) // 2 :]) >= 0
+  other = launching.Run(first.run_dir, *SMALL, '--learning-rate', '0.5')
+  with other:
+    assert other.wait()[0] == 2
+    assert 'learning_rate' in other.output
+
+
+def test_threads_run_the_same_program(start):
+  run = start('--solved-return', '0.9', mode='threads')
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert run.summary['stop']['reason'] == 'solved'
+  rows = run.metrics()
+  assert {row['worker'] for row in rows} == {
+    'actor/0', 'actor/1', 'evaluator/0', 'learner/0', 'replay/0',
+  }  # fmt: skip
+
+
+def test_the_three_modes_measure_the_same_things(start):
+  names = {}
+  for mode in ('local', 'threads', 'processes'):
+    run = start('--max-env-steps', '2500', '--eval-period', '500', mode=mode)
+    assert run.wait()[0] == 0, run.output
+    names[mode] = {
+      (logging.worker_kind(row['worker']), name)
+      for row in run.metrics()
+      for name in row
+      if logging.worker_kind(row['worker']) != 'replay'
+    }
+  assert names['local'] == names['threads'] == names['processes']
+
+
+def test_stopping_while_workers_start_leaves_nothing(start):
+  run = start()
+  run.wait_for(lambda: len(run.family()) >= 6)
+  run.process.send_signal(signal.SIGINT)
+  code, _ = run.wait()
+  assert code == 130, run.output
+  assert not run.left_after(0.5)
+
+
+def test_a_program_is_data_until_it_is_launched(tmp_path):
+  from distacme import run_directory
+  from distacme.agents import dqn
+  from distacme.programs import config
+  from distacme.programs import train
+
+  before = listening([psutil.Process(os.getpid())])
+  experiment = config.Experiment(
+    config.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
+  )
+  directory = run_directory.RunDirectory(tmp_path)
+  program = train.make_program(experiment, directory)
+  assert {name: len(nodes) for name, nodes in program.groups.items()} == {
+    'variables': 1, 'replay': 1, 'learner': 1, 'actor': 3, 'evaluator': 1,
+  }  # fmt: skip
+  assert listening([psutil.Process(os.getpid())]) == before
