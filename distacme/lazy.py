@@ -39,8 +39,8 @@ def _load(name: str) -> types.ModuleType:
   with _IMPORT_LOCK:
     if name not in sys.modules:
       with _tensorflow_hidden():
-        importlib.import_module(name)
-    return sys.modules[name]
+        return importlib.import_module(name)
+    return importlib.import_module(name)
 
 
 class _LazyModule(types.ModuleType):

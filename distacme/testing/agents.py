@@ -7,9 +7,10 @@ def test_my_agent_keeps_the_contract():
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from distacme import core
@@ -17,6 +18,7 @@ from distacme import environment_loop
 from distacme import params as params_lib
 from distacme import specs
 from distacme import types
+from distacme.replay import spec as replay_spec
 
 _BATCH_SIZES = (1, 5)
 
@@ -266,3 +268,75 @@ def _where(mask: np.ndarray, a: Any, b: Any) -> Any:
 
 def _rows(nest: Any, mask: np.ndarray) -> Any:
   return jax.tree.map(lambda leaf: np.asarray(leaf)[mask], nest)
+
+
+class TellingLearnerState(NamedTuple):
+  """What `TellingAgent` learns: how often, and from how much reward."""
+
+  version: jax.Array  # int32
+  rewards: jax.Array  # [2] float32, the same sum twice
+
+
+class TellingAgent:
+  """An agent for tests of workers: tells what its functions were called with.
+
+  Its action is the version of the params that it acts with, wherever it is. Its
+  `values` hold the key, the params' rewards and how many steps each row's
+  episode had. Its priorities are rewards plus 1.
+  """
+
+  replay = replay_spec.ReplaySpec(
+    window=replay_spec.NStep(1, 1.0),
+    batch_size=4,
+    max_size=100,
+    min_size=4,
+    samples_per_insert=1.0,
+    priority_exponent=1.0,
+  )
+
+  def __init__(self) -> None:
+    self.traces = 0  # of `act`: how often it was compiled
+    self.streams: Any = 'never asked'
+
+  def initial_learner_state(self, key: types.Key) -> TellingLearnerState:
+    """Returns zeros."""
+    del key
+    return TellingLearnerState(jnp.int32(0), jnp.zeros(2, jnp.float32))
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> np.ndarray:
+    """Returns a count of steps for each row."""
+    self.streams = streams
+    return np.zeros(batch_size, np.int32)
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: jax.Array,
+  ) -> types.ActorOutput:
+    """Returns the params' version as action."""
+    self.traces += 1
+    del observation
+    size = state.shape[0]
+    values = {
+      'key': jnp.tile(key, (size, 1)),
+      'rewards': jnp.tile(params['rewards'], (size, 1)),
+      'steps': state,
+    }
+    action = jnp.full(size, params['version'], jnp.int32)
+    return types.ActorOutput(action, state + 1, values=values)
+
+  def update(
+    self, state: TellingLearnerState, batch: types.Batch
+  ) -> tuple[TellingLearnerState, types.UpdateOutput]:
+    """Adds the batch's rewards."""
+    reward = batch.data.reward
+    new = TellingLearnerState(state.version + 1, state.rewards + reward.sum())
+    return new, types.UpdateOutput({'loss': reward.sum()}, reward + 1)
+
+  def actor_params(self, state: TellingLearnerState) -> types.Params:
+    """Returns the whole state."""
+    return state._asdict()

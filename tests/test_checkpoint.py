@@ -1,0 +1,173 @@
+"""Checkpoints: what was saved comes back, and nothing else is taken for it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from distacme import checkpoint
+from distacme import core
+from distacme import specs
+from distacme.agents import dqn
+from distacme.testing import environments
+
+SPEC = specs.make_environment_spec(environments.Catch(seed=0))
+
+
+def dqn_state(seed=0, **changes):
+  agent = dqn.make_agent(dqn.Config(hidden_sizes=(4,), **changes), SPEC)
+  key = jax.random.key_data(jax.random.key(seed))
+  return jax.jit(agent.initial_learner_state)(key)
+
+
+@pytest.fixture
+def save(tmp_path):
+  """Returns a function that saves states in order and closes."""
+
+  def save(*states):
+    checkpointer = checkpoint.Checkpointer(tmp_path)
+    for steps, state in states:
+      checkpointer.save(steps, state)
+    checkpointer.close()
+
+  return save
+
+
+def restore(directory, like):
+  checkpointer = checkpoint.Checkpointer(directory)
+  try:
+    return checkpointer.restore(like)
+  finally:
+    checkpointer.close()
+
+
+def assert_same(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(x, y)
+
+
+def test_there_is_nothing_to_restore_in_a_new_directory(tmp_path):
+  assert restore(tmp_path / 'new', dqn_state()) is None
+
+
+def test_a_learner_state_comes_back_as_it_was(tmp_path, save):
+  state = dqn_state()
+  save((5, state))
+  for like in (dqn_state(seed=1), jax.eval_shape(lambda: dqn_state())):
+    restored = restore(tmp_path, like)
+    assert restored.steps == 5
+    assert_same(restored.state, state)
+
+
+def test_the_newest_is_restored_and_few_are_kept(tmp_path, save):
+  states = [{'w': np.full(3, float(i), np.float32)} for i in range(5)]
+  save(*enumerate(states))
+  restored = restore(tmp_path, states[0])
+  assert restored.steps == 4
+  assert_same(restored.state, states[4])
+  kept = [path.name for path in tmp_path.iterdir() if path.name.isdigit()]
+  assert sorted(kept) == ['3', '4']
+
+
+def test_a_state_is_saved_once(tmp_path, save):
+  save((5, {'w': np.zeros(2)}), (5, {'w': np.ones(2)}))
+  assert not restore(tmp_path, {'w': np.zeros(2)}).state['w'].any()
+
+
+def test_a_run_that_went_back_saves_over_what_came_later(tmp_path, save):
+  save((5, {'w': np.zeros(2)}), (9, {'w': np.zeros(2)}))
+  save((7, {'w': np.ones(2)}))
+  restored = restore(tmp_path, {'w': np.zeros(2)})
+  assert restored.steps == 7
+  assert restored.state['w'].all()
+
+
+@pytest.mark.parametrize(
+  ('like', 'difference'),
+  [
+    (
+      {'w': np.zeros((2, 4), np.float32)},
+      r'w: .* \(2, 3\) .* float32 \(2, 4\)',
+    ),
+    (
+      {'w': np.zeros((2, 3), np.int32)},
+      r'w: float32 .* saved, int32 .* needed',
+    ),
+    (
+      {'v': np.zeros((2, 3), np.float32)},
+      r'v: nothing saved, float32 \(2, 3\)',
+    ),
+    ({}, r'w: float32 \(2, 3\) saved, nothing needed'),
+  ],
+)
+def test_another_structure_is_refused_by_what_differs(
+  like, difference, tmp_path, save
+):
+  save((5, {'net': {'w': np.zeros((2, 3), np.float32)}, 'n': np.int32(0)}))
+  with pytest.raises(ValueError, match=f'net/{difference}') as error:
+    restore(
+      tmp_path, {'net': like, 'n': np.int32(0)} if like else {'n': np.int32(0)}
+    )
+  assert str(tmp_path / '5') in str(error.value)
+  assert 'another run directory' in str(error.value)
+
+
+def test_a_state_of_another_network_is_refused(tmp_path, save):
+  save((5, dqn_state()))
+  with pytest.raises(ValueError, match='dueling_head/.* nothing saved.*; ...'):
+    restore(tmp_path, dqn_state(dueling=True))
+
+
+# The best params of a run.
+
+
+def offer(directory, *offers):
+  best = checkpoint.BestParams(directory)
+  for version, mean in offers:
+    params = {'version': np.array(version, np.int32)}
+    best.offer(core.VersionedParams(version, params), mean)
+  best.close()
+  return best
+
+
+def kept(directory):
+  """Returns version and score of the best params."""
+  restored = restore(directory, {'version': np.array(0, np.int32)})
+  score = json.loads((directory / 'score.json').read_text())
+  assert score['params_version'] == restored.steps
+  return int(restored.state['version']), score['mean_return']
+
+
+def test_only_better_params_are_kept(tmp_path):
+  best = offer(tmp_path, (1, 0.5), (2, 0.4), (3, 0.9), (4, 0.9), (5, -1.0))
+  assert kept(tmp_path) == (3, 0.9)
+  assert best.mean_return == 0.9
+
+
+def test_a_resumed_run_has_to_beat_the_run_before(tmp_path):
+  offer(tmp_path, (10, 0.5))
+  offer(tmp_path, (20, 0.4))
+  assert kept(tmp_path) == (10, 0.5)
+  offer(tmp_path, (20, 0.6))
+  assert kept(tmp_path) == (20, 0.6)
+
+
+def test_better_params_of_an_earlier_version_replace_later_ones(tmp_path):
+  # The run was resumed from a checkpoint before its best.
+  offer(tmp_path, (20, 0.5))
+  offer(tmp_path, (15, 0.6))
+  assert kept(tmp_path) == (15, 0.6)
+
+
+def test_a_return_that_is_no_number_is_not_the_best(tmp_path):
+  best = offer(tmp_path, (1, float('nan')), (2, -5.0), (3, float('nan')))
+  assert kept(tmp_path) == (2, -5.0)
+  assert best.mean_return == -5.0
+
+
+def test_a_run_without_evaluations_leaves_nothing(tmp_path):
+  offer(tmp_path / 'best')
+  assert not (tmp_path / 'best').exists()

@@ -1,0 +1,228 @@
+"""The two-line loop: it runs, repeats itself exactly, and learns."""
+
+import dataclasses
+
+import dm_env
+import jax
+import numpy as np
+import pytest
+
+import distacme
+from distacme import counting
+from distacme import environments
+from distacme import specs
+from distacme.agents import dqn
+from distacme.environments import vector
+from distacme.testing import environments as testing_environments
+
+SPEC = specs.make_environment_spec(testing_environments.Catch(seed=0))
+SMALL = dqn.Config(
+  hidden_sizes=(32,), batch_size=16, samples_per_insert=8.0, min_replay_size=50
+)
+
+
+def make_loop(config=SMALL, seed=0, num_envs=None, **kwargs):
+  agent = dqn.make_agent(config, SPEC)
+  environment = testing_environments.Catch(seed)
+  if num_envs:
+    environment = vector.LoopVector(
+      [testing_environments.Catch(seed + i) for i in range(num_envs)]
+    )
+  return distacme.EnvironmentLoop(environment, agent, seed=seed, **kwargs)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_two_lines_train():
+  environment = environments.make('distacme.testing.environments:catch', 0)
+  agent = dqn.make_agent(SMALL, distacme.make_environment_spec(environment))
+
+  loop = distacme.EnvironmentLoop(environment, agent)
+  steps = loop.run(num_episodes=20)
+
+  assert steps == 20 * 9
+  assert loop.actor.num_episodes == 20
+  assert loop.learner.steps > 0
+
+
+def test_it_runs_as_many_steps_as_asked_and_goes_on_from_there():
+  loop = make_loop()
+  assert loop.run(num_steps=30) == 30
+  assert loop.run(num_steps=30) == 30
+  assert loop.run(num_episodes=1) == 3  # the one under way
+  assert loop.actor.num_episodes == 7
+
+
+@pytest.mark.parametrize('numbers', [{}, {'num_episodes': 3, 'num_steps': 3}])
+def test_neither_or_both_numbers_are_refused(numbers):
+  episodes, steps = numbers.get('num_episodes'), numbers.get('num_steps')
+  with pytest.raises(
+    ValueError,
+    match=f'exactly one of num_episodes and num_steps, got '
+    f'num_episodes={episodes} and num_steps={steps}',
+  ):
+    make_loop().run(**numbers)
+
+
+def test_learner_steps_follow_the_replay_ratio():
+  loop = make_loop()
+  loop.run(num_steps=500)
+  # 8 samples for each of 450 inserts after the first 50, 16 in a batch; the
+  # buffer lets either side run ahead, and the last windows are not complete.
+  assert loop.learner.steps == pytest.approx(450 * 8 / 16, abs=10)
+
+
+def test_nothing_is_learnt_before_replay_holds_enough():
+  loop = make_loop(dataclasses.replace(SMALL, min_replay_size=200))
+  loop.run(num_steps=190)
+  assert loop.learner.steps == 0
+  loop.run(num_steps=100)
+  assert loop.learner.steps > 0
+
+
+def test_the_run_counts_every_step():
+  run_state = counting.RunState()
+  loop = make_loop(run_state=run_state)
+  loop.run(num_steps=205)
+  counts = run_state.status()['counts']
+  assert counts['env_steps'] == 205
+  assert counts['episodes'] == 22
+  assert counts['learner_steps'] == loop.learner.steps > 0
+
+
+@pytest.mark.parametrize('num_envs', [1, 3])
+def test_one_seed_gives_bit_identical_parameters(num_envs):
+  first, second = (make_loop(num_envs=num_envs) for _ in range(2))
+  for loop in (first, second):
+    loop.run(num_steps=300)
+    assert loop.learner.steps > 10
+  assert_equal(first.learner.state, second.learner.state)
+  other = make_loop(num_envs=num_envs, seed=1)
+  other.run(num_steps=300)
+  for a, b in zip(
+    jax.tree.leaves(first.learner.state.params),
+    jax.tree.leaves(other.learner.state.params),
+    strict=True,
+  ):
+    assert (np.asarray(a) != b).any()
+
+
+def test_several_environments_share_one_loop():
+  loop = make_loop(num_envs=5)
+  assert loop.run(num_episodes=10) >= 10 * 9
+  assert loop.actor.num_episodes == 10
+  assert loop.learner.steps > 0
+
+
+def test_the_actor_gets_params_every_period():
+  loop = make_loop(publish_period=7)
+  loop.run(num_steps=200)
+  version = loop.params.newest().version
+  assert version % 7 == 0
+  assert 0 <= loop.learner.steps - version < 7
+
+
+def test_it_goes_on_from_a_state():
+  loop = make_loop()
+  loop.run(num_steps=100)
+  state = jax.tree.map(np.array, loop.learner.state)
+  resumed = make_loop(state=state, steps=loop.learner.steps)
+  assert resumed.learner.steps == loop.learner.steps > 0
+  assert resumed.params.newest().version == loop.learner.steps
+  assert_equal(resumed.params.newest().params, state.params)
+
+
+class NotANumber(testing_environments.Catch):
+  """Rewards of a broken simulator, from the second episode on."""
+
+  def __init__(self):
+    super().__init__(seed=0)
+    self._episodes = 0
+
+  def step(self, action):
+    timestep = super().step(action)
+    self._episodes += timestep.first()
+    if self._episodes > 1 and timestep.last():
+      return timestep._replace(reward=np.float32(np.nan))
+    return timestep
+
+
+def test_a_loss_that_is_not_finite_ends_the_loop(monkeypatch):
+  from distacme import learner
+
+  monkeypatch.setattr(learner, '_METRICS_PERIOD_S', 0.0)
+  agent = dqn.make_agent(dataclasses.replace(SMALL, priority_exponent=0), SPEC)
+  loop = distacme.EnvironmentLoop(NotANumber(), agent)
+  with pytest.raises(FloatingPointError, match='is nan after learner step'):
+    loop.run(num_steps=2000)
+
+
+def test_it_runs_without_jit_so_that_a_debugger_stops_in_the_loss():
+  seen = []
+
+  class Watched(dqn.DQN):
+    def loss(self, params, target_params, batch):
+      # A breakpoint() here would show these numbers; under jit they have none.
+      seen.append(float(batch.data.reward.sum()))
+      return super().loss(params, target_params, batch)
+
+  config = dataclasses.replace(
+    SMALL, hidden_sizes=(4,), batch_size=4, samples_per_insert=1.0,
+    min_replay_size=10,
+  )  # fmt: skip
+  with jax.disable_jit():
+    loop = distacme.EnvironmentLoop(
+      testing_environments.Catch(seed=0), Watched(config, SPEC)
+    )
+    loop.run(num_steps=22)
+  assert len(seen) == loop.learner.steps >= 1
+
+
+# Learning, in seconds.
+
+QUICK = dqn.Config(
+  hidden_sizes=(64,),
+  batch_size=32,
+  samples_per_insert=16.0,
+  min_replay_size=200,
+  learning_rate=2e-3,
+)
+
+
+class WithoutReward(testing_environments.Catch):
+  """The same game, in which nothing counts."""
+
+  def step(self, action):
+    timestep = super().step(action)
+    if timestep.first():
+      return timestep
+    return timestep._replace(reward=np.float32(0))
+
+
+def greedy_return(environment, num_steps):
+  """Returns the mean return of 100 greedy episodes of catch after training."""
+  agent = dqn.make_agent(QUICK, SPEC)
+  loop = distacme.EnvironmentLoop(environment, agent)
+  loop.run(num_steps=num_steps)
+  assert loop.learner.steps > 500
+  catch = vector.LoopVector(
+    [testing_environments.Catch(seed=100 + i) for i in range(100)]
+  )
+  state = agent.initial_actor_state(100, streams=None)
+  key, act = jax.random.key(0), jax.jit(agent.act)
+  timestep, returns = catch.reset(), np.zeros(100)
+  while not (timestep.step_type == dm_env.StepType.LAST).all():
+    output = act(loop.params.newest().params, key, timestep.observation, state)
+    timestep = catch.step(np.asarray(output.action))
+    returns += timestep.reward
+  return returns.mean()
+
+
+def test_it_learns_catch():
+  assert greedy_return(testing_environments.Catch(seed=0), 3000) >= 0.9
+
+
+def test_it_does_not_learn_catch_without_its_rewards():
+  assert greedy_return(WithoutReward(seed=0), 2000) < 0.3

@@ -1,0 +1,255 @@
+"""The evaluator against environments whose returns are known."""
+
+import dm_env
+import jax
+import numpy as np
+import pytest
+
+from distacme import core
+from distacme import counting
+from distacme import evaluator
+from distacme import params
+from distacme.environments import vector
+from distacme.testing import agents
+from distacme.testing import environments
+
+
+class Watched(vector.LoopVector):
+  """Keeps the actions; calls `on_step` before every step."""
+
+  def __init__(self, *rows, on_step=lambda: None):
+    super().__init__(rows)
+    self.actions = []
+    self.ended = np.zeros(len(rows), int)
+    self._on_step = on_step
+
+  def step(self, action):
+    self._on_step()
+    self.actions.append(action.tolist())
+    timestep = super().step(action)
+    self.ended += timestep.step_type == dm_env.StepType.LAST
+    return timestep
+
+
+class Rig:
+  """An evaluator and everything around it."""
+
+  def __init__(self, environment, source=None, limits=None, **kwargs):
+    self.environment = environment
+    self.state = counting.RunState(limits or counting.Limits())
+    self.source = source or params.LocalParams()
+    self.kept = []
+    settings = {
+      'key': jax.random.key_data(jax.random.key(0)),
+      'episodes': 4,
+      'period': 100,
+      'keep': lambda newest, mean: self.kept.append((newest.version, mean)),
+    }
+    self.evaluator = evaluator.Evaluator(
+      environment,
+      agents.TellingAgent(),
+      self.source,
+      self.state.reporter('evaluator'),
+      **{**settings, **kwargs},
+    )
+
+  def publish(self, version):
+    self.source.publish(version, nest(version))
+
+  def count(self, env_steps):
+    self.state.report('actor/0', {'env_steps': env_steps})
+    # As its loop does while it waits.
+    reporter = self.state.reporter('evaluator')
+    self.evaluator.directive = reporter.report()
+
+  def metrics(self):
+    return self.state.status()['workers']['evaluator']['metrics']
+
+
+def nest(version):
+  return {'version': np.int32(version), 'rewards': np.zeros(2, np.float32)}
+
+
+def rows(*lengths, reward=lambda episode, step: 1.0):
+  return [environments.Counting((n,), reward=reward) for n in lengths]
+
+
+def test_every_row_plays_equally_many_episodes():
+  # The first four episodes to end would be the short row's.
+  rig = Rig(Watched(*rows(1, 10)))
+  rig.publish(0)
+  assert rig.evaluator.evaluate() == (1 + 1 + 10 + 10) / 4
+  assert rig.metrics()['mean_length'] == 5.5
+  assert rig.environment.ended[1] == 2
+
+
+def test_returns_are_of_episodes():
+  # Episode e of two steps returns e + 2e; two rows of two episodes each.
+  first = environments.Counting((2,), reward=lambda e, t: e * t)
+  second = environments.Counting(
+    (2,), reward=lambda e, t: e * t, first_episode=10
+  )
+  rig = Rig(Watched(first, second))
+  rig.publish(3)
+  assert rig.evaluator.evaluate() == np.mean([0, 3, 30, 33])
+  metrics = rig.metrics()
+  assert (metrics['min_return'], metrics['max_return']) == (0, 33)
+  assert metrics['mean_return'] == 16.5
+  assert metrics['mean_length'] == 2.0
+  assert metrics['params_version'] == 3
+  assert metrics['seconds'] > 0
+  assert rig.state.status()['counts'] == {'evaluations': 1}
+
+
+def test_each_evaluation_starts_with_new_episodes():
+  rig = Rig(Watched(*rows(3)), episodes=2)
+  for version in range(3):
+    rig.publish(version)
+    assert rig.evaluator.evaluate() == 3.0
+
+
+class Restless:
+  """Has newer params whenever it is asked."""
+
+  def __init__(self):
+    self.version = 0
+
+  def newest(self):
+    self.version += 1
+    return core.VersionedParams(self.version, nest(self.version))
+
+
+def test_one_version_acts_throughout_though_newer_ones_arrive():
+  rig = Rig(Watched(*rows(5, 5)), source=Restless())
+  rig.evaluator.evaluate()
+  first, rig.environment.actions = rig.environment.actions, []
+  rig.evaluator.evaluate()
+  versions = [
+    {v for row in part for v in row}
+    for part in (first, rig.environment.actions)
+  ]
+  assert [len(v) for v in versions] == [1, 1]
+  assert versions[0] != versions[1]
+  assert rig.metrics()['params_version'] == versions[1].pop()
+  assert [version for version, _ in rig.kept][0] == versions[0].pop()
+
+
+def test_a_version_is_evaluated_once():
+  rig = Rig(Watched(*rows(1)))
+  rig.publish(7)
+  assert rig.evaluator.evaluate() is not None
+  assert rig.evaluator.evaluate() is None
+  assert rig.kept == [(7, 1.0)]
+
+
+def test_it_waits_for_steps_and_params():
+  rig = Rig(Watched(*rows(1)))
+  rig.count(100)
+  assert not rig.evaluator.evaluate_if_due()  # there are no params
+  rig = Rig(Watched(*rows(1)))
+  rig.publish(0)
+  rig.count(99)
+  assert not rig.evaluator.evaluate_if_due()
+  rig.count(1)
+  assert rig.evaluator.evaluate_if_due()
+
+
+def test_it_skips_evaluations_that_it_is_too_slow_for():
+  rig = Rig(Watched(*rows(1)))
+  due = []
+  for version, steps in enumerate([250, 40, 20, 80, 20]):  # 250, 290, 310 ...
+    rig.publish(version)
+    rig.count(steps)
+    due.append(rig.evaluator.evaluate_if_due())
+  assert due == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(('threshold', 'stops'), [(3.0, True), (3.01, False)])
+def test_a_solved_environment_ends_the_run(threshold, stops):
+  rig = Rig(Watched(*rows(3)), solved_return=threshold)
+  rig.publish(5)
+  rig.evaluator.evaluate()
+  stop = rig.state.status()['stop']
+  if not stops:
+    assert stop is None
+    return
+  assert (stop['reason'], stop['worker']) == ('solved', 'evaluator')
+  assert stop['detail'] == 'mean return 3 over 4 episodes, at params version 5'
+  rig.evaluator.run()  # ends, as the run has; nothing is left to evaluate
+  assert rig.state.status()['counts'] == {'evaluations': 1}
+
+
+def test_a_run_that_used_up_its_steps_is_evaluated_once_more():
+  rig = Rig(Watched(*rows(1)), limits=counting.Limits(max_env_steps=50))
+  rig.publish(9)
+  rig.count(50)
+  rig.evaluator.run()
+  assert rig.kept == [(9, 1.0)]
+
+
+def test_a_run_that_ended_otherwise_is_not():
+  rig = Rig(Watched(*rows(1)))
+  rig.publish(9)
+  rig.state.request_stop(counting.StopReason.INTERRUPTED)
+  rig.count(500)
+  rig.evaluator.run()
+  assert rig.kept == []
+
+
+def test_it_evaluates_while_the_run_goes_on():
+  rig = Rig(Watched(*rows(1)), limits=counting.Limits(max_env_steps=1000))
+
+  def keep(newest, mean):
+    rig.kept.append(newest.version)
+    rig.publish(newest.version + 1)
+    rig.state.report('actor/0', {'env_steps': 300})
+
+  rig.evaluator._keep = keep
+  rig.publish(0)
+  rig.count(300)
+  rig.evaluator.run()
+  # At 300, 600 and 900 steps, and at the end.
+  assert rig.kept == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+  ('reason', 'finishes'),
+  [('interrupted', False), ('time_limit', False), ('step_limit', True)],
+)
+def test_a_stop_in_the_midst_ends_it_unless_the_steps_are_used_up(
+  reason, finishes
+):
+  long = 20 * evaluator._REPORT_EVERY
+  calls = []
+
+  def stop_at_the_tenth_step():
+    calls.append(1)
+    if len(calls) == 10:
+      rig.state.request_stop(reason)
+
+  rig = Rig(Watched(*rows(long), on_step=stop_at_the_tenth_step), episodes=1)
+  rig.publish(0)
+  mean = rig.evaluator.evaluate()
+  if finishes:
+    assert mean == long
+    assert rig.kept == [(0, long)]
+  else:
+    assert mean is None
+    assert len(calls) == evaluator._REPORT_EVERY
+    assert rig.kept == []
+    assert 'evaluations' not in rig.state.status()['counts']
+
+
+@pytest.mark.parametrize(
+  ('episodes', 'expected'),
+  [(1, 1), (19, 19), (20, 20), (40, 20), (30, 15), (23, 1)],
+)
+def test_rows_share_the_episodes_evenly(episodes, expected):
+  assert evaluator.num_rows(episodes) == expected
+
+
+def test_rows_that_cannot_share_evenly_are_refused():
+  with pytest.raises(
+    ValueError, match=r'episodes=5 is not a multiple of the 2 .* num_rows'
+  ):
+    Rig(Watched(*rows(1, 1)), episodes=5)
