@@ -24,6 +24,7 @@ from distacme.replay import spec as replay_spec
 
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 _REPLAY_PERIOD_S = 1.0
+_GOODBYE_S = 1.0
 
 
 class Connection:
@@ -92,8 +93,12 @@ class Connection:
     return None
 
   def done(self) -> None:
-    """Says goodbye."""
+    """Says goodbye, if there is still somebody to say it to."""
     self.report(state=counting.DONE)
+    self._reporter.flush(_GOODBYE_S)
+
+  def close(self) -> None:
+    """Ends the threads of the connection."""
     self.client.close()
 
 
@@ -132,6 +137,8 @@ def run_worker(
       if not connection.terminated:
         connection.request_stop(counting.StopReason.FAILED.value, detail)
     connection.done()
+    if not processes:  # which end without waiting for threads
+      connection.close()
   except BaseException:
     code = 1
     logging.exception('%s could not reach its run', name)

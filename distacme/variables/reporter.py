@@ -102,7 +102,11 @@ class Reporter:
     """Asks the run to end; waits for the answer, and raises if none comes."""
     request = {'worker': self._worker, 'reason': reason, 'detail': detail}
     answer = call(
-      self._request_stop, request, self._address, timeout_s=_RPC_TIMEOUT_S
+      self._request_stop,
+      request,
+      self._address,
+      timeout_s=_RPC_TIMEOUT_S,
+      wait_for_server=False,
     )
     self._learn(answer['stop'], answer['counts'])
 
