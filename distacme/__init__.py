@@ -11,9 +11,15 @@ _EXPORTS = {
   'EnvironmentLoop': 'distacme.environment_loop',
   'EnvironmentSpec': 'distacme.specs',
   'make_environment_spec': 'distacme.specs',
+  'train': 'distacme.programs.launch',
 }
 
-__all__ = ['EnvironmentLoop', 'EnvironmentSpec', 'make_environment_spec']
+__all__ = [
+  'EnvironmentLoop',
+  'EnvironmentSpec',
+  'make_environment_spec',
+  'train',
+]
 
 
 def __getattr__(name: str) -> Any:

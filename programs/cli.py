@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import sys
 from typing import Any
 
-from distacme import run_directory
 from distacme.programs import config as config_lib
-from distacme.runtime import stop_signals
 
 _USAGE = """\
 usage: distacme COMMAND [OPTIONS]
@@ -40,58 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
+  from distacme.programs import launch
+
   try:
-    experiment = parse_experiment(arguments)
-    directory = config_lib.prepare(experiment)
-    run = _runner(experiment.run.mode)
+    prepared = launch.prepare(parse_experiment(arguments))
   except (ValueError, ImportError) as error:
     print(f'distacme: {error}', file=sys.stderr)
     return 2
-  return run_and_report(experiment, directory, run)
-
-
-Runner = Callable[..., dict[str, Any]]
-
-
-def _runner(mode: str) -> Runner:
-  if mode == 'local':
-    from distacme.programs import local
-
-    return local.run
-  try:
-    from distacme.programs import train as train_lib
-  except ImportError as error:
-    raise ImportError(
-      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
-      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
-      "'--mode local'."
-    ) from error
-  return train_lib.run
-
-
-def run_and_report(
-  experiment: config_lib.Experiment,
-  directory: run_directory.RunDirectory,
-  run: Runner,
-) -> int:
-  """Runs an experiment with a display around it; returns the exit code."""
-  from distacme.programs import display as display_lib
-
-  print(f'run directory: {directory.path}', flush=True)
-  with display_lib.Display() as display:
-    status = run(experiment, directory, display.show)
-  stop = status['stop']
-  counts = status['counts']
-  who = f' ({stop["worker"]})' if stop.get('worker') else ''
-  print(
-    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
-    f'{counts.get("env_steps", 0):,} environment steps, '
-    f'{counts.get("learner_steps", 0):,} learner steps'
-  )
-  if stop.get('detail'):
-    print(stop['detail'].rstrip())
-  print(f'run directory: {directory.path}', flush=True)
-  return stop_signals.exit_code(stop['reason'])
+  return prepared.run()
 
 
 def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import difflib
 import importlib
@@ -95,6 +96,8 @@ class Experiment:
 
   run: RunConfig
   agent: Any  # the Config of the agent's module
+  environment: Callable[[int], Any] | None = None  # (seed); instead of run.env
+  network: Any = None  # a function; instead of run.network
 
   def make_agent(self, spec: specs.EnvironmentSpec) -> core.Agent:
     """Returns the agent for an environment.
@@ -103,18 +106,24 @@ class Experiment:
       ValueError: if it cannot act there, or its network does not fit.
     """
     module = agent_module(self.run.agent)
-    network = load_function(self.run.network) if self.run.network else None
+    network = self.network
+    if network is None and self.run.network:
+      network = load_function(self.run.network)
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""
     seed = environments.row_seed(self.run.seed, stream)
-    return environments.make_vector(self.run.env, num_envs, seed)
+    return environments.make_vector(
+      self.environment or self.run.env, num_envs, seed
+    )
 
   def environment_spec(self) -> specs.EnvironmentSpec:
     """Makes an environment to ask it for its spec."""
-    environment = environments.make(self.run.env, self.run.seed)
+    environment = environments.make(
+      self.environment or self.run.env, self.run.seed
+    )
     spec = specs.make_environment_spec(environment)
     environment.close()
     return spec

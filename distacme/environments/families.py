@@ -46,27 +46,36 @@ FAMILIES = {
 }
 
 
-def make(name: str, seed: int) -> dm_env.Environment:
+# A name, or a function of the seed that returns an environment.
+NameOrFactory = str | Callable[[int], Any]
+
+
+def make(name: NameOrFactory, seed: int) -> dm_env.Environment:
   """Returns the environment called `name`.
 
   Args:
     name: 'family:environment' with a family of `FAMILIES`, for instance
       'gymnasium:CartPole-v1' or 'bsuite:catch/0'; or 'package.module:factory'
-      where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env.
+      where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env;
+      or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
       actions.
 
   Raises:
     ValueError: if there is no such environment or it cannot be made here.
   """
-  family, environment = _split(name)
   seed = _checked_seed(seed)
+  if not isinstance(name, str):
+    return _call_factory(repr(name), name, seed)
+  family, environment = _split(name)
   if family in FAMILIES:
     return FAMILIES[family].make(environment, seed)
   return _make_from_factory(name, family, environment, seed)
 
 
-def make_vector(name: str, num_envs: int, seed: int) -> core.VectorEnvironment:
+def make_vector(
+  name: NameOrFactory, num_envs: int, seed: int
+) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
   Row i is `make(name, row_seed(seed, i))`, except where the library has a
@@ -83,17 +92,26 @@ def make_vector(name: str, num_envs: int, seed: int) -> core.VectorEnvironment:
   """
   if num_envs < 1:
     raise ValueError(f'num_envs must be at least 1, got {num_envs}.')
-  family, environment = _split(name)
   seed = _checked_seed(seed)
-  if family in FAMILIES:
-    make_native_vector = FAMILIES[family].make_native_vector
-    if make_native_vector is not None:
-      native = make_native_vector(environment, num_envs, row_seed(seed, 0))
-      if native is not None:
-        return native
+  native = _native_vector(name, num_envs, seed)
+  if native is not None:
+    return native
   return vector.LoopVector(
     [make(name, row_seed(seed, row)) for row in range(num_envs)]
   )
+
+
+def _native_vector(
+  name: NameOrFactory, num_envs: int, seed: int
+) -> core.VectorEnvironment | None:
+  """Returns the library's own vector, where it has one that is worth it."""
+  if not isinstance(name, str):
+    return None
+  family, environment = _split(name)
+  make_native = family in FAMILIES and FAMILIES[family].make_native_vector
+  if not make_native:
+    return None
+  return make_native(environment, num_envs, row_seed(seed, 0))
 
 
 def row_seed(seed: int, row: int) -> int:
@@ -174,19 +192,27 @@ def _make_from_factory(
       f'{module.__file__}. {hints.did_you_mean(factory_name, functions)}'
       'Name a function that takes a seed and returns an environment.'
     )
+  return _call_factory(name, factory, seed)
+
+
+def _call_factory(
+  name: str, factory: Callable[[int], Any], seed: int
+) -> dm_env.Environment:
+  """Returns the environment that a user's function makes."""
+  function = getattr(factory, '__name__', repr(factory))
   try:
     inspect.signature(factory).bind(seed)
   except TypeError as error:
     raise ValueError(
-      f'Environment {name!r}: {factory_name}{inspect.signature(factory)} '
+      f'Environment {name!r}: {function}{inspect.signature(factory)} '
       f'cannot be called with one argument, the seed ({error}). Define it '
-      f'as {factory_name}(seed: int).'
+      f'as {function}(seed: int).'
     ) from error
   made = factory(seed)
   environment = _as_dm_env(made, seed)
   if environment is None:
     raise ValueError(
-      f'Environment {name!r}: {factory_name}(seed) returned {made!r}, which '
+      f'Environment {name!r}: {function}(seed) returned {made!r}, which '
       'is neither a dm_env.Environment nor a gymnasium.Env. Return one.'
     )
   return environment

@@ -1,0 +1,114 @@
+"""Runs an experiment in whichever mode it asks for, and says how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import pathlib
+from typing import Any, NamedTuple
+
+from distacme import run_directory
+from distacme.programs import config as config_lib
+from distacme.runtime import stop_signals
+
+Runner = Callable[..., dict[str, Any]]
+
+
+def train(
+  config: Any,
+  *,
+  env: str | Callable[[int], Any],
+  network: Any = None,
+  **settings: Any,
+) -> int:
+  """Trains an agent, as the command `distacme train` does.
+
+  Call it below `if __name__ == '__main__':`, since the workers of a program are
+  processes of their own.
+
+  Args:
+    config: the agent's, e.g. `dqn.Config()`; its module is the agent.
+    env: a name (`distacme.environments.make`), or a function of a seed that
+      returns a dm_env.Environment or a gymnasium.Env.
+    network: a function with Haiku modules, as the agent describes it.
+    **settings: fields of `distacme.programs.config.RunConfig`, e.g. mode,
+      num_actors, seed, max_env_steps, solved_return, run_dir.
+
+  Returns:
+    0 if the run reached its end, else what `stop_signals.exit_code` says.
+
+  Raises:
+    ValueError: if agent, environment, network and settings do not fit.
+  """
+  agent = type(config).__module__.removeprefix('distacme.agents.')
+  if 'run_dir' in settings:
+    settings['run_dir'] = pathlib.Path(settings['run_dir'])
+  name = env if isinstance(env, str) else getattr(env, '__name__', repr(env))
+  experiment = config_lib.Experiment(
+    config_lib.RunConfig(agent=agent, env=name, **settings),
+    config,
+    environment=None if isinstance(env, str) else env,
+    network=network,
+  )
+  return prepare(experiment).run()
+
+
+class PreparedRun(NamedTuple):
+  """A run that has been checked and may start."""
+
+  experiment: config_lib.Experiment
+  directory: run_directory.RunDirectory
+  runner: Runner
+
+  def run(self) -> int:
+    """Runs to the end with a display around it; returns the exit code."""
+    from distacme.programs import display as display_lib
+
+    print(f'run directory: {self.directory.path}', flush=True)
+    with display_lib.Display() as display:
+      status = self.runner(self.experiment, self.directory, display.show)
+    print(_ending(status, self.directory), flush=True)
+    return stop_signals.exit_code(status['stop']['reason'])
+
+
+def prepare(experiment: config_lib.Experiment) -> PreparedRun:
+  """Checks everything that can be checked before any worker starts.
+
+  Raises:
+    ValueError: if something about the experiment does not fit.
+    ImportError: if the mode needs what is not installed.
+  """
+  runner = _runner(experiment.run.mode)
+  return PreparedRun(experiment, config_lib.prepare(experiment), runner)
+
+
+def _runner(mode: str) -> Runner:
+  if mode == 'local':
+    from distacme.programs import local
+
+    return local.run
+  try:
+    from distacme.programs import train as train_lib
+  except ImportError as error:
+    raise ImportError(
+      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
+      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
+      "'--mode local'."
+    ) from error
+  return train_lib.run
+
+
+def _ending(
+  status: dict[str, Any], directory: run_directory.RunDirectory
+) -> str:
+  """Returns what to print at the end of a run."""
+  stop, counts = status['stop'], status['counts']
+  who = f' ({stop["worker"]})' if stop.get('worker') else ''
+  lines = [
+    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
+    f'{counts.get("env_steps", 0):,} environment steps, '
+    f'{counts.get("learner_steps", 0):,} learner steps'
+  ]
+  if stop.get('detail'):
+    lines.append(stop['detail'].rstrip())
+  lines.append(f'run directory: {directory.path}')
+  return '\n'.join(lines)
