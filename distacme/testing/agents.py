@@ -125,7 +125,7 @@ class _Check:
     donating = jax.jit(self._agent.update, donate_argnums=0)
     try:
       jax.block_until_ready(donating(state, self._batch()))
-    except ValueError as error:
+    except RuntimeError as error:
       raise AssertionError(
         'the buffers of initial_learner_state cannot be donated to update; if '
         f'two leaves share one, copy it (jnp.copy): {error}'
