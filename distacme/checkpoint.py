@@ -14,7 +14,6 @@ from distacme import core
 from distacme import run_directory
 from distacme import types
 
-
 # Orbax 0.11 numbers its operations per process: two managers that write at the
 # same time take each other's signals and delete each other's files. Each waits
 # for the other's last write.

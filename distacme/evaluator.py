@@ -17,6 +17,7 @@ _FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 _MAX_ROWS = 20
 _REPORT_EVERY = 64  # steps of the vector
 _POLL_S = 0.05
+_LAST_PARAMS_S = 5.0  # how long to wait for the learner's last publication
 
 
 def num_rows(episodes: int) -> int:
@@ -103,9 +104,21 @@ class Evaluator:
     return True
 
   def finish(self) -> None:
-    """Evaluates the last params of a run that ended by its limits."""
-    if self.directive.stop == counting.StopReason.STEP_LIMIT:
-      self.evaluate()
+    """Evaluates the last params of a run that used up its steps."""
+    if self.directive.stop != counting.StopReason.STEP_LIMIT:
+      return
+    deadline = time.monotonic() + _LAST_PARAMS_S
+    while not self._has_last_params() and time.monotonic() < deadline:
+      time.sleep(_POLL_S)
+    self.evaluate()
+
+  def _has_last_params(self) -> bool:
+    """Whether the newest params are of the last learner step that we know of."""
+    newest = self._source.newest()
+    counts = self._reporter.report(state='waiting for the last params').counts
+    return newest is not None and newest.version >= counts.get(
+      'learner_steps', 0
+    )
 
   def evaluate(self) -> float | None:
     """Plays the episodes and reports; returns the mean return.

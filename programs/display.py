@@ -11,6 +11,7 @@ from rich import live as rich_live
 from rich import table as rich_table
 
 _LINE_PERIOD_S = 5.0
+_REFRESH_PERIOD_S = 0.25
 
 
 class Display:
@@ -19,7 +20,7 @@ class Display:
   def __init__(self, console: rich_console.Console | None = None):
     self._console = console or rich_console.Console()
     self._live: rich_live.Live | None = None
-    self._line_at = 0.0
+    self._next = 0.0
 
   def __enter__(self) -> Display:
     if self._console.is_terminal:
@@ -35,12 +36,14 @@ class Display:
 
   def show(self, status: dict[str, Any]) -> None:
     """Shows `status`; on a terminal in place, else a line every few seconds."""
-    if self._live is not None:
-      self._live.update(progress_table(status), refresh=True)
-      return
     now = time.monotonic()
-    if now >= self._line_at or status.get('stop'):
-      self._line_at = now + _LINE_PERIOD_S
+    if now < self._next and not status.get('stop'):
+      return
+    if self._live is not None:
+      self._next = now + _REFRESH_PERIOD_S
+      self._live.update(progress_table(status), refresh=True)
+    else:
+      self._next = now + _LINE_PERIOD_S
       self._console.print(progress_line(status), soft_wrap=True)
 
 

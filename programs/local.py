@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import time
+import traceback
 from typing import Any
 
 import jax
@@ -17,6 +19,7 @@ from distacme import specs
 from distacme.programs import config as config_lib
 from distacme.runtime import stop_signals
 
+_REPLAY_PERIOD_S = 1.0
 _POLL_EVERY = 16  # steps of the actor between looks at everything else
 
 
@@ -42,17 +45,23 @@ def run(
   # Small calls that follow each other are faster without a second thread.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   parts = _Parts(experiment, directory)
-  with stop_signals.requested_from(parts.state.request_stop):
-    while parts.state.directive().stop is None:
-      for _ in range(_POLL_EVERY):
-        parts.loop.step()
-      parts.loop.actor.report()
-      parts.loop.learner.tend()
-      parts.evaluate()
-      show(parts.state.status())
-  parts.close()
-  status = parts.state.status()
-  run_directory.write_json(directory.summary, status)
+  try:
+    with stop_signals.requested_from(parts.state.request_stop):
+      while parts.state.directive().stop is None:
+        for _ in range(_POLL_EVERY):
+          parts.loop.step()
+        parts.loop.actor.report()
+        parts.evaluate()
+        parts.report_replay()
+        show(parts.state.status())
+    parts.finish()
+  except Exception:
+    parts.state.request_stop(counting.StopReason.FAILED, traceback.format_exc())
+    raise  # to whoever debugs
+  finally:
+    status = parts.state.status()
+    run_directory.write_json(directory.summary, status)
+    parts.close()
   show(status)
   return status
 
@@ -88,6 +97,8 @@ class _Parts:
       save_period_s=run.checkpoint_period_s,
     )
     _, evaluation_key = environment_loop.keys(run.seed, 1)
+    self._replay = self.state.reporter('replay/0')
+    self._replay_at = 0.0
     rows = evaluator.num_rows(run.eval_episodes)
     self._evaluator = evaluator.Evaluator(
       experiment.make_vector(rows, stream=1),
@@ -107,11 +118,22 @@ class _Parts:
     if self._evaluator.directive.stop is None:
       self._evaluator.evaluate_if_due()
 
-  def close(self) -> None:
-    """Ends everything in order."""
+  def report_replay(self) -> None:
+    """Logs what replay holds, now and then."""
+    now = time.monotonic()
+    if now >= self._replay_at:
+      self._replay_at = now + _REPLAY_PERIOD_S
+      metrics = self.loop.replay.metrics()
+      self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+
+  def finish(self) -> None:
+    """Saves and evaluates what has been learnt."""
     self.loop.learner.close()
     self._evaluator.directive = self.state.directive()
     self._evaluator.finish()
+
+  def close(self) -> None:
+    """Waits until everything is written."""
     self._checkpointer.close()
     self._best.close()
     self._sink.close()

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from distacme import counting
+from distacme import lazy
 from distacme import run_directory
 from distacme.programs import config as config_lib
 from distacme.programs import workers
@@ -96,6 +97,7 @@ def run(
   if experiment.run.mode == 'processes':
     members = launchpad.launch_processes(program, directory.logs, _ENVIRONMENT)
   else:
+    lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
     members = launchpad.launch_threads(program)
   address = launchpad.service_address(program, 'variables')
   watch = _Watch(address, members, directory, show)

@@ -46,11 +46,14 @@ class MemoryReplay:
     """Transitions held."""
     return min(self._inserted, self._capacity) * self._block
 
-  @property
-  def samples_per_insert(self) -> float:
-    """The ratio reached so far, counted from the first `min_size` inserts."""
-    beyond = self._inserted * self._block - self._limits.min_size
-    return self._sampled * self._block / beyond if beyond > 0 else 0.0
+  def metrics(self) -> dict[str, float]:
+    """Returns size, inserts and samples so far, and the ratio reached."""
+    return replay_spec.table_metrics(
+      self._limits,
+      len(self),
+      self._inserted * self._block,
+      self._sampled * self._block,
+    )
 
   def writer(self, num_envs: int) -> assembly.NStepWriter:
     """Returns the way in for one actor."""

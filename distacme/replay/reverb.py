@@ -34,7 +34,7 @@ class ReplayServer:
     reverb = reverb_extension.load()
     limits, block = spec.rate_limits, spec.block_size
     self._block = block
-    self._min_size = limits.min_size
+    self._limits = limits
     sampler = (
       reverb.PrioritizedSelector(spec.priority_exponent)
       if spec.prioritized
@@ -61,14 +61,12 @@ class ReplayServer:
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
     stats = reverb_extension.table_stats(self._table.info())
-    beyond = stats.inserted * self._block - self._min_size
-    sampled = stats.sampled * self._block
-    return {
-      'size': stats.size * self._block,
-      'inserted': stats.inserted * self._block,
-      'sampled': sampled,
-      'samples_per_insert': sampled / beyond if beyond > 0 else 0.0,
-    }
+    return replay_spec.table_metrics(
+      self._limits,
+      stats.size * self._block,
+      stats.inserted * self._block,
+      stats.sampled * self._block,
+    )
 
   def stop(self) -> None:
     """Ends the server; waits some seconds for clients that are still there."""

@@ -80,6 +80,23 @@ class RateLimits:
     return inserts + count <= self.min_size or balance <= self.max_balance
 
 
+def table_metrics(
+  limits: RateLimits, size: int, inserted: int, sampled: int
+) -> dict[str, float]:
+  """Returns what a table logs of itself; all counts in transitions.
+
+  `samples_per_insert` is the ratio reached, counted from the first `min_size`
+  inserts on.
+  """
+  beyond = inserted - limits.min_size
+  return {
+    'size': size,
+    'inserted': inserted,
+    'sampled': sampled,
+    'samples_per_insert': sampled / beyond if beyond > 0 else 0.0,
+  }
+
+
 @dataclasses.dataclass(frozen=True)
 class ReplaySpec:
   """Windows, sizes, rates and sampling of one replay table.

@@ -9,8 +9,8 @@ stop (launchpad 0.5.2, launch/worker_manager.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 import atexit
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import functools
 import io

@@ -195,7 +195,6 @@ def test_the_three_modes_measure_the_same_things(start):
       (logging.worker_kind(row['worker']), name)
       for row in run.metrics()
       for name in row
-      if logging.worker_kind(row['worker']) != 'replay'
     }
   assert names['local'] == names['threads'] == names['processes']
 

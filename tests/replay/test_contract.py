@@ -29,12 +29,7 @@ class Memory:
     self.insert = self.replay.insert
     self.sample = self.replay.sample
     self.update_priorities = self.replay.update_priorities
-
-  def metrics(self):
-    return {
-      'size': len(self.replay),
-      'samples_per_insert': self.replay.samples_per_insert,
-    }
+    self.metrics = self.replay.metrics
 
   def close(self):
     self.replay.close()

@@ -1,0 +1,123 @@
+"""The command line: settings become flags, mistakes become sentences."""
+
+import json
+import os
+import pathlib
+
+import pytest
+
+from distacme.programs import cli
+from distacme.programs import config
+from tests.programs import launching
+
+
+@pytest.fixture(autouse=True, name='folder')
+def fixture_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
+  return tmp_path
+
+
+def refused(capsys, *flags):
+  """Returns what `distacme train` answers to flags that it refuses."""
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags])
+  assert exit_.value.code == 2
+  captured = capsys.readouterr()
+  assert not list(pathlib.Path('.').rglob('config.json'))  # nothing was started
+  return ' '.join((captured.out + captured.err).replace('│', ' ').split())
+
+
+@pytest.mark.parametrize(
+  'flags, sentence',
+  [
+    ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
+    ('--agent distacme.types', 'is no agent: it has no Config'),
+    ('--env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
+    ('--env atarri:Pong', 'Known families: bsuite, gymnasium'),
+    ('--env gymnasium:Pendulum-v1', 'DQN needs one discrete action'),
+    ('--lerning-rate 1', '--learning-rate FLOAT'),
+    ('--learning-rate -1', 'learning_rate must be positive, got -1.0'),
+    ('--mode slurm', "'local', 'threads', 'processes'"),
+    ('--network nothing', "expected package.module:function, got 'nothing'"),
+    ('--network no.module:f', "'no.module:f' cannot be loaded"),
+    ('--no-jit', "Add '--mode local'"),
+    ('--num-actors 0', 'num_actors must be at least 1, got 0'),
+    ('--seed -1', 'seed must not be negative, got -1'),
+    ('--max-seconds 0', 'max_seconds must be positive'),
+    ('--checkpoint-period-s 0', 'checkpoint_period_s must be positive'),
+    ('--min-replay-size 200000', 'the learner would wait for ever'),
+    ('--run-dir /dev/null', 'is no run directory'),
+  ],
+)
+def test_a_mistake_is_answered_before_anything_starts(capsys, flags, sentence):
+  assert sentence in refused(capsys, *flags.split())
+
+
+def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['tarin'])
+  assert exit_.value.code == 2
+  assert 'train    train an agent' in capsys.readouterr().err
+
+
+def test_every_field_of_run_and_agent_is_a_flag():
+  experiment = cli.parse_experiment(
+    ['--discount', '0.9', '--num-actors', '3', '--hidden-sizes', '8', '16']
+  )
+  assert experiment.agent.discount == 0.9
+  assert experiment.agent.hidden_sizes == (8, 16)
+  assert experiment.run.num_actors == 3
+
+
+def test_help_explains_every_field(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['train', '--help'])
+  text = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+  assert 'Gamma, per environment step.' in text
+  assert 'Environment steps between evaluations.' in text
+
+
+def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):
+  flags = (
+    f'--mode local --env {launching.CATCH} --hidden-sizes 64 --run-dir run'
+  )
+  flags += ' --min-replay-size 300 --eval-period 500 --solved-return 0.9'
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags.split(), '--max-env-steps', '20000'])
+  assert exit_.value.code == 0
+  summary = json.loads((folder / 'run/summary.json').read_text())
+  assert summary['stop']['reason'] == 'solved'
+  assert (
+    json.loads((folder / 'run/config.json').read_text())['run']['seed'] == 0
+  )
+  assert capsys.readouterr().out.count(f'run directory: {folder / "run"}') == 2
+
+
+def test_a_failure_of_a_local_run_is_raised_and_noted(folder):
+  flags = '--mode local --env broken_environments:jammed --run-dir run'
+  with pytest.raises(RuntimeError, match='the door is jammed'):
+    cli.main(['train', *flags.split()])
+  summary = json.loads((folder / 'run/summary.json').read_text())
+  assert summary['stop']['reason'] == 'failed'
+  assert 'the door is jammed' in summary['stop']['detail']
+
+
+def test_what_a_worker_needs_can_be_pickled():
+  cloudpickle = pytest.importorskip('cloudpickle')
+  from distacme.agents import dqn
+
+  experiment = config.Experiment(
+    config.RunConfig(), dqn.Config(), network=lambda observation: observation
+  )
+  assert cloudpickle.loads(cloudpickle.dumps(experiment)).run == experiment.run
+
+
+def test_two_runs_with_default_directories_do_not_share_one(folder):
+  from distacme import run_directory
+
+  path = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  os.makedirs(path)
+  other = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  assert other != path
+  assert other.parent == path.parent == pathlib.Path('runs')
