@@ -127,6 +127,9 @@ class Sampler(Protocol):
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [B] of sampled items; items gone since are skipped."""
 
+  def describe(self) -> str:
+    """Says in a sentence what replay holds; from any thread."""
+
 
 class VersionedParams(NamedTuple):
   """Params and the number of learner steps that made them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent import futures
+import logging
 import math
 import queue
 import threading
@@ -44,6 +45,7 @@ class Learner:
     save: Callable[[int, types.LearnerState], None] | None = None,
     save_period_s: float = math.inf,
     executor: Callable[[], futures.Executor] | None = None,
+    explain_after_s: float = 5.0,
   ):
     """Publishes the initial params.
 
@@ -59,6 +61,8 @@ class Learner:
       save_period_s: seconds between checkpoints.
       executor: makes what runs the sending of params and priorities; by default
         it happens at once, in this thread.
+      explain_after_s: how long to wait for data before a warning says why; four
+        times as long before the next.
     """
     self.steps = steps
     self.directive = core.Directive(None, {})
@@ -74,6 +78,7 @@ class Learner:
     make_executor = executor or InlineExecutor
     self._params_executor = make_executor()
     self._priority_executor = make_executor()
+    self._explain_after_s = explain_after_s
     self._publishing: futures.Future[None] | None = None
     self._pending: list[futures.Future[None]] = []
     self._update = jax.jit(self._jit_update, donate_argnums=0)
@@ -119,9 +124,17 @@ class Learner:
 
   def run(self) -> None:
     """Learns until the run stops, then publishes and saves what it has."""
+    starving = _Starving(self._explain_after_s)
     while self.directive.stop is None:
       learnt = self.step(_POLL_S)
       self.tend('learning' if learnt else 'waiting for data')
+      if starving.should_explain(learnt):
+        logging.warning(
+          'the learner has waited for data for %.1f s: %s It waits for the '
+          'actors to insert more.',
+          starving.seconds,
+          self._batches.describe(),
+        )
     self.close()
 
   def tend(self, state: str = 'learning') -> None:
@@ -245,6 +258,26 @@ class _Meter:
     return metrics
 
 
+class _Starving:
+  """How long the learner has been without a batch."""
+
+  def __init__(self, explain_after_s: float):
+    self.seconds = 0.0
+    self._first_s = self._next_s = explain_after_s
+    self._since = time.monotonic()
+
+  def should_explain(self, learnt: bool) -> bool:
+    """Whether it is time to say why; `learnt`: there was a batch just now."""
+    now = time.monotonic()
+    if learnt:
+      self._since, self._next_s = now, self._first_s
+    self.seconds = now - self._since
+    if self.seconds <= self._next_s:
+      return False
+    self._next_s *= 4
+    return True
+
+
 class Batches:
   """Batches drawn when they are asked for, in the learner's own thread."""
 
@@ -261,6 +294,10 @@ class Batches:
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Hands priorities to the sampler."""
     self._sampler.update_priorities(key, priority)
+
+  def describe(self) -> str:
+    """Says in a sentence what there is to be sampled."""
+    return self._sampler.describe()
 
 
 class PrefetchedBatches(Batches):

@@ -1,6 +1,7 @@
 """The learner: what reaches params, priorities, checkpoints and the run."""
 
 from concurrent import futures
+import logging
 import threading
 
 import jax
@@ -366,3 +367,33 @@ def test_waiting_for_a_batch_ends_in_time():
 
   batches = learner.PrefetchedBatches(Blocked())
   assert batches.get(0.01) is None
+
+
+def test_a_learner_without_data_says_what_it_waits_for(caplog):
+  class Empty(ListSampler):
+    def sample(self):
+      threading.Event().wait(DEADLINE_S)
+      raise ConnectionError
+
+    def describe(self):
+      return 'replay holds 3 items.'
+
+  run_state = counting.RunState()
+  agent = agents.TellingAgent()
+  made = learner.Learner(
+    agent,
+    learner.PrefetchedBatches(Empty()),
+    ListSink(),
+    run_state.reporter('learner/0'),
+    agent.initial_learner_state(None),
+    explain_after_s=0.2,
+  )
+  running = threading.Thread(target=made.run)
+  with caplog.at_level(logging.WARNING):
+    running.start()
+    wait_for(lambda: len(caplog.messages) >= 2)
+    run_state.request_stop('interrupted')
+    running.join(DEADLINE_S)
+  assert not running.is_alive()
+  assert 'has waited for data for 0.' in caplog.messages[0]
+  assert 'replay holds 3 items. It waits for the actors' in caplog.messages[0]

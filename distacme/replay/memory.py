@@ -55,6 +55,10 @@ class MemoryReplay:
       self._sampled * self._block,
     )
 
+  def describe(self) -> str:
+    """Says in a sentence what the table holds, for messages."""
+    return f'replay holds {self.metrics()}, limits {self._limits}.'
+
   def writer(self, num_envs: int) -> assembly.NStepWriter:
     """Returns the way in for one actor."""
     return assembly.NStepWriter(self._spec, self._layout, num_envs, self)
