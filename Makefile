@@ -13,7 +13,7 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DELETE_ON_ERROR:
 export PYTHON
 
-.PHONY: help setup train test lint format lock clean
+.PHONY: help setup train test learn lint format lock clean
 
 help:  ## Lists these targets.
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -25,6 +25,11 @@ train: setup  ## Trains DQN on CartPole: actors, replay, learner, evaluator as p
 
 test: setup  ## Runs the tests.
 	@$(BIN)/pytest $(ARGS)
+
+learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
+	@rm -f runs/learning.jsonl
+	@$(BIN)/pytest -m learning tests/learning $(ARGS)
+	@scripts/score_table runs/learning.jsonl
 
 lint: setup  ## Checks format, style and types.
 	@$(BIN)/ruff format --check
