@@ -60,11 +60,15 @@ class Checkpointer:
     with _WRITING:
       if _last_writer not in (None, self._manager):
         _last_writer.wait_until_finished()
-      for later in self._manager.all_steps():
-        if later > steps:
-          self._manager.delete(later)
-      self._manager.save(steps, args=self._ocp.args.StandardSave(state))
+      later = [step for step in self._manager.all_steps() if step > steps]
+      self._manager.save(
+        steps, args=self._ocp.args.StandardSave(state), force=bool(later)
+      )
       _last_writer = self._manager
+      if later:
+        self._manager.wait_until_finished()
+        for step in set(later) & set(self._manager.all_steps()):
+          self._manager.delete(step)
 
   def restore(self, like: types.NestedArray) -> Restored | None:
     """Returns the newest checkpoint, or None if there is none.
@@ -108,8 +112,13 @@ class Checkpointer:
         'saved with, or another run directory.'
       )
 
-  def close(self) -> None:
+  def wait(self) -> None:
     """Waits until everything is written."""
+    with _WRITING:
+      self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits until everything is written, and lets go of the directory."""
     global _last_writer
     with _WRITING:
       self._manager.wait_until_finished()
@@ -138,6 +147,7 @@ class BestParams:
       self._checkpointer = Checkpointer(self._directory, max_to_keep=1)
     self.mean_return = mean_return
     self._checkpointer.save(params.version, params.params)
+    self._checkpointer.wait()  # or the score of what is not there might stay
     score = {'params_version': params.version, 'mean_return': mean_return}
     run_directory.write_json(self._score, score)
 

@@ -23,8 +23,9 @@ from distacme.replay import spec as replay_spec
 
 
 class Agent(Protocol):
-  """Pure functions; every method but `initial_*` is called under `jax.jit`.
+  """Pure functions, all but `initial_actor_state` called under `jax.jit`.
 
+  `update` gets no key: what it needs of randomness lies in the state.
   Observations, actions and states always carry a leading batch axis [B].
   """
 
@@ -119,7 +120,10 @@ class Writer(Protocol):
 
 
 class Sampler(Protocol):
-  """Gives a learner its batches; used by one thread."""
+  """Gives a learner its batches.
+
+  One thread samples; another may set priorities meanwhile.
+  """
 
   def sample(self) -> tuple[types.Transition, types.SampleInfo]:
     """Returns the next batch; blocks while replay asks it to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent import futures
+import contextlib
 import logging
 import math
 import queue
@@ -151,7 +152,9 @@ class Learner:
     self.save()  # first: the servers may be gone
     self._priority_executor.shutdown(wait=False, cancel_futures=True)
     # Not for ever: a replay server that was killed never answers.
-    futures.wait(self._pending, timeout=_LAST_PRIORITIES_S)
+    pending = [future for future in self._pending if not future.cancelled()]
+    futures.wait(pending, timeout=_LAST_PRIORITIES_S)
+    self._batches.close()
     assert self._publishing is not None
     self._publishing.result(_LAST_PARAMS_S)
     self._publish()
@@ -219,8 +222,15 @@ class Learner:
     )
     while self._pending and self._pending[0].done():
       self._pending.pop(0).result()
-    if len(self._pending) > _MAX_PENDING_PRIORITIES:
-      self._pending.pop(0).result()
+    while (
+      len(self._pending) > _MAX_PENDING_PRIORITIES
+      and self.directive.stop is None
+    ):
+      try:
+        self._pending[0].result(_POLL_S)
+        del self._pending[0]
+      except futures.TimeoutError:
+        self.tend('waiting to set priorities')
 
   def _write_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
     self._batches.update_priorities(key, np.asarray(priorities, np.float64))
@@ -299,6 +309,9 @@ class Batches:
     """Says in a sentence what there is to be sampled."""
     return self._sampler.describe()
 
+  def close(self) -> None:
+    """Stops drawing."""
+
 
 class PrefetchedBatches(Batches):
   """Batches drawn ahead by a thread and put on the learner's device."""
@@ -311,6 +324,7 @@ class PrefetchedBatches(Batches):
       depth: batches held ready.
     """
     super().__init__(sampler)
+    self._closed = False
     self._queue: queue.Queue[Any] = queue.Queue(depth)
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
@@ -329,11 +343,18 @@ class PrefetchedBatches(Batches):
 
   def _run(self) -> None:
     try:
-      while True:
+      while not self._closed:
         data, info = self._sampler.sample()
         self._queue.put((jax.device_put(data), info))
     except Exception as error:  # reaches the learner, which raises it
       self._queue.put(error)
+
+  def close(self) -> None:
+    """Lets the thread end, once replay has answered it."""
+    self._closed = True
+    with contextlib.suppress(queue.Empty):
+      while True:
+        self._queue.get_nowait()
 
 
 class InlineExecutor(futures.Executor):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import datetime
 import json
 import pathlib
 from typing import Any
 
-from distacme import logging as metrics_logging
+_COUNTS_KEPT = 4  # more than there are checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +43,30 @@ class RunDirectory:
     """How the run ended, as JSON."""
     return self.path / 'summary.json'
 
+  def last_step(self) -> int | None:
+    """Returns the learner step of the newest complete checkpoint, if any."""
+    names = [path.name for path in self.checkpoints.glob('*')]
+    return max((int(name) for name in names if name.isdigit()), default=None)
+
+  def write_counts(self, step: int, counts: Mapping[str, int]) -> None:
+    """Keeps the run's counters that belong to the checkpoint of `step`."""
+    kept = read_json(self._counts) if self._counts.exists() else {}
+    newest = sorted(kept, key=int)[-_COUNTS_KEPT:]
+    counts = {**counts, 'learner_steps': step}
+    write_json(self._counts, {k: kept[k] for k in newest} | {str(step): counts})
+
   def last_counts(self) -> dict[str, int]:
-    """Returns the counters of the run that a new one resumes."""
-    rows = metrics_logging.read_metrics(
-      self.path / metrics_logging.METRICS_FILE
+    """Returns the counters of the newest checkpoint; {} if there is none."""
+    if self.last_step() is None or not self._counts.exists():
+      return {}
+    counts: dict[str, int] = read_json(self._counts).get(
+      str(self.last_step()), {}
     )
-    names = ('env_steps', 'episodes', 'learner_steps', 'evaluations')
-    return {n: int(rows[-1][n]) for n in names if rows and n in rows[-1]}
+    return counts
+
+  @property
+  def _counts(self) -> pathlib.Path:
+    return self.path / 'counts.json'
 
   def create(self) -> None:
     """Makes the directory.
@@ -63,6 +81,9 @@ class RunDirectory:
       raise ValueError(
         f'{self.path} exists and is no run directory. Choose another run_dir.'
       )
+    if self.logs.exists() and any(self.logs.iterdir()):  # of the run resumed
+      number = len(list(self.path.glob('logs.*'))) + 1
+      self.logs.rename(self.path / f'logs.{number}')
     self.logs.mkdir(parents=True, exist_ok=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 import dataclasses
 import sys
+import traceback
 from typing import Any
 
 from distacme.programs import config as config_lib
@@ -43,9 +44,17 @@ def train(arguments: Sequence[str]) -> int:
   try:
     prepared = launch.prepare(parse_experiment(arguments))
   except (ValueError, ImportError) as error:
+    if not _raised_here(error):
+      raise
     print(f'distacme: {error}', file=sys.stderr)
     return 2
   return prepared.run()
+
+
+def _raised_here(error: BaseException) -> bool:
+  """Whether distacme refused something, rather than the user's code failing."""
+  last = list(traceback.walk_tb(error.__traceback__))[-1][0]
+  return str(last.f_globals.get('__name__')).partition('.')[0] == 'distacme'
 
 
 def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:

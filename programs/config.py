@@ -98,6 +98,7 @@ class Experiment:
   agent: Any  # the Config of the agent's module
   environment: Callable[[int], Any] | None = None  # (seed); instead of run.env
   network: Any = None  # a function; instead of run.network
+  resumed_at: int = 0  # environment steps of the run before this resumption
 
   def make_agent(self, spec: specs.EnvironmentSpec) -> core.Agent:
     """Returns the agent for an environment.
@@ -114,10 +115,20 @@ class Experiment:
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""
-    seed = environments.row_seed(self.run.seed, stream)
+    seed = environments.row_seed(self.seed, stream)
     return environments.make_vector(
       self.environment or self.run.env, num_envs, seed
     )
+
+  @property
+  def seed(self) -> int:
+    """The seed of exploration and environments; a resumed run's is another.
+
+    Or it would begin with the episodes that the run began with.
+    """
+    if not self.resumed_at:
+      return self.run.seed
+    return environments.row_seed(self.run.seed, self.resumed_at)
 
   def environment_spec(self) -> specs.EnvironmentSpec:
     """Makes an environment to ask it for its spec."""
@@ -194,7 +205,7 @@ def load_function(path: str) -> Any:
     ) from error
 
 
-def prepare(experiment: Experiment) -> run_directory.RunDirectory:
+def check(experiment: Experiment) -> run_directory.RunDirectory:
   """Checks what can be checked before any worker starts; makes the directory.
 
   Raises:
@@ -217,7 +228,7 @@ def _check_resumable(
 
   How long, how often and by how many may change; what is learnt and how, not.
   """
-  if not directory.checkpoints.exists():
+  if directory.last_step() is None:
     return
   before = run_directory.read_json(directory.config)
   now = json.loads(json.dumps(experiment.as_dict(), default=str))

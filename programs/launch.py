@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import logging
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -64,10 +66,16 @@ class PreparedRun(NamedTuple):
     from distacme.programs import display as display_lib
 
     print(f'run directory: {self.directory.path}', flush=True)
+    if self.experiment.run.mode != 'processes':  # whose workers have logs
+      _log_to(self.directory.logs / 'all')
     with display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
     print(_ending(status, self.directory), flush=True)
-    return stop_signals.exit_code(status['stop']['reason'])
+    if not status.get('failures'):
+      return stop_signals.exit_code(status['stop']['reason'])
+    if self.experiment.run.mode == 'threads':
+      os._exit(1)  # a thread that is stuck would keep the interpreter
+    return 1
 
 
 def prepare(experiment: config_lib.Experiment) -> PreparedRun:
@@ -78,23 +86,40 @@ def prepare(experiment: config_lib.Experiment) -> PreparedRun:
     ImportError: if the mode needs what is not installed.
   """
   runner = _runner(experiment.run.mode)
-  return PreparedRun(experiment, config_lib.prepare(experiment), runner)
+  return PreparedRun(experiment, config_lib.check(experiment), runner)
 
 
 def _runner(mode: str) -> Runner:
+  import jax
+
   if mode == 'local':
     from distacme.programs import local
 
+    # Before anything is computed: small calls that follow each other are faster
+    # without a second thread.
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
     return local.run
   try:
-    from distacme.programs import train as train_lib
+    from distacme.programs import program
   except ImportError as error:
     raise ImportError(
       f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
       "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
       "'--mode local'."
     ) from error
-  return train_lib.run
+  if mode == 'processes':
+    # The launcher checks the agent; the accelerator is the learner's.
+    jax.config.update('jax_platforms', 'cpu')
+  return program.run
+
+
+def _log_to(path: pathlib.Path) -> None:
+  """Writes what is logged in this process into a file, too."""
+  handler = logging.FileHandler(path)
+  handler.setFormatter(
+    logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
+  )
+  logging.getLogger().addHandler(handler)
 
 
 def _ending(
@@ -110,5 +135,10 @@ def _ending(
   ]
   if stop.get('detail'):
     lines.append(stop['detail'].rstrip())
+  lines += [
+    f'{worker} {how}'
+    for worker, how in status.get('failures', {}).items()
+    if worker != stop.get('worker')
+  ]
   lines.append(f'run directory: {directory.path}')
   return '\n'.join(lines)

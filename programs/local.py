@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import time
 import traceback
 from typing import Any
@@ -42,18 +43,15 @@ def run(
     The last status.
   """
   jax.config.update('jax_disable_jit', not experiment.run.jit)
-  # Small calls that follow each other are faster without a second thread.
-  jax.config.update('jax_cpu_enable_async_dispatch', False)
   parts = _Parts(experiment, directory)
   try:
     with stop_signals.requested_from(parts.state.request_stop):
       while parts.state.directive().stop is None:
         for _ in range(_POLL_EVERY):
           parts.loop.step()
-        parts.loop.actor.report()
         parts.evaluate()
-        parts.report_replay()
-        show(parts.state.status())
+        if parts.report_replay():
+          show(parts.state.status())
     parts.finish()
   except Exception:
     parts.state.request_stop(counting.StopReason.FAILED, traceback.format_exc())
@@ -74,7 +72,12 @@ class _Parts:
     experiment: config_lib.Experiment,
     directory: run_directory.RunDirectory,
   ):
+    counts = directory.last_counts()
+    experiment = dataclasses.replace(
+      experiment, resumed_at=counts.get('env_steps', 0)
+    )
     run = experiment.run
+    self._directory = directory
     self._sink = metrics_logging.MetricsSink(directory.path)
     self._checkpointer = checkpoint.Checkpointer(directory.checkpoints)
     self._best = checkpoint.BestParams(directory.best)
@@ -83,20 +86,19 @@ class _Parts:
     key, _ = environment_loop.keys(run.seed)
     state = jax.jit(agent.initial_learner_state)(key)
     restored = self._checkpointer.restore(state)
-    counts = directory.last_counts() if restored else {}
     self.state = counting.RunState(run.limits, self._sink, counts)
     self.loop = environment_loop.EnvironmentLoop(
       environment,
       agent,
-      seed=run.seed,
+      seed=experiment.seed,
       publish_period=run.publish_period,
       run_state=self.state,
       state=restored.state if restored else state,
       steps=restored.steps if restored else 0,
-      save=self._checkpointer.save,
+      save=self._save,
       save_period_s=run.checkpoint_period_s,
     )
-    _, evaluation_key = environment_loop.keys(run.seed, 1)
+    _, evaluation_key = environment_loop.keys(experiment.seed, 1)
     self._replay = self.state.reporter('replay/0')
     self._replay_at = 0.0
     rows = evaluator.num_rows(run.eval_episodes)
@@ -112,19 +114,25 @@ class _Parts:
       keep=self._best.offer,
     )
 
+  def _save(self, steps: int, state: Any) -> None:
+    self._directory.write_counts(steps, self.state.directive().counts)
+    self._checkpointer.save(steps, state)
+
   def evaluate(self) -> None:
     """Evaluates if it is time."""
     self._evaluator.directive = self.state.directive()
     if self._evaluator.directive.stop is None:
       self._evaluator.evaluate_if_due()
 
-  def report_replay(self) -> None:
-    """Logs what replay holds, now and then."""
+  def report_replay(self) -> bool:
+    """Logs what replay holds, now and then; returns whether it did."""
     now = time.monotonic()
-    if now >= self._replay_at:
-      self._replay_at = now + _REPLAY_PERIOD_S
-      metrics = self.loop.replay.metrics()
-      self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+    if now < self._replay_at:
+      return False
+    self._replay_at = now + _REPLAY_PERIOD_S
+    metrics = self.loop.replay.metrics()
+    self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+    return True
 
   def finish(self) -> None:
     """Saves and evaluates what has been learnt."""

@@ -23,6 +23,7 @@ _TABLE = 'experience'
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 _FLUSH_EVERY = 8  # items
 _POLL_MS = 100  # how soon a blocked writer notices a stop
+_LOST_AFTER_S = 10
 _EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
 
 
@@ -224,10 +225,11 @@ def describe(client: Any, address: str) -> str:
   """Says in a sentence what the table at `address` holds.
 
   Raises:
-    ConnectionError: if the server does not answer.
+    ConnectionError: if the server does not answer for so long that it is lost.
+      A blocked writer has no other way to notice.
   """
   try:
-    (info,) = client.ServerInfo(2)
+    (info,) = client.ServerInfo(_LOST_AFTER_S)
   except RuntimeError as error:
     raise ConnectionError(
       f'the replay server at {address} does not answer any more ({error}).'

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import functools
 import io
+import math
 import os
 import pathlib
 import signal
@@ -67,7 +68,8 @@ class Worker(NamedTuple):
   Attributes:
     name: group and number.
     exit_code: returns None while it runs, 0 if it is done.
-    end: asks it to end (SIGTERM), kill: makes it; threads have no such thing.
+    terminate: asks it to end (SIGTERM).
+    kill: makes it. Threads have neither.
     log: the file of what it printed.
   """
 
@@ -163,54 +165,51 @@ def service_address(program: Program, group: str) -> str:
 def wait(
   workers: list[Worker],
   *,
-  on_failure: Callable[[Worker, int], None],
+  on_failure: Callable[[Worker, str], None],
   stopping: Callable[[], bool],
   poll: Callable[[], None],
   grace_s: float,
   period_s: float = 0.05,
-) -> bool:
+) -> None:
   """Waits until all workers have ended.
 
   Args:
     workers: to wait for.
-    on_failure: called once for the first worker that ends with another exit
-      code than 0; it should make the others stop.
+    on_failure: called, with the worker and how it ended, for each that ends
+      with another exit code than 0, or not at all; makes the others stop.
     stopping: whether the run is to end.
     poll: called between looks.
     grace_s: seconds after which workers of a run that is to end are killed,
       first asked by a signal at half that time.
     period_s: seconds between looks.
-
-  Returns:
-    Whether all ended with exit code 0.
   """
-  running, clean = list(workers), True
+  running = list(workers)
   asked = False
-  stop_at: float | None = None
+  stop_at = math.inf
   while running:
     for worker in list(running):
       code = worker.exit_code()
-      if code is None:
-        continue
-      running.remove(worker)
-      if code and clean:
-        clean = False
-        on_failure(worker, code)
-    if stop_at is None and (stopping() or not clean):
-      stop_at = time.monotonic()
-    if stop_at is not None and running:
-      waited = time.monotonic() - stop_at
-      if waited > grace_s / 2 and not asked:
-        asked = True
-        for worker in running:
-          worker.terminate()
-      if waited > grace_s:
-        clean = False
-        for worker in running:
-          worker.kill()
+      if code is not None:
+        running.remove(worker)
+        # One that had not begun yet when it was asked to end did nothing wrong.
+        if code and not (code == -signal.SIGTERM and stopping()):
+          on_failure(
+            worker, f'signal {-code}' if code < 0 else f'exit code {code}'
+          )
+    if stopping():
+      stop_at = min(stop_at, time.monotonic())
+    waited = time.monotonic() - stop_at
+    if waited > grace_s / 2 and not asked:
+      asked = True
+      for worker in running:
+        worker.terminate()
+    if waited > grace_s:
+      for worker in running:
+        on_failure(worker, f'no end {grace_s:.0f} s after it was to stop')
+        worker.kill()
+      return
     poll()
     time.sleep(period_s)
-  return clean
 
 
 def stop_requested() -> bool:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 
 import psutil
@@ -155,6 +156,17 @@ def test_rewards_that_are_no_number_end_the_run_and_say_so(start, exponent):
   assert 'finite' in run.output
 
 
+def test_a_failure_after_the_stop_is_not_called_a_success(start):
+  run = start('--max-env-steps', '1000')
+  run.wait_for(lambda: (run.run_dir / 'checkpoints').exists())
+  (run.run_dir / 'checkpoints').chmod(0o000)
+  shutil.rmtree(run.run_dir / 'checkpoints')
+  (run.run_dir / 'checkpoints').write_text('no directory')
+  code, _ = run.wait()
+  assert code == 1, run.output
+  assert 'learner/0 ended with exit code 1' in run.output
+
+
 def test_the_same_directory_resumes_the_run(start, tmp_path):
   first = start('--max-env-steps', '2000')
   assert first.wait()[0] == 0, first.output
@@ -203,23 +215,24 @@ def test_stopping_while_workers_start_leaves_nothing(start):
   run = start()
   run.wait_for(lambda: len(run.family()) >= 6)
   run.process.send_signal(signal.SIGINT)
-  code, _ = run.wait()
+  code, seconds = run.wait()
   assert code == 130, run.output
   assert not run.left_after(0.5)
+  assert seconds < 20.0  # workers finish their imports first
 
 
 def test_a_program_is_data_until_it_is_launched(tmp_path):
   from distacme import run_directory
   from distacme.agents import dqn
   from distacme.programs import config
-  from distacme.programs import train
+  from distacme.programs import program as program_lib
 
   before = listening([psutil.Process(os.getpid())])
   experiment = config.Experiment(
     config.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
   )
   directory = run_directory.RunDirectory(tmp_path)
-  program = train.make_program(experiment, directory)
+  program = program_lib.make_program(experiment, directory)
   assert {name: len(nodes) for name, nodes in program.groups.items()} == {
     'variables': 1, 'replay': 1, 'learner': 1, 'actor': 3, 'evaluator': 1,
   }  # fmt: skip

@@ -11,6 +11,7 @@ from distacme import counting
 from distacme import lazy
 from distacme import run_directory
 from distacme.programs import config as config_lib
+from distacme.programs import connection
 from distacme.programs import workers
 from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
@@ -18,7 +19,11 @@ from distacme.runtime import stop_signals
 _STATUS_PERIOD_S = 0.5
 _GRACE_S = 60.0  # for workers to save and end, before they are killed
 
-_ALL = {'TF_CPP_MIN_LOG_LEVEL': '3', 'GRPC_VERBOSITY': 'ERROR'}
+_ALL = {
+  'TF_CPP_MIN_LOG_LEVEL': '3',
+  'GRPC_VERBOSITY': 'ERROR',
+  'PYTHONUNBUFFERED': '1',  # what a user prints is in the log at once
+}
 # Small policy calls are three times faster where XLA believes in one core; jax
 # reads these when it is imported. Actors leave accelerators to the learner.
 _ACTING = {
@@ -31,7 +36,7 @@ _ACTING = {
   ),
 }
 _ENVIRONMENT = {
-  'variables': _ALL,
+  'variables': {**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
   'replay': _ALL,
   'learner': _ALL,
   'actor': _ACTING,
@@ -43,36 +48,41 @@ def make_program(
   experiment: config_lib.Experiment, directory: run_directory.RunDirectory
 ) -> launchpad.Program:
   """Returns the program of a run, as data; nothing starts and no port is bound."""
+  counts = directory.last_counts()
+  experiment = dataclasses.replace(
+    experiment, resumed_at=counts.get('env_steps', 0)
+  )
   run = experiment.run
-  processes = run.mode == 'processes'
   agent = experiment.make_agent(experiment.environment_spec())
   # The priorities are the actors' business, and naming their function would
   # make the replay server import the agent.
   replay_spec = dataclasses.replace(agent.replay, first_priority=None)
-  counts = directory.last_counts() if directory.checkpoints.exists() else {}
+  actors = [f'actor/{index}' for index in range(run.num_actors)]
+  clients = ['learner/0', *actors]  # of replay
+  others = ['replay/0', 'evaluator/0', *clients]  # all but the variable server
   program = launchpad.Program('distacme')
 
   def worker(function: Callable[..., None], name: str, *args: Any) -> None:
-    program.add_node(
-      launchpad.WorkerNode(
-        workers.run_worker, function, name, processes, variables, *args
-      ),
-      label=name.partition('/')[0],
+    node = launchpad.WorkerNode(
+      connection.run_worker, function, name, variables, *args
     )
+    program.add_node(node, label=name.partition('/')[0])
 
   variables = program.add_node(
     launchpad.ServiceNode(
-      workers.run_variables, processes, run.limits, directory.path, counts
+      workers.run_variables, run.limits, directory.path, counts, others
     ),
     label='variables',
   )
-  replay_node = launchpad.ServiceNode(
-    workers.run_replay_server, processes, variables, replay_spec
+  replay = program.add_node(
+    launchpad.ServiceNode(
+      workers.run_replay_server, variables, replay_spec, clients
+    ),
+    label='replay',
   )
-  replay = program.add_node(replay_node, label='replay')
   worker(workers.run_learner, 'learner/0', experiment, replay, directory.path)
-  for index in range(run.num_actors):
-    worker(workers.run_actor, f'actor/{index}', experiment, index, replay)
+  for index, name in enumerate(actors):
+    worker(workers.run_actor, name, experiment, index, replay)
   worker(workers.run_evaluator, 'evaluator/0', experiment, directory.path)
   return program
 
@@ -129,6 +139,7 @@ class _Watch:
     self._status: dict[str, Any] | None = None
     self._stop: dict[str, Any] | None = None  # asked for by the launcher
     self._next = 0.0
+    self._failures: dict[str, str] = {}
 
   def stopping(self) -> bool:
     """Whether the run is to end."""
@@ -150,13 +161,18 @@ class _Watch:
         if member.exit_code() is None:
           member.terminate()
 
-  def on_failure(self, worker: launchpad.Worker, code: int) -> None:
-    """Ends the run because a worker ended with an exit code."""
-    how = f'signal {-code}' if code < 0 else f'exit code {code}'
+  def on_failure(self, worker: launchpad.Worker, how: str) -> None:
+    """Ends the run, if it does not end already, because a worker failed."""
     log = f'; its log is {worker.log}' if worker.log else ''
-    self.request_stop(
-      counting.StopReason.FAILED.value, f'ended with {how}{log}', worker.name
-    )
+    detail = f'ended with {how}{log}'
+    self._failures[worker.name] = detail
+    self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
+    try:  # It cannot say goodbye itself, and the services wait for it.
+      last_words = connection.Connection(worker.name, self._address, 1.0)
+      last_words.done()
+      last_words.close()
+    except (TimeoutError, ConnectionError):
+      pass
 
   def poll(self) -> None:
     """Asks for the status and shows it, not too often."""
@@ -180,5 +196,6 @@ class _Watch:
       status = self._status or {'counts': {}, 'seconds': 0.0, 'workers': {}}
       status['stop'] = None
     status['stop'] = status['stop'] or self._stop
+    status['failures'] = self._failures
     self._show(status)
     return status

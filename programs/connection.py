@@ -1,0 +1,185 @@
+"""What every worker of a program has: its run, and perhaps its process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+from distacme import core
+from distacme import counting
+from distacme import params
+
+_GOODBYE_S = 1.0
+
+
+class Connection:
+  """A worker's line to its run; a `core.Reporter` and a source of params."""
+
+  def __init__(self, name: str, address: str, timeout_s: float = 60.0):
+    """Connects to the variable server at `address`; waits for it."""
+    from distacme.variables import client
+
+    self.name = name
+    self._address = address
+    self._client = client.VariableClient(
+      address, name, connect_timeout_s=timeout_s
+    )
+    self._reporter = self._client.reporter()
+    self._terminated = threading.Event()
+    self.params = params.RemoteParams(self._client)
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    """See `core.Reporter`; a terminated process stops whatever the run says."""
+    directive = self._reporter.report(counts, metrics, state)
+    if self.terminated and directive.stop is None:
+      return directive._replace(stop=counting.StopReason.TERMINATED.value)
+    return directive
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    """See `core.Reporter`."""
+    self._reporter.request_stop(reason, detail)
+
+  def status(self) -> dict[str, Any]:
+    """Returns the run's status; see `counting.RunState`."""
+    from distacme.variables import client
+
+    return client.status(self._address, timeout_s=1.0)
+
+  @property
+  def terminated(self) -> bool:
+    """Whether this worker was ended from outside, by SIGTERM."""
+    return self._terminated.is_set()
+
+  def terminate(self) -> None:
+    """Makes this worker stop; safe to call from a signal handler."""
+    self._terminated.set()
+
+  def stopped(self) -> bool:
+    """Whether this worker is to end."""
+    return self.report().stop is not None
+
+  def wait_for_params(self) -> bool:
+    """Subscribes and waits for params; False if the run stops first."""
+    self._client.subscribe()
+    self.report(state='waiting for params')
+    while not self.stopped():
+      if self._client.wait_newer(-1, timeout_s=0.1) is not None:
+        return True
+    return False
+
+  def done(self) -> None:
+    """Says goodbye, if there is still somebody to say it to."""
+    self.report(state=counting.DONE)
+    self._reporter.flush(_GOODBYE_S)
+
+  def close(self) -> None:
+    """Ends the threads of the connection."""
+    self._client.close()
+
+
+class WorkerProcess:
+  """The process of a worker that has one of its own: logs, signals, its end."""
+
+  def __init__(self) -> None:
+    """Takes over the process; to be called in its main thread."""
+    from distacme.runtime import launchpad
+
+    self.on_terminate: Callable[[], Any] | None = None  # nothing to end yet
+    # Orbax tells absl about every step it takes.
+    logging.getLogger('absl').setLevel(logging.WARNING)
+    logging.basicConfig(
+      level=logging.INFO,
+      format='%(asctime)s %(levelname)s %(name)s: %(message)s',
+      force=True,
+    )
+    # The terminal sends Ctrl-C to all; the launcher decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    launchpad.die_with_parent()
+    if launchpad.stop_requested():
+      self._terminate()
+
+  def end(self, code: int) -> None:
+    """Ends the process without waiting for threads.
+
+    Native threads of the libraries may wait for servers that are gone.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+  def _terminate(self) -> None:
+    if self.on_terminate is None:
+      self.end(0)
+    else:
+      self.on_terminate()
+
+
+def take_process() -> WorkerProcess | None:
+  """Returns this worker's process, None if it is a thread among others.
+
+  A launcher of processes runs a worker in the main thread of its process, a
+  launcher of threads in another: the program need not say which it is.
+  """
+  if threading.current_thread() is threading.main_thread():
+    return WorkerProcess()
+  return None
+
+
+def run_worker(
+  function: Callable[..., None], name: str, address: str, *args: Any
+) -> int:
+  """Runs one worker from its connection to its end.
+
+  Args:
+    function: called with the connection and `args`.
+    name: of the worker.
+    address: of the variable server.
+    *args: for `function`.
+
+  Returns:
+    The worker's exit code, 1 after a failure; a worker with a process of its
+    own ends it here instead.
+  """
+  process = take_process()
+  code = 1
+  try:
+    connection = Connection(name, address)
+    if process:
+      process.on_terminate = connection.terminate
+    code = _run_connected(function, connection, *args)
+    if not process:  # a process ends without waiting for threads
+      connection.close()
+  except BaseException:  # whatever it is, it is said once and ends the worker
+    logging.exception('%s could not reach its run', name)
+  if process:
+    process.end(code)
+  return code
+
+
+def _run_connected(
+  function: Callable[..., None], connection: Connection, *args: Any
+) -> int:
+  code = 0
+  try:
+    function(connection, *args)
+  except BaseException:  # whatever ends a worker ends the run
+    code = 1
+    detail = traceback.format_exc()
+    logging.error('%s failed:\n%s', connection.name, detail)
+    if not connection.terminated:
+      connection.request_stop(counting.StopReason.FAILED.value, detail)
+  connection.done()
+  return code
