@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
+
+from distacme import counting
 
 _LINE_PERIOD_S = 5.0
 _REFRESH_PERIOD_S = 0.25
@@ -64,7 +65,7 @@ def progress_table(status: dict[str, Any]) -> rich_table.Table:
   for name, worker in sorted(status['workers'].items()):
     silent_s = worker['seconds_since_report']
     state = worker['state']
-    if silent_s > 5 and state != 'done':
+    if silent_s > 5 and state != counting.DONE:
       state += f' (silent for {silent_s:.0f} s)'
     table.add_row(
       name, state, _rate(worker['rates']), _notes(worker['metrics'])
@@ -74,35 +75,43 @@ def progress_table(status: dict[str, Any]) -> rich_table.Table:
 
 def _overview(status: dict[str, Any]) -> list[str]:
   """Returns what matters of the whole run, a few words each."""
-  counts, rates = status['counts'], status.get('rates', {})
-  limits = status.get('limits', {})
-  parts = []
-  for name, title in (('env_steps', 'env'), ('learner_steps', 'learner')):
-    parts.append(
-      f'{title} {counts.get(name, 0):,} steps, {rates.get(name, 0.0):,.0f}/s'
+  counts, rates = status['counts'], status['rates']
+  env_steps, learner_steps = (
+    counts.get(name, 0) for name in ('env_steps', 'learner_steps')
+  )
+  parts = [
+    f'env {env_steps:,} steps, {rates.get("env_steps", 0.0):,.0f}/s',
+    f'learner {learner_steps:,} steps, {rates.get("learner_steps", 0.0):,.0f}/s',
+  ]
+  means = {
+    title: _mean(status, metric)
+    for title, metric in (
+      ('replay', 'size'),
+      ('acting return', 'episode_return'),
+      ('evaluated return', 'mean_return'),
     )
-  metrics = {}
-  returns = []
-  for name, worker in status['workers'].items():
-    if name == 'replay/0':
-      metrics['replay'] = worker['metrics'].get('size')
-    if name == 'evaluator/0':
-      metrics['evaluation'] = worker['metrics'].get('mean_return')
-    returns.append(worker['metrics'].get('episode_return', math.nan))
-  returns = [value for value in returns if not math.isnan(value)]
-  if metrics.get('replay') is not None:
-    parts.append(f'replay {metrics["replay"]:,.0f}')
-  if returns:
-    parts.append(f'acting return {sum(returns) / len(returns):.4g}')
-  if metrics.get('evaluation') is not None:
-    parts.append(f'evaluated return {metrics["evaluation"]:.4g}')
-  if limits.get('max_seconds'):
+  }
+  parts += [
+    f'{title} {mean:,.4g}' for title, mean in means.items() if mean is not None
+  ]
+  limits = status['limits']
+  if limits['max_seconds']:
     left = max(0.0, limits['max_seconds'] - status['seconds'])
     parts.append(f'{left:.0f} s left')
-  elif limits.get('max_env_steps'):
-    left = max(0, limits['max_env_steps'] - counts.get('env_steps', 0))
+  elif limits['max_env_steps']:
+    left = max(0, limits['max_env_steps'] - env_steps)
     parts.append(f'{left:,} env steps left')
   return parts
+
+
+def _mean(status: dict[str, Any], metric: str) -> float | None:
+  """Returns the mean over the workers that have measured `metric`."""
+  values = [
+    worker['metrics'][metric]
+    for worker in status['workers'].values()
+    if metric in worker['metrics']
+  ]
+  return sum(values) / len(values) if values else None
 
 
 def _rate(rates: dict[str, float]) -> str:

@@ -193,7 +193,7 @@ class _Watch:
     if self._directory.summary.exists():
       status = run_directory.read_json(self._directory.summary)
     else:  # the variable server itself was lost
-      status = self._status or {'counts': {}, 'seconds': 0.0, 'workers': {}}
+      status = self._status or counting.RunState().status()
       status['stop'] = None
     status['stop'] = status['stop'] or self._stop
     status['failures'] = self._failures

@@ -81,7 +81,7 @@ class NStepWriter:
     self._age *= stepped
     ended = (next_timestep.step_type == _LAST) & stepped
     full = (self._age >= self._n) & ~ended
-    if np.count_nonzero(full):  # ten times as fast as any()
+    if np.count_nonzero(full):  # faster than any()
       self._emit_full(full, next_timestep.observation)
     if np.count_nonzero(ended):
       for env in np.flatnonzero(ended):
