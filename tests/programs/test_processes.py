@@ -211,6 +211,25 @@ def test_the_three_modes_measure_the_same_things(start):
   assert names['local'] == names['threads'] == names['processes']
 
 
+def test_the_three_modes_make_the_same_params_and_act_alike(start):
+  # Nothing is learnt, so that no mode's timing decides; half of the evaluated
+  # actions are random, so that equal returns mean equal keys, seeds and params.
+  scores = {}
+  for mode in ('local', 'threads', 'processes'):
+    run = start(
+      *('--max-env-steps', '300', '--min-replay-size', '1000'),
+      *('--num-actors', '1', '--evaluation-epsilon', '0.5'),
+      *('--eval-episodes', '40', '--seed', '3'),
+      mode=mode,
+    )
+    assert run.wait()[0] == 0, run.output
+    (row,) = [r for r in run.metrics() if r['worker'] == 'evaluator/0']
+    assert row['params_version'] == 0
+    scores[mode] = row['mean_return'], row['mean_length']
+  assert scores['local'] == scores['threads'] == scores['processes']
+  assert -1.0 < scores['local'][0] < 1.0
+
+
 def test_stopping_while_workers_start_leaves_nothing(start):
   run = start()
   run.wait_for(lambda: len(run.family()) >= 6)
