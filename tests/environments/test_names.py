@@ -225,3 +225,14 @@ def test_few_cart_poles_are_stepped_in_a_loop_and_many_natively():
   many = environments.make_vector('gymnasium:CartPole-v1', 32, seed=0)
   assert isinstance(few, vector.LoopVector)
   assert not isinstance(many, vector.LoopVector)
+
+
+def test_a_function_stands_for_a_name():
+  made = environments.make(testing_environments.catch, seed=3)
+  assert isinstance(made, testing_environments.Catch)
+  rows = environments.make_vector(testing_environments.catch, 2, seed=3)
+  assert rows.num_envs == 2
+  with pytest.raises(ValueError, match='cannot be called with one argument'):
+    environments.make(lambda: None, seed=0)
+  with pytest.raises(ValueError, match='neither a dm_env.Environment nor'):
+    environments.make(lambda seed: seed, seed=0)
