@@ -10,6 +10,7 @@ __version__ = '0.1.0'
 _EXPORTS = {
   'EnvironmentLoop': 'distacme.environment_loop',
   'EnvironmentSpec': 'distacme.specs',
+  'load_policy': 'distacme.programs.loading',
   'make_environment_spec': 'distacme.specs',
   'train': 'distacme.programs.launch',
 }
@@ -17,6 +18,7 @@ _EXPORTS = {
 __all__ = [
   'EnvironmentLoop',
   'EnvironmentSpec',
+  'load_policy',
   'make_environment_spec',
   'train',
 ]

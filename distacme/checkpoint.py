@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pathlib
 import threading
@@ -35,16 +36,32 @@ class Checkpointer:
   background. A checkpoint is complete or absent, whenever the process dies.
   """
 
-  def __init__(self, directory: pathlib.Path, max_to_keep: int = 2):
-    """Opens or creates `directory`."""
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    max_to_keep: int = 2,
+    read_only: bool = False,
+  ):
+    """Opens `directory`, and creates it unless it is only to be read.
+
+    Args:
+      directory: of the checkpoints.
+      max_to_keep: of them; older ones are deleted.
+      read_only: whether a run that goes on may be writing there meanwhile.
+    """
     # Here and not above: it takes half a second, and few processes save.
     from orbax import checkpoint as ocp
 
+    if read_only:
+      logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
     self._manager = ocp.CheckpointManager(
       directory.resolve(),
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep, create=True
+        max_to_keep=None if read_only else max_to_keep,
+        create=not read_only,
+        read_only=read_only,
+        save_interval_steps=0 if read_only else 1,
       ),
       item_handlers=ocp.StandardCheckpointHandler(),
     )
@@ -125,6 +142,11 @@ class Checkpointer:
       if _last_writer is self._manager:
         _last_writer = None
     self._manager.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Leaves out that what was opened to be read is only to be read."""
+  return 'directory is read only' not in record.getMessage()
 
 
 class BestParams:

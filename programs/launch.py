@@ -44,14 +44,24 @@ def train(
   agent = type(config).__module__.removeprefix('distacme.agents.')
   if 'run_dir' in settings:
     settings['run_dir'] = pathlib.Path(settings['run_dir'])
-  name = env if isinstance(env, str) else getattr(env, '__name__', repr(env))
   experiment = config_lib.Experiment(
-    config_lib.RunConfig(agent=agent, env=name, **settings),
+    config_lib.RunConfig(
+      agent=agent, env=_name(env), network=_name(network), **settings
+    ),
     config,
     environment=None if isinstance(env, str) else env,
     network=network,
   )
   return prepare(experiment).run()
+
+
+def _name(given: Any) -> str:
+  """Returns what config.json says of a name, of a function or of nothing."""
+  if isinstance(given, str):
+    return given
+  return (
+    '' if given is None else getattr(given, '__name__', type(given).__name__)
+  )
 
 
 class PreparedRun(NamedTuple):

@@ -1,0 +1,261 @@
+"""What a run has learnt, read back from its directory to act with.
+
+Needs neither replay nor learner, and none of the libraries that only processes
+of a program need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tree
+
+from distacme import checkpoint
+from distacme import core
+from distacme import environment_loop
+from distacme import environments
+from distacme import policy as policy_lib
+from distacme import run_directory
+from distacme import specs
+from distacme import types
+from distacme.environments import families
+from distacme.programs import config as config_lib
+
+
+class LoadedPolicy:
+  """Acts greedily on one observation at a time; one thread.
+
+  What an agent remembers between steps of an episode is kept here: call `reset`
+  before the first observation of each episode but the first.
+  """
+
+  def __init__(
+    self,
+    agent: core.Agent,
+    params: core.VersionedParams,
+    spec: specs.EnvironmentSpec,
+    seed: int = 0,
+  ):
+    """Prepares to act; `seed` decides what is random about the policy."""
+    self.version = params.version
+    self._spec = spec.observations
+    _, key = environment_loop.keys(seed)
+    self._policy = policy_lib.Policy(agent, FixedParams(params), 1, key)
+    self._first = np.array([True])
+
+  def __call__(self, observation: types.NestedArray) -> types.NestedArray:
+    """Returns the action for an observation, both without a batch axis.
+
+    Raises:
+      ValueError: if the observation is not one of the run's environment.
+    """
+    output = self._policy.act(self._batched(observation), self._first)
+    self._first = np.array([False])
+    return tree.map_structure(lambda leaf: leaf[0], output.action)
+
+  def reset(self) -> None:
+    """Forgets the episode so far."""
+    self._first = np.array([True])
+
+  def _batched(self, observation: types.NestedArray) -> types.NestedArray:
+    try:
+      return tree.map_structure_up_to(
+        self._spec, _with_batch_axis, self._spec, observation
+      )
+    except (TypeError, ValueError) as error:
+      raise ValueError(
+        f'this is no observation of the environment of the run: {error}. Give '
+        f'one observation without a batch axis, as {self._spec} says.'
+      ) from error
+
+
+class FixedParams(NamedTuple):
+  """A `core.ParamsSource` that has one version only."""
+
+  params: core.VersionedParams
+
+  def newest(self) -> core.VersionedParams:
+    """Returns that version."""
+    return self.params
+
+
+class LoadedRun(NamedTuple):
+  """A run's settings, the agent they make, and params that it learnt."""
+
+  experiment: config_lib.Experiment
+  spec: specs.EnvironmentSpec
+  agent: core.Agent
+  params: core.VersionedParams
+
+
+def load_policy(
+  run_dir: str | os.PathLike[str],
+  best: bool = True,
+  *,
+  env: families.NameOrFactory | None = None,
+  network: Any = None,
+) -> LoadedPolicy:
+  """Returns the greedy policy that a run has learnt.
+
+  Args:
+    run_dir: of the run, which may still go on.
+    best: whether to take the params of the best evaluation, if there was one,
+      rather than those of the newest checkpoint.
+    env: the run's, if it was a function; as in `distacme.train`.
+    network: the run's, if it had one of its own; as in `distacme.train`.
+
+  Raises:
+    ValueError: if `run_dir` is no run, has no params yet, or was made with
+      other functions than those given here.
+  """
+  run = load(run_dir, best, env=env, network=network)
+  return LoadedPolicy(run.agent, run.params, run.spec)
+
+
+def load(
+  run_dir: str | os.PathLike[str],
+  best: bool = True,
+  *,
+  env: families.NameOrFactory | None = None,
+  network: Any = None,
+) -> LoadedRun:
+  """Returns a run with its params; see `load_policy`."""
+  directory = run_directory.RunDirectory(pathlib.Path(run_dir).resolve())
+  experiment = _experiment(directory, env, network)
+  environment = environments.make(
+    experiment.environment or experiment.run.env, experiment.run.seed
+  )
+  spec = specs.make_environment_spec(environment)
+  environment.close()
+  agent = experiment.make_agent(spec)
+  return LoadedRun(experiment, spec, agent, _params(directory, agent, best))
+
+
+def read_config(directory: run_directory.RunDirectory) -> dict[str, Any]:
+  """Returns a run's config.json.
+
+  Raises:
+    ValueError: if there is none, so that the directory is no run's.
+  """
+  try:
+    config: dict[str, Any] = run_directory.read_json(directory.config)
+  except (FileNotFoundError, NotADirectoryError):
+    raise ValueError(
+      f'{directory.path} is no run directory: it has no '
+      f"{directory.config.name}. Give what 'distacme train' printed as "
+      "'run directory'."
+    ) from None
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f'{directory.config} is not readable as JSON ({error}). Restore the file '
+      'that the run wrote.'
+    ) from error
+  return config
+
+
+def _experiment(
+  directory: run_directory.RunDirectory,
+  env: families.NameOrFactory | None,
+  network: Any,
+) -> config_lib.Experiment:
+  """Returns the run's settings, with the functions given in their place."""
+  config = read_config(directory)
+  run: config_lib.RunConfig = _parsed(
+    config_lib.RunConfig, config['run'], directory
+  )
+  changes: dict[str, Any] = {'run_dir': directory.path}
+  for name, given in (('env', env), ('network', network)):
+    recorded = getattr(run, name)
+    if isinstance(given, str):
+      changes[name] = given
+    elif given is None and recorded and ':' not in recorded:
+      raise ValueError(
+        f'the {name} of {directory.path} was a function of a program, '
+        f'{recorded!r}, which a run directory does not hold. Give it again: '
+        f'distacme.load_policy(run_dir, {name}=...).'
+      )
+  agent = _parsed(
+    config_lib.agent_module(run.agent).Config, config['agent'], directory
+  )
+  return config_lib.Experiment(
+    dataclasses.replace(run, **changes),
+    agent,
+    environment=None if isinstance(env, str) else env,
+    network=None if isinstance(network, str) else network,
+  )
+
+
+def _parsed(
+  config: Any,
+  values: dict[str, Any],
+  directory: run_directory.RunDirectory,
+) -> Any:
+  """Returns a dataclass from its fields in JSON, which has no tuples."""
+  unknown = values.keys() - {field.name for field in dataclasses.fields(config)}
+  if unknown:
+    raise ValueError(
+      f'{directory.config} has {", ".join(sorted(unknown))}, which '
+      f'{config.__module__}.{config.__name__} has not. Use the version of '
+      'distacme and of the agent that the run was made with.'
+    )
+  return config(
+    **{
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in values.items()
+    }
+  )
+
+
+def _params(
+  directory: run_directory.RunDirectory, agent: core.Agent, best: bool
+) -> core.VersionedParams:
+  """Returns the best params or, if they are not wanted or none, the newest."""
+  state = jax.eval_shape(
+    agent.initial_learner_state, jax.random.key_data(jax.random.key(0))
+  )
+  if best:
+    params = jax.eval_shape(agent.actor_params, state)
+    restored = _restored(directory.best, params)
+    if restored is not None:
+      return core.VersionedParams(restored.steps, restored.state)
+  restored = _restored(directory.checkpoints, state)
+  if restored is None:
+    raise ValueError(
+      f'{directory.path} has no params yet: neither {directory.best.name}/ nor '
+      f'{directory.checkpoints.name}/ holds a checkpoint. Let the run evaluate '
+      'or save first (--eval-period, --checkpoint-period-s).'
+    )
+  params = jax.jit(agent.actor_params)(restored.state)
+  return core.VersionedParams(restored.steps, params)
+
+
+def _restored(path: pathlib.Path, shapes: Any) -> checkpoint.Restored | None:
+  """Returns a directory's newest checkpoint, on this process's device.
+
+  Without saying where, Orbax asks for the device that the checkpoint came from.
+  """
+  if not path.is_dir():
+    return None
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  like = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+    shapes,
+  )
+  checkpointer = checkpoint.Checkpointer(path, read_only=True)
+  try:
+    return checkpointer.restore(like)
+  finally:
+    checkpointer.close()
+
+
+def _with_batch_axis(spec: specs.Array, leaf: Any) -> np.ndarray:
+  array = np.asarray(leaf)
+  if array.shape != spec.shape:
+    raise ValueError(f'{spec.name or "a leaf"} has the shape {array.shape}')
+  return array.astype(spec.dtype, copy=False)[np.newaxis]

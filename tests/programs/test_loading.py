@@ -1,0 +1,138 @@
+"""What a run has learnt acts without the run."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import distacme
+from distacme.programs import launch
+from distacme.testing import environments
+from tests.programs import launching
+
+
+@pytest.fixture(name='copy')
+def fixture_copy(run_dir, tmp_path):
+  return shutil.copytree(run_dir, tmp_path / 'copy')
+
+
+def change_config(run_dir, part, **changes):
+  path = run_dir / 'config.json'
+  config = json.loads(path.read_text())
+  config[part].update(changes)
+  path.write_text(json.dumps(config))
+
+
+def returns(policy, episodes):
+  environment = environments.catch(1)
+  found = []
+  for _ in range(episodes):
+    timestep = environment.reset()
+    policy.reset()
+    while not timestep.last():
+      timestep = environment.step(policy(timestep.observation))
+    found.append(timestep.reward)
+  return found
+
+
+@pytest.mark.parametrize('best', [True, False])
+def test_a_loaded_policy_catches(run_dir, best):
+  policy = distacme.load_policy(run_dir, best)
+  assert np.mean(returns(policy, 20)) >= 0.8
+  assert policy.version > 0
+
+
+def test_an_action_is_unbatched_numpy_and_greedy(run_dir):
+  policy = distacme.load_policy(run_dir)
+  observation = environments.catch(0).reset().observation
+  actions = [policy(observation.astype(np.float64)) for _ in range(5)]
+  assert len(set(map(int, actions))) == 1
+  assert np.shape(actions[0]) == ()
+  assert isinstance(actions[0], np.integer)
+
+
+def test_without_an_evaluation_the_newest_checkpoint_acts(copy):
+  shutil.rmtree(copy / 'best')
+  newest = max(int(path.name) for path in (copy / 'checkpoints').glob('[0-9]*'))
+  assert distacme.load_policy(copy).version == newest
+  assert not (copy / 'best').exists()
+
+
+def test_an_observation_of_another_shape_is_refused(run_dir):
+  policy = distacme.load_policy(run_dir)
+  with pytest.raises(ValueError, match=r'\(1, 10, 5\)\. Give one observation'):
+    policy(np.zeros((1, 10, 5)))
+
+
+def test_a_directory_that_is_no_run_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='is no run directory: it has no config'):
+    distacme.load_policy(tmp_path)
+
+
+def test_a_torn_config_is_refused(copy):
+  (copy / 'config.json').write_text('{')
+  with pytest.raises(ValueError, match='not readable as JSON'):
+    distacme.load_policy(copy)
+
+
+def test_a_run_without_params_is_refused(copy):
+  shutil.rmtree(copy / 'best')
+  shutil.rmtree(copy / 'checkpoints')
+  with pytest.raises(ValueError, match='no params yet: neither best/ nor'):
+    distacme.load_policy(copy)
+
+
+def test_a_setting_that_the_agent_does_not_know_is_named(copy):
+  change_config(copy, 'agent', momentum=0.9)
+  with pytest.raises(ValueError, match='has momentum, which .*Config has not'):
+    distacme.load_policy(copy)
+
+
+def test_params_of_another_network_are_refused(copy):
+  change_config(copy, 'agent', hidden_sizes=[32])
+  with pytest.raises(ValueError, match='is of another agent, network or env'):
+    distacme.load_policy(copy)
+
+
+def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
+  import haiku as hk
+
+  from distacme.agents import dqn
+
+  def network(observation):
+    return hk.nets.MLP([3])(hk.Flatten()(observation))
+
+  settings = dict(mode='local', max_env_steps=300, eval_period=200)
+  config = dqn.Config(min_replay_size=100)
+  code = launch.train(
+    config,
+    env=environments.catch,
+    network=network,
+    run_dir=tmp_path / 'run',
+    **settings,
+  )
+  assert code == 0
+  with pytest.raises(ValueError, match="env of .* was a function.*'catch'"):
+    distacme.load_policy(tmp_path / 'run')
+  with pytest.raises(ValueError, match="network of .* 'network'.*network=..."):
+    distacme.load_policy(tmp_path / 'run', env=launching.CATCH)
+  policy = distacme.load_policy(
+    tmp_path / 'run', env=environments.catch, network=network
+  )
+  assert len(returns(policy, 1)) == 1
+
+
+def test_loading_needs_no_library_of_programs(run_dir):
+  code = (
+    'import distacme, sys\n'
+    f'distacme.load_policy({str(run_dir)!r})\n'
+    "unwanted = {'grpc', 'launchpad', 'reverb', 'tensorflow', 'rlax'}\n"
+    'assert not unwanted & set(sys.modules), unwanted & set(sys.modules)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
+  )
+  assert done.returncode == 0, done.stderr
