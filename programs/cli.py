@@ -1,23 +1,32 @@
-"""The command line: `distacme train ...`."""
+"""The command line: `distacme train ...` and the commands around it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import importlib
 import sys
 import traceback
 from typing import Any
 
 from distacme.programs import config as config_lib
 
-_USAGE = """\
-usage: distacme COMMAND [OPTIONS]
+# What each does. `train` is below; the others are a module of their name with a
+# `main(arguments)` that returns the exit code, imported when it is called.
+_COMMANDS = {
+  'train': 'train an agent in an environment',
+  'evaluate': "play greedy episodes with a run's params",
+}
 
-commands:
-  train    train an agent in an environment
 
-'distacme COMMAND --help' lists a command's options.
-"""
+def usage() -> str:
+  """Returns the list of commands."""
+  commands = [f'  {name:14}{does}\n' for name, does in _COMMANDS.items()]
+  return (
+    'usage: distacme COMMAND [OPTIONS]\n\ncommands:\n'
+    f'{"".join(commands)}\n'
+    "'distacme COMMAND --help' lists a command's options.\n"
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,30 +34,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
   ]
-  commands = {'train': train}
   if command in ('-h', '--help'):
-    print(_USAGE)
+    print(usage())
     sys.exit(0)
-  if command not in commands:
+  if command not in _COMMANDS:
     print(
-      f'distacme: unknown command {command!r}.\n\n{_USAGE}', file=sys.stderr
+      f'distacme: unknown command {command!r}.\n\n{usage()}', file=sys.stderr
     )
     sys.exit(2)
-  sys.exit(commands[command](rest))
+  if command == 'train':
+    sys.exit(train(rest))
+  module = importlib.import_module(f'distacme.programs.{command}')
+  sys.exit(_in_a_sentence(lambda: int(module.main(rest))))
 
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
   from distacme.programs import launch
 
+  prepared = _in_a_sentence(lambda: launch.prepare(parse_experiment(arguments)))
+  return prepared if isinstance(prepared, int) else prepared.run()
+
+
+def _in_a_sentence(function: Callable[[], Any]) -> Any:
+  """Returns the function's result; if it refuses, says why and returns 2."""
   try:
-    prepared = launch.prepare(parse_experiment(arguments))
+    return function()
   except (ValueError, ImportError) as error:
     if not _raised_here(error):
       raise
     print(f'distacme: {error}', file=sys.stderr)
     return 2
-  return prepared.run()
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -58,7 +58,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
   with pytest.raises(SystemExit) as exit_:
     cli.main(['tarin'])
   assert exit_.value.code == 2
-  assert 'train    train an agent' in capsys.readouterr().err
+  assert 'train         train an agent' in capsys.readouterr().err
 
 
 def test_every_field_of_run_and_agent_is_a_flag():

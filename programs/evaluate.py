@@ -1,0 +1,87 @@
+"""`distacme evaluate RUN_DIR`: how good the params of a run are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+
+# No worker of a run has so high a number: these are episodes of no training.
+_STREAM = 1_000_003
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Plays the episodes and prints their returns."""
+  parser = argparse.ArgumentParser(
+    prog='distacme evaluate',
+    description='Plays greedy episodes with the best params of a run.',
+  )
+  parser.add_argument('run_dir', type=pathlib.Path, metavar='RUN_DIR')
+  parser.add_argument(
+    '--episodes', type=int, default=20, help='to play (default: 20)'
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the environments (default: 0)'
+  )
+  parser.add_argument(
+    '--newest',
+    action='store_true',
+    help='take the params of the newest checkpoint, not the best',
+  )
+  flags = parser.parse_args(arguments)
+  for name, least in (('episodes', 1), ('seed', 0)):
+    if getattr(flags, name) < least:
+      raise ValueError(
+        f'{name} must be at least {least}, got {getattr(flags, name)}.'
+      )
+  metrics = evaluate(
+    flags.run_dir, flags.episodes, flags.seed, best=not flags.newest
+  )
+  print(
+    f'mean return {metrics["mean_return"]:.4g} (min '
+    f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
+    f'{flags.episodes} episodes, params version '
+    f'{metrics["params_version"]:.0f}'
+  )
+  return 0
+
+
+def evaluate(
+  run_dir: pathlib.Path, episodes: int, seed: int = 0, best: bool = True
+) -> dict[str, float]:
+  """Returns the evaluator's metrics of greedy episodes of a run's params.
+
+  Args:
+    run_dir: of the run.
+    episodes: to play, at least 1.
+    seed: of the environments, and of what is random about the policy.
+    best: see `loading.load_policy`.
+
+  Raises:
+    ValueError: as `loading.load_policy`.
+  """
+  from distacme import counting
+  from distacme import environment_loop
+  from distacme import evaluator
+  from distacme.programs import loading
+
+  loaded = loading.load(run_dir, best)
+  experiment = dataclasses.replace(
+    loaded.experiment, run=dataclasses.replace(loaded.experiment.run, seed=seed)
+  )
+  state = counting.RunState()
+  environment = experiment.make_vector(evaluator.num_rows(episodes), _STREAM)
+  _, key = environment_loop.keys(seed)
+  evaluator.Evaluator(
+    environment,
+    loaded.agent,
+    loading.FixedParams(loaded.params),
+    state.reporter('evaluator'),
+    key=key,
+    episodes=episodes,
+    period=1,
+  ).evaluate()
+  environment.close()
+  metrics: dict[str, float] = state.status()['workers']['evaluator']['metrics']
+  return metrics
