@@ -16,6 +16,8 @@ from distacme.programs import config as config_lib
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
+  'agents': 'list the agents',
+  'environments': 'list the families of environments and how to name them',
 }
 
 
