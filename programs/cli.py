@@ -18,6 +18,7 @@ _COMMANDS = {
   'evaluate': "play greedy episodes with a run's params",
   'agents': 'list the agents',
   'environments': 'list the families of environments and how to name them',
+  'doctor': 'check the installation and say how to get what is missing',
 }
 
 

@@ -1,0 +1,154 @@
+"""`distacme doctor`: what of the installation works, and how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+from typing import NamedTuple
+
+_OLDEST_PYTHON = (3, 10)
+_LAUNCH = (
+  "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
+)
+_ENVS = "Run: pip install 'distacme[envs]'"
+
+
+class Check(NamedTuple):
+  """One line of the doctor's answer.
+
+  Attributes:
+    name: of what is checked.
+    find: returns what was found; raises if it is missing or broken.
+    remedy: how to get it.
+    without: what does not work without it; '' if nothing does.
+  """
+
+  name: str
+  find: Callable[[], str]
+  remedy: str
+  without: str = ''
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Prints a line for each check; returns 0 if local mode works."""
+  argparse.ArgumentParser(
+    prog='distacme doctor',
+    description='Checks the installation and says how to get what is missing.',
+  ).parse_args(arguments)
+  works = True
+  for check in CHECKS:
+    ok, line = examine(check)
+    works = works and (ok or bool(check.without))
+    print(line, flush=True)
+  print(f'\nlocal mode {"works" if works else "does not work"}')
+  return 0 if works else 1
+
+
+def examine(check: Check) -> tuple[bool, str]:
+  """Returns whether all is well, and the line that says so or what to do."""
+  try:
+    return True, f'ok       {check.name}: {check.find()}'
+  # A broken library may raise anything when it is loaded.
+  except Exception as error:
+    what = f'{type(error).__name__}: {error}'.partition('\n')[0].rstrip('.')
+    without = f' Without it: no {check.without}.' if check.without else ''
+    return False, f'missing  {check.name}: {what}. {check.remedy}.{without}'
+
+
+def _python() -> str:
+  version = platform.python_version()
+  if sys.version_info < _OLDEST_PYTHON:
+    raise RuntimeError(f'this is Python {version}')
+  return f'{version} on {platform.system()} {platform.machine()}'
+
+
+def _jax() -> str:
+  import jax
+
+  devices = jax.devices()
+  # A wheel for another CPU, or a driver that does not fit, fails only here.
+  total = int(jax.jit(lambda x: x.sum())(jax.numpy.ones(3)))
+  if total != 3:
+    raise RuntimeError(f'1 + 1 + 1 is {total} on {devices[0]}')
+  return f'{jax.__version__}, {len(devices)} x {devices[0].device_kind}'
+
+
+def _training() -> str:
+  from distacme import lazy
+
+  modules = [
+    'distacme.agents.dqn',
+    'distacme.programs.launch',
+    'distacme.programs.local',
+    'orbax.checkpoint',
+    'rich',
+    'tensorboardX',
+    'tyro',
+  ]
+  for name in modules:
+    importlib.import_module(name)
+  lazy.load_all()
+  return 'agents, checkpoints, logs and flags'
+
+
+def _launchpad() -> str:
+  importlib.import_module('distacme.runtime.launchpad')
+  return 'starts threads and processes'
+
+
+def _reverb() -> str:
+  from distacme.replay import reverb_extension
+
+  return f'server and client, {reverb_extension.load().__name__}'
+
+
+def _library(name: str) -> Callable[[], str]:
+  def find() -> str:
+    importlib.import_module(name)
+    return importlib.metadata.version({'grpc': 'grpcio'}.get(name, name))
+
+  return find
+
+
+def _directory() -> str:
+  with tempfile.TemporaryFile(dir='.') as file:
+    file.write(b'0')
+  return os.getcwd()
+
+
+CHECKS = (
+  Check(
+    'Python',
+    _python,
+    f'Use Python {".".join(map(str, _OLDEST_PYTHON))} or newer',
+  ),
+  Check(
+    'JAX',
+    _jax,
+    "Run: pip install 'jax>=0.6' 'jaxlib>=0.6', or set JAX_PLATFORMS=cpu if its "
+    'accelerator is what fails',
+  ),
+  Check(
+    'libraries of training',
+    _training,
+    'Run: pip install --upgrade --force-reinstall distacme',
+  ),
+  Check(
+    'writable directory',
+    _directory,
+    'Change to a directory that you may write to, or give --run-dir',
+  ),
+  Check(
+    'grpc', _library('grpc'), "Run: pip install 'grpcio>=1.60'", 'programs'
+  ),
+  Check('Launchpad', _launchpad, _LAUNCH, '--mode threads, --mode processes'),
+  Check('Reverb', _reverb, _LAUNCH, 'replay server'),
+  Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
+  Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
+)

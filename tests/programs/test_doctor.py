@@ -1,0 +1,82 @@
+"""`distacme doctor`: a line for each part, and what to do."""
+
+import subprocess
+
+import pytest
+
+from distacme.programs import cli
+from distacme.programs import doctor
+from tests.programs import launching
+
+
+def found():
+  return '1.0'
+
+
+def broken():
+  raise ImportError('No module named jam\nand more')
+
+
+def run(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['doctor'])
+  return exit_.value.code, capsys.readouterr().out.splitlines()
+
+
+def test_a_part_that_works_is_ok():
+  check = doctor.Check('jam', found, 'Make some')
+  assert doctor.examine(check) == (True, 'ok       jam: 1.0')
+
+
+def test_a_part_that_is_missing_is_named_with_its_remedy():
+  check = doctor.Check('jam', broken, 'Run: make jam', 'breakfast')
+  assert doctor.examine(check) == (
+    False,
+    'missing  jam: ImportError: No module named jam. Run: make jam. '
+    'Without it: no breakfast.',
+  )
+
+
+@pytest.mark.parametrize(
+  'without, code, end',
+  [
+    ('breakfast', 0, 'local mode works'),
+    ('', 1, 'local mode does not work'),
+  ],
+)
+def test_only_what_local_mode_needs_decides_the_exit_code(
+  capsys, monkeypatch, without, code, end
+):
+  checks = (
+    doctor.Check('jam', broken, 'Make some', without),
+    doctor.Check('bread', found, 'Bake some'),
+  )
+  monkeypatch.setattr(doctor, 'CHECKS', checks)
+  exit_code, lines = run(capsys)
+  assert exit_code == code
+  assert lines[1] == 'ok       bread: 1.0'
+  assert lines[-1] == end
+
+
+def test_a_directory_that_cannot_be_written_to_is_found(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  tmp_path.rmdir()
+  (check,) = [c for c in doctor.CHECKS if c.name == 'writable directory']
+  ok, line = doctor.examine(check)
+  assert not ok
+  assert 'or give --run-dir' in line
+
+
+def test_here_local_mode_works(tmp_path):
+  done = subprocess.run(
+    [launching.SCRIPT, 'doctor'],
+    capture_output=True,
+    text=True,
+    timeout=80,
+    cwd=tmp_path,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  lines = done.stdout.splitlines()
+  assert len(lines) == len(doctor.CHECKS) + 2
+  assert lines[0].startswith('ok       Python: 3.')
+  assert lines[-1] == 'local mode works'
