@@ -16,6 +16,7 @@ from distacme.programs import config as config_lib
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
+  'plot': 'draw the learning curves of runs',
   'agents': 'list the agents',
   'environments': 'list the families of environments and how to name them',
   'doctor': 'check the installation and say how to get what is missing',

@@ -1,0 +1,201 @@
+"""`distacme plot RUN_DIR...`: learning curves as PNG."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distacme import logging as metrics_logging
+from distacme import run_directory
+
+# Fields of a run that say how long and where it ran, not what was learnt.
+_NOT_SETTINGS = (
+  'seed',
+  'run_dir',
+  'max_env_steps',
+  'max_seconds',
+  'solved_return',
+  'checkpoint_period_s',
+)
+
+
+class Curve(NamedTuple):
+  """Mean returns of a run's evaluations, over increasing env_steps; both [N]."""
+
+  env_steps: np.ndarray
+  returns: np.ndarray
+
+
+class Group(NamedTuple):
+  """Runs of the same settings, which differ in their seeds."""
+
+  settings: dict[str, Any]
+  curves: list[Curve]
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Draws the curves and prints where they are."""
+  parser = argparse.ArgumentParser(
+    prog='distacme plot',
+    description='Draws the evaluated returns of runs over environment steps. '
+    'Runs that differ in their seed only share a line, their mean, in a band '
+    'from the lowest to the highest.',
+  )
+  parser.add_argument(
+    'run_dirs', type=pathlib.Path, nargs='+', metavar='RUN_DIR'
+  )
+  parser.add_argument(
+    '--output',
+    type=pathlib.Path,
+    default=pathlib.Path('curves.png'),
+    help='file to write (default: curves.png)',
+  )
+  flags = parser.parse_args(arguments)
+  if flags.output.suffix != '.png':
+    raise ValueError(
+      f'output must be a .png file, got {str(flags.output)!r}. Write for '
+      f'instance {str(flags.output.with_suffix(".png"))!r}.'
+    )
+  if not flags.output.parent.is_dir():
+    raise ValueError(
+      f'{flags.output.parent} is no directory. Make it, or choose another '
+      '--output.'
+    )
+  draw(grouped(flags.run_dirs), flags.output)
+  print(flags.output.resolve())
+  return 0
+
+
+def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
+  """Returns the runs' curves, those of the same settings together.
+
+  Raises:
+    ValueError: if one is no run, or has not been evaluated.
+  """
+  from distacme.programs import loading
+
+  groups: dict[str, Group] = {}
+  # A run that is named twice would count twice.
+  for path in dict.fromkeys(path.resolve() for path in run_dirs):
+    config = loading.read_config(run_directory.RunDirectory(path))
+    settings = config['run'] | config['agent']
+    settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
+    key = json.dumps(settings, sort_keys=True)
+    group = groups.setdefault(key, Group(settings, []))
+    group.curves.append(read_curve(path))
+  return list(groups.values())
+
+
+def label(group: Group, groups: Iterable[Group]) -> str:
+  """Returns agent, environment and what tells it from others of the same."""
+  settings = group.settings
+  name = f'{settings["agent"]} {settings["env"]}'
+  rivals = [
+    other.settings
+    for other in groups
+    if all(other.settings[key] == settings[key] for key in ('agent', 'env'))
+  ]
+  different = [
+    f'{key}={value}'
+    for key, value in settings.items()
+    if any(rival.get(key) != value for rival in rivals)
+  ]
+  text = ', '.join([name, *different])
+  if len(group.curves) > 1:
+    text += f' ({len(group.curves)} runs: mean, lowest to highest)'
+  return text
+
+
+def read_curve(run_dir: pathlib.Path) -> Curve:
+  """Returns a run's curve.
+
+  What a run did after the checkpoint that it was resumed from is lost to it,
+  and left out.
+
+  Raises:
+    ValueError: if the run has not been evaluated.
+  """
+  points: list[tuple[int, float]] = []
+  for row in _rows(run_dir):
+    if 'mean_return' in row and 'env_steps' in row:
+      while points and points[-1][0] >= row['env_steps']:
+        points.pop()
+      points.append((row['env_steps'], row['mean_return']))
+  if not points:
+    raise ValueError(
+      f'{run_dir} has not been evaluated yet: '
+      f'{metrics_logging.METRICS_FILE} has no mean_return. Let it run for '
+      '--eval-period steps, or leave it out.'
+    )
+  env_steps, returns = zip(*points, strict=True)
+  return Curve(np.array(env_steps), np.array(returns))
+
+
+def _rows(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+  try:
+    return metrics_logging.read_metrics(run_dir)
+  except FileNotFoundError:
+    return []
+
+
+def common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns env_steps [N] that all curves span, and their returns [K, N] there.
+
+  Between evaluations a curve is a straight line. Where a curve has ended, none
+  of the others goes on: a mean over fewer runs would be another number.
+  """
+  first = max(curve.env_steps[0] for curve in curves)
+  last = min(curve.env_steps[-1] for curve in curves)
+  env_steps = np.unique(np.concatenate([curve.env_steps for curve in curves]))
+  env_steps = env_steps[(first <= env_steps) & (env_steps <= last)]
+  returns = [
+    np.interp(env_steps, curve.env_steps, curve.returns) for curve in curves
+  ]
+  return env_steps, np.array(returns)
+
+
+def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
+  """Writes a PNG with a line for each group.
+
+  Raises:
+    ImportError: if matplotlib is not installed.
+  """
+  try:
+    from matplotlib import figure
+  except ImportError as error:
+    raise ImportError(
+      f'curves need matplotlib, which cannot be imported ({error}). Run: '
+      "pip install 'distacme[plot]'"
+    ) from error
+  # Without pyplot, which would look for a display.
+  drawing = figure.Figure(figsize=(8, 5), layout='constrained')
+  axes = drawing.add_subplot(xlabel='environment steps', ylabel='mean return')
+  for number, group in enumerate(groups):
+    color = f'C{number % 10}'
+    if len(group.curves) > 1:
+      for curve in group.curves:
+        axes.plot(*curve, color=color, alpha=0.3, linewidth=0.8)
+    env_steps, returns = common(group.curves)
+    axes.plot(
+      env_steps,
+      returns.mean(axis=0),
+      color=color,
+      label=label(group, groups),
+      marker='.',
+    )
+    axes.fill_between(
+      env_steps,
+      returns.min(axis=0),
+      returns.max(axis=0),
+      color=color,
+      alpha=0.2,
+      linewidth=0,
+    )
+  axes.grid(alpha=0.3)
+  axes.legend()
+  drawing.savefig(output, dpi=120)
