@@ -144,7 +144,7 @@ def read_config(directory: run_directory.RunDirectory) -> dict[str, Any]:
     ValueError: if there is none, so that the directory is no run's.
   """
   try:
-    config: dict[str, Any] = run_directory.read_json(directory.config)
+    config: Any = run_directory.read_json(directory.config)
   except (FileNotFoundError, NotADirectoryError):
     raise ValueError(
       f'{directory.path} is no run directory: it has no '
@@ -156,6 +156,11 @@ def read_config(directory: run_directory.RunDirectory) -> dict[str, Any]:
       f'{directory.config} is not readable as JSON ({error}). Restore the file '
       'that the run wrote.'
     ) from error
+  if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
+    raise ValueError(
+      f'{directory.config} is not of a distacme run: it lacks run or agent. '
+      "Give what 'distacme train' printed as 'run directory'."
+    )
   return config
 
 

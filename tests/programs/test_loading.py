@@ -78,6 +78,22 @@ def test_a_torn_config_is_refused(copy):
     distacme.load_policy(copy)
 
 
+def test_the_config_of_something_else_is_refused(copy):
+  (copy / 'config.json').write_text('{"run": {}}')
+  with pytest.raises(ValueError, match='it lacks run or agent'):
+    distacme.load_policy(copy)
+
+
+def test_loading_changes_nothing_in_the_run_directory(copy):
+  def state():
+    return {p: p.stat().st_mtime_ns for p in copy.rglob('*')}
+
+  before = state()
+  distacme.load_policy(copy)
+  distacme.load_policy(copy, best=False)
+  assert state() == before
+
+
 def test_a_run_without_params_is_refused(copy):
   shutil.rmtree(copy / 'best')
   shutil.rmtree(copy / 'checkpoints')
