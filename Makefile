@@ -1,8 +1,10 @@
 # `make help` lists what there is. Everything runs in .venv, made from the lock
 # files on first use; PYTHON=/path/to/python3.10 chooses what it is made with and
-# ARGS='...' is appended to the command.
+# ARGS='...' is appended to the command. `make core` has an environment of its own.
 
 BIN := .venv/bin
+# The Pythons without Launchpad that `make core` runs on: the first there is.
+NEWER := 3.13 3.12
 
 # What `make train` runs: the README quotes it.
 TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
@@ -13,7 +15,7 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DELETE_ON_ERROR:
 export PYTHON
 
-.PHONY: help setup train test learn lint format lock clean
+.PHONY: help setup train test core learn lint format lock clean
 
 help:  ## Lists these targets.
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -23,8 +25,15 @@ setup: .venv/.installed  ## Makes .venv (the others do it where needed).
 train: setup  ## Trains DQN on CartPole: actors, replay, learner, evaluator as processes.
 	@$(BIN)/$(TRAIN) $(ARGS)
 
-test: setup  ## Runs the tests.
+test: setup  ## Runs the tests, then those of `make core` if it has a Python.
 	@$(BIN)/pytest $(ARGS)
+	@if scripts/find_python $(NEWER) >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory core; \
+	else echo 'SKIPPED: the tests on a newer Python: none of $(NEWER) is there' >&2; fi
+
+# PYTHONSAFEPATH: `python -c` here would import the checkout, not the wheel.
+core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Python and JAX.
+	@PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
 
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
 	@rm -f runs/learning.jsonl
@@ -43,13 +52,27 @@ format: setup  ## Formats the code and sorts the imports.
 lock: setup  ## Writes the lock files anew from setup.cfg.
 	@scripts/lock $(ARGS)
 
-clean:  ## Removes .venv and what was built; keeps runs/.
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Removes .venv, .venv-core and what was built; keeps runs/.
+	rm -rf .venv .venv-core build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The marks are written last: an interrupted set-up does not count.
 .venv/.locked: requirements/build.txt requirements/python3.10.txt scripts/make_venv
-	@scripts/make_venv
+	@scripts/make_venv .venv requirements/python3.10.txt 3.10
+	@touch $@
+
+.venv-core/.locked: requirements/build.txt requirements/python3.12.txt scripts/make_venv
+	@scripts/make_venv .venv-core requirements/python3.12.txt $(NEWER)
+	@touch $@
+
+# The folders count as well: a module that was deleted leaves no newer file.
+SOURCES := $(shell find distacme agents programs deploy -name __pycache__ -prune -o -print)
+
+# setuptools would pack what an earlier build left in build/lib.
+.venv-core/.installed: .venv-core/.locked setup.cfg pyproject.toml $(SOURCES)
+	@rm -rf build/lib
+	@.venv-core/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-index --no-deps --no-build-isolation --force-reinstall .
 	@touch $@
 
 .venv/.installed: .venv/.locked setup.cfg pyproject.toml

@@ -1,17 +1,22 @@
 """What is installed is what stands in the folders, and it runs without extras."""
 
 import configparser
+from importlib import metadata
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 
 from packaging import requirements as packaging_requirements
 from packaging import utils as packaging_utils
 import pytest
+
+import distacme
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = {
@@ -119,9 +124,24 @@ assert callable(distacme.programs.cli.main)
   assert done.returncode == 0, done.stderr
 
 
+def test_what_is_tested_is_what_is_installed():
+  # In `make core` that is the wheel, for a process started here as well.
+  distribution = metadata.distribution('distacme')
+  origin = json.loads(distribution.read_text('direct_url.json') or '{}')
+  if origin.get('dir_info', {}).get('editable'):
+    folder = ROOT
+  else:
+    folder = pathlib.Path(sysconfig.get_path('purelib'))
+  code = 'import distacme; print(distacme.__file__)'
+  done = run(sys.executable, '-c', code)
+  for path in (distacme.__file__, done.stdout.strip()):
+    assert path == str(folder / 'distacme/__init__.py')
+
+
 @pytest.mark.parametrize('folder', sorted(set(FOLDERS) - {'distacme'}))
 def test_a_folder_imported_by_its_plain_name_says_what_to_import(folder):
-  done = run(sys.executable, '-c', f'import {folder}', cwd=ROOT)
+  command = [sys.executable, '-c', f'import {folder}']
+  done = run(*command, cwd=ROOT, PYTHONSAFEPATH='')
   assert f'Import distacme.{folder}, not {folder}: ' in done.stderr
 
 
@@ -133,16 +153,18 @@ def test_lock_file_names_hashes_and_no_address(lock):
   assert len(pins) == len(re.findall(r'^[a-z]', text, re.M))
 
 
-def test_lock_file_satisfies_setup_cfg():
+@pytest.mark.parametrize('python', ['3.10', '3.12'])
+def test_lock_file_satisfies_setup_cfg(python):
   locked = {}
-  for lock in LOCKS:
-    for pin in re.findall(r'^\S+==\S+', lock.read_text(), re.M):
+  for name in ('build.txt', f'python{python}.txt'):
+    text = (ROOT / 'requirements' / name).read_text()
+    for pin in re.findall(r'^\S+==\S+', text, re.M):
       name, version = pin.split('==')
       locked[packaging_utils.canonicalize_name(name)] = version
   wanted = [setup_cfg()['options']['install_requires']]
   wanted += setup_cfg()['options.extras_require'].values()
   environment = {
-    'python_version': '3.10',
+    'python_version': python,
     'sys_platform': 'linux',
     'platform_machine': 'x86_64',
   }
@@ -186,6 +208,22 @@ def test_find_python_says_what_it_tried_and_what_to_install(tmp_path):
   assert done.returncode == 1
   assert f'Tried:\n  $PYTHON (not set)\n  {fake}\n' in done.stderr
   assert 'apt-get install python3.10 python3.10-venv' in done.stderr
+
+
+def test_find_python_takes_the_first_version_that_there_is(tmp_path):
+  # 3.10 is looked for in more places, and $PYTHON is for it alone.
+  for version, text in (('3.98', 'exit 1'), ('3.97', 'echo found')):
+    fake = tmp_path / f'versions/{version}.0/bin/python{version}'
+    fake.parent.mkdir(parents=True)
+    fake.write_text(f'#!/bin/sh\n{text}\n')
+    fake.chmod(0o755)
+  where = {'PYENV_ROOT': str(tmp_path), 'PYTHON': sys.executable}
+  done = run(ROOT / 'scripts/find_python', '3.99', '3.98', '3.97', **where)
+  assert done.stdout == 'found\n', done.stderr
+  done = run(ROOT / 'scripts/find_python', '3.99', '3.98', **where)
+  assert done.returncode == 1
+  assert 'No Python 3.99 or 3.98 that works. Tried:' in done.stderr
+  assert 'versions/3.98.0/bin/python3.98' in done.stderr
 
 
 def test_find_python_takes_the_one_it_is_given():

@@ -54,7 +54,12 @@ def test_it_does_not_learn_catch_with_steps_of_no_size():
   assert greedy_return(config, steps=1000) < 0.5
 
 
-def test_the_command_line_trains_it_by_the_name_of_its_module(tmp_path):
+def test_the_command_line_trains_it_by_the_name_of_its_module(
+  tmp_path, tmp_path_factory
+):
+  # Not ROOT: there the checkout would stand before an installed wheel.
+  path = tmp_path_factory.mktemp('path')
+  (path / 'tests').symlink_to(ROOT / 'tests')
   command = (
     'train --agent tests.agents.minimal_agent --mode local --learning-rate 0.3 '
     '--env distacme.testing.environments:catch --max-env-steps 500 '
@@ -62,7 +67,7 @@ def test_the_command_line_trains_it_by_the_name_of_its_module(tmp_path):
   )
   done = subprocess.run(
     [sys.executable, '-c', _MAIN, *command.split(), tmp_path],
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    env={**os.environ, 'PYTHONPATH': str(path)},
     cwd=tmp_path,
     capture_output=True,
     text=True,

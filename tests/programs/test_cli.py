@@ -33,21 +33,27 @@ def refused(capsys, *flags):
   [
     ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
-    ('--env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
-    ('--env atarri:Pong', 'Known families: bsuite, gymnasium'),
-    ('--env gymnasium:Pendulum-v1', 'DQN needs one discrete action'),
+    ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
+    ('--mode local --env atarri:Pong', 'Known families: bsuite, gymnasium'),
+    (
+      '--mode local --env gymnasium:Pendulum-v1',
+      'DQN needs one discrete action',
+    ),
     ('--lerning-rate 1', '--learning-rate FLOAT'),
     ('--learning-rate -1', 'learning_rate must be positive, got -1.0'),
     ('--mode slurm', "'local', 'threads', 'processes'"),
-    ('--network nothing', "expected package.module:function, got 'nothing'"),
-    ('--network no.module:f', "'no.module:f' cannot be loaded"),
+    (
+      '--mode local --network nothing',
+      "expected package.module:function, got 'nothing'",
+    ),
+    ('--mode local --network no.module:f', "'no.module:f' cannot be loaded"),
     ('--no-jit', "Add '--mode local'"),
     ('--num-actors 0', 'num_actors must be at least 1, got 0'),
     ('--seed -1', 'seed must not be negative, got -1'),
     ('--max-seconds 0', 'max_seconds must be positive'),
     ('--checkpoint-period-s 0', 'checkpoint_period_s must be positive'),
     ('--min-replay-size 200000', 'the learner would wait for ever'),
-    ('--run-dir /dev/null', 'is no run directory'),
+    ('--mode local --run-dir /dev/null', 'is no run directory'),
   ],
 )
 def test_a_mistake_is_answered_before_anything_starts(capsys, flags, sentence):
