@@ -195,6 +195,8 @@ class _Watch:
     else:  # the variable server itself was lost
       status = self._status or counting.RunState().status()
       status['stop'] = None
+    if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
+      status['stop'] = self._stop  # which it did by SIGTERM
     status['stop'] = status['stop'] or self._stop
     status['failures'] = self._failures
     self._show(status)

@@ -19,6 +19,7 @@ from distacme.programs import connection as connection_lib
 from distacme.replay import spec as replay_spec
 
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
+_TERMINATED_S = 3.0  # the same, where it was the launcher's last resort
 _REPLAY_PERIOD_S = 1.0
 
 Connection = connection_lib.Connection
@@ -43,15 +44,24 @@ def run_variables(
   process = connection_lib.take_process()
   sink = metrics_logging.MetricsSink(run_dir)
   state = counting.RunState(limits, sink, counts)
-  if process:
+  terminated = threading.Event()
+
+  def terminate() -> None:
+    terminated.set()
     # In a thread: the signal may interrupt whoever holds the lock.
-    process.on_terminate = lambda: threading.Thread(
+    threading.Thread(
       target=state.request_stop, args=(counting.StopReason.TERMINATED,)
     ).start()
+
+  if process:
+    process.on_terminate = terminate
   service = server.VariableServer(state, address)
   while state.directive().stop is None:
     time.sleep(0.05)
-  _wait_for(others, state.status)
+  # Who was terminated while it started says no goodbye.
+  _wait_for(
+    others, state.status, _TERMINATED_S if terminated.is_set() else _FINISH_S
+  )
   service.stop()
   directory = run_directory.RunDirectory(run_dir)
   run_directory.write_json(directory.summary, state.status())
@@ -61,13 +71,15 @@ def run_variables(
 
 
 def _wait_for(
-  workers: Collection[str], status: Callable[[], dict[str, Any]]
+  workers: Collection[str],
+  status: Callable[[], dict[str, Any]],
+  timeout_s: float,
 ) -> None:
   """Waits until `workers` have said goodbye, or for too long.
 
   A worker that the run ends because of is not waited for.
   """
-  deadline = time.monotonic() + _FINISH_S
+  deadline = time.monotonic() + timeout_s
   while time.monotonic() < deadline:
     try:
       now = status()
@@ -116,7 +128,7 @@ def run_replay(
     time.sleep(0.05)
   connection.report(metrics=server.metrics())
   # Clients that still write, sample or set priorities would wait for ever.
-  _wait_for(clients, connection.status)
+  _wait_for(clients, connection.status, _FINISH_S)
   server.stop()
 
 
