@@ -81,11 +81,12 @@ class PreparedRun(NamedTuple):
     with display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
     print(_ending(status, self.directory), flush=True)
-    if not status.get('failures'):
-      return stop_signals.exit_code(status['stop']['reason'])
-    if self.experiment.run.mode == 'threads':
-      os._exit(1)  # a thread that is stuck would keep the interpreter
-    return 1
+    code = stop_signals.exit_code(status['stop']['reason'])
+    if status.get('failures'):
+      code = code or 1
+      if self.experiment.run.mode == 'threads':
+        os._exit(code)  # a thread that is stuck would keep the interpreter
+    return code
 
 
 def prepare(experiment: config_lib.Experiment) -> PreparedRun:
