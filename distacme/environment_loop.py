@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from distacme import actor
+from distacme import batches
 from distacme import core
 from distacme import counting
 from distacme import environments
@@ -68,7 +69,7 @@ class EnvironmentLoop:
     self.replay = memory.MemoryReplay(agent.replay, layout, seed)
     self.learner = learner.Learner(
       agent,
-      learner.Batches(self.replay),
+      batches.Batches(self.replay),
       self.params,
       run_state.reporter('learner/0'),
       state,

@@ -141,6 +141,7 @@ def run_learner(
   """The learner, from its last checkpoint if there is one."""
   import jax
 
+  from distacme import batches
   from distacme import checkpoint
   from distacme import environment_loop
   from distacme import learner
@@ -164,7 +165,7 @@ def run_learner(
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
     agent,
-    learner.PrefetchedBatches(sampler),
+    batches.PrefetchedBatches(sampler),
     connection.params,
     connection,
     restored.state if restored else state,
