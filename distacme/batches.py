@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,18 +14,35 @@ from distacme import core
 from distacme import types
 
 
+class Drawn(NamedTuple):
+  """What one call of the learner's update takes.
+
+  Attributes:
+    batch: leaves [B, ...]; or [K, B, ...] where K batches were drawn at once.
+    info: how it was drawn, always flat: [K * B].
+  """
+
+  batch: types.Batch
+  info: types.SampleInfo
+
+
 class Batches:
   """Batches drawn when they are asked for, in the learner's own thread."""
 
-  def __init__(self, sampler: core.Sampler):
+  def __init__(self, sampler: core.Sampler, count: int = 1):
+    """Draws nothing yet.
+
+    Args:
+      sampler: to draw from.
+      count: batches for one `get`; above 1 they are stacked.
+    """
+    self.count = count
     self._sampler = sampler
 
-  def get(
-    self, timeout_s: float | None = None
-  ) -> tuple[Any, types.SampleInfo] | None:
-    """Returns the next batch, or None if there was none within `timeout_s`."""
+  def get(self, timeout_s: float | None = None) -> Drawn | None:
+    """Returns what comes next, or None if there was none within `timeout_s`."""
     del timeout_s  # A sampler of one process answers at once.
-    return self._sampler.sample()
+    return self._draw()
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Hands priorities to the sampler."""
@@ -38,40 +55,57 @@ class Batches:
   def close(self) -> None:
     """Stops drawing."""
 
+  def _draw(self) -> Drawn:
+    drawn = [_as_drawn(*self._sampler.sample()) for _ in range(self.count)]
+    if self.count == 1:
+      return drawn[0]
+    batches, infos = zip(*drawn, strict=True)
+    return Drawn(
+      jax.tree.map(lambda *leaves: np.stack(leaves), *batches),
+      jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos),
+    )
+
+
+def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
+  # Contiguous: what samplers return are views with gaps between the rows, and
+  # JAX takes several times as long over those.
+  batch = types.Batch(data, info.probability.astype(np.float32))
+  return Drawn(jax.tree.map(np.ascontiguousarray, batch), info)
+
 
 class PrefetchedBatches(Batches):
   """Batches drawn ahead by a thread and put on the learner's device."""
 
-  def __init__(self, sampler: core.Sampler, depth: int = 2):
+  def __init__(self, sampler: core.Sampler, count: int = 1, depth: int = 2):
     """Starts the thread.
 
     Args:
       sampler: used by the thread alone, but for its priorities.
-      depth: batches held ready.
+      count: batches for one `get`; above 1 they are stacked.
+      depth: how many answers of `get` are held ready.
     """
-    super().__init__(sampler)
+    super().__init__(sampler, count)
     self._closed = False
     self._queue: queue.Queue[Any] = queue.Queue(depth)
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
-  def get(
-    self, timeout_s: float | None = None
-  ) -> tuple[Any, types.SampleInfo] | None:
-    """Returns the next batch, or None if there was none within `timeout_s`."""
+  def get(self, timeout_s: float | None = None) -> Drawn | None:
+    """Returns what comes next, or None if there was none within `timeout_s`."""
     try:
-      batch = self._queue.get(timeout=timeout_s)
+      drawn = self._queue.get(timeout=timeout_s)
     except queue.Empty:
       return None
-    if isinstance(batch, Exception):
-      self._queue.put(batch)  # for whoever asks again; the thread has ended
-      raise batch
-    return batch
+    if isinstance(drawn, Exception):
+      self._queue.put(drawn)  # for whoever asks again; the thread has ended
+      raise drawn
+    assert isinstance(drawn, Drawn)
+    return drawn
 
   def _run(self) -> None:
     try:
       while not self._closed:
-        data, info = self._sampler.sample()
-        self._queue.put((jax.device_put(data), info))
+        batch, info = self._draw()
+        self._queue.put(Drawn(jax.device_put(batch), info))
     except Exception as error:  # reaches the learner, which raises it
       self._queue.put(error)
 

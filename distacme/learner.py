@@ -15,6 +15,7 @@ import numpy as np
 from distacme import batches as batches_lib
 from distacme import core
 from distacme import types
+from distacme import updates
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
@@ -26,6 +27,10 @@ _MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
 
 class Learner:
   """Owns the learner's state and updates it; one thread.
+
+  One call makes as many updates as `batches` draws batches at once, K. The
+  priorities of all go back together, so that some are up to K - 1 updates
+  staler than one by one; a learner step remains one update.
 
   The state's buffers are donated to every update, so what leaves (params,
   checkpoints) is copied first.
@@ -55,7 +60,8 @@ class Learner:
       reporter: line to the run.
       state: to start from; given up by the caller.
       steps: learner steps that made `state`.
-      publish_period: learner steps between publications.
+      publish_period: learner steps between publications; those are made
+        between two calls.
       save: writes a checkpoint.
       save_period_s: seconds between checkpoints.
       executor: makes what runs the sending of params and priorities; by default
@@ -65,7 +71,6 @@ class Learner:
     """
     self.steps = steps
     self.directive = core.Directive(None, {})
-    self._agent = agent
     self._batches = batches
     self._sink = sink
     self._reporter = reporter
@@ -80,7 +85,7 @@ class Learner:
     self._explain_after_s = explain_after_s
     self._publishing: futures.Future[None] | None = None
     self._pending: list[futures.Future[None]] = []
-    self._update = jax.jit(self._jit_update, donate_argnums=0)
+    self._update = jax.jit(updates.make(agent, batches.count), donate_argnums=0)
     self._copy_params = jax.jit(
       lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
     )
@@ -96,28 +101,27 @@ class Learner:
     return self._state
 
   def step(self, timeout_s: float | None = None) -> bool:
-    """Learns from one batch.
+    """Makes one call: an update, or several.
 
     Args:
-      timeout_s: how long to wait for it; None waits for ever.
+      timeout_s: how long to wait for a batch; None waits for ever.
 
     Returns:
-      Whether there was a batch.
+      Whether there was one.
     """
     start = time.monotonic()
-    batch = self._batches.get(timeout_s)
+    drawn = self._batches.get(timeout_s)
     self._meter.waited_s += time.monotonic() - start
-    if batch is None:
+    if drawn is None:
       return False
-    data, info = batch
-    probability = info.probability.astype(np.float32)
-    self._state, self._output = self._update(self._state, data, probability)
-    self.steps += 1
-    self._unreported_steps += 1
-    self._meter.add(self.steps, info)
+    self._state, self._output = self._update(self._state, drawn.batch)
+    count = self._batches.count
+    self._meter.add(self.steps, count, drawn.info)
+    self.steps += count
+    self._unreported_steps += count
     if self._output.priorities is not None:
-      self._send_priorities(info.key, self._output.priorities)
-    if self.steps % self._publish_period == 0:
+      self._send_priorities(drawn.info.key, self._output.priorities)
+    if self.steps % self._publish_period < count:
       self._publish()
     return True
 
@@ -198,11 +202,6 @@ class Learner:
         )
     return metrics
 
-  def _jit_update(
-    self, state: types.LearnerState, data: Any, probability: Any
-  ) -> tuple[types.LearnerState, types.UpdateOutput]:
-    return self._agent.update(state, types.Batch(data, probability))
-
   def _publish(self) -> None:
     """Sends a copy of the params, unless the last sending is still under way."""
     if self._publishing is not None:
@@ -240,27 +239,29 @@ class _Meter:
   def __init__(self) -> None:
     self.waited_s = 0.0
     self._start = time.monotonic()
+    self._calls = 0
     self._updates = 0
     self._items = 0
     self._age = 0.0
 
-  def add(self, steps: int, info: types.SampleInfo) -> None:
-    self._updates += 1
+  def add(self, steps: int, updates: int, info: types.SampleInfo) -> None:
+    self._calls += 1
+    self._updates += updates
     self._items += len(info.key)
-    # Of one item in each batch: a mean over all would cost more than it tells.
-    self._age += steps - 1 - int(info.params_version[0])
+    # Of one item in each call: a mean over all would cost more than it tells.
+    self._age += steps - int(info.params_version[0])
 
   def due(self) -> bool:
     return time.monotonic() - self._start >= _METRICS_PERIOD_S
 
   def take(self) -> dict[str, float]:
     period = time.monotonic() - self._start
-    updates = max(self._updates, 1)
     metrics = {
       'learner_steps_per_second': self._updates / period,
       'samples_per_second': self._items / period,
       'share_waiting_for_data': self.waited_s / period,
-      'data_age': self._age / updates,  # learner steps since the item was acted
+      'data_age': self._age
+      / max(self._calls, 1),  # learner steps since the item was acted
     }
     self.__init__()  # type: ignore[misc]  # starts the next period
     return metrics

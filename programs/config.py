@@ -18,6 +18,7 @@ from distacme import counting
 from distacme import environments
 from distacme import run_directory
 from distacme import specs
+from distacme import updates
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -52,6 +53,9 @@ class RunConfig:
   """Greedy episodes in an evaluation."""
   publish_period: int = 10
   """Learner steps between publications of the params."""
+  updates_per_call: int = 1
+  """Learner steps in one compiled call; saves the time between them. Priorities
+  are that much staler. Updates with convolutions stay single on the CPU."""
   checkpoint_period_s: float = 60.0
   """Seconds between checkpoints of the learner."""
   run_dir: pathlib.Path | None = None
@@ -66,6 +70,7 @@ class RunConfig:
       'eval_period',
       'eval_episodes',
       'publish_period',
+      'updates_per_call',
     ):
       if getattr(self, name) < 1:
         raise ValueError(
@@ -211,8 +216,9 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
-  experiment.make_agent(experiment.environment_spec())
+  agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
+  updates.check_count(run.updates_per_call, agent)
   path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()

@@ -92,6 +92,7 @@ class _Parts:
       agent,
       seed=experiment.seed,
       publish_period=run.publish_period,
+      updates_per_call=run.updates_per_call,
       run_state=self.state,
       state=restored.state if restored else state,
       steps=restored.steps if restored else 0,

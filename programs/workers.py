@@ -146,6 +146,7 @@ def run_learner(
   from distacme import environment_loop
   from distacme import learner
   from distacme import run_directory
+  from distacme import updates
   from distacme.replay import reverb
 
   connection.report(state='starting')
@@ -162,10 +163,13 @@ def run_learner(
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   layout = environment_loop.replay_layout(agent, spec, state)
+  count = updates.choose_count(
+    experiment.run.updates_per_call, agent, state, layout
+  )
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
     agent,
-    batches.PrefetchedBatches(sampler),
+    batches.PrefetchedBatches(sampler, count),
     connection.params,
     connection,
     restored.state if restored else state,

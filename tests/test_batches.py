@@ -12,9 +12,9 @@ from tests import feeding
 def test_prefetched_batches_come_in_order_and_lie_on_the_device():
   made = batches.PrefetchedBatches(feeding.ListSampler(1.0, 2.0, 3.0))
   for number in range(3):
-    data, info = made.get(feeding.DEADLINE_S)
-    assert isinstance(data.reward, jax.Array)
-    assert data.reward.tolist() == [number + 1.0] * 4
+    batch, info = made.get(feeding.DEADLINE_S)
+    assert isinstance(batch.data.reward, jax.Array)
+    assert batch.data.reward.tolist() == [number + 1.0] * 4
     assert info.key.tolist() == [4 * number + i for i in range(4)]
 
 

@@ -49,6 +49,11 @@ def refused(capsys, *flags):
     ('--mode local --network no.module:f', "'no.module:f' cannot be loaded"),
     ('--no-jit', "Add '--mode local'"),
     ('--num-actors 0', 'num_actors must be at least 1, got 0'),
+    ('--updates-per-call 0', 'updates_per_call must be at least 1, got 0'),
+    (
+      '--mode local --updates-per-call 500',
+      'draws 500 x 64 samples at once, and with one insert that is 32032',
+    ),
     ('--seed -1', 'seed must not be negative, got -1'),
     ('--max-seconds 0', 'max_seconds must be positive'),
     ('--checkpoint-period-s 0', 'checkpoint_period_s must be positive'),
