@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from distacme import core
+from distacme import placement as placement_lib
 from distacme import types
 
 
@@ -29,15 +30,22 @@ class Drawn(NamedTuple):
 class Batches:
   """Batches drawn when they are asked for, in the learner's own thread."""
 
-  def __init__(self, sampler: core.Sampler, count: int = 1):
+  def __init__(
+    self,
+    sampler: core.Sampler,
+    count: int = 1,
+    placement: placement_lib.Placement | None = None,
+  ):
     """Draws nothing yet.
 
     Args:
       sampler: to draw from.
       count: batches for one `get`; above 1 they are stacked.
+      placement: puts them on the learner's devices; by default they stay numpy.
     """
     self.count = count
     self._sampler = sampler
+    self._placement = placement
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
     """Returns what comes next, or None if there was none within `timeout_s`."""
@@ -57,13 +65,14 @@ class Batches:
 
   def _draw(self) -> Drawn:
     drawn = [_as_drawn(*self._sampler.sample()) for _ in range(self.count)]
-    if self.count == 1:
-      return drawn[0]
-    batches, infos = zip(*drawn, strict=True)
-    return Drawn(
-      jax.tree.map(lambda *leaves: np.stack(leaves), *batches),
-      jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos),
-    )
+    batch, info = drawn[0]
+    if self.count > 1:
+      batches, infos = zip(*drawn, strict=True)
+      batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+      info = jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos)
+    if self._placement is not None:
+      batch = self._placement.put_batch(batch)
+    return Drawn(batch, info)
 
 
 def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
@@ -74,17 +83,24 @@ def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
 
 
 class PrefetchedBatches(Batches):
-  """Batches drawn ahead by a thread and put on the learner's device."""
+  """Batches drawn ahead by a thread and put on the learner's devices."""
 
-  def __init__(self, sampler: core.Sampler, count: int = 1, depth: int = 2):
+  def __init__(
+    self,
+    sampler: core.Sampler,
+    count: int = 1,
+    placement: placement_lib.Placement | None = None,
+    depth: int = 2,
+  ):
     """Starts the thread.
 
     Args:
       sampler: used by the thread alone, but for its priorities.
       count: batches for one `get`; above 1 they are stacked.
+      placement: puts them on the learner's devices; by default they stay numpy.
       depth: how many answers of `get` are held ready.
     """
-    super().__init__(sampler, count)
+    super().__init__(sampler, count, placement)
     self._closed = False
     self._queue: queue.Queue[Any] = queue.Queue(depth)
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
@@ -104,8 +120,7 @@ class PrefetchedBatches(Batches):
   def _run(self) -> None:
     try:
       while not self._closed:
-        batch, info = self._draw()
-        self._queue.put(Drawn(jax.device_put(batch), info))
+        self._queue.put(self._draw())
     except Exception as error:  # reaches the learner, which raises it
       self._queue.put(error)
 

@@ -16,6 +16,7 @@ from distacme import counting
 from distacme import environments
 from distacme import learner
 from distacme import params
+from distacme import placement as placement_lib
 from distacme import policy
 from distacme import specs
 from distacme import types
@@ -76,13 +77,15 @@ class EnvironmentLoop:
     layout = replay_layout(agent, specs.make_environment_spec(vector), state)
     self.replay = memory.MemoryReplay(agent.replay, layout, seed)
     count = updates.choose_count(updates_per_call, agent, state, layout)
-    self._batches = batches.Batches(self.replay, count)
+    placement = placement_lib.Placement(agent.replay.batch_size, count)
+    self._batches = batches.Batches(self.replay, count, placement)
     self.learner = learner.Learner(
       agent,
       self._batches,
       self.params,
       run_state.reporter('learner/0'),
       state,
+      placement=placement,
       steps=steps,
       publish_period=publish_period,
       save=save,

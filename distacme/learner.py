@@ -14,6 +14,7 @@ import numpy as np
 
 from distacme import batches as batches_lib
 from distacme import core
+from distacme import placement as placement_lib
 from distacme import types
 from distacme import updates
 
@@ -44,6 +45,7 @@ class Learner:
     reporter: core.Reporter,
     state: types.LearnerState,
     *,
+    placement: placement_lib.Placement | None = None,
     steps: int = 0,
     publish_period: int = 1,
     save: Callable[[int, types.LearnerState], None] | None = None,
@@ -59,6 +61,7 @@ class Learner:
       sink: where params go.
       reporter: line to the run.
       state: to start from; given up by the caller.
+      placement: the devices to learn on; by default all that there are.
       steps: learner steps that made `state`.
       publish_period: learner steps between publications; those are made
         between two calls.
@@ -74,7 +77,10 @@ class Learner:
     self._batches = batches
     self._sink = sink
     self._reporter = reporter
-    self._state = jax.device_put(state)
+    self._placement = placement or placement_lib.Placement(
+      agent.replay.batch_size, batches.count
+    )
+    self._state = self._placement.put_state(state)
     self._publish_period = publish_period
     self._save = save
     self._save_period_s = save_period_s
@@ -85,7 +91,12 @@ class Learner:
     self._explain_after_s = explain_after_s
     self._publishing: futures.Future[None] | None = None
     self._pending: list[futures.Future[None]] = []
-    self._update = jax.jit(updates.make(agent, batches.count), donate_argnums=0)
+    self._update = jax.jit(
+      updates.make(agent, batches.count),
+      donate_argnums=0,
+      # Or the compiler might spread the state over the devices, too.
+      out_shardings=self._placement.replicated,
+    )
     self._copy_params = jax.jit(
       lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
     )
@@ -97,8 +108,8 @@ class Learner:
 
   @property
   def state(self) -> types.LearnerState:
-    """The current state; valid until the next step."""
-    return self._state
+    """The current state, on one device; valid until the next step."""
+    return self._placement.on_one_device(self._state)
 
   def step(self, timeout_s: float | None = None) -> bool:
     """Makes one call: an update, or several.
@@ -173,7 +184,7 @@ class Learner:
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
       self._metrics()
-      self._save(self.steps, self._state)
+      self._save(self.steps, self.state)
 
   def report(self, state: str) -> None:
     """Tells the run about progress and learns whether to stop.
@@ -208,7 +219,7 @@ class Learner:
       if not self._publishing.done():
         return
       self._publishing.result()  # raises what went wrong
-    params = self._copy_params(self._state)
+    params = self._copy_params(self.state)
     self._publishing = self._params_executor.submit(
       self._sink.publish, self.steps, params
     )

@@ -145,6 +145,7 @@ def run_learner(
   from distacme import checkpoint
   from distacme import environment_loop
   from distacme import learner
+  from distacme import placement as placement_lib
   from distacme import run_directory
   from distacme import updates
   from distacme.replay import reverb
@@ -166,13 +167,15 @@ def run_learner(
   count = updates.choose_count(
     experiment.run.updates_per_call, agent, state, layout
   )
+  placement = placement_lib.Placement(agent.replay.batch_size, count)
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
     agent,
-    batches.PrefetchedBatches(sampler, count),
+    batches.PrefetchedBatches(sampler, count, placement),
     connection.params,
     connection,
     restored.state if restored else state,
+    placement=placement,
     steps=restored.steps if restored else 0,
     publish_period=experiment.run.publish_period,
     save=save,

@@ -68,19 +68,20 @@ class RandomSampler:
     self.priorities |= zip(key.tolist(), priority.tolist(), strict=True)
 
 
-def learn(count, steps, **kwargs):
-  """Returns a learner that has made `steps` updates, and its sampler."""
-  agent, state, layout = parts()
+def learn(count, until, placement=None, state=None, **kwargs):
+  """Returns a learner that has made `until` updates, and its sampler."""
+  agent, initial, layout = parts()
   sampler = RandomSampler(agent, layout)
   made = learner.Learner(
     agent,
-    batches.Batches(sampler, count),
+    batches.Batches(sampler, count, placement),
     params.LocalParams(),
     counting.RunState().reporter('learner'),
-    state,
+    initial if state is None else state,
+    placement=placement,
     **kwargs,
   )
-  while made.steps < steps:
+  while made.steps < until:
     assert made.step()
   return made, sampler
 
