@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -43,6 +43,7 @@ class EnvironmentLoop:
     seed: int = 0,
     publish_period: int = 1,
     updates_per_call: int = 1,
+    devices: Sequence[jax.Device] | None = None,
     run_state: counting.RunState | None = None,
     state: types.LearnerState | None = None,
     steps: int = 0,
@@ -58,6 +59,7 @@ class EnvironmentLoop:
       publish_period: learner steps after which the actor gets new params.
       updates_per_call: learner steps made by one compiled call; see
         `learner.Learner`.
+      devices: to learn on; by default all that there are.
       run_state: counts, logs and stops; by default one of its own.
       state: learner state to start from; by default a new one.
       steps: learner steps that made `state`.
@@ -66,7 +68,7 @@ class EnvironmentLoop:
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
-        `updates_per_call` batches.
+        `updates_per_call` batches, or a batch cannot be split over `devices`.
     """
     vector = environments.check_first_episode(environments.wrap(environment))
     run_state = run_state or counting.RunState()
@@ -77,7 +79,7 @@ class EnvironmentLoop:
     layout = replay_layout(agent, specs.make_environment_spec(vector), state)
     self.replay = memory.MemoryReplay(agent.replay, layout, seed)
     count = updates.choose_count(updates_per_call, agent, state, layout)
-    placement = placement_lib.Placement(agent.replay.batch_size, count)
+    placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
     self._batches = batches.Batches(self.replay, count, placement)
     self.learner = learner.Learner(
       agent,

@@ -11,6 +11,20 @@ import numpy as np
 from distacme import types
 
 
+def check_split(batch_size: int, num_devices: int) -> None:
+  """Checks that a batch can be split evenly.
+
+  Raises:
+    ValueError: if some devices would get less than others.
+  """
+  if batch_size % num_devices:
+    raise ValueError(
+      f'batch_size={batch_size} is not divisible by the {num_devices} devices '
+      f'of the learner; use a multiple of {num_devices}, or fewer devices, '
+      "like '--learner-devices 0'."
+    )
+
+
 class Placement:
   """The devices of one learner: each holds the state and a share of each batch.
 
@@ -24,7 +38,7 @@ class Placement:
     count: int = 1,
     devices: Sequence[jax.Device] | None = None,
   ):
-    """Checks that a batch can be split evenly.
+    """Notes the devices.
 
     Args:
       batch_size: of each batch.
@@ -32,15 +46,10 @@ class Placement:
       devices: by default all that this process sees.
 
     Raises:
-      ValueError: if there are devices that would get less than others.
+      ValueError: if a batch cannot be split evenly over them.
     """
     devices = jax.local_devices() if devices is None else list(devices)
-    if batch_size % len(devices):
-      raise ValueError(
-        f'batch_size={batch_size} is not divisible by the {len(devices)} '
-        f'devices of the learner; use a multiple of {len(devices)}, or fewer '
-        "devices, like '--learner-devices 0'."
-      )
+    check_split(batch_size, len(devices))
     self.platform = devices[0].platform
     self._single = len(devices) == 1
     mesh = jax.sharding.Mesh(np.array(devices), ('batch',))

@@ -16,9 +16,11 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
+from distacme import placement
 from distacme import run_directory
 from distacme import specs
 from distacme import updates
+from distacme.programs import devices
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -60,6 +62,10 @@ class RunConfig:
   """Seconds between checkpoints of the learner."""
   run_dir: pathlib.Path | None = None
   """Where the run's files go; by default a new directory below ./runs."""
+  learner_devices: tuple[int, ...] = ()
+  """Accelerators that the learner uses, by number; by default all there are."""
+  actor_devices: tuple[int, ...] = ()
+  """Accelerators of the first actors, one each; the others act on the CPU."""
   jit: bool = True
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
@@ -87,7 +93,22 @@ class RunConfig:
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
         " Add '--mode local'."
       )
+    devices.check_claims(self.learner_devices, self.actor_devices)
+    if self.actor_devices and self.mode == 'local':
+      raise ValueError(
+        "in local mode the actor shares the learner's devices, got "
+        f'actor_devices={self.actor_devices}. Leave it out.'
+      )
+    if len(self.actor_devices) > self.num_actors:
+      raise ValueError(
+        f'actor_devices={self.actor_devices} is for more actors than '
+        f'num_actors={self.num_actors}. Name at most one each.'
+      )
     _ = self.limits  # checks itself
+
+  def actor_device(self, index: int) -> int | None:
+    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    return dict(enumerate(self.actor_devices)).get(index)
 
   @property
   def limits(self) -> counting.Limits:
@@ -219,6 +240,7 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
+  placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
   path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()

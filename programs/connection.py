@@ -133,9 +133,12 @@ def take_process() -> WorkerProcess | None:
   A launcher of processes runs a worker in the main thread of its process, a
   launcher of threads in another: the program need not say which it is.
   """
-  if threading.current_thread() is threading.main_thread():
-    return WorkerProcess()
-  return None
+  return WorkerProcess() if owns_process() else None
+
+
+def owns_process() -> bool:
+  """Whether this worker has a process of its own."""
+  return threading.current_thread() is threading.main_thread()
 
 
 def run_worker(

@@ -16,6 +16,7 @@ from typing import Any
 
 from distacme import counting
 from distacme.programs import connection as connection_lib
+from distacme.programs import devices as devices_lib
 from distacme.replay import spec as replay_spec
 
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
@@ -151,6 +152,9 @@ def run_learner(
   from distacme.replay import reverb
 
   connection.report(state='starting')
+  devices = devices_lib.for_learner(
+    experiment.run.learner_devices, connection_lib.owns_process()
+  )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
   key, _ = environment_loop.keys(experiment.run.seed)
@@ -167,7 +171,7 @@ def run_learner(
   count = updates.choose_count(
     experiment.run.updates_per_call, agent, state, layout
   )
-  placement = placement_lib.Placement(agent.replay.batch_size, count)
+  placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
     agent,
@@ -194,6 +198,19 @@ def run_actor(
   replay_address: str,
 ) -> None:
   """One actor with its environments."""
+  device = experiment.run.actor_device(index)
+  with devices_lib.for_acting(
+    connection.name, device, connection_lib.owns_process()
+  ):
+    _act(connection, experiment, index, replay_address)
+
+
+def _act(
+  connection: Connection,
+  experiment: Any,
+  index: int,
+  replay_address: str,
+) -> None:
   import numpy as np
 
   from distacme import actor
@@ -234,6 +251,15 @@ def run_evaluator(
   connection: Connection, experiment: Any, run_dir: pathlib.Path
 ) -> None:
   """The evaluator; keeps the best params."""
+  with devices_lib.for_acting(
+    connection.name, None, connection_lib.owns_process()
+  ):
+    _evaluate(connection, experiment, run_dir)
+
+
+def _evaluate(
+  connection: Connection, experiment: Any, run_dir: pathlib.Path
+) -> None:
   from distacme import checkpoint
   from distacme import environment_loop
   from distacme import evaluator
@@ -271,5 +297,5 @@ def use_one_core() -> None:
   """
   import jax
 
-  if threading.current_thread() is threading.main_thread():
+  if connection_lib.owns_process():
     jax.config.update('jax_cpu_enable_async_dispatch', False)
