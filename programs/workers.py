@@ -55,7 +55,7 @@ def run_variables(
     ).start()
 
   if process:
-    process.on_terminate = terminate
+    process.on_terminate(terminate)
   service = server.VariableServer(state, address)
   while state.directive().stop is None:
     time.sleep(0.05)
@@ -105,8 +105,29 @@ def run_replay_server(
   clients: Collection[str],
 ) -> int:
   """Runs the replay worker; a service's own address comes first."""
-  return connection_lib.run_worker(
-    run_replay, 'replay/0', variables_address, address, spec, clients
+  replay = connection_lib.Task('replay/0', run_replay, (address, spec, clients))
+  return connection_lib.run_workers(variables_address, replay)
+
+
+def run_learner_beside_replay(
+  address: str,
+  variables_address: str,
+  experiment: Any,
+  run_dir: pathlib.Path,
+  spec: replay_spec.ReplaySpec,
+  clients: Collection[str],
+) -> int:
+  """Runs learner and replay as the two workers of one process.
+
+  Reverb sees that, and the learner reads the table without a connection, about
+  three times as fast.
+  """
+  return connection_lib.run_workers(
+    variables_address,
+    connection_lib.Task(
+      'learner/0', run_learner, (experiment, address, run_dir)
+    ),
+    connection_lib.Task('replay/0', run_replay, (address, spec, clients)),
   )
 
 
