@@ -15,7 +15,7 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DELETE_ON_ERROR:
 export PYTHON
 
-.PHONY: help setup train test core learn lint format lock clean
+.PHONY: help setup train test core learn bench lint format lock clean
 
 help:  ## Lists these targets.
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -39,6 +39,9 @@ learn: setup  ## Runs the slow learning checks and writes their scores into the 
 	@rm -f runs/learning.jsonl
 	@$(BIN)/pytest -m learning tests/learning $(ARGS)
 	@scripts/score_table runs/learning.jsonl
+
+bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: setup  ## Checks format, style and types.
 	@$(BIN)/ruff format --check

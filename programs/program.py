@@ -35,7 +35,7 @@ _ACTING = {
     '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
   ),
 }
-_ENVIRONMENT = {
+ENVIRONMENT = {
   'variables': {**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
   'replay': _ALL,
   'learner': _ALL,
@@ -108,7 +108,7 @@ def run(
   program = make_program(experiment, directory)
   directory.summary.unlink(missing_ok=True)
   if experiment.run.mode == 'processes':
-    members = launchpad.launch_processes(program, directory.logs, _ENVIRONMENT)
+    members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
   else:
     lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
     members = launchpad.launch_threads(program)

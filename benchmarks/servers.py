@@ -1,0 +1,108 @@
+"""Servers in processes of their own, as a program has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import multiprocessing
+from typing import Any
+
+import portpicker
+
+from distacme.replay import spec as replay_spec
+
+_START_S = 60.0
+
+
+@contextlib.contextmanager
+def replay(spec: replay_spec.ReplaySpec) -> Iterator[str]:
+  """Runs a replay server; yields its address."""
+  # Its function would make the server import the agent.
+  spec = dataclasses.replace(spec, first_priority=None)
+  with _process(_serve_replay, spec) as address:
+    yield address
+
+
+@contextlib.contextmanager
+def raw_replay(window: int) -> Iterator[tuple[str, bytes]]:
+  """Runs a server with a plain uniform table 'steps' of Reverb's.
+
+  Yields:
+    Its address, and a StructuredWriter's configuration for items of `window`
+    steps of 4 columns, one at every step: the naive n-step layout.
+  """
+  with _process(_serve_raw, window) as address:
+    yield address
+
+
+@contextlib.contextmanager
+def variables() -> Iterator[str]:
+  """Runs a variable server; yields its address."""
+  with _process(_serve_variables) as address:
+    yield address
+
+
+@contextlib.contextmanager
+def _process(function: Callable[..., None], *args: Any) -> Iterator[Any]:
+  context = multiprocessing.get_context('spawn')
+  ours, theirs = context.Pipe()
+  process = context.Process(target=function, args=(theirs, *args), daemon=True)
+  process.start()
+  try:
+    if not ours.poll(_START_S):
+      raise TimeoutError(f'{function.__name__} did not start')
+    yield ours.recv()
+  finally:
+    process.kill()
+    process.join()
+
+
+def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
+  from distacme.replay import reverb
+
+  port = portpicker.pick_unused_port()
+  server = reverb.ReplayServer(spec, port)
+  pipe.send(f'localhost:{port}')
+  pipe.poll(None)
+  server.stop()
+
+
+def _serve_raw(pipe: Any, window: int) -> None:
+  import reverb
+  from reverb import structured_writer
+
+  server = reverb.Server(
+    [
+      reverb.Table(
+        'steps',
+        reverb.selectors.Uniform(),
+        reverb.selectors.Fifo(),
+        max_size=100_000,
+        rate_limiter=reverb.rate_limiters.MinSize(1),
+      )
+    ],
+    port=portpicker.pick_unused_port(),
+  )
+  pattern = structured_writer.pattern_from_transform(
+    [None] * 4, lambda step: [column[-window:] for column in step]
+  )
+  config = structured_writer.create_config(
+    pattern,
+    'steps',
+    [structured_writer.Condition.step_index() >= window - 1],
+  )
+  pipe.send((f'localhost:{server.port}', config.SerializeToString()))
+  pipe.poll(None)
+  server.stop()
+
+
+def _serve_variables(pipe: Any) -> None:
+  from distacme import counting
+  from distacme.variables import server
+
+  address = f'localhost:{portpicker.pick_unused_port()}'
+  service = server.VariableServer(counting.RunState(), address)
+  pipe.send(address)
+  pipe.poll(None)
+  service.stop()
