@@ -98,11 +98,11 @@ class PrefetchedBatches(Batches):
       sampler: used by the thread alone, but for its priorities.
       count: batches for one `get`; above 1 they are stacked.
       placement: puts them on the learner's devices; by default they stay numpy.
-      depth: how many answers of `get` are held ready.
+      depth: batches held ready, but at least one answer of `get`.
     """
     super().__init__(sampler, count, placement)
     self._closed = False
-    self._queue: queue.Queue[Any] = queue.Queue(depth)
+    self._queue: queue.Queue[Any] = queue.Queue(max(1, depth // count))
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:

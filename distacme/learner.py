@@ -15,15 +15,15 @@ import numpy as np
 from distacme import batches as batches_lib
 from distacme import core
 from distacme import placement as placement_lib
+from distacme import priorities as priorities_lib
 from distacme import types
 from distacme import updates
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
-_LAST_PRIORITIES_S = 1.0
 _LAST_PARAMS_S = 20.0
 _POLL_S = 0.1  # how soon a learner without data notices a stop
-_MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
+_TOGETHER = 4  # updates whose priorities are sent at once, if not inline
 
 
 class Learner:
@@ -31,7 +31,8 @@ class Learner:
 
   One call makes as many updates as `batches` draws batches at once, K. The
   priorities of all go back together, so that some are up to K - 1 updates
-  staler than one by one; a learner step remains one update.
+  staler than one by one; a learner step remains one update. With an executor,
+  at least those of 4 updates go together.
 
   The state's buffers are donated to every update, so what leaves (params,
   checkpoints) is copied first.
@@ -87,10 +88,13 @@ class Learner:
     self._save_at = time.monotonic() + save_period_s
     make_executor = executor or InlineExecutor
     self._params_executor = make_executor()
-    self._priority_executor = make_executor()
+    self._priorities = priorities_lib.PrioritySender(
+      batches.update_priorities,
+      make_executor(),
+      together=-(-_TOGETHER // batches.count) if executor else 1,
+    )
     self._explain_after_s = explain_after_s
     self._publishing: futures.Future[None] | None = None
-    self._pending: list[futures.Future[None]] = []
     self._update = jax.jit(
       updates.make(agent, batches.count),
       donate_argnums=0,
@@ -156,6 +160,7 @@ class Learner:
     now = time.monotonic()
     if now >= self._report_at:
       self._report_at = now + _REPORT_PERIOD_S
+      self._priorities.send()
       self.report(state)
     if now >= self._save_at:
       self.save()
@@ -163,10 +168,7 @@ class Learner:
   def close(self) -> None:
     """Saves and publishes the last state and ends the senders."""
     self.save()  # first: the servers may be gone
-    self._priority_executor.shutdown(wait=False, cancel_futures=True)
-    # Not for ever: a replay server that was killed never answers.
-    pending = [future for future in self._pending if not future.cancelled()]
-    futures.wait(pending, timeout=_LAST_PRIORITIES_S)
+    self._priorities.close()
     self._batches.close()
     assert self._publishing is not None
     self._publishing.result(_LAST_PARAMS_S)
@@ -225,23 +227,11 @@ class Learner:
     )
 
   def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._pending.append(
-      self._priority_executor.submit(self._write_priorities, key, priorities)
-    )
-    while self._pending and self._pending[0].done():
-      self._pending.pop(0).result()
-    while (
-      len(self._pending) > _MAX_PENDING_PRIORITIES
-      and self.directive.stop is None
-    ):
-      try:
-        self._pending[0].result(_POLL_S)
-        del self._pending[0]
-      except futures.TimeoutError:
+    self._priorities.add(key, priorities)
+    while self._priorities.behind() and self.directive.stop is None:
+      self._priorities.wait(_POLL_S)
+      if self._priorities.behind():
         self.tend('waiting to set priorities')
-
-  def _write_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._batches.update_priorities(key, np.asarray(priorities, np.float64))
 
 
 class _Meter:

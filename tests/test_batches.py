@@ -29,6 +29,17 @@ def test_no_more_batches_are_drawn_ahead_than_asked():
   assert sampler.drawn == 9
 
 
+def test_stacked_batches_are_drawn_ahead_no_further_than_they_must():
+  sampler = feeding.ListSampler(*range(100))
+  made = batches.PrefetchedBatches(sampler, count=4)
+  feeding.wait_for(lambda: sampler.drawn == 8)  # one queued, one in the hand
+  drawn = made.get(feeding.DEADLINE_S)
+  assert drawn.batch.data.reward.tolist() == [[i] * 4 for i in range(4)]
+  assert drawn.batch.probability.shape == (4, 4)
+  assert drawn.info.key.tolist() == list(range(16))
+  feeding.wait_for(lambda: sampler.drawn == 12)
+
+
 def test_a_sampler_that_fails_fails_the_learner():
   made = batches.PrefetchedBatches(feeding.ListSampler(1.0))
   assert made.get(feeding.DEADLINE_S) is not None

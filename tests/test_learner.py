@@ -114,9 +114,15 @@ def test_background_senders_deliver_the_same():
   rig = Rig(executor=learner.background_executor)
   for _ in range(50):
     rig.learner.step()
-  feeding.wait_for(lambda: len(rig.sampler.priorities) == 50)
+  rig.learner._report_at = 0.0
+  rig.learner.tend()  # sends what would wait for more of its kind
+  sent = rig.sampler.priorities
+  feeding.wait_for(lambda: sum(len(keys) for keys, _ in sent) == 200)
   rig.learner.close()
-  assert rig.sampler.priorities[7] == ([28, 29, 30, 31], [8.0] * 4)
+  assert len(sent) == 13  # those of four updates together
+  assert [key for keys, _ in sent for key in keys] == list(range(200))
+  values = [value for _, values in sent for value in values]
+  assert values[28:32] == [8.0] * 4
   assert rig.sink.versions == sorted(rig.sink.versions)
   assert rig.sink.versions[-1] == 50
   assert int(rig.sink.published[-1][1]['version']) == 50

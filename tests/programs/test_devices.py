@@ -94,8 +94,8 @@ def test_an_actor_without_one_computes_on_the_cpu():
   with devices.for_acting('actor/0', None, own_process=True):
     pass  # its launcher has seen to it:
   for group in ('actor', 'evaluator'):
-    assert program._ENVIRONMENT[group]['JAX_PLATFORMS'] == 'cpu'
-  assert 'JAX_PLATFORMS' not in program._ENVIRONMENT['learner']
+    assert program.ENVIRONMENT[group]['JAX_PLATFORMS'] == 'cpu'
+  assert 'JAX_PLATFORMS' not in program.ENVIRONMENT['learner']
   # As a thread beside a learner it keeps to the CPU by itself.
   used = []
 

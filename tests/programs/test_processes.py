@@ -214,6 +214,19 @@ def test_a_failure_after_the_stop_is_not_called_a_success(start):
   assert 'learner/0' in run.output.rpartition('ended: ')[2]
 
 
+def test_several_updates_in_one_call_hold_the_replay_ratio(start):
+  run = start('--updates-per-call', '4', '--max-env-steps', '4000')
+  code, _ = run.wait()
+  assert code == 0, run.output
+  steps = run.summary['counts']['learner_steps']
+  assert steps > 100
+  assert steps % 4 == 0
+  replay = run.summary['workers']['replay/0']['metrics']
+  # 32 samples for each insert, give or take the error buffer of 960.
+  inserts = replay['inserted'] - 300
+  assert abs(replay['sampled'] - 32 * inserts) <= 960 + 32 * 40
+
+
 def test_the_same_directory_resumes_the_run(start, tmp_path):
   first = start('--max-env-steps', '2000')
   assert first.wait()[0] == 0, first.output
