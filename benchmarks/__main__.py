@@ -30,6 +30,11 @@ _DOCUMENT = _ROOT / 'docs/benchmarks.md'
 # What each group's process is started with: what its worker has in a program.
 _GROUPS = {
   'actor': program.ENVIRONMENT['actor'],
+  # See benchmarks/learner.py; these are the actor's settings for one core.
+  'learner': program.ENVIRONMENT['learner']
+  | {
+    name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
+  },
 }
 _HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')
 

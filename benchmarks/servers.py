@@ -8,6 +8,7 @@ import dataclasses
 import multiprocessing
 from typing import Any
 
+import numpy as np
 import portpicker
 
 from distacme.replay import spec as replay_spec
@@ -41,6 +42,31 @@ def variables() -> Iterator[str]:
   """Runs a variable server; yields its address."""
   with _process(_serve_variables) as address:
     yield address
+
+
+@contextlib.contextmanager
+def inserter(
+  address: str,
+  rows: np.ndarray,
+  rows_per_second: float,
+) -> Iterator[None]:
+  """Inserts `rows` again and again, at a steady rate, once all are in.
+
+  Args:
+    address: of the replay server.
+    rows: structured, [number, block_size].
+    rows_per_second: of them, from then on.
+  """
+  data = rows.view(np.uint8).reshape(*rows.shape, rows.itemsize)
+  with _process(_insert, address, data, rows_per_second):
+    yield
+
+
+@contextlib.contextmanager
+def subscribers(address: str, number: int) -> Iterator[None]:
+  """Subscribes so many clients to the params of a variable server."""
+  with _process(_subscribe, address, number):
+    yield
 
 
 @contextlib.contextmanager
@@ -106,3 +132,40 @@ def _serve_variables(pipe: Any) -> None:
   pipe.send(address)
   pipe.poll(None)
   service.stop()
+
+
+def _insert(
+  pipe: Any, address: str, data: np.ndarray, rows_per_second: float
+) -> None:
+  from distacme.replay import reverb
+
+  writer = reverb.ReverbInserter(address, _Bytes(), stopped=lambda: False)
+  random = np.random.default_rng(0)
+
+  def insert(rows: np.ndarray) -> None:
+    writer.insert(rows, random.random(len(rows)) + 0.1)
+
+  insert(data)
+  pipe.send(None)
+  some = max(1, round(0.02 * rows_per_second))
+  while not pipe.poll(some / rows_per_second):
+    insert(data[random.integers(0, len(data), some)])
+
+
+class _Bytes:
+  """A layout of rows that are bytes already."""
+
+  def to_bytes(self, rows: np.ndarray) -> np.ndarray:
+    return rows
+
+
+def _subscribe(pipe: Any, address: str, number: int) -> None:
+  from distacme.variables import client
+
+  clients = [
+    client.VariableClient(address, f'actor/{index}') for index in range(number)
+  ]
+  for each in clients:
+    each.subscribe()
+  pipe.send(None)
+  pipe.poll(None)
