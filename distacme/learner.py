@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
 from concurrent import futures
 import logging
@@ -23,6 +24,7 @@ _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
 _LAST_PARAMS_S = 20.0
 _POLL_S = 0.1  # how soon a learner without data notices a stop
+_UNDER_WAY = 2  # calls of the update, of which the device does one
 _TOGETHER = 4  # updates whose priorities are sent at once, if not inline
 
 
@@ -105,6 +107,7 @@ class Learner:
       lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
     )
     self._output: types.UpdateOutput | None = None
+    self._under_way: collections.deque[tuple[Any, Any]] = collections.deque()
     self._meter = _Meter()
     self._unreported_steps = 0
     self._report_at = 0.0
@@ -129,7 +132,11 @@ class Learner:
     self._meter.waited_s += time.monotonic() - start
     if drawn is None:
       return False
-    self._state, self._output = self._update(self._state, drawn.batch)
+    given = self._state
+    self._state, self._output = self._update(given, drawn.batch)
+    self._under_way.append((given, self._output))
+    del given
+    self._wait_for_room()
     count = self._batches.count
     self._meter.add(self.steps, count, drawn.info)
     self.steps += count
@@ -225,6 +232,18 @@ class Learner:
     self._publishing = self._params_executor.submit(
       self._sink.publish, self.steps, params
     )
+
+  def _wait_for_room(self) -> None:
+    """Waits until few enough calls are under way, and lets go of what they took.
+
+    To drop a state that an update was given, before that update has ended, is to
+    wait for it while holding Python's lock (jax 0.6.2, CPU): no thread could draw
+    batches meanwhile. Waiting first, without the lock, leaves nothing to wait for.
+    """
+    while len(self._under_way) > _UNDER_WAY:
+      _, output = self._under_way[0]
+      jax.block_until_ready(output)
+      self._under_way.popleft()
 
   def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
     self._priorities.add(key, priorities)

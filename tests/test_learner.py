@@ -3,6 +3,7 @@
 from concurrent import futures
 import logging
 import threading
+import weakref
 
 import jax
 import numpy as np
@@ -85,6 +86,20 @@ def test_published_params_are_copies_and_survive_donation():
     assert (version, int(nest['version'])) == (step, step)
   versions = [int(nest['version']) for _, nest in rig.sink.published]
   assert versions == [0, 1, 2, 3]
+
+
+def test_what_an_update_was_given_is_let_go_once_that_has_ended():
+  # Before, it would be waited for with Python's lock in hand.
+  rig = Rig()
+  rig.learner.step()
+  given = weakref.ref(rig.learner.state.rewards)
+  for _ in range(2):
+    rig.learner.step()
+    assert given() is not None
+  ended = rig.learner._under_way[0][1]
+  rig.learner.step()
+  assert given() is None
+  assert ended.priorities.is_ready()
 
 
 def test_a_state_of_numpy_arrays_is_not_written_to():
