@@ -30,6 +30,10 @@ _DOCUMENT = _ROOT / 'docs/benchmarks.md'
 # What each group's process is started with: what its worker has in a program.
 _GROUPS = {
   'actor': program.ENVIRONMENT['actor'],
+  'replay': program.ENVIRONMENT['learner'],
+  'params': program.ENVIRONMENT['variables'],
+  'program': {},
+  'rivals': {},
 }
 _HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')
 

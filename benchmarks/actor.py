@@ -117,8 +117,10 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[actor.Actor]:
   source.publish(0, params)
   layout = environment_loop.replay_layout(agent, spec, params=params)
   streams = types.Streams(np.arange(rows), rows)
-  with servers.replay(agent.replay) as address:
-    inserter = reverb.ReverbInserter(address, layout, stopped=lambda: False)
+  with servers.replay(agent.replay) as server:
+    inserter = reverb.ReverbInserter(
+      server.address, layout, stopped=lambda: False
+    )
     yield actor.Actor(
       environments.check_first_episode(vector),
       policy.Policy(agent, source, rows, key, streams),
@@ -149,10 +151,9 @@ def lean_loop() -> Iterator[Any]:
   observation, _ = environment.reset(seed=0)
   batch = np.zeros((1, 4), np.float32)
   steps = length = 0
-  with servers.raw_replay(window=5) as (address, config):
-    writer = (
-      reverb_extension.load().Client(address).NewStructuredWriter([config])
-    )
+  with servers.raw_replay(window=5) as server:
+    client = reverb_extension.load().Client(server.address)
+    writer = client.NewStructuredWriter([server.config])
 
     def step() -> int:
       nonlocal observation, steps, length
