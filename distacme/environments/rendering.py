@@ -9,6 +9,7 @@ import numpy as np
 
 from distacme import specs
 from distacme import types
+from distacme.environments import wrappers
 
 _LEAST_SIDE = 160  # pixels of a drawn grid's longer side, about
 
@@ -65,50 +66,17 @@ def enlarge(picture: np.ndarray) -> np.ndarray:
   return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-class DrawnGrid(dm_env.Environment):
+class DrawnGrid(wrappers.Wrapper):
   """An environment whose observed grid is its picture."""
 
   def __init__(self, environment: dm_env.Environment):
-    self._environment = environment
-    self._grid = np.zeros(environment.observation_spec().shape)
-
-  def __getattr__(self, name: str) -> Any:
-    if name.startswith('__'):  # Copying and pickling look before __init__.
-      raise AttributeError(name)
-    return getattr(self._environment, name)
-
-  def reset(self) -> dm_env.TimeStep:
-    """Starts an episode."""
-    return self._seen(self._environment.reset())
-
-  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
-    """Takes a step."""
-    return self._seen(self._environment.step(action))
+    super().__init__(environment)
+    self._grid = np.zeros(self._observation_spec.shape)
 
   def render(self) -> np.ndarray:
     """Returns the grid as it was observed last."""
-    return draw_grid(self.observation_spec(), self._grid)
+    return draw_grid(self._observation_spec, self._grid)
 
-  def observation_spec(self) -> specs.Array:
-    """Returns the spec of the grid."""
-    return self._environment.observation_spec()
-
-  def action_spec(self) -> types.NestedSpec:
-    """Returns the environment's action spec."""
-    return self._environment.action_spec()
-
-  def reward_spec(self) -> specs.Array:
-    """Returns the environment's reward spec."""
-    return self._environment.reward_spec()
-
-  def discount_spec(self) -> specs.BoundedArray:
-    """Returns the environment's discount spec."""
-    return self._environment.discount_spec()
-
-  def close(self) -> None:
-    """Closes the environment."""
-    self._environment.close()
-
-  def _seen(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+  def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     self._grid = np.array(timestep.observation)
     return timestep
