@@ -16,6 +16,7 @@ import numpy as np
 
 from distacme import core
 from distacme.environments import bsuite_family
+from distacme.environments import dm_control_family
 from distacme.environments import gymnasium_family
 from distacme.environments import hints
 from distacme.environments import rendering
@@ -42,6 +43,7 @@ class Family(NamedTuple):
 
 FAMILIES = {
   'bsuite': Family(bsuite_family.make),
+  'dm_control': Family(dm_control_family.make),
   'gymnasium': Family(
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),

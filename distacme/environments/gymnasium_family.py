@@ -26,6 +26,7 @@ import tree
 from distacme import specs
 from distacme import types
 from distacme.environments import checks
+from distacme.environments import headless
 from distacme.environments import hints
 
 _FIRST, _MID, _LAST = dm_env.StepType
@@ -83,9 +84,14 @@ def _make_with_pictures(spec: Any) -> Any:
       f'are {modes}. Add {_PICTURES!r} to the render_modes of its metadata, and '
       'let render() return a uint8 array [height, width, 3] in that mode.'
     )
-  # What drawing needs is imported with the first picture: see that it is there.
   environment.reset()
-  environment.render()
+  # What drawing needs is imported with the first picture: see that it is there.
+  if 'mujoco' in sys.modules:
+    with headless.failures_explained(f'gymnasium:{spec.id}'):
+      headless.choose_renderer(f'gymnasium:{spec.id}')
+      environment.render()
+  else:
+    environment.render()
   return environment
 
 
