@@ -6,7 +6,7 @@ imports its library inside, and add a line to `FAMILIES`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import importlib
 import inspect
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import dm_env
 import numpy as np
 
 from distacme import core
+from distacme.environments import atari_family
 from distacme.environments import bsuite_family
 from distacme.environments import dm_control_family
 from distacme.environments import gymnasium_family
@@ -30,18 +31,19 @@ class Family(NamedTuple):
     make: (environment, seed, render) to an environment, where `environment` is
       what follows the colon. Where `render` is true, it may get a method
       `render`. Raises ValueError, with what to do, if it cannot.
-    make_native_vector: (environment, num_envs, seed) to a vector that the
+    make_native_vector: (environment, seeds of the rows) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
   """
 
   make: Callable[[str, int, bool], dm_env.Environment]
   make_native_vector: (
-    Callable[[str, int, int], core.VectorEnvironment | None] | None
+    Callable[[str, Sequence[int]], core.VectorEnvironment | None] | None
   ) = None
 
 
 FAMILIES = {
+  'atari': Family(atari_family.make, atari_family.make_native_vector),
   'bsuite': Family(bsuite_family.make),
   'dm_control': Family(dm_control_family.make),
   'gymnasium': Family(
@@ -95,9 +97,9 @@ def make_vector(
 ) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
-  Row i is `make(name, row_seed(seed, i))`, except where the library has a
-  vector version that is faster: there all rows draw from one generator,
-  seeded with `row_seed(seed, 0)`.
+  Row i is `make(name, row_seed(seed, i))`, but in the vector versions of
+  gymnasium's environments all rows draw from one generator, seeded with
+  `row_seed(seed, 0)`.
 
   Args:
     name: as in `make`.
@@ -110,16 +112,15 @@ def make_vector(
   if num_envs < 1:
     raise ValueError(f'num_envs must be at least 1, got {num_envs}.')
   seed = _checked_seed(seed)
-  native = _native_vector(name, num_envs, seed)
+  seeds = [row_seed(seed, row) for row in range(num_envs)]
+  native = _native_vector(name, seeds)
   if native is not None:
     return native
-  return vector.LoopVector(
-    [make(name, row_seed(seed, row)) for row in range(num_envs)]
-  )
+  return vector.LoopVector([make(name, seed) for seed in seeds])
 
 
 def _native_vector(
-  name: NameOrFactory, num_envs: int, seed: int
+  name: NameOrFactory, seeds: Sequence[int]
 ) -> core.VectorEnvironment | None:
   """Returns the library's own vector, where it has one that is worth it."""
   if not isinstance(name, str):
@@ -128,7 +129,7 @@ def _native_vector(
   make_native = family in FAMILIES and FAMILIES[family].make_native_vector
   if not make_native:
     return None
-  return make_native(environment, num_envs, row_seed(seed, 0))
+  return make_native(environment, seeds)
 
 
 def row_seed(seed: int, row: int) -> int:

@@ -10,7 +10,7 @@ BoundedArray from its start (both int32), Dict a dict and Tuple a tuple.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import importlib
@@ -96,14 +96,17 @@ def _make_with_pictures(spec: Any) -> Any:
 
 
 def make_native_vector(
-  gymnasium_id: str, num_envs: int, seed: int
+  gymnasium_id: str, seeds: Sequence[int]
 ) -> NativeVector | None:
   """Returns the environment's own vector version, None if a loop is better.
+
+  Its rows draw from one generator, seeded with the first of `seeds`.
 
   Raises:
     ValueError: as `make`.
   """
   spec = _find_spec(gymnasium_id)
+  num_envs = len(seeds)
   if spec.vector_entry_point is None or num_envs < _FEWEST_NATIVE_ROWS:
     return None
   import gymnasium
@@ -115,7 +118,7 @@ def make_native_vector(
   if not _resets_at_next_step(environment):
     environment.close()
     return None
-  return NativeVector(environment, seed)
+  return NativeVector(environment, seeds[0])
 
 
 def is_environment(value: Any) -> bool:
@@ -210,8 +213,10 @@ class NativeVector(_Adapter):
   (`AutoresetMode.NEXT_STEP`), as our contract has it.
   """
 
-  def __init__(self, environment: Any, seed: int | None = None):
+  def __init__(self, environment: Any, seed: int | np.ndarray | None = None):
     """Takes a gymnasium VectorEnv, and the seed for its first reset.
+
+    Some take one for each row, [N].
 
     Raises:
       ValueError: if the VectorEnv resets its rows at another time.
@@ -232,27 +237,28 @@ class NativeVector(_Adapter):
     )
     self.num_envs = environment.num_envs
     self._seed = seed
+    self._info: dict[str, Any] = {}  # that came with the last step
     # [N] rows whose next step starts an episode; None before the first reset.
     self._over: np.ndarray | None = None
 
   def reset(self) -> dm_env.TimeStep:
     """Starts all rows anew."""
-    observation, _ = self._environment.reset(seed=self._seed)
+    observation, self._info = self._environment.reset(seed=self._seed)
     self._seed = None
     self._over = np.zeros(self.num_envs, np.bool_)
     return dm_env.TimeStep(
       np.full(self.num_envs, _FIRST, np.int8),
       np.zeros(self.num_envs, np.float32),
       np.ones(self.num_envs, np.float32),
-      tree.map_structure(_copy, self._read(observation)),
+      self._copied(self._read(observation)),
     )
 
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:
     """Steps every row with `action`, a nest of [N, ...]."""
     if self._over is None:
       return self.reset()
-    observation, reward, terminated, truncated, _ = self._environment.step(
-      self._write(action)
+    observation, reward, terminated, truncated, self._info = (
+      self._environment.step(self._write(action))
     )
     over = terminated | truncated
     step_type = np.where(over, _LAST_ROW, _MID_ROW)
@@ -262,13 +268,12 @@ class NativeVector(_Adapter):
       step_type,
       np.array(reward, np.float32),
       np.subtract(_ONE, terminated),
-      tree.map_structure(_copy, self._read(observation)),
+      self._copied(self._read(observation)),
     )
 
-
-def _copy(array: np.ndarray) -> np.ndarray:
-  # In C order: rows are read one by one, and some environments make columns.
-  return np.array(array, order='C')
+  def _copied(self, observation: types.NestedArray) -> types.NestedArray:
+    # In C order: rows are read one by one, and some environments make columns.
+    return tree.map_structure(lambda a: np.array(a, order='C'), observation)
 
 
 def _resets_at_next_step(environment: Any) -> bool:

@@ -97,7 +97,7 @@ def gymnasium_factory(seed):
     (
       'gymnasiun:CartPole-v1',
       "'gymnasiun' is neither a family .* Did you mean 'gymnasium'\\? "
-      'Known families: .*bsuite, dm_control, .*gymnasium',
+      'Known families: atari, bsuite, dm_control, .*gymnasium',
     ),
     (
       'gymnasium:CartPol-v1',
@@ -151,6 +151,7 @@ def test_a_package_that_an_environment_misses_is_named(num_envs, monkeypatch):
 @pytest.mark.parametrize(
   'package, name',
   [
+    ('ale_py', 'atari:Pong'),
     ('gymnasium', 'gymnasium:CartPole-v1'),
     ('bsuite', 'bsuite:catch/0'),
     ('dm_control', 'dm_control:cartpole/balance'),

@@ -34,7 +34,7 @@ def refused(capsys, *flags):
     ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
     ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
-    ('--mode local --env atarri:Pong', 'Known families: bsuite, gymnasium'),
+    ('--mode local --env atarri:Pong', 'Known families: atari, bsuite'),
     (
       '--mode local --env gymnasium:Pendulum-v1',
       'DQN needs one discrete action',
@@ -127,3 +127,13 @@ def test_two_runs_with_default_directories_do_not_share_one(folder):
   other = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
   assert other != path
   assert other.parent == path.parent == pathlib.Path('runs')
+
+
+def test_a_default_directory_is_a_name_that_needs_no_quotes(folder):
+  from distacme import run_directory
+
+  name = 'atari:Pong?sticky_actions=0.25&clip_rewards=true'
+  path = run_directory.default_path('dqn', name, 3)
+  assert path.name.startswith(
+    'dqn-atari-Pong-sticky_actions-0-25-clip_rewards-true-seed3-'
+  )
