@@ -20,6 +20,7 @@ from distacme.environments import bsuite_family
 from distacme.environments import dm_control_family
 from distacme.environments import gymnasium_family
 from distacme.environments import hints
+from distacme.environments import minatar_family
 from distacme.environments import rendering
 from distacme.environments import vector
 
@@ -49,6 +50,7 @@ FAMILIES = {
   'gymnasium': Family(
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),
+  'minatar': Family(minatar_family.make),
 }
 
 

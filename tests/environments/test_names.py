@@ -97,7 +97,7 @@ def gymnasium_factory(seed):
     (
       'gymnasiun:CartPole-v1',
       "'gymnasiun' is neither a family .* Did you mean 'gymnasium'\\? "
-      'Known families: atari, bsuite, dm_control, .*gymnasium',
+      'Known families: atari, bsuite, dm_control, gymnasium, minatar',
     ),
     (
       'gymnasium:CartPol-v1',
@@ -155,6 +155,7 @@ def test_a_package_that_an_environment_misses_is_named(num_envs, monkeypatch):
     ('gymnasium', 'gymnasium:CartPole-v1'),
     ('bsuite', 'bsuite:catch/0'),
     ('dm_control', 'dm_control:cartpole/balance'),
+    ('minatar', 'minatar:breakout'),
   ],
 )
 def test_a_missing_package_is_named_with_its_extra(package, name, monkeypatch):
