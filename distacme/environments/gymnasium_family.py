@@ -115,10 +115,10 @@ def make_native_vector(
     environment = gymnasium.make_vec(
       spec, num_envs, vectorization_mode='vector_entry_point'
     )
-  if not _resets_at_next_step(environment):
-    environment.close()
-    return None
-  return NativeVector(environment, seeds[0])
+  if _resets_at_next_step(environment) and _is_vector_of(environment, spec):
+    return NativeVector(environment, seeds[0])
+  environment.close()
+  return None
 
 
 def is_environment(value: Any) -> bool:
@@ -283,6 +283,19 @@ def _resets_at_next_step(environment: Any) -> bool:
   return mode == vector.AutoresetMode.NEXT_STEP
 
 
+def _is_vector_of(environment: Any, spec: Any) -> bool:
+  """Says whether rows are what `make` makes: those of 'ALE/Pong-v5' are not."""
+  import gymnasium
+
+  single = gymnasium.make(spec, disable_env_checker=True)
+  same: bool = (
+    environment.single_observation_space == single.observation_space
+    and environment.single_action_space == single.action_space
+  )
+  single.close()
+  return same
+
+
 def _find_spec(gymnasium_id: str) -> Any:
   """Returns the EnvSpec registered as `gymnasium_id`, [module:]id."""
   try:
@@ -317,7 +330,8 @@ def _missing_packages_named(gymnasium_id: str) -> Iterator[None]:
   except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
     raise ValueError(
       f"Environment 'gymnasium:{gymnasium_id}' needs a package that is not "
-      f'installed: {error}'
+      f'installed: {error}. Install it; those of gymnasium itself come with: '
+      "pip install 'distacme[envs]'"
     ) from error
 
 

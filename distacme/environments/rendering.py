@@ -30,8 +30,8 @@ def with_render(name: str, environment: dm_env.Environment) -> Any:
     return DrawnGrid(environment)
   raise ValueError(
     f'Environment {name!r} cannot be rendered: it has no method render(), and '
-    f'its observation, {spec}, is no grid that could be drawn instead. Give it '
-    'a method render() that returns a uint8 array [height, width, 3]; make a '
+    'what it observes is no grid that could be drawn instead. Give it a method '
+    'render() that returns a uint8 array [height, width, 3]; make a '
     "gymnasium.Env with render_mode='rgb_array'."
   )
 

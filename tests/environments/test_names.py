@@ -20,9 +20,6 @@ CATCH = 'distacme.testing.environments:catch'
 COUNTING = 'distacme.testing.environments:counting'
 
 
-TestGymnasiumCartPole = contract.contract_test('gymnasium:CartPole-v1')
-TestGymnasiumPendulum = contract.contract_test('gymnasium:Pendulum-v1')
-TestGymnasiumFrozenLake = contract.contract_test('gymnasium:FrozenLake-v1')
 TestBsuiteCatch = contract.contract_test('bsuite:catch/0')
 TestCatch = contract.contract_test(CATCH)
 TestCounting = contract.contract_test(COUNTING)
