@@ -23,6 +23,7 @@ COUNTING = 'distacme.testing.environments:counting'
 TestBsuiteCatch = contract.contract_test('bsuite:catch/0')
 TestCatch = contract.contract_test(CATCH)
 TestCounting = contract.contract_test(COUNTING)
+TestNested = contract.contract_test('distacme.testing.environments:nested')
 
 
 @pytest.mark.parametrize(
