@@ -150,6 +150,17 @@ def check_row(
     _check_rows(name, leaf_spec, np.asarray(leaf)[np.newaxis])
 
 
+def check_timestep(value: Any) -> None:
+  """Raises ValueError unless `value` is a dm_env.TimeStep."""
+  if not isinstance(value, dm_env.TimeStep):
+    raise ValueError(
+      'The environment must return a dm_env.TimeStep from reset() and step(), '
+      f'got {value!r} of type {type(value).__name__}. Return dm_env.restart, '
+      'dm_env.transition, dm_env.termination or dm_env.truncation of what came; '
+      'or make it a gymnasium.Env.'
+    )
+
+
 def check_number(field: str, value: Any) -> None:
   """Raises ValueError unless `value` is a real number."""
   if np.ndim(value) or np.asarray(value).dtype.kind not in 'biuf':

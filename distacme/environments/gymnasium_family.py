@@ -198,9 +198,14 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
       self._write(action)
     )
     self._over = terminated or truncated
+    try:
+      reward = np.float32(reward)
+    except (TypeError, ValueError):
+      checks.check_number('reward', reward)
+      raise
     return dm_env.TimeStep(
       _LAST if self._over else _MID,
-      np.float32(reward),
+      reward,
       _ZERO if terminated else _ONE,
       self._read(observation),
     )

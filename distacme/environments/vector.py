@@ -78,7 +78,14 @@ class LoopVector:
 
   def _batch(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
     """Returns one timestep of arrays [N, ...]."""
-    step_types, rewards, discounts, observations = zip(*timesteps, strict=False)
+    try:
+      step_types, rewards, discounts, observations = zip(
+        *timesteps, strict=False
+      )
+    except (TypeError, ValueError):
+      for timestep in timesteps:
+        checks.check_timestep(timestep)
+      raise
     if not all(step_types):  # FIRST is 0; its reward and discount are None.
       rewards, discounts = zip(
         *[(r, d) if s else (0.0, 1.0) for s, r, d, _ in timesteps],

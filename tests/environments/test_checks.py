@@ -93,6 +93,16 @@ def test_a_broken_promise_is_reported_with_what_came(wrong, message):
     run([GOOD_START, wrong])
 
 
+@pytest.mark.parametrize(
+  'wrong', [None, (observation(), 0.0, False, False, {})]
+)
+def test_what_is_no_timestep_is_reported_with_what_to_return(wrong):
+  with pytest.raises(
+    ValueError, match='must return a dm_env.TimeStep .*Return dm_env.restart'
+  ):
+    run([GOOD_START, wrong])
+
+
 def test_the_bounds_of_the_element_that_breaks_them_are_given():
   class Tilted(testing_environments.Counting):
     def observation_spec(self):

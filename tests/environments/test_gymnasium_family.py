@@ -173,6 +173,52 @@ def test_rewards_and_observations_are_float32():
   environment.discount_spec().validate(timestep.discount)
 
 
+@pytest.mark.parametrize('reward', ['much', {}])
+def test_a_reward_that_is_no_number_is_reported(reward):
+  environment = gymnasium_family.SingleEnvironment(
+    Scripted(spaces.Discrete(2), [0, 1], reward=reward)
+  )
+  environment.reset()
+  with pytest.raises(
+    ValueError, match=f'reward must be a number, got {reward!r}'
+  ):
+    environment.step(0)
+
+
+class Nested(gymnasium.Env):
+  """Samples nests; an episode is over where the choice taken is 0."""
+
+  observation_space = spaces.Dict(
+    light=spaces.Box(-1.0, 1.0, (2,), np.float64),
+    pair=spaces.Tuple((spaces.Discrete(3, start=1), spaces.MultiBinary(2))),
+  )
+  action_space = spaces.Dict(
+    choice=spaces.Tuple((spaces.Discrete(4),)), move=spaces.Box(-1.0, 1.0, (2,))
+  )
+
+  def reset(self, *, seed=None, options=None):
+    self.observation_space.seed(seed)
+    return self.observation_space.sample(), {}
+
+  def step(self, action):
+    assert action in self.action_space
+    over = action['choice'][0] == 0
+    return self.observation_space.sample(), 1.0, over, False, {}
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    Nested,
+    lambda: gymnasium.vector.SyncVectorEnv([Nested] * 3),
+  ],
+  ids=['single', 'vector'],
+)
+def test_nests_of_spaces_keep_the_contract_in_vectors(make):
+  environment = environments.wrap(make())
+  assert min(contract.check_vector(environment, num_steps=40)) > 0
+
+
 def test_a_space_without_a_spec_is_refused_by_name():
   space = spaces.Dict(words=spaces.Text(5))
   with pytest.raises(
