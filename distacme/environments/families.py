@@ -35,22 +35,26 @@ class Family(NamedTuple):
     make_native_vector: (environment, seeds of the rows) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
+    options: the dataclass of what may follow a question mark in the name.
   """
 
   make: Callable[[str, int, bool], dm_env.Environment]
   make_native_vector: (
     Callable[[str, Sequence[int]], core.VectorEnvironment | None] | None
   ) = None
+  options: type[Any] | None = None
 
 
 FAMILIES = {
-  'atari': Family(atari_family.make, atari_family.make_native_vector),
+  'atari': Family(
+    atari_family.make, atari_family.make_native_vector, atari_family.Options
+  ),
   'bsuite': Family(bsuite_family.make),
   'dm_control': Family(dm_control_family.make),
   'gymnasium': Family(
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),
-  'minatar': Family(minatar_family.make),
+  'minatar': Family(minatar_family.make, options=minatar_family.Options),
 }
 
 
@@ -65,7 +69,7 @@ def make(
 
   Args:
     name: 'family:environment' with a family of `FAMILIES`, for instance
-      'gymnasium:CartPole-v1' or 'bsuite:catch/0'; or 'package.module:factory'
+      'gymnasium:CartPole-v1' or 'atari:Pong'; or 'package.module:factory'
       where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env;
       or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
