@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import json
 import pathlib
-import re
 from typing import Any
 
 _COUNTS_KEPT = 4  # more than there are checkpoints
@@ -91,7 +90,7 @@ class RunDirectory:
 def default_path(agent: str, env: str, seed: int) -> pathlib.Path:
   """Returns a path that no other run has, below ./runs."""
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  name = re.sub(r'[^\w-]+', '-', f'{agent}-{env}')
+  name = f'{agent}-{env}'.replace('/', '-').replace(':', '-').replace('.', '-')
   base = pathlib.Path('runs') / f'{name}-seed{seed}-{now}'
   path, number = base, 1
   while path.exists():

@@ -117,6 +117,8 @@ class AtariVector(gymnasium_family.NativeVector):
 class Pictures(wrappers.Wrapper):
   """Plays the same game a second time, with the same chances, in colour."""
 
+  metadata = {'render_fps': 60 // _FRAME_SKIP}
+
   def __init__(
     self,
     environment: dm_env.Environment,

@@ -58,6 +58,8 @@ def make(text: str, seed: int, render: bool = False) -> dm_env.Environment:
 class MinAtar(dm_env.Environment):
   """One game as a dm_env.Environment."""
 
+  metadata = {'render_fps': 10}  # Slow enough to be followed.
+
   def __init__(self, game: Any, options: Options, seed: int):
     """Takes an `Env` of one of MinAtar's modules."""
     self._game = game

@@ -134,6 +134,7 @@ def test_all_actions_may_be_asked_for():
 
 def test_pictures_show_the_game_that_is_played():
   environment = environments.make(SHORT, seed=4, render=True)
+  assert environment.metadata['render_fps'] == 15
   plain = environments.make(SHORT, seed=4)
   random = np.random.default_rng(0)
   for step in range(45):

@@ -91,6 +91,7 @@ def test_pictures_need_no_display(monkeypatch):
   # Imported without OpenGL first, as where a worker both acts and records.
   environments.make(CARTPOLE, seed=0).reset()
   environment = environments.make(CARTPOLE, seed=0, render=True)
+  assert environment.control_timestep() == 0.01  # for the speed of videos
   environment.reset()
   before = environment.render()
   for _ in range(20):

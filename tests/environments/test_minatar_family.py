@@ -100,6 +100,7 @@ def test_difficulty_may_be_held():
 
 def test_a_picture_gives_each_channel_a_colour():
   environment = environments.make(BREAKOUT, seed=0, render=True)
+  assert environment.metadata['render_fps'] == 10
   environment.reset()
   picture = environment.render()
   assert (picture.shape, picture.dtype) == ((160, 160, 3), np.uint8)

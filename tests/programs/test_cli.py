@@ -127,13 +127,3 @@ def test_two_runs_with_default_directories_do_not_share_one(folder):
   other = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
   assert other != path
   assert other.parent == path.parent == pathlib.Path('runs')
-
-
-def test_a_default_directory_is_a_name_that_needs_no_quotes(folder):
-  from distacme import run_directory
-
-  name = 'atari:Pong?sticky_actions=0.25&clip_rewards=true'
-  path = run_directory.default_path('dqn', name, 3)
-  assert path.name.startswith(
-    'dqn-atari-Pong-sticky_actions-0-25-clip_rewards-true-seed3-'
-  )
