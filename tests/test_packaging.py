@@ -111,7 +111,8 @@ for name, module in sys.modules.items():
 assert callable(distacme.programs.cli.main)
 """
   extras = ['launchpad', 'reverb', 'tensorflow']
-  extras += ['gymnasium', 'bsuite', 'pytest', 'hypothesis', 'portpicker']
+  extras += ['gymnasium', 'bsuite', 'ale_py', 'dm_control', 'minatar', 'mujoco']
+  extras += ['pytest', 'hypothesis', 'portpicker']
   done = run(
     sys.executable,
     '-c',

@@ -36,11 +36,7 @@ def wrap_all(
 
 
 class Wrapper(dm_env.Environment):
-  """Passes everything on; each wrapper overrides what it changes.
-
-  For most that is `_timestep`, `_action`, and the specs that the constructor
-  takes from the environment.
-  """
+  """Passes everything on; a wrapper overrides `_timestep`, `_action`, specs."""
 
   def __init__(self, environment: dm_env.Environment):
     self._environment = environment
@@ -121,9 +117,8 @@ class SinglePrecision(Wrapper):
 class ConcatObservation(Wrapper):
   """Joins a nest of observations into one float32 vector.
 
-  Leaves follow each other in the order of the spec, of a dict in that of its
-  keys, and each is flattened row by row. The name of the new spec tells them,
-  like 'position[3], velocity[2]'.
+  Leaves follow each other in the order of the spec, each row by row. The name of
+  the new spec tells them, like 'position[3], velocity[2]'.
   """
 
   def __init__(self, environment: dm_env.Environment):
@@ -206,11 +201,7 @@ class FrameStack(Wrapper):
 
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     # A copy: environments may reuse their arrays.
-    frame = _map(
-      lambda _, leaf: np.array(leaf),
-      self._observation_spec,
-      timestep.observation,
-    )
+    frame = tree.map_structure(np.array, timestep.observation)
     if timestep.first():
       self._frames = [frame] * self._num_frames
     self._frames = [*self._frames[1:], frame]
@@ -259,7 +250,8 @@ def _leaves(
 
 
 def _narrow_spec(spec: Any) -> Any:
-  return spec.replace(dtype=_NARROW.get(spec.dtype, spec.dtype))
+  with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
+    return spec.replace(dtype=_NARROW.get(spec.dtype, spec.dtype))
 
 
 def _narrow(spec: specs.Array, value: Any) -> np.ndarray:
@@ -273,21 +265,17 @@ def _cast(spec: specs.Array, value: Any) -> np.ndarray:
 
 
 def _canonical_spec(spec: specs.Array) -> specs.Array:
-  if not _is_scalable(spec):
-    return spec
-  return specs.BoundedArray(spec.shape, spec.dtype, -1.0, 1.0, spec.name)
+  return spec.replace(minimum=-1.0, maximum=1.0) if _scalable(spec) else spec
 
 
-def _is_scalable(spec: specs.Array) -> bool:
-  return (
-    isinstance(spec, specs.BoundedArray)
-    and spec.dtype.kind == 'f'
-    and bool(np.isfinite([spec.minimum, spec.maximum]).all())
-  )
+def _scalable(spec: specs.Array) -> bool:
+  if not isinstance(spec, specs.BoundedArray) or spec.dtype.kind != 'f':
+    return False
+  return all(np.isfinite(b).all() for b in (spec.minimum, spec.maximum))
 
 
 def _scaled(spec: specs.Array, action: Any) -> Any:
-  if not _is_scalable(spec):
+  if not _scalable(spec):
     return action
   share = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
   scaled = spec.minimum + share * (spec.maximum - spec.minimum)
@@ -297,17 +285,14 @@ def _scaled(spec: specs.Array, action: Any) -> Any:
 
 def _stacked_spec(spec: specs.Array, num_frames: int) -> specs.Array:
   shape = (*spec.shape, num_frames)
-  if isinstance(spec, specs.DiscreteArray):
-    last = spec.num_values - 1
-    return specs.BoundedArray(shape, spec.dtype, 0, last, spec.name)
   if not isinstance(spec, specs.BoundedArray):
     return specs.Array(shape, spec.dtype, spec.name)
   # Bounds of each element get the axis too; bounds of all broadcast.
-  low, high = (
+  bounds = [
     bound[..., np.newaxis] if bound.ndim else bound
     for bound in (spec.minimum, spec.maximum)
-  )
-  return specs.BoundedArray(shape, spec.dtype, low, high, spec.name)
+  ]
+  return specs.BoundedArray(shape, spec.dtype, *bounds, spec.name)
 
 
 def _at_least_one(name: str, value: int) -> int:

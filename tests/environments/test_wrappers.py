@@ -156,6 +156,21 @@ def test_canonical_actions_are_scaled_to_the_bounds(canonical, scaled):
   assert timestep.observation['action'][0].tolist() == scaled
 
 
+def test_a_bound_of_all_actions_may_stand_beside_bounds_of_each():
+  class Mixed(testing_environments.Counting):
+    def action_spec(self):
+      return specs.BoundedArray((2,), np.float32, 0.0, [1.0, 4.0])
+
+    def step(self, action):
+      self.action_spec().validate(action)
+      return super().step(action)._replace(reward=action.sum())
+
+  environment = wrappers.CanonicalActions(Mixed())
+  environment.reset()
+  timestep = environment.step(np.zeros(2, np.float32))
+  assert timestep.reward == 2.5
+
+
 def test_actions_without_finite_bounds_are_left_alone():
   class Unbounded(testing_environments.Counting):
     def action_spec(self):
