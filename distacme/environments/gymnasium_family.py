@@ -2,15 +2,11 @@
 
 Terminated becomes LAST with discount 0, truncated LAST with discount 1; the
 observation of LAST is the episode's last one. 64-bit floats become 32-bit.
-
-Spaces become specs: Box and MultiBinary a BoundedArray, Discrete a
-DiscreteArray that counts from 0 whatever the space starts at, MultiDiscrete a
-BoundedArray from its start (both int32), Dict a dict and Tuple a tuple.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import importlib
@@ -28,15 +24,12 @@ from distacme import types
 from distacme.environments import checks
 from distacme.environments import headless
 from distacme.environments import hints
+from distacme.environments import spaces
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _MID_ROW, _LAST_ROW = np.int8(_MID), np.int8(_LAST)
 _PICTURES = 'rgb_array'
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-_WIDE = {
-  np.dtype(np.float32): np.dtype(np.float64),
-  np.dtype(np.int32): np.dtype(np.int64),
-}
 
 # A native vector of few CartPoles steps in 43 us, a row of a loop in 9 us.
 _FEWEST_NATIVE_ROWS = 5
@@ -140,9 +133,11 @@ class _Adapter:
     self, environment: Any, observation_space: Any, action_space: Any
   ):
     self._environment = environment
-    self._observation_spec = _map_space(_spec, observation_space, 'observation')
-    self._action_spec = _map_space(_spec, action_space, 'action')
-    self._read = _nest_function(_reader, observation_space, 'observation')
+    self._observation_spec = spaces.spec(observation_space, 'observation')
+    self._action_spec = spaces.spec(action_space, 'action')
+    self._read = spaces.conversion(
+      spaces.reader, observation_space, 'observation'
+    )
 
   def observation_spec(self) -> types.NestedSpec:
     """Returns the observation space as specs."""
@@ -177,7 +172,9 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
     super().__init__(
       environment, environment.observation_space, environment.action_space
     )
-    self._write = _nest_function(_writer, environment.action_space, 'action')
+    self._write = spaces.conversion(
+      spaces.writer, environment.action_space, 'action'
+    )
     self._seed = seed
     self._over = True  # The next step starts an episode.
     if environment.render_mode == _PICTURES:
@@ -237,8 +234,8 @@ class NativeVector(_Adapter):
       environment.single_observation_space,
       environment.single_action_space,
     )
-    self._write = _nest_function(
-      _batch_writer, environment.single_action_space, 'action'
+    self._write = spaces.conversion(
+      spaces.batch_writer, environment.single_action_space, 'action'
     )
     self.num_envs = environment.num_envs
     self._seed = seed
@@ -338,100 +335,3 @@ def _missing_packages_named(gymnasium_id: str) -> Iterator[None]:
       f'installed: {error}. Install it; those of gymnasium itself come with: '
       "pip install 'distacme[envs]'"
     ) from error
-
-
-def _map_space(
-  function: Callable[[Any, str], Any], space: Any, name: str
-) -> Any:
-  """Returns the nest of what `function` gives for each leaf of `space`."""
-  from gymnasium import spaces
-
-  if isinstance(space, spaces.Dict):
-    return {
-      k: _map_space(function, s, f'{name}[{k!r}]') for k, s in space.items()
-    }
-  if isinstance(space, spaces.Tuple):
-    return tuple(
-      _map_space(function, s, f'{name}[{i}]') for i, s in enumerate(space)
-    )
-  return function(space, name)
-
-
-def _nest_function(
-  make_leaf_function: Callable[[Any, str], Callable[[Any], Any]],
-  space: Any,
-  field: str,
-) -> Callable[[types.NestedArray], types.NestedArray]:
-  """Returns a function of nests in `space`, made from those of its leaves."""
-  functions = _map_space(make_leaf_function, space, field)
-  if callable(functions):
-    return functions
-
-  spec = _map_space(_spec, space, field)
-
-  def nest_function(nest: types.NestedArray) -> types.NestedArray:
-    leaves = checks.flatten(field, spec, nest)
-    pairs = zip(tree.flatten(functions), leaves, strict=True)
-    return tree.unflatten_as(spec, [f(leaf) for f, leaf in pairs])
-
-  return nest_function
-
-
-def _spec(space: Any, name: str) -> specs.Array:
-  """Returns the spec of a space that is not a nest."""
-  from gymnasium import spaces
-
-  if isinstance(space, spaces.Discrete):
-    return specs.DiscreteArray(int(space.n), name=name)
-  if isinstance(space, spaces.MultiDiscrete):
-    last = space.start + space.nvec - 1
-    return specs.BoundedArray(space.shape, np.int32, space.start, last, name)
-  if isinstance(space, spaces.MultiBinary):
-    return specs.BoundedArray(space.shape, space.dtype, 0, 1, name)
-  if isinstance(space, spaces.Box):
-    dtype = np.float32 if space.dtype == np.float64 else space.dtype
-    with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
-      return specs.BoundedArray(space.shape, dtype, space.low, space.high, name)
-  raise ValueError(
-    f'The space of {name}, {space}, has no dm_env spec. Use Box, Discrete, '
-    'MultiDiscrete, MultiBinary, and Dict or Tuple of these.'
-  )
-
-
-def _reader(space: Any, name: str) -> Callable[[Any], np.ndarray]:
-  """Returns the conversion of an observation in `space` to what specs say."""
-  narrow = _spec(space, name).dtype
-  wide = _WIDE.get(narrow, narrow)
-  start = _start(space)
-
-  def read(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if start:
-      array = array - start
-    return array.astype(narrow, copy=False) if array.dtype == wide else array
-
-  return read
-
-
-def _writer(space: Any, name: str) -> Callable[[Any], Any]:
-  """Returns the conversion of an action to one of `space`."""
-  del name
-  from gymnasium import spaces
-
-  start = _start(space)
-  if isinstance(space, spaces.Discrete):
-    return lambda action: int(action) + start
-  return lambda action: action
-
-
-def _batch_writer(space: Any, name: str) -> Callable[[Any], Any]:
-  """Returns the conversion of actions [N, ...] to a batch of `space`'s."""
-  del name
-  start = _start(space)
-  return lambda action: np.asarray(action) + start
-
-
-def _start(space: Any) -> int:
-  from gymnasium import spaces
-
-  return int(space.start) if isinstance(space, spaces.Discrete) else 0
