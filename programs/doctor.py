@@ -116,6 +116,26 @@ def _library(name: str) -> Callable[[], str]:
   return find
 
 
+def _environment(name: str, library: str) -> Callable[[], str]:
+  # Made, not imported: without a display some libraries complain when they are
+  # imported by themselves, others import much to draw with.
+  def find() -> str:
+    from distacme import environments
+
+    environments.make(name, seed=0).close()
+    return importlib.metadata.version(library)
+
+  return find
+
+
+def _mujoco_pictures() -> str:
+  from distacme import environments
+
+  name = 'gymnasium:InvertedPendulum-v5'
+  environments.make(name, seed=0, render=True).close()
+  return f'drawn by {os.environ["MUJOCO_GL"]}'
+
+
 def _directory() -> str:
   with tempfile.TemporaryFile(dir='.') as file:
     file.write(b'0')
@@ -151,4 +171,24 @@ CHECKS = (
   Check('Reverb', _reverb, _LAUNCH, 'replay server'),
   Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
   Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
+  Check('ale-py', _environment('atari:Pong', 'ale-py'), _ENVS, 'atari:...'),
+  Check(
+    'dm_control',
+    _environment('dm_control:cartpole/balance', 'dm-control'),
+    f'{_ENVS}, with Python 3.12 or older',
+    'dm_control:...',
+  ),
+  Check(
+    'MinAtar',
+    _environment('minatar:breakout', 'minatar'),
+    _ENVS,
+    'minatar:...',
+  ),
+  Check('MuJoCo', _library('mujoco'), _ENVS, 'gymnasium:HalfCheetah-v5, ...'),
+  Check(
+    'pictures of MuJoCo',
+    _mujoco_pictures,
+    'Run: apt-get install libegl1 libgl1',
+    'videos of MuJoCo and dm_control',
+  ),
 )

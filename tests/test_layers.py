@@ -48,7 +48,7 @@ LAYERS = {
   ),
   'environments': Layer(
     'environments environments.*',
-    'numpy dm_env tree gymnasium bsuite',
+    'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
     'data contracts environments',
   ),
   # L3: mathematics, which knows no process.

@@ -28,6 +28,20 @@ class NotANumber(environments.Catch):
     return timestep
 
 
+class TooBright(environments.Catch):
+  """Observes what its spec rules out, at the end of an episode."""
+
+  def step(self, action):
+    timestep = super().step(action)
+    if timestep.last():
+      timestep.observation[0, 4] = 7.0
+    return timestep
+
+
+def too_bright(seed):
+  return TooBright(seed)
+
+
 def jammed(seed):
   return Jammed(seed)
 

@@ -34,7 +34,7 @@ def refused(capsys, *flags):
     ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
     ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
-    ('--mode local --env atarri:Pong', 'Known families: bsuite, gymnasium'),
+    ('--mode local --env atarri:Pong', 'Known families: atari, bsuite'),
     (
       '--mode local --env gymnasium:Pendulum-v1',
       'DQN needs one discrete action',
