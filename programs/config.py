@@ -16,8 +16,11 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
+from distacme import placement
 from distacme import run_directory
 from distacme import specs
+from distacme import updates
+from distacme.programs import devices
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -52,10 +55,20 @@ class RunConfig:
   """Greedy episodes in an evaluation."""
   publish_period: int = 10
   """Learner steps between publications of the params."""
+  updates_per_call: int = 1
+  """Learner steps in one compiled call; saves the time between them. Priorities
+  are that much staler. Updates with convolutions stay single on the CPU."""
   checkpoint_period_s: float = 60.0
   """Seconds between checkpoints of the learner."""
   run_dir: pathlib.Path | None = None
   """Where the run's files go; by default a new directory below ./runs."""
+  replay_in_learner: bool = False
+  """Whether the replay server lives in the learner's process, which then reads
+  it about three times as fast; it ends with the learner."""
+  learner_devices: tuple[int, ...] = ()
+  """Accelerators that the learner uses, by number; by default all there are."""
+  actor_devices: tuple[int, ...] = ()
+  """Accelerators of the first actors, one each; the others act on the CPU."""
   jit: bool = True
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
@@ -66,6 +79,7 @@ class RunConfig:
       'eval_period',
       'eval_episodes',
       'publish_period',
+      'updates_per_call',
     ):
       if getattr(self, name) < 1:
         raise ValueError(
@@ -82,7 +96,22 @@ class RunConfig:
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
         " Add '--mode local'."
       )
+    devices.check_claims(self.learner_devices, self.actor_devices)
+    if self.actor_devices and self.mode == 'local':
+      raise ValueError(
+        "in local mode the actor shares the learner's devices, got "
+        f'actor_devices={self.actor_devices}. Leave it out.'
+      )
+    if len(self.actor_devices) > self.num_actors:
+      raise ValueError(
+        f'actor_devices={self.actor_devices} is for more actors than '
+        f'num_actors={self.num_actors}. Name at most one each.'
+      )
     _ = self.limits  # checks itself
+
+  def actor_device(self, index: int) -> int | None:
+    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    return dict(enumerate(self.actor_devices)).get(index)
 
   @property
   def limits(self) -> counting.Limits:
@@ -211,8 +240,10 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
-  experiment.make_agent(experiment.environment_spec())
+  agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
+  updates.check_count(run.updates_per_call, agent)
+  placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
   path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()

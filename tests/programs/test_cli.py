@@ -49,6 +49,36 @@ def refused(capsys, *flags):
     ('--mode local --network no.module:f', "'no.module:f' cannot be loaded"),
     ('--no-jit', "Add '--mode local'"),
     ('--num-actors 0', 'num_actors must be at least 1, got 0'),
+    ('--updates-per-call 0', 'updates_per_call must be at least 1, got 0'),
+    (
+      '--mode local --updates-per-call 500',
+      'draws 500 x 64 samples at once, and with one insert that is 32032',
+    ),
+    (
+      '--learner-devices 0 1 --actor-devices 1',
+      'accelerator 1 is given to learner/0 and to actor/0',
+    ),
+    (
+      '--learner-devices 2 --actor-devices 0 0',
+      'accelerator 0 is given to actor/0 and to actor/1',
+    ),
+    (
+      '--actor-devices 3',
+      'accelerator 3 is given to actor/0 and to learner/0, which takes all',
+    ),
+    ('--learner-devices -1', 'counted from 0, got -1 for learner/0'),
+    (
+      '--learner-devices 0 --actor-devices 1 2 3',
+      'is for more actors than num_actors=2',
+    ),
+    (
+      '--mode local --learner-devices 0 --actor-devices 1',
+      'got actor_devices=(1,). Leave it out',
+    ),
+    (
+      '--mode local --learner-devices 0 1 2',
+      'batch_size=64 is not divisible by the 3 devices of the learner',
+    ),
     ('--seed -1', 'seed must not be negative, got -1'),
     ('--max-seconds 0', 'max_seconds must be positive'),
     ('--checkpoint-period-s 0', 'checkpoint_period_s must be positive'),
