@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
+import platform
+import time
 from typing import Any
 
 _COUNTS_KEPT = 4  # more than there are checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+  """Where a run that goes on can be found; the contents of `running.json`."""
+
+  pid: int  # of the launcher
+  host: str  # that it runs on
+  since: float  # unix seconds
+  address: str = ''  # of the variable server; '' if there is none, or not yet
+
+  @property
+  def here(self) -> bool:
+    """Whether this is the host."""
+    return self.host == platform.node()
+
+  @property
+  def gone(self) -> bool:
+    """Whether the launcher is known not to run any more."""
+    if not self.here:
+      return False
+    try:
+      os.kill(self.pid, 0)
+    except ProcessLookupError:
+      return True
+    except PermissionError:  # there is one, of another user
+      pass
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +75,56 @@ class RunDirectory:
     """How the run ended, as JSON."""
     return self.path / 'summary.json'
 
+  @contextlib.contextmanager
+  def running(self) -> Iterator[None]:
+    """Lets others find the run while it goes on; forgets how it ended before."""
+    self.summary.unlink(missing_ok=True)
+    self.write_running()
+    try:
+      yield
+    finally:
+      self._running.unlink(missing_ok=True)
+
+  def write_running(self, address: str = '') -> None:
+    """Says that this process runs the run, and where its server listens."""
+    now = Running(os.getpid(), platform.node(), time.time(), address)
+    write_json(self._running, dataclasses.asdict(now))
+
+  def read_running(self) -> Running | None:
+    """Returns where the run can be found; None if it does not go on.
+
+    A launcher that was killed leaves the file: see `Running.gone`.
+    """
+    try:
+      return Running(**read_json(self._running))
+    except FileNotFoundError:
+      return None
+
+  def read_config(self) -> dict[str, Any]:
+    """Returns config.json.
+
+    Raises:
+      ValueError: if there is none, so that the directory is no run's.
+    """
+    try:
+      config: Any = read_json(self.config)
+    except (FileNotFoundError, NotADirectoryError):
+      raise ValueError(
+        f'{self.path} is no run directory: it has no {self.config.name}. Give '
+        "what 'distacme train' printed as 'run directory'."
+      ) from None
+    except json.JSONDecodeError as error:
+      raise ValueError(
+        f'{self.config} is not readable as JSON ({error}). Restore the file '
+        'that the run wrote.'
+      ) from error
+    if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
+      raise ValueError(
+        f'{self.config} is not of a distacme run: it lacks run or agent. Give '
+        "what 'distacme train' printed as 'run directory'."
+      )
+    return config
+
   def last_step(self) -> int | None:
     """Returns the learner step of the newest complete checkpoint, if any."""
     names = [path.name for path in self.checkpoints.glob('*')]
@@ -63,6 +145,10 @@ class RunDirectory:
       str(self.last_step()), {}
     )
     return counts
+
+  @property
+  def _running(self) -> pathlib.Path:
+    return self.path / 'running.json'
 
   @property
   def _counts(self) -> pathlib.Path:

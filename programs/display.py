@@ -8,9 +8,11 @@ from typing import Any
 from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
+from rich import text as rich_text
 
 from distacme import counting
 
+SILENT_S = 5.0  # after which a worker's silence is noticed
 _LINE_PERIOD_S = 5.0
 _REFRESH_PERIOD_S = 0.25
 
@@ -55,22 +57,48 @@ def progress_line(status: dict[str, Any]) -> str:
 
 
 def progress_table(status: dict[str, Any]) -> rich_table.Table:
-  """Returns a table with a row for each worker."""
+  """Returns a table with a row for each worker.
+
+  Its lag is how many learner steps newer the newest params are than those that
+  it acts with.
+  """
   table = rich_table.Table(
     title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
     title_justify='left',
   )
-  for column in ('worker', 'does', 'steps/s', 'notes'):
-    table.add_column(column, justify='right' if '/' in column else 'left')
+  for column in ('worker', 'does', 'steps/s', 'lag', 'heard', 'notes'):
+    number = column in ('steps/s', 'lag', 'heard')
+    table.add_column(column, justify='right' if number else 'left')
   for name, worker in sorted(status['workers'].items()):
-    silent_s = worker['seconds_since_report']
-    state = worker['state']
-    if silent_s > 5 and state != counting.DONE:
-      state += f' (silent for {silent_s:.0f} s)'
+    lag = worker['metrics'].get('policy_lag')
     table.add_row(
-      name, state, _rate(worker['rates']), _notes(worker['metrics'])
+      name,
+      worker['state'],
+      _rate(worker['rates']),
+      '' if lag is None else f'{lag:,.0f}',
+      _heard(worker),
+      _notes(worker['metrics']),
     )
   return table
+
+
+def ending(status: dict[str, Any]) -> str:
+  """Returns what to print of a run that has ended."""
+  stop, counts = status['stop'] or {'reason': 'unknown'}, status['counts']
+  who = f' ({stop["worker"]})' if stop.get('worker') else ''
+  lines = [
+    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
+    f'{counts.get("env_steps", 0):,} environment steps, '
+    f'{counts.get("learner_steps", 0):,} learner steps'
+  ]
+  if stop.get('detail'):
+    lines.append(stop['detail'].rstrip())
+  lines += [
+    f'{worker} {how}'
+    for worker, how in status.get('failures', {}).items()
+    if worker != stop.get('worker')
+  ]
+  return '\n'.join(lines)
 
 
 def _overview(status: dict[str, Any]) -> list[str]:
@@ -114,6 +142,15 @@ def _mean(status: dict[str, Any], metric: str) -> float | None:
   return sum(values) / len(values) if values else None
 
 
+def _heard(worker: dict[str, Any]) -> rich_text.Text:
+  """Returns how long ago the worker was heard of; red if that is too long."""
+  if worker['state'] == counting.DONE:
+    return rich_text.Text()
+  silent_s = worker['seconds_since_report']
+  style = 'red' if silent_s > SILENT_S else ''
+  return rich_text.Text(f'{silent_s:.1f} s', style)
+
+
 def _rate(rates: dict[str, float]) -> str:
   for name in ('env_steps', 'learner_steps'):
     if name in rates:
@@ -126,7 +163,6 @@ _NOTED = (
   'mean_return',
   'size',
   'samples_per_insert',
-  'policy_lag',
   'share_waiting_for_data',
   'share_blocked_by_replay',
   'loss',

@@ -78,9 +78,10 @@ class PreparedRun(NamedTuple):
     print(f'run directory: {self.directory.path}', flush=True)
     if self.experiment.run.mode != 'processes':  # whose workers have logs
       _log_to(self.directory.logs / 'all')
-    with display_lib.Display() as display:
+    with self.directory.running(), display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
-    print(_ending(status, self.directory), flush=True)
+    print(display_lib.ending(status), flush=True)
+    print(f'run directory: {self.directory.path}', flush=True)
     code = stop_signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
       code = code or 1
@@ -131,25 +132,3 @@ def _log_to(path: pathlib.Path) -> None:
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
   logging.getLogger().addHandler(handler)
-
-
-def _ending(
-  status: dict[str, Any], directory: run_directory.RunDirectory
-) -> str:
-  """Returns what to print at the end of a run."""
-  stop, counts = status['stop'], status['counts']
-  who = f' ({stop["worker"]})' if stop.get('worker') else ''
-  lines = [
-    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
-    f'{counts.get("env_steps", 0):,} environment steps, '
-    f'{counts.get("learner_steps", 0):,} learner steps'
-  ]
-  if stop.get('detail'):
-    lines.append(stop['detail'].rstrip())
-  lines += [
-    f'{worker} {how}'
-    for worker, how in status.get('failures', {}).items()
-    if worker != stop.get('worker')
-  ]
-  lines.append(f'run directory: {directory.path}')
-  return '\n'.join(lines)

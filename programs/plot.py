@@ -77,12 +77,10 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
   Raises:
     ValueError: if one is no run, or has not been evaluated.
   """
-  from distacme.programs import loading
-
   groups: dict[str, Group] = {}
   # A run that is named twice would count twice.
   for path in dict.fromkeys(path.resolve() for path in run_dirs):
-    config = loading.read_config(run_directory.RunDirectory(path))
+    config = run_directory.RunDirectory(path).read_config()
     settings = config['run'] | config['agent']
     settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
     key = json.dumps(settings, sort_keys=True)
@@ -114,26 +112,33 @@ def label(group: Group, groups: Iterable[Group]) -> str:
 def read_curve(run_dir: pathlib.Path) -> Curve:
   """Returns a run's curve.
 
-  What a run did after the checkpoint that it was resumed from is lost to it,
-  and left out.
-
   Raises:
     ValueError: if the run has not been evaluated.
   """
-  points: list[tuple[int, float]] = []
-  for row in _rows(run_dir):
-    if 'mean_return' in row and 'env_steps' in row:
-      while points and points[-1][0] >= row['env_steps']:
-        points.pop()
-      points.append((row['env_steps'], row['mean_return']))
-  if not points:
+  curve = curve_of(_rows(run_dir))
+  if not len(curve.env_steps):
     raise ValueError(
       f'{run_dir} has not been evaluated yet: '
       f'{metrics_logging.METRICS_FILE} has no mean_return. Let it run for '
       '--eval-period steps, or leave it out.'
     )
-  env_steps, returns = zip(*points, strict=True)
-  return Curve(np.array(env_steps), np.array(returns))
+  return curve
+
+
+def curve_of(rows: Iterable[dict[str, Any]]) -> Curve:
+  """Returns the curve that lies in rows of metrics; it may have no points.
+
+  What a run did after the checkpoint that it was resumed from is lost to it,
+  and left out.
+  """
+  points: list[tuple[int, float]] = []
+  for row in rows:
+    if 'mean_return' in row and 'env_steps' in row:
+      while points and points[-1][0] >= row['env_steps']:
+        points.pop()
+      points.append((row['env_steps'], row['mean_return']))
+  env_steps = np.array([step for step, _ in points], np.int64)
+  return Curve(env_steps, np.array([value for _, value in points], np.float64))
 
 
 def _rows(run_dir: pathlib.Path) -> list[dict[str, Any]]:
