@@ -149,7 +149,8 @@ def test_a_folder_imported_by_its_plain_name_says_what_to_import(folder):
 def test_lock_file_names_hashes_and_no_address(lock):
   text = lock.read_text()
   assert not re.search(r'://|^-|file:', text, re.MULTILINE)
-  pins = re.findall(r'^(\S+) \\(\n +--hash=sha256:[0-9a-f]{64})', text, re.M)
+  pin = r'^\S+==\S+( ; .+)? \\\n +--hash=sha256:[0-9a-f]{64}'
+  pins = re.findall(pin, text, re.M)
   assert len(pins) == len(re.findall(r'^[a-z]', text, re.M))
 
 

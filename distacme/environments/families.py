@@ -1,7 +1,7 @@
 """The names of environments: 'family:environment' or 'package.module:factory'.
 
-To add a family, write a module with a `make(environment, seed)` that imports
-its library inside, and add a line to `FAMILIES`.
+To add a family, write a module with a `make(environment, seed, render)` that
+imports its library inside, and add a line to `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from distacme import core
 from distacme.environments import bsuite_family
 from distacme.environments import gymnasium_family
 from distacme.environments import hints
+from distacme.environments import rendering
 from distacme.environments import vector
 
 
@@ -25,14 +26,15 @@ class Family(NamedTuple):
   """How to make the environments of one family.
 
   Attributes:
-    make: (environment, seed) to an environment, where `environment` is what
-      follows the colon. Raises ValueError, with what to do, if it cannot.
+    make: (environment, seed, render) to an environment, where `environment` is
+      what follows the colon. Where `render` is true, it may get a method
+      `render`. Raises ValueError, with what to do, if it cannot.
     make_native_vector: (environment, num_envs, seed) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
   """
 
-  make: Callable[[str, int], dm_env.Environment]
+  make: Callable[[str, int, bool], dm_env.Environment]
   make_native_vector: (
     Callable[[str, int, int], core.VectorEnvironment | None] | None
   ) = None
@@ -50,7 +52,9 @@ FAMILIES = {
 NameOrFactory = str | Callable[[int], Any]
 
 
-def make(name: NameOrFactory, seed: int) -> dm_env.Environment:
+def make(
+  name: NameOrFactory, seed: int, render: bool = False
+) -> dm_env.Environment:
   """Returns the environment called `name`.
 
   Args:
@@ -60,16 +64,27 @@ def make(name: NameOrFactory, seed: int) -> dm_env.Environment:
       or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
       actions.
+    render: whether to make it with a method `render() -> uint8 [H, W, 3]`, a
+      picture of its present state; needs no display.
 
   Raises:
-    ValueError: if there is no such environment or it cannot be made here.
+    ValueError: if there is no such environment, or it cannot be made here, or
+      it cannot be rendered.
   """
-  seed = _checked_seed(seed)
+  environment = _make(name, _checked_seed(seed), render)
+  if not render:
+    return environment
+  return rendering.with_render(
+    name if isinstance(name, str) else _name_of(name), environment
+  )
+
+
+def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
   if not isinstance(name, str):
     return _call_factory(repr(name), name, seed)
   family, environment = _split(name)
   if family in FAMILIES:
-    return FAMILIES[family].make(environment, seed)
+    return FAMILIES[family].make(environment, seed, render)
   return _make_from_factory(name, family, environment, seed)
 
 
@@ -199,7 +214,7 @@ def _call_factory(
   name: str, factory: Callable[[int], Any], seed: int
 ) -> dm_env.Environment:
   """Returns the environment that a user's function makes."""
-  function = getattr(factory, '__name__', repr(factory))
+  function = _name_of(factory)
   try:
     inspect.signature(factory).bind(seed)
   except TypeError as error:
@@ -216,6 +231,10 @@ def _call_factory(
       'is neither a dm_env.Environment nor a gymnasium.Env. Return one.'
     )
   return environment
+
+
+def _name_of(factory: Callable[[int], Any]) -> str:
+  return getattr(factory, '__name__', repr(factory))
 
 
 def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import importlib
+import os
 import sys
 from typing import Any
+import warnings
 
 import dm_env
 import numpy as np
@@ -28,6 +30,7 @@ from distacme.environments import hints
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _MID_ROW, _LAST_ROW = np.int8(_MID), np.int8(_LAST)
+_PICTURES = 'rgb_array'
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _WIDE = {
   np.dtype(np.float32): np.dtype(np.float64),
@@ -38,11 +41,14 @@ _WIDE = {
 _FEWEST_NATIVE_ROWS = 5
 
 
-def make(gymnasium_id: str, seed: int) -> dm_env.Environment:
+def make(
+  gymnasium_id: str, seed: int, render: bool = False
+) -> SingleEnvironment:
   """Returns the environment that `gymnasium.make` calls `gymnasium_id`.
 
   Raises:
-    ValueError: if there is no such environment, or a package is missing.
+    ValueError: if there is no such environment, or a package is missing, or it
+      has no pictures and `render` asks for them.
   """
   spec = _find_spec(gymnasium_id)
   import gymnasium
@@ -51,8 +57,36 @@ def make(gymnasium_id: str, seed: int) -> dm_env.Environment:
   # of calls: without their wrappers a step is faster.
   spec = dataclasses.replace(spec, order_enforce=False)
   with _missing_packages_named(gymnasium_id):
-    environment = gymnasium.make(spec, disable_env_checker=True)
+    if not render:
+      environment = gymnasium.make(spec, disable_env_checker=True)
+    else:
+      environment = _make_with_pictures(spec)
   return SingleEnvironment(environment, seed)
+
+
+def _make_with_pictures(spec: Any) -> Any:
+  """Returns the environment of an EnvSpec, whose `render` gives an array."""
+  import gymnasium
+
+  if not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+    # SDL, which draws some, would look for a display and complain.
+    os.environ.setdefault('SDL_VIDEODRIVER', 'dummy')
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', '.*not in the possible render_modes')
+    environment = gymnasium.make(
+      spec, disable_env_checker=True, render_mode=_PICTURES
+    )
+  modes = environment.metadata.get('render_modes')
+  if _PICTURES not in (modes or ()):
+    raise ValueError(
+      f"Environment 'gymnasium:{spec.id}' cannot be rendered: its render modes "
+      f'are {modes}. Add {_PICTURES!r} to the render_modes of its metadata, and '
+      'let render() return a uint8 array [height, width, 3] in that mode.'
+    )
+  # What drawing needs is imported with the first picture: see that it is there.
+  environment.reset()
+  environment.render()
+  return environment
 
 
 def make_native_vector(
@@ -123,7 +157,11 @@ class _Adapter:
 
 
 class SingleEnvironment(_Adapter, dm_env.Environment):
-  """A gymnasium.Env as dm_env.Environment."""
+  """A gymnasium.Env as dm_env.Environment.
+
+  It has a method `render` if the Env was made to return pictures
+  (render_mode='rgb_array').
+  """
 
   def __init__(self, environment: Any, seed: int | None = None):
     """Takes a gymnasium.Env, and the seed for its first reset."""
@@ -133,6 +171,8 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
     self._write = _nest_function(_writer, environment.action_space, 'action')
     self._seed = seed
     self._over = True  # The next step starts an episode.
+    if environment.render_mode == _PICTURES:
+      self.render = environment.render
 
   def reset(self) -> dm_env.TimeStep:
     """Starts an episode."""
