@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import time
 from typing import Any
 
@@ -109,9 +110,15 @@ class RunDirectory:
     try:
       config: Any = read_json(self.config)
     except (FileNotFoundError, NotADirectoryError):
+      below = runs_below(self.path)
+      what = (
+        f'one of the runs in it, like {below[0]}'
+        if below
+        else ("what 'distacme train' printed as 'run directory'")
+      )
       raise ValueError(
         f'{self.path} is no run directory: it has no {self.config.name}. Give '
-        "what 'distacme train' printed as 'run directory'."
+        f'{what}.'
       ) from None
     except json.JSONDecodeError as error:
       raise ValueError(
@@ -173,16 +180,35 @@ class RunDirectory:
     self.logs.mkdir(parents=True, exist_ok=True)
 
 
-def default_path(agent: str, env: str, seed: int) -> pathlib.Path:
-  """Returns a path that no other run has, below ./runs."""
+def default_path(agent: str, env: str, what: str) -> pathlib.Path:
+  """Returns a path that nothing else has, below ./runs.
+
+  Args:
+    agent: its name.
+    env: the environment's name.
+    what: of all that they do together, e.g. 'seed3'.
+  """
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  name = f'{agent}-{env}'.replace('/', '-').replace(':', '-').replace('.', '-')
-  base = pathlib.Path('runs') / f'{name}-seed{seed}-{now}'
+  name = re.sub(r'[/:.]', '-', f'{agent}-{env}')
+  base = pathlib.Path('runs') / f'{name}-{what}-{now}'
   path, number = base, 1
   while path.exists():
     number += 1
     path = base.with_name(f'{base.name}-{number}')
   return path
+
+
+def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the runs directly below `path`; none if it is a run itself."""
+  if RunDirectory(path).config.exists():
+    return []
+  return sorted(
+    (
+      config.parent
+      for config in path.glob(f'*/{RunDirectory(path).config.name}')
+    ),
+    key=lambda run: (len(run.name), run.name),  # seed2 before seed10
+  )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

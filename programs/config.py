@@ -213,7 +213,9 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   """
   experiment.make_agent(experiment.environment_spec())
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
+  path = run.run_dir or run_directory.default_path(
+    run.agent, run.env, f'seed{run.seed}'
+  )
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
   _check_resumable(experiment, directory)

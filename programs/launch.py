@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+from distacme import counting
 from distacme import run_directory
 from distacme.programs import config as config_lib
 from distacme.runtime import stop_signals
@@ -81,6 +82,8 @@ class PreparedRun(NamedTuple):
     with self.directory.running(), display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
     print(display_lib.ending(status), flush=True)
+    if status['stop']['reason'] != counting.StopReason.TERMINATED.value:
+      _draw_curve(self.directory.path)  # else somebody wants it gone
     print(f'run directory: {self.directory.path}', flush=True)
     code = stop_signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
@@ -132,3 +135,20 @@ def _log_to(path: pathlib.Path) -> None:
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
   logging.getLogger().addHandler(handler)
+
+
+def _draw_curve(path: pathlib.Path) -> None:
+  """Draws the run's curve beside its metrics, if it can; never fails the run."""
+  from distacme.programs import plot
+
+  output = path / plot.FILE
+  try:
+    plot.draw(plot.grouped([path]), output)
+  except (ImportError, ValueError):  # no matplotlib; no evaluation
+    return
+  except KeyboardInterrupt:  # the run has ended, this is all that is left
+    return
+  except Exception as error:
+    logging.warning('Could not draw %s: %s', output, error)
+    return
+  print(f'learning curve: {output}', flush=True)

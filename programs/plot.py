@@ -13,6 +13,8 @@ import numpy as np
 from distacme import logging as metrics_logging
 from distacme import run_directory
 
+FILE = 'curves.png'
+
 # Fields of a run that say how long and where it ran, not what was learnt.
 _NOT_SETTINGS = (
   'seed',
@@ -47,13 +49,17 @@ def main(arguments: Sequence[str]) -> int:
     'from the lowest to the highest.',
   )
   parser.add_argument(
-    'run_dirs', type=pathlib.Path, nargs='+', metavar='RUN_DIR'
+    'run_dirs',
+    type=pathlib.Path,
+    nargs='+',
+    metavar='RUN_DIR',
+    help="of a run, or a directory of runs ('distacme train --seeds' makes one)",
   )
   parser.add_argument(
     '--output',
     type=pathlib.Path,
-    default=pathlib.Path('curves.png'),
-    help='file to write (default: curves.png)',
+    default=pathlib.Path(FILE),
+    help=f'file to write (default: {FILE})',
   )
   flags = parser.parse_args(arguments)
   if flags.output.suffix != '.png':
@@ -74,12 +80,16 @@ def main(arguments: Sequence[str]) -> int:
 def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
   """Returns the runs' curves, those of the same settings together.
 
+  Args:
+    run_dirs: of runs; or directories of runs, of which those that have not been
+      evaluated yet are left out.
+
   Raises:
-    ValueError: if one is no run, or has not been evaluated.
+    ValueError: if one is neither, or has not been evaluated.
   """
   groups: dict[str, Group] = {}
   # A run that is named twice would count twice.
-  for path in dict.fromkeys(path.resolve() for path in run_dirs):
+  for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
     config = run_directory.RunDirectory(path).read_config()
     settings = config['run'] | config['agent']
     settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
@@ -87,6 +97,21 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     group = groups.setdefault(key, Group(settings, []))
     group.curves.append(read_curve(path))
   return list(groups.values())
+
+
+def _runs(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns a run's path, or those of the evaluated runs below it."""
+  path = path.resolve()
+  below = run_directory.runs_below(path)
+  if not below:
+    return [path]
+  evaluated = [run for run in below if len(curve_of(_rows(run)).env_steps)]
+  if not evaluated:
+    raise ValueError(
+      f'none of the {len(below)} runs in {path} has been evaluated yet. Let them '
+      'run for --eval-period steps.'
+    )
+  return evaluated
 
 
 def label(group: Group, groups: Iterable[Group]) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from distacme.programs import cli
 from distacme.programs import config
+from distacme.programs import plot
 from tests.programs import launching
 
 
@@ -100,6 +101,43 @@ def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):
   assert capsys.readouterr().out.count(f'run directory: {folder / "run"}') == 2
 
 
+TINY = f'--mode local --env {launching.CATCH} --hidden-sizes 4 --run-dir run'
+
+
+def trained(*flags):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *TINY.split(), '--max-env-steps', '200', *flags])
+  return exit_.value.code
+
+
+def test_a_run_that_was_evaluated_draws_its_curve(capsys, folder):
+  pytest.importorskip('matplotlib')
+  assert trained() == 0
+  picture = folder / 'run/curves.png'
+  assert f'learning curve: {picture}\n' in capsys.readouterr().out
+  assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+  'error, warning',
+  [
+    (ImportError('no matplotlib'), ''),
+    (OSError('disk full'), 'curves.png: disk full'),
+  ],
+)
+def test_a_curve_that_cannot_be_drawn_fails_no_run(
+  capsys, caplog, monkeypatch, error, warning
+):
+  def draw(*_):
+    raise error
+
+  monkeypatch.setattr(plot, 'draw', draw)
+  assert trained() == 0
+  assert 'learning curve' not in capsys.readouterr().out
+  assert warning in caplog.text
+  assert bool(warning) == bool(caplog.records)
+
+
 def test_a_failure_of_a_local_run_is_raised_and_noted(folder):
   flags = '--mode local --env broken_environments:jammed --run-dir run'
   with pytest.raises(RuntimeError, match='the door is jammed'):
@@ -122,8 +160,8 @@ def test_what_a_worker_needs_can_be_pickled():
 def test_two_runs_with_default_directories_do_not_share_one(folder):
   from distacme import run_directory
 
-  path = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  path = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
   os.makedirs(path)
-  other = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  other = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
   assert other != path
   assert other.parent == path.parent == pathlib.Path('runs')

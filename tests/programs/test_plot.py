@@ -80,6 +80,21 @@ def test_seeds_of_the_same_settings_are_grouped(make_run):
   assert [len(group.curves) for group in groups] == [2, 1]
 
 
+def test_a_directory_of_runs_stands_for_all_that_were_evaluated(make_run):
+  for seed in (10, 2):
+    make_run(f'all/seed{seed}', [(10, float(seed))], seed=seed)
+  make_run('all/seed3', [], seed=3)
+  (group,) = plot.grouped([make_run('all/seed0', [(10, 0.0)]).parent])
+  assert [curve.returns[0] for curve in group.curves] == [0.0, 2.0, 10.0]
+
+
+def test_a_directory_of_runs_without_evaluations_is_named(capsys, make_run):
+  path = make_run('all/seed0', []).parent
+  code, text = run(capsys, path)
+  assert code == 2
+  assert f'none of the 1 runs in {path} has been evaluated yet' in text
+
+
 def test_a_label_says_what_tells_a_group_from_the_others(make_run):
   paths = [
     make_run('a', [(10, 0.0)], seed=0),

@@ -294,3 +294,9 @@ def test_a_program_can_be_watched_from_its_start_to_its_end(tmp_path):
     assert sight.status['stop']['reason'] == 'interrupted'
     run = json.loads((run.run_dir / 'config.json').read_text())['run']
     assert run['mode'] == 'processes'
+
+
+def test_a_directory_of_runs_names_one_of_them(directory, capsys):
+  code, text = watched(capsys, directory.path.parent)
+  assert code == 2
+  assert f'Give one of the runs in it, like {directory.path}.' in text
