@@ -55,10 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
-  from distacme.programs import launch
-
-  prepared = _in_a_sentence(lambda: launch.prepare(parse_experiment(arguments)))
+  prepared = _in_a_sentence(lambda: _prepare(arguments))
   return prepared if isinstance(prepared, int) else prepared.run()
+
+
+def _prepare(arguments: Sequence[str]) -> Any:
+  """Returns the run, or the runs of several seeds, that the flags ask for."""
+  from distacme.programs import launch
+  from distacme.programs import seeds
+
+  experiment, several = parse(arguments)
+  if several.seeds:
+    return seeds.prepare(experiment, several, arguments)
+  return launch.prepare(experiment)
 
 
 def _in_a_sentence(function: Callable[[], Any]) -> Any:
@@ -78,7 +87,9 @@ def _raised_here(error: BaseException) -> bool:
   return str(last.f_globals.get('__name__')).partition('.')[0] == 'distacme'
 
 
-def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
+def parse(
+  arguments: Sequence[str],
+) -> tuple[config_lib.Experiment, config_lib.SeedsConfig]:
   """Returns what the flags say: every field of run and agent is one.
 
   Raises:
@@ -92,7 +103,8 @@ def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
     'Flags',
     [
       ('run', config_lib.RunConfig, config_lib.RunConfig(agent=name)),
-      ('agent_config', config, config()),
+      ('seeds', config_lib.SeedsConfig, config_lib.SeedsConfig()),
+      ('agent', config, config()),
     ],
     frozen=True,
   )
@@ -103,7 +115,8 @@ def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
     description=f'Trains {name} in an environment.',
     args=list(arguments),
   )
-  return config_lib.Experiment(parsed.run, parsed.agent_config)
+  experiment = config_lib.Experiment(parsed.run, parsed.agent)
+  return experiment, parsed.seeds
 
 
 def _agent_name(arguments: Sequence[str]) -> str:

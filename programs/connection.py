@@ -14,6 +14,7 @@ from typing import Any
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
 
@@ -106,7 +107,7 @@ class WorkerProcess:
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
-    launchpad.die_with_parent()
+    stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 import time
 from typing import Any
 
@@ -39,15 +40,29 @@ class Display:
 
   def show(self, status: dict[str, Any]) -> None:
     """Shows `status`; on a terminal in place, else a line every few seconds."""
+    self.show_view(
+      lambda: progress_table(status),
+      lambda: [progress_line(status)],
+      last=bool(status.get('stop')),
+    )
+
+  def show_view(
+    self,
+    table: Callable[[], rich_table.Table],
+    lines: Callable[[], Iterable[str]],
+    last: bool,
+  ) -> None:
+    """Shows what either function returns, if it is time or it is the last."""
     now = time.monotonic()
-    if now < self._next and not status.get('stop'):
+    if now < self._next and not last:
       return
     if self._live is not None:
       self._next = now + _REFRESH_PERIOD_S
-      self._live.update(progress_table(status), refresh=True)
+      self._live.update(table(), refresh=True)
     else:
       self._next = now + _LINE_PERIOD_S
-      self._console.print(progress_line(status), soft_wrap=True)
+      for line in lines():
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
 def progress_line(status: dict[str, Any]) -> str:

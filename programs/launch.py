@@ -75,6 +75,7 @@ class PreparedRun(NamedTuple):
   def run(self) -> int:
     """Runs to the end with a display around it; returns the exit code."""
     from distacme.programs import display as display_lib
+    from distacme.programs import plot
 
     print(f'run directory: {self.directory.path}', flush=True)
     if self.experiment.run.mode != 'processes':  # whose workers have logs
@@ -83,7 +84,7 @@ class PreparedRun(NamedTuple):
       status = self.runner(self.experiment, self.directory, display.show)
     print(display_lib.ending(status), flush=True)
     if status['stop']['reason'] != counting.StopReason.TERMINATED.value:
-      _draw_curve(self.directory.path)  # else somebody wants it gone
+      plot.draw_if_possible(self.directory.path)  # else it is to be gone
     print(f'run directory: {self.directory.path}', flush=True)
     code = stop_signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
@@ -100,11 +101,16 @@ def prepare(experiment: config_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  runner = _runner(experiment.run.mode)
-  return PreparedRun(experiment, config_lib.check(experiment), runner)
+  run = runner(experiment.run.mode)
+  return PreparedRun(experiment, config_lib.check(experiment), run)
 
 
-def _runner(mode: str) -> Runner:
+def runner(mode: str) -> Runner:
+  """Returns what runs an experiment in `mode`.
+
+  Raises:
+    ImportError: if that needs what is not installed.
+  """
   import jax
 
   if mode == 'local':
@@ -135,20 +141,3 @@ def _log_to(path: pathlib.Path) -> None:
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
   logging.getLogger().addHandler(handler)
-
-
-def _draw_curve(path: pathlib.Path) -> None:
-  """Draws the run's curve beside its metrics, if it can; never fails the run."""
-  from distacme.programs import plot
-
-  output = path / plot.FILE
-  try:
-    plot.draw(plot.grouped([path]), output)
-  except (ImportError, ValueError):  # no matplotlib; no evaluation
-    return
-  except KeyboardInterrupt:  # the run has ended, this is all that is left
-    return
-  except Exception as error:
-    logging.warning('Could not draw %s: %s', output, error)
-    return
-  print(f'learning curve: {output}', flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 import json
+import logging
 import pathlib
 from typing import Any, NamedTuple
 
@@ -229,3 +230,20 @@ def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
   axes.grid(alpha=0.3)
   axes.legend()
   drawing.savefig(output, dpi=120)
+
+
+def draw_if_possible(path: pathlib.Path) -> None:
+  """Draws the curves of a run, or of the runs below `path`, into `path`.
+
+  It comes after them and fails nobody: without matplotlib or evaluations it
+  draws nothing, and what else goes wrong is only said.
+  """
+  output = path / FILE
+  try:
+    draw(grouped([path]), output)
+  except (ImportError, ValueError, KeyboardInterrupt):
+    return
+  except Exception as error:
+    logging.warning('Could not draw %s: %s', output, error)
+    return
+  print(f'learning curve: {output}', flush=True)

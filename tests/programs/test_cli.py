@@ -69,7 +69,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
 
 
 def test_every_field_of_run_and_agent_is_a_flag():
-  experiment = cli.parse_experiment(
+  experiment, _ = cli.parse(
     ['--discount', '0.9', '--num-actors', '3', '--hidden-sizes', '8', '16']
   )
   assert experiment.agent.discount == 0.9
