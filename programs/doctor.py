@@ -108,6 +108,13 @@ def _reverb() -> str:
   return f'server and client, {reverb_extension.load().__name__}'
 
 
+def _ffmpeg() -> str:
+  import imageio_ffmpeg
+
+  version: str = imageio_ffmpeg.get_ffmpeg_version()
+  return version
+
+
 def _library(name: str) -> Callable[[], str]:
   def find() -> str:
     importlib.import_module(name)
@@ -151,4 +158,16 @@ CHECKS = (
   Check('Reverb', _reverb, _LAUNCH, 'replay server'),
   Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
   Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
+  Check(
+    'matplotlib',
+    _library('matplotlib'),
+    "Run: pip install 'distacme[plot]'",
+    'curves as PNG',
+  ),
+  Check(
+    'ffmpeg',
+    _ffmpeg,
+    "Run: pip install 'distacme[video]'",
+    'videos (evaluate --video)',
+  ),
 )
