@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import difflib
 import importlib
+import os
+import signal
 import sys
 import traceback
 from typing import Any
 
+import distacme
 from distacme.programs import config as config_lib
 
 # What each does. `train` is below; the others are a module of their name with a
@@ -39,18 +43,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
   ]
-  if command in ('-h', '--help'):
+  try:
+    code = _run(command, rest)
+    sys.stdout.flush()
+  except BrokenPipeError:  # as of `distacme ... | head`
+    # What is left to be flushed at exit goes nowhere, rather than failing.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 128 + signal.SIGPIPE
+  sys.exit(code)
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+  """Runs a command; returns its exit code."""
+  if command in ('-h', '--help', 'help'):
     print(usage())
-    sys.exit(0)
+    return 0
+  if command == '--version':
+    print(f'distacme {distacme.__version__}')
+    return 0
   if command not in _COMMANDS:
-    print(
-      f'distacme: unknown command {command!r}.\n\n{usage()}', file=sys.stderr
-    )
-    sys.exit(2)
+    if command:
+      close = difflib.get_close_matches(command, _COMMANDS, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
+      print(f'distacme: unknown command {command!r}.{hint}\n', file=sys.stderr)
+    print(usage(), file=sys.stderr)
+    return 2
   if command == 'train':
-    sys.exit(train(rest))
+    return train(arguments)
   module = importlib.import_module(f'distacme.programs.{command}')
-  sys.exit(_in_a_sentence(lambda: int(module.main(rest))))
+  code: int = _in_a_sentence(lambda: int(module.main(arguments)))
+  return code
 
 
 def train(arguments: Sequence[str]) -> int:

@@ -17,12 +17,25 @@ def main(arguments: Sequence[str]) -> int:
     prog='distacme evaluate',
     description='Plays greedy episodes with the best params of a run.',
   )
-  parser.add_argument('run_dir', type=pathlib.Path, metavar='RUN_DIR')
   parser.add_argument(
-    '--episodes', type=int, default=20, help='to play (default: 20)'
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
   )
   parser.add_argument(
-    '--seed', type=int, default=0, help='of the environments (default: 0)'
+    '--episodes',
+    type=int,
+    default=20,
+    metavar='N',
+    help='how many to play (default: 20)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the environments (default: 0); none plays the episodes of training',
   )
   parser.add_argument(
     '--newest',
@@ -51,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
   print(
     f'mean return {metrics["mean_return"]:.4g} (min '
     f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
-    f'{flags.episodes} episodes, params version '
+    f'{flags.episodes} episode{"s" if flags.episodes > 1 else ""}, params version '
     f'{metrics["params_version"]:.0f}'
   )
   if flags.video:

@@ -45,20 +45,22 @@ def main(arguments: Sequence[str]) -> int:
   """Draws the curves and prints where they are."""
   parser = argparse.ArgumentParser(
     prog='distacme plot',
-    description='Draws the evaluated returns of runs over environment steps. '
-    'Runs that differ in their seed only share a line, their mean, in a band '
-    'from the lowest to the highest.',
+    description='Draws the evaluated returns of runs over environment steps, a '
+    'panel for each environment. Runs that differ in their seed only share a '
+    'line, their mean, in a band from the lowest to the highest.',
   )
   parser.add_argument(
     'run_dirs',
     type=pathlib.Path,
     nargs='+',
     metavar='RUN_DIR',
-    help="of a run, or a directory of runs ('distacme train --seeds' makes one)",
+    help="what 'distacme train' printed as 'run directory', or as 'directory of "
+    "the runs' (--seeds)",
   )
   parser.add_argument(
     '--output',
     type=pathlib.Path,
+    metavar='FILE',
     default=pathlib.Path(FILE),
     help=f'file to write (default: {FILE})',
   )
@@ -116,9 +118,9 @@ def _runs(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def label(group: Group, groups: Iterable[Group]) -> str:
-  """Returns agent, environment and what tells it from others of the same."""
+  """Returns the agent and what tells it from others in the same environment."""
   settings = group.settings
-  name = f'{settings["agent"]} {settings["env"]}'
+  name = settings['agent']
   rivals = [
     other.settings
     for other in groups
@@ -191,7 +193,7 @@ def common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
-  """Writes a PNG with a line for each group.
+  """Writes a PNG with a panel for each environment, a line for each group.
 
   Raises:
     ImportError: if matplotlib is not installed.
@@ -203,33 +205,31 @@ def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
       f'curves need matplotlib, which cannot be imported ({error}). Run: '
       "pip install 'distacme[plot]'"
     ) from error
+  panels: dict[str, list[Group]] = {}
+  for group in groups:
+    panels.setdefault(group.settings['env'], []).append(group)
   # Without pyplot, which would look for a display.
-  drawing = figure.Figure(figsize=(8, 5), layout='constrained')
-  axes = drawing.add_subplot(xlabel='environment steps', ylabel='mean return')
-  for number, group in enumerate(groups):
-    color = f'C{number % 10}'
-    if len(group.curves) > 1:
-      for curve in group.curves:
-        axes.plot(*curve, color=color, alpha=0.3, linewidth=0.8)
-    env_steps, returns = common(group.curves)
-    axes.plot(
-      env_steps,
-      returns.mean(axis=0),
-      color=color,
-      label=label(group, groups),
-      marker='.',
-    )
-    axes.fill_between(
-      env_steps,
-      returns.min(axis=0),
-      returns.max(axis=0),
-      color=color,
-      alpha=0.2,
-      linewidth=0,
-    )
-  axes.grid(alpha=0.3)
-  axes.legend()
+  drawing = figure.Figure(
+    figsize=(8, 1 + 4 * len(panels)), layout='constrained'
+  )
+  rows = drawing.subplots(len(panels), squeeze=False)[:, 0]
+  for axes, (env, rivals) in zip(rows, panels.items(), strict=True):
+    axes.set(title=env, xlabel='environment steps', ylabel='mean return')
+    for number, group in enumerate(rivals):
+      _draw_group(axes, group, f'C{number % 10}', label(group, groups))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize='small')
   drawing.savefig(output, dpi=120)
+
+
+def _draw_group(axes: Any, group: Group, color: str, name: str) -> None:
+  if len(group.curves) > 1:
+    for curve in group.curves:
+      axes.plot(*curve, color=color, alpha=0.3, linewidth=0.8)
+  env_steps, returns = common(group.curves)
+  mean, low, high = (f(returns, axis=0) for f in (np.mean, np.min, np.max))
+  axes.plot(env_steps, mean, color=color, label=name, marker='.')
+  axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def draw_if_possible(path: pathlib.Path) -> None:

@@ -32,7 +32,12 @@ def main(arguments: Sequence[str]) -> int:
     epilog='exit codes: 0 after what there was to see, 130 after Ctrl-C, 2 if '
     'the directory is no run or its run was killed.',
   )
-  parser.add_argument('run_dir', type=pathlib.Path, metavar='RUN_DIR')
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
   flags = parser.parse_args(arguments)
   attachment = attach.Attachment(flags.run_dir)
   console = rich_console.Console()

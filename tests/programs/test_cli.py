@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import subprocess
 
 import pytest
 
+import distacme
 from distacme.programs import cli
 from distacme.programs import config
 from distacme.programs import plot
@@ -66,6 +68,41 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
     cli.main(['tarin'])
   assert exit_.value.code == 2
   assert 'train         train an agent' in capsys.readouterr().err
+
+
+def test_a_command_that_is_nearly_right_is_suggested(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['tarin'])
+  assert "unknown command 'tarin'. Did you mean 'train'?" in (
+    capsys.readouterr().err
+  )
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main([])
+  assert exit_.value.code == 2
+  assert capsys.readouterr().err.startswith('usage: distacme COMMAND')
+
+
+def test_the_version_is_said(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['--version'])
+  assert exit_.value.code == 0
+  assert capsys.readouterr().out == f'distacme {distacme.__version__}\n'
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure():
+  process = subprocess.Popen(
+    [launching.SCRIPT, 'train', '--help'],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+  )
+  process.stdout.close()
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 141
+  assert errors == b''
 
 
 def test_every_field_of_run_and_agent_is_a_flag():

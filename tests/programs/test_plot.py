@@ -14,9 +14,9 @@ from distacme.programs import plot
 
 @pytest.fixture(name='make_run')
 def fixture_make_run(tmp_path):
-  def make_run(name, points, seed=0, learning_rate=1e-3):
+  def make_run(name, points, seed=0, learning_rate=1e-3, env='bsuite:catch/0'):
     path = tmp_path / name
-    run = {'agent': 'dqn', 'env': 'bsuite:catch/0', 'seed': seed}
+    run = {'agent': 'dqn', 'env': env, 'seed': seed}
     agent = {'learning_rate': learning_rate}
     sink = logging.MetricsSink(path, tensorboard=False)
     for env_steps, mean_return in points:
@@ -55,6 +55,20 @@ def test_several_groups_fit_into_one_png(capsys, make_run, tmp_path):
   ]
   code, text = run(capsys, *paths, '--output', tmp_path / 'curves.png')
   assert code == 0, text
+
+
+def test_every_environment_has_a_panel(make_run, tmp_path):
+  pytest.importorskip('matplotlib')
+  paths = [
+    make_run('a', [(10, 0.0), (20, 1.0)]),
+    make_run('b', [(10, 100.0), (20, 200.0)], env='gymnasium:CartPole-v1'),
+  ]
+  heights = []
+  for runs in (paths[:1], paths):
+    plot.draw(plot.grouped(runs), tmp_path / 'curves.png')
+    header = (tmp_path / 'curves.png').read_bytes()[16:24]  # of a PNG
+    heights.append(int.from_bytes(header[4:], 'big'))
+  assert heights == [5 * 120, 9 * 120]
 
 
 def test_a_curve_is_the_evaluated_return_over_env_steps(make_run):
@@ -102,12 +116,12 @@ def test_a_label_says_what_tells_a_group_from_the_others(make_run):
     make_run('c', [(10, 2.0)], learning_rate=1.0),
   ]
   alone = plot.grouped(paths[:1])
-  assert plot.label(alone[0], alone) == 'dqn bsuite:catch/0'
+  assert plot.label(alone[0], alone) == 'dqn'
   first, second = groups = plot.grouped(paths)
   assert plot.label(first, groups) == (
-    'dqn bsuite:catch/0, learning_rate=0.001 (2 runs: mean, lowest to highest)'
+    'dqn, learning_rate=0.001 (2 runs: mean, lowest to highest)'
   )
-  assert plot.label(second, groups) == 'dqn bsuite:catch/0, learning_rate=1.0'
+  assert plot.label(second, groups) == 'dqn, learning_rate=1.0'
 
 
 def test_the_mean_spans_what_all_runs_span():
