@@ -73,6 +73,8 @@ class Attachment:
     if local or not running.here:
       where = 'in local mode' if local else f'on {running.host}'
       note = f'The run is {where}: this is what its metrics say.'
+      if local:
+        note += ' Its workers take turns; none waits for another.'
       if not self._logged.workers:
         return _STARTING
       return Sight('running', self._logged.status(), note)

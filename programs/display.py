@@ -74,15 +74,15 @@ def progress_line(status: dict[str, Any]) -> str:
 def progress_table(status: dict[str, Any]) -> rich_table.Table:
   """Returns a table with a row for each worker.
 
-  Its lag is how many learner steps newer the newest params are than those that
-  it acts with.
+  Its lag is the learner steps made since the params that it acts with; silent is
+  how long ago its last report came.
   """
   table = rich_table.Table(
     title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
     title_justify='left',
   )
-  for column in ('worker', 'does', 'steps/s', 'lag', 'heard', 'notes'):
-    number = column in ('steps/s', 'lag', 'heard')
+  for column in ('worker', 'does', 'steps/s', 'lag', 'silent', 'notes'):
+    number = column in ('steps/s', 'lag', 'silent')
     table.add_column(column, justify='right' if number else 'left')
   for name, worker in sorted(status['workers'].items()):
     lag = worker['metrics'].get('policy_lag')
@@ -91,7 +91,7 @@ def progress_table(status: dict[str, Any]) -> rich_table.Table:
       worker['state'],
       _rate(worker['rates']),
       '' if lag is None else f'{lag:,.0f}',
-      _heard(worker),
+      _silent(worker),
       _notes(worker['metrics']),
     )
   return table
@@ -157,8 +157,8 @@ def _mean(status: dict[str, Any], metric: str) -> float | None:
   return sum(values) / len(values) if values else None
 
 
-def _heard(worker: dict[str, Any]) -> rich_text.Text:
-  """Returns how long ago the worker was heard of; red if that is too long."""
+def _silent(worker: dict[str, Any]) -> rich_text.Text:
+  """Returns how long the worker has said nothing; red if that is too long."""
   if worker['state'] == counting.DONE:
     return rich_text.Text()
   silent_s = worker['seconds_since_report']

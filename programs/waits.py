@@ -18,6 +18,8 @@ def who_waits(status: dict[str, Any]) -> list[str]:
     status: of the run, as of `counting.RunState.status`. The shares of time are
       of each worker's last second.
   """
+  if not status['workers']:
+    return ['no worker has been heard of yet']
   workers: dict[str, dict[str, Any]] = {
     name: worker
     for name, worker in status['workers'].items()

@@ -84,7 +84,7 @@ def view(
   parts: list[rich_console.RenderableType] = []
   if sight.status is not None:
     parts.append(display.progress_table(sight.status))
-  if sight.status is not None and sight.phase == 'running':
+  if sight.status is not None and sight.phase == 'running' and not sight.note:
     parts.append(_text('\n'.join(waits.who_waits(sight.status))))
   if sight.note:
     parts.append(_text(sight.note))

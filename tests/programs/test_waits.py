@@ -83,6 +83,11 @@ def test_a_silent_worker_is_named_unless_it_is_done():
   assert waits.who_waits(run.status()) == ['actor/0 has said nothing for 12 s']
 
 
+def test_before_any_worker_has_reported_nobody_is_said_to_wait():
+  status = counting.RunState().status()
+  assert waits.who_waits(status) == ['no worker has been heard of yet']
+
+
 def test_a_little_waiting_is_none():
   assert waits.who_waits(
     status(

@@ -64,7 +64,7 @@ def test_a_run_shows_its_workers_and_who_waits(directory, capsys):
     code, text = watched(capsys, directory.path)
   service.stop()
   assert code == 0
-  assert re.search(r'actor/0 +│ acting +│ +[\d,]+ │ +7 │ 0\.\d s', text), text
+  assert re.search(r'actor/0 +│ acting +│ +[\d,]+ │ +7 │ +0\.\d s', text), text
   assert 'env 1,500 steps' in text
   assert 'the actor waits for the learner (62% of the time)' in text
 
@@ -83,7 +83,9 @@ def test_a_run_in_local_mode_is_known_by_its_metrics(tmp_path, capsys):
   assert 'env 1,234 steps' in text
   assert re.search(r'actor/0 +│ +│ +321 │', text), text
   assert 'mean_return 0.5' in text
-  assert 'The run is in local mode' in text
+  assert 'The run is in local mode: this is what its metrics say.' in text
+  assert 'none waits for another' in text
+  assert 'nobody waits' not in text
 
 
 def test_the_metrics_of_an_earlier_session_are_no_workers(tmp_path):
