@@ -189,7 +189,7 @@ def default_path(agent: str, env: str, what: str) -> pathlib.Path:
     what: of all that they do together, e.g. 'seed3'.
   """
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  name = re.sub(r'[/:.]', '-', f'{agent}-{env}')
+  name = re.sub(r'[^\w-]+', '-', f'{agent}-{env}')
   base = pathlib.Path('runs') / f'{name}-{what}-{now}'
   path, number = base, 1
   while path.exists():
