@@ -93,9 +93,14 @@ def _prepare(arguments: Sequence[str]) -> Any:
 
 
 def _in_a_sentence(function: Callable[[], Any]) -> Any:
-  """Returns the function's result; if it refuses, says why and returns 2."""
+  """Returns the function's result; if it refuses, says why and returns 2.
+
+  Ctrl-C needs no explanation: what a run does about it, it does by itself.
+  """
   try:
     return function()
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
   except (ValueError, ImportError) as error:
     if not _raised_here(error):
       raise

@@ -10,6 +10,8 @@ import pytest
 import distacme
 from distacme.programs import cli
 from distacme.programs import config
+from distacme.programs import evaluate
+from distacme.programs import launch
 from distacme.programs import plot
 from tests.programs import launching
 
@@ -103,6 +105,23 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
   _, errors = process.communicate(timeout=60)
   assert process.returncode == 141
   assert errors == b''
+
+
+@pytest.mark.parametrize('command', ['train', 'plot run', 'evaluate run'])
+def test_ctrl_c_before_there_is_a_run_is_no_traceback(
+  capsys, monkeypatch, command
+):
+  def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(launch, 'prepare', interrupted)
+  monkeypatch.setattr(plot, 'grouped', interrupted)
+  monkeypatch.setattr(evaluate, 'evaluate', interrupted)
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(command.split())
+  assert exit_.value.code == 130
+  captured = capsys.readouterr()
+  assert captured.out + captured.err == ''
 
 
 def test_every_field_of_run_and_agent_is_a_flag():
