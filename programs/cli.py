@@ -149,7 +149,7 @@ def parse(
 def _agent_name(arguments: Sequence[str]) -> str:
   """Returns --agent, which decides the other flags, or its default."""
   name = config_lib.RunConfig.agent
-  for flag, value in zip(arguments, [*arguments[1:], ''], strict=True):
+  for flag, value in zip(arguments, [*arguments, ''][1:], strict=True):
     if flag == '--agent':
       name = value
     elif flag.startswith('--agent='):

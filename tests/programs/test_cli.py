@@ -133,6 +133,12 @@ def test_every_field_of_run_and_agent_is_a_flag():
   assert experiment.run.num_actors == 3
 
 
+def test_without_flags_the_defaults_are_trained():
+  experiment, several = cli.parse([])
+  assert experiment.run == config.RunConfig()
+  assert several == config.SeedsConfig()
+
+
 def test_help_explains_every_field(capsys):
   with pytest.raises(SystemExit):
     cli.main(['train', '--help'])
