@@ -160,7 +160,10 @@ class SeedRun:
       return 'runs' if status else 'starts'
     stop = (status.get('stop') or {}).get('reason')
     if self.code:
-      return f'{stop or "failed"} (exit code {self.code})'
+      ends = {
+        code: reason.value for reason, code in stop_signals.EXIT_CODES.items()
+      }
+      return f'{stop or ends.get(self.code, "failed")} (exit code {self.code})'
     return stop or 'waits'
 
 

@@ -186,8 +186,10 @@ class PreparedSeeds:
     )
 
   def _exit_code(self) -> int:
-    """Returns 0 if all reached their end, else the first other code."""
-    codes = [run.code for run in self._runs]
-    if any(codes):
-      return next(code for code in codes if code)
-    return stop_signals.exit_code(self._stop) if self._stop else 0
+    """Returns 0 if all reached their end, else the first other code.
+
+    If they were asked to stop, it says that.
+    """
+    if self._stop:
+      return stop_signals.exit_code(self._stop)
+    return next((run.code for run in self._runs if run.code), 0)

@@ -192,11 +192,21 @@ def test_a_signal_ends_all_that_run_in_order_and_starts_no_other(start):
   assert 'interrupted (exit code 130)' in run.output
 
 
-def test_no_seed_outlives_a_killed_command(start):
+@pytest.mark.parametrize(
+  'signals, code',
+  [
+    ([signal.SIGKILL], -signal.SIGKILL),
+    ([signal.SIGINT, signal.SIGINT], 130),
+  ],
+)
+def test_no_seed_outlives_its_command(start, signals, code):
   run = start('--seeds', '0')
   learning(run, 0)
-  run.process.kill()
+  for number in signals:
+    run.process.send_signal(number)
+  assert run.wait()[0] == code, run.output
   assert not run.left_after(20)
+  assert 'Traceback' not in run.output
 
 
 def test_the_process_of_a_seed_takes_the_flags_of_train():
