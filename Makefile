@@ -89,10 +89,10 @@ SOURCES := $(shell find distacme agents programs deploy -name __pycache__ -prune
 		--no-index --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-rivals/.installed: requirements/rivals.txt
+.venv-rivals/.installed: requirements/rivals.in
 	@echo 'Setting up .venv-rivals (once, some minutes) ...' >&2
 	@rm -rf .venv-rivals
 	@$$(scripts/find_python $(RIVALS)) -m venv .venv-rivals
 	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check \
-		-r requirements/rivals.txt
+		-r requirements/rivals.in
 	@touch $@

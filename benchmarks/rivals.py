@@ -3,7 +3,7 @@
 The same network, batch, updates per environment step, exploration steps and
 evaluation; `rival_sb3.py` says where the two cannot be the same. Stable-Baselines3
 has an environment of its own, which `make bench` makes where a Python 3.11 or newer
-is there (requirements/rivals.txt).
+is there (requirements/rivals.in).
 """
 
 from __future__ import annotations
