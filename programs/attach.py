@@ -30,7 +30,8 @@ class Sight(NamedTuple):
   Attributes:
     phase: 'silent' if it should answer and does not, 'lost' if it neither goes
       on nor has said how it ended.
-    status: as of `counting.RunState.status`; None if nothing is known.
+    status: as of `counting.RunState.status`, the last one if it is silent; None
+      if nothing is known.
     note: what else there is to say, a sentence or ''.
   """
 
@@ -56,6 +57,7 @@ class Attachment:
     self._run: dict[str, Any] = self._directory.read_config()['run']
     self._logged = _Logged(path, self._run)
     self._silent_since: float | None = None
+    self._last: dict[str, Any] | None = None  # that the server answered
 
   def curve(self) -> plot.Curve:
     """Returns the evaluated returns up to the last look."""
@@ -97,8 +99,9 @@ class Attachment:
         f'The variable server at {running.address} has not answered for '
         f'{now - self._silent_since:.0f} s; {self._logged.when()}.'
       )
-      return Sight('silent', None, note)
+      return Sight('silent', self._last, note)
     self._silent_since = None
+    self._last = status
     return Sight('running', status)
 
   def _is_young(self, running: run_directory.Running) -> bool:

@@ -149,8 +149,9 @@ class PreparedSeeds:
           run.send(self._stop)
       for run in running:
         run.look()
-      display.show_view(self._table, self._lines, last=not running)
+      display.show_view(self._table, self._lines, last=False)
       time.sleep(_POLL_S)
+    display.show_view(self._table, self._lines, last=True)
 
   def _end(self) -> None:
     """Ends what still runs, for this process is ending."""

@@ -174,6 +174,25 @@ def test_a_server_that_does_not_answer_is_named(directory, capsys, monkeypatch):
   assert 'it has logged nothing' in text
 
 
+def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
+  state = counting.RunState()
+  state.reporter('actor/0').report({'env_steps': 5}, state='acting')
+  service = server.VariableServer(state, 'localhost:0')
+  sink = logging.MetricsSink(directory.path, tensorboard=False)
+  with directory.running():
+    directory.write_running(service.address)
+    sink.write('actor/0', 1.0, {'env_steps': 5}, {'episode_return': 1.0})
+    attachment = attach.Attachment(directory.path)
+    assert attachment.look().phase == 'running'
+    service.stop()
+    sight = attachment.look()
+  sink.close()
+  assert sight.phase == 'silent'
+  text = rendered(watch.view(sight, attachment.curve(), 100))
+  assert 'acting' in text
+  assert f'{service.address} has not answered for 1 s' in text
+
+
 def test_a_run_that_never_began_is_refused(directory, capsys):
   code, text = watched(capsys, directory.path)
   assert code == 2
