@@ -18,10 +18,10 @@ from benchmarks import harness
 from benchmarks import servers
 from distacme import actor
 from distacme import counting
-from distacme import environment_loop
 from distacme import environments
 from distacme import params as params_lib
 from distacme import policy as policy_lib
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
@@ -169,11 +169,11 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   vector = environments.make_vector(env, rows, seed=0)
   spec = specs.make_environment_spec(vector)
   agent = dqn.make_agent(config, spec)
-  learner_key, key = environment_loop.keys(0)
+  learner_key, key = seeding.keys(0)
   params = agent.actor_params(agent.initial_learner_state(learner_key))
   source = params_lib.LocalParams()
   source.publish(0, params)
-  layout = environment_loop.replay_layout(agent, spec, params=params)
+  layout = policy_lib.row_layout(agent, spec, params=params)
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
     inserter = reverb.ReverbInserter(

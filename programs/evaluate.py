@@ -94,8 +94,8 @@ def evaluate(
   """
   from distacme import core
   from distacme import counting
-  from distacme import environment_loop
   from distacme import evaluator
+  from distacme import seeding
   from distacme.programs import loading
   from distacme.programs import video as video_lib
 
@@ -112,7 +112,7 @@ def evaluate(
     if video
     else experiment.make_vector(rows, _STREAM)
   )
-  _, key = environment_loop.keys(seed)
+  _, key = seeding.keys(seed)
   evaluator.Evaluator(
     environment,
     loaded.agent,

@@ -17,10 +17,10 @@ import tree
 
 from distacme import checkpoint
 from distacme import core
-from distacme import environment_loop
 from distacme import environments
 from distacme import policy as policy_lib
 from distacme import run_directory
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.environments import families
@@ -44,7 +44,7 @@ class LoadedPolicy:
     """Prepares to act; `seed` decides what is random about the policy."""
     self.version = params.version
     self._spec = spec.observations
-    _, key = environment_loop.keys(seed)
+    _, key = seeding.keys(seed)
     self._policy = policy_lib.Policy(agent, FixedParams(params), 1, key)
     self._first = np.array([True])
 
