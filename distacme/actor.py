@@ -10,7 +10,8 @@ import numpy as np
 from distacme import core
 from distacme import policy as policy_lib
 
-_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
+# Arrays: numpy compares with numbers half as fast.
+_FIRST, _MID, _LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
 _REPORT_EVERY = 16  # steps of the vector; keeps reporting out of the hot path
 _METRICS_PERIOD_S = 1.0
 
@@ -119,6 +120,8 @@ class _Episodes:
     self._returns += timestep.reward
     self._lengths += 1
     kind = timestep.step_type
+    if not np.count_nonzero(kind != _MID):  # what most steps are
+      return len(kind)
     last = kind == _LAST
     if last.any():
       self.finished += int(last.sum())
@@ -126,10 +129,8 @@ class _Episodes:
       self._finished_lengths += self._lengths[last].tolist()
       self._returns[last] = 0.0
     first = kind == _FIRST
-    resets = int(np.count_nonzero(first))
-    if resets:
-      self._lengths[first] = 0
-    return len(kind) - resets
+    self._lengths[first] = 0
+    return len(kind) - int(np.count_nonzero(first))
 
   def take_finished(self) -> int:
     """Returns the episodes finished since the last call."""

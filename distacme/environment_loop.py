@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Any
 
@@ -10,14 +10,17 @@ import jax
 import numpy as np
 
 from distacme import actor
+from distacme import batches
 from distacme import core
 from distacme import counting
 from distacme import environments
 from distacme import learner
 from distacme import params
+from distacme import placement as placement_lib
 from distacme import policy
 from distacme import specs
 from distacme import types
+from distacme import updates
 from distacme.replay import memory
 from distacme.replay import records
 
@@ -39,6 +42,8 @@ class EnvironmentLoop:
     *,
     seed: int = 0,
     publish_period: int = 1,
+    updates_per_call: int = 1,
+    devices: Sequence[jax.Device] | None = None,
     run_state: counting.RunState | None = None,
     state: types.LearnerState | None = None,
     steps: int = 0,
@@ -52,11 +57,18 @@ class EnvironmentLoop:
       agent: made for its spec.
       seed: of the agent: initial params, exploration, sampling.
       publish_period: learner steps after which the actor gets new params.
+      updates_per_call: learner steps made by one compiled call; see
+        `learner.Learner`.
+      devices: to learn on; by default all that there are.
       run_state: counts, logs and stops; by default one of its own.
       state: learner state to start from; by default a new one.
       steps: learner steps that made `state`.
       save: see `learner.Learner`.
       save_period_s: see `learner.Learner`.
+
+    Raises:
+      ValueError: if the rate limits of the agent's replay leave no room for
+        `updates_per_call` batches, or a batch cannot be split over `devices`.
     """
     vector = environments.check_first_episode(environments.wrap(environment))
     run_state = run_state or counting.RunState()
@@ -66,12 +78,16 @@ class EnvironmentLoop:
     self.params = params.LocalParams()
     layout = replay_layout(agent, specs.make_environment_spec(vector), state)
     self.replay = memory.MemoryReplay(agent.replay, layout, seed)
+    count = updates.choose_count(updates_per_call, agent, state, layout)
+    placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
+    self._batches = batches.Batches(self.replay, count, placement)
     self.learner = learner.Learner(
       agent,
-      learner.Batches(self.replay),
+      self._batches,
       self.params,
       run_state.reporter('learner/0'),
       state,
+      placement=placement,
       steps=steps,
       publish_period=publish_period,
       save=save,
@@ -88,7 +104,7 @@ class EnvironmentLoop:
   def step(self) -> int:
     """Acts once, then learns as often as replay lets it; returns env steps."""
     steps = self.actor.step()
-    while self.replay.can_sample():
+    while self.replay.can_sample(self._batches.count):
       self.learner.step()
     self.learner.tend('learning' if self.learner.steps else 'waiting for data')
     return steps

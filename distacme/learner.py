@@ -4,30 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent import futures
-import contextlib
 import logging
 import math
-import queue
-import threading
 import time
 from typing import Any
 
 import jax
 import numpy as np
 
+from distacme import batches as batches_lib
 from distacme import core
+from distacme import placement as placement_lib
+from distacme import priorities as priorities_lib
 from distacme import types
+from distacme import updates
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
-_LAST_PRIORITIES_S = 1.0
 _LAST_PARAMS_S = 20.0
 _POLL_S = 0.1  # how soon a learner without data notices a stop
-_MAX_PENDING_PRIORITIES = 4  # updates that may wait to be sent
+_TOGETHER = 4  # updates whose priorities are sent at once, if not inline
 
 
 class Learner:
   """Owns the learner's state and updates it; one thread.
+
+  One call makes as many updates as `batches` draws batches at once, K. The
+  priorities of all go back together, so that some are up to K - 1 updates
+  staler than one by one; a learner step remains one update. With an executor,
+  at least those of 4 updates go together.
 
   The state's buffers are donated to every update, so what leaves (params,
   checkpoints) is copied first.
@@ -36,11 +41,12 @@ class Learner:
   def __init__(
     self,
     agent: core.Agent,
-    batches: Batches,
+    batches: batches_lib.Batches,
     sink: core.ParamsSink,
     reporter: core.Reporter,
     state: types.LearnerState,
     *,
+    placement: placement_lib.Placement | None = None,
     steps: int = 0,
     publish_period: int = 1,
     save: Callable[[int, types.LearnerState], None] | None = None,
@@ -56,8 +62,10 @@ class Learner:
       sink: where params go.
       reporter: line to the run.
       state: to start from; given up by the caller.
+      placement: the devices to learn on; by default all that there are.
       steps: learner steps that made `state`.
-      publish_period: learner steps between publications.
+      publish_period: learner steps between publications; those are made
+        between two calls.
       save: writes a checkpoint.
       save_period_s: seconds between checkpoints.
       executor: makes what runs the sending of params and priorities; by default
@@ -67,22 +75,32 @@ class Learner:
     """
     self.steps = steps
     self.directive = core.Directive(None, {})
-    self._agent = agent
     self._batches = batches
     self._sink = sink
     self._reporter = reporter
-    self._state = jax.device_put(state)
+    self._placement = placement or placement_lib.Placement(
+      agent.replay.batch_size, batches.count
+    )
+    self._state = self._placement.put_state(state)
     self._publish_period = publish_period
     self._save = save
     self._save_period_s = save_period_s
     self._save_at = time.monotonic() + save_period_s
     make_executor = executor or InlineExecutor
     self._params_executor = make_executor()
-    self._priority_executor = make_executor()
+    self._priorities = priorities_lib.PrioritySender(
+      batches.update_priorities,
+      make_executor(),
+      together=-(-_TOGETHER // batches.count) if executor else 1,
+    )
     self._explain_after_s = explain_after_s
     self._publishing: futures.Future[None] | None = None
-    self._pending: list[futures.Future[None]] = []
-    self._update = jax.jit(self._jit_update, donate_argnums=0)
+    self._update = jax.jit(
+      updates.make(agent, batches.count),
+      donate_argnums=0,
+      # Or the compiler might spread the state over the devices, too.
+      out_shardings=self._placement.replicated,
+    )
     self._copy_params = jax.jit(
       lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
     )
@@ -94,32 +112,31 @@ class Learner:
 
   @property
   def state(self) -> types.LearnerState:
-    """The current state; valid until the next step."""
-    return self._state
+    """The current state, on one device; valid until the next step."""
+    return self._placement.on_one_device(self._state)
 
   def step(self, timeout_s: float | None = None) -> bool:
-    """Learns from one batch.
+    """Makes one call: an update, or several.
 
     Args:
-      timeout_s: how long to wait for it; None waits for ever.
+      timeout_s: how long to wait for a batch; None waits for ever.
 
     Returns:
-      Whether there was a batch.
+      Whether there was one.
     """
     start = time.monotonic()
-    batch = self._batches.get(timeout_s)
+    drawn = self._batches.get(timeout_s)
     self._meter.waited_s += time.monotonic() - start
-    if batch is None:
+    if drawn is None:
       return False
-    data, info = batch
-    probability = info.probability.astype(np.float32)
-    self._state, self._output = self._update(self._state, data, probability)
-    self.steps += 1
-    self._unreported_steps += 1
-    self._meter.add(self.steps, info)
+    self._state, self._output = self._update(self._state, drawn.batch)
+    count = self._batches.count
+    self._meter.add(self.steps, count, drawn.info)
+    self.steps += count
+    self._unreported_steps += count
     if self._output.priorities is not None:
-      self._send_priorities(info.key, self._output.priorities)
-    if self.steps % self._publish_period == 0:
+      self._send_priorities(drawn.info.key, self._output.priorities)
+    if self.steps % self._publish_period < count:
       self._publish()
     return True
 
@@ -143,6 +160,7 @@ class Learner:
     now = time.monotonic()
     if now >= self._report_at:
       self._report_at = now + _REPORT_PERIOD_S
+      self._priorities.send()
       self.report(state)
     if now >= self._save_at:
       self.save()
@@ -150,10 +168,7 @@ class Learner:
   def close(self) -> None:
     """Saves and publishes the last state and ends the senders."""
     self.save()  # first: the servers may be gone
-    self._priority_executor.shutdown(wait=False, cancel_futures=True)
-    # Not for ever: a replay server that was killed never answers.
-    pending = [future for future in self._pending if not future.cancelled()]
-    futures.wait(pending, timeout=_LAST_PRIORITIES_S)
+    self._priorities.close()
     self._batches.close()
     assert self._publishing is not None
     self._publishing.result(_LAST_PARAMS_S)
@@ -171,7 +186,7 @@ class Learner:
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
       self._metrics()
-      self._save(self.steps, self._state)
+      self._save(self.steps, self.state)
 
   def report(self, state: str) -> None:
     """Tells the run about progress and learns whether to stop.
@@ -200,40 +215,23 @@ class Learner:
         )
     return metrics
 
-  def _jit_update(
-    self, state: types.LearnerState, data: Any, probability: Any
-  ) -> tuple[types.LearnerState, types.UpdateOutput]:
-    return self._agent.update(state, types.Batch(data, probability))
-
   def _publish(self) -> None:
     """Sends a copy of the params, unless the last sending is still under way."""
     if self._publishing is not None:
       if not self._publishing.done():
         return
       self._publishing.result()  # raises what went wrong
-    params = self._copy_params(self._state)
+    params = self._copy_params(self.state)
     self._publishing = self._params_executor.submit(
       self._sink.publish, self.steps, params
     )
 
   def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._pending.append(
-      self._priority_executor.submit(self._write_priorities, key, priorities)
-    )
-    while self._pending and self._pending[0].done():
-      self._pending.pop(0).result()
-    while (
-      len(self._pending) > _MAX_PENDING_PRIORITIES
-      and self.directive.stop is None
-    ):
-      try:
-        self._pending[0].result(_POLL_S)
-        del self._pending[0]
-      except futures.TimeoutError:
+    self._priorities.add(key, priorities)
+    while self._priorities.behind() and self.directive.stop is None:
+      self._priorities.wait(_POLL_S)
+      if self._priorities.behind():
         self.tend('waiting to set priorities')
-
-  def _write_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._batches.update_priorities(key, np.asarray(priorities, np.float64))
 
 
 class _Meter:
@@ -242,27 +240,29 @@ class _Meter:
   def __init__(self) -> None:
     self.waited_s = 0.0
     self._start = time.monotonic()
+    self._calls = 0
     self._updates = 0
     self._items = 0
     self._age = 0.0
 
-  def add(self, steps: int, info: types.SampleInfo) -> None:
-    self._updates += 1
+  def add(self, steps: int, updates: int, info: types.SampleInfo) -> None:
+    self._calls += 1
+    self._updates += updates
     self._items += len(info.key)
-    # Of one item in each batch: a mean over all would cost more than it tells.
-    self._age += steps - 1 - int(info.params_version[0])
+    # Of one item in each call: a mean over all would cost more than it tells.
+    self._age += steps - int(info.params_version[0])
 
   def due(self) -> bool:
     return time.monotonic() - self._start >= _METRICS_PERIOD_S
 
   def take(self) -> dict[str, float]:
     period = time.monotonic() - self._start
-    updates = max(self._updates, 1)
     metrics = {
       'learner_steps_per_second': self._updates / period,
       'samples_per_second': self._items / period,
       'share_waiting_for_data': self.waited_s / period,
-      'data_age': self._age / updates,  # learner steps since the item was acted
+      'data_age': self._age
+      / max(self._calls, 1),  # learner steps since the item was acted
     }
     self.__init__()  # type: ignore[misc]  # starts the next period
     return metrics
@@ -286,75 +286,6 @@ class _Starving:
       return False
     self._next_s *= 4
     return True
-
-
-class Batches:
-  """Batches drawn when they are asked for, in the learner's own thread."""
-
-  def __init__(self, sampler: core.Sampler):
-    self._sampler = sampler
-
-  def get(
-    self, timeout_s: float | None = None
-  ) -> tuple[Any, types.SampleInfo] | None:
-    """Returns the next batch, or None if there was none within `timeout_s`."""
-    del timeout_s  # A sampler of one process answers at once.
-    return self._sampler.sample()
-
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Hands priorities to the sampler."""
-    self._sampler.update_priorities(key, priority)
-
-  def describe(self) -> str:
-    """Says in a sentence what there is to be sampled."""
-    return self._sampler.describe()
-
-  def close(self) -> None:
-    """Stops drawing."""
-
-
-class PrefetchedBatches(Batches):
-  """Batches drawn ahead by a thread and put on the learner's device."""
-
-  def __init__(self, sampler: core.Sampler, depth: int = 2):
-    """Starts the thread.
-
-    Args:
-      sampler: used by the thread alone, but for its priorities.
-      depth: batches held ready.
-    """
-    super().__init__(sampler)
-    self._closed = False
-    self._queue: queue.Queue[Any] = queue.Queue(depth)
-    threading.Thread(target=self._run, daemon=True, name='prefetch').start()
-
-  def get(
-    self, timeout_s: float | None = None
-  ) -> tuple[Any, types.SampleInfo] | None:
-    """Returns the next batch, or None if there was none within `timeout_s`."""
-    try:
-      batch = self._queue.get(timeout=timeout_s)
-    except queue.Empty:
-      return None
-    if isinstance(batch, Exception):
-      self._queue.put(batch)  # for whoever asks again; the thread has ended
-      raise batch
-    return batch
-
-  def _run(self) -> None:
-    try:
-      while not self._closed:
-        data, info = self._sampler.sample()
-        self._queue.put((jax.device_put(data), info))
-    except Exception as error:  # reaches the learner, which raises it
-      self._queue.put(error)
-
-  def close(self) -> None:
-    """Lets the thread end, once replay has answered it."""
-    self._closed = True
-    with contextlib.suppress(queue.Empty):
-      while True:
-        self._queue.get_nowait()
 
 
 class InlineExecutor(futures.Executor):

@@ -1,13 +1,14 @@
 """An agent's `act`, compiled and fed in the cheapest way the CPU knows.
 
-Measured with an MLP on one core: 15 us a call like this, 0.7 ms written
+Measured with an MLP on one core: 20 us a call like this, 0.7 ms written
 plainly. What makes the difference is that nothing runs eagerly: params go to
-the device once per version, keys are split in blocks, observations enter and
-actions leave as numpy arrays.
+the device once per version, keys are split in blocks, observations enter as
+numpy arrays, and what comes out is one array (`_Packing`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from distacme import core
 from distacme import types
 
-_KEYS_PER_BLOCK = 256
+_KEYS_PER_BLOCK = 512  # 0.5 ms to draw
 
 
 class Policy:
@@ -51,6 +52,7 @@ class Policy:
     self._keys = np.empty((0, 2), np.uint32)
     self._next_key = 0
     self._structure: Any = None
+    self._packing: _Packing | None = None
     self._act = jax.jit(self._flat_act)
     self._agent = agent
 
@@ -71,20 +73,19 @@ class Policy:
       self._draw_keys()
     key = self._keys[self._next_key]
     self._next_key += 1
-    leaves, changed = self._act(
+    packed, changed = self._act(
       self._params, key, observation, self._state, first
     )
     self._state = [
       old if new is None else new
       for old, new in zip(self._state, changed, strict=True)
     ]
-    return jax.tree.unflatten(
-      self._structure, [np.asarray(leaf) for leaf in leaves]
-    )
+    assert self._packing is not None  # known once `_act` has been traced
+    return jax.tree.unflatten(self._structure, self._packing.unpack(packed))
 
   def _flat_act(
     self, params: Any, key: Any, observation: Any, state: list[Any], first: Any
-  ) -> tuple[list[jax.Array], list[Any]]:
+  ) -> tuple[Any, list[Any]]:
     before = [
       jnp.where(_expand(first, leaf), initial, leaf)
       for initial, leaf in zip(self._initial_state, state, strict=True)
@@ -102,7 +103,8 @@ class Policy:
       for old, new in zip(before, jax.tree.leaves(output.state), strict=True)
     ]
     leaves, self._structure = jax.tree.flatten(output._replace(state=()))
-    return leaves, changed
+    self._packing = _Packing(leaves)
+    return self._packing.pack(leaves), changed
 
   def _refresh_params(self) -> None:
     newest = self._source.newest()
@@ -113,10 +115,55 @@ class Policy:
       self.version = newest.version
 
   def _draw_keys(self) -> None:
-    keys = jax.random.split(self._key, _KEYS_PER_BLOCK + 1)
-    self._key = keys[0]
-    self._keys = np.asarray(keys[1:])
+    keys = np.asarray(jax.random.split(self._key, _KEYS_PER_BLOCK + 1))
+    self._key, self._keys = keys[0], keys[1:]
     self._next_key = 0
+
+
+class _Packing:
+  """Joins the leaves that have 4-byte elements into one array of words.
+
+  On the CPU every array that leaves compiled code costs about 5 us. Leaves of
+  other sizes travel by themselves.
+  """
+
+  def __init__(self, leaves: Sequence[jax.Array]):
+    self._places: list[tuple[slice, np.dtype, tuple[int, ...]] | None] = []
+    start = 0
+    for leaf in leaves:
+      if leaf.dtype.itemsize != 4:
+        self._places.append(None)
+        continue
+      place = slice(start, start + leaf.size)
+      self._places.append((place, np.dtype(leaf.dtype), leaf.shape))
+      start = place.stop
+
+  def pack(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    """Returns the words, and the leaves that are none; within `jit`."""
+    words = [
+      jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
+      for leaf, place in zip(leaves, self._places, strict=True)
+      if place is not None
+    ]
+    others = [
+      leaf
+      for leaf, place in zip(leaves, self._places, strict=True)
+      if place is None
+    ]
+    return [*others, jnp.concatenate(words)] if words else others
+
+  def unpack(self, packed: Sequence[jax.Array]) -> list[np.ndarray]:
+    """Undoes `pack`; the leaves are views of what came."""
+    arrays = [np.asarray(array) for array in packed]
+    words, others = arrays[-1], iter(arrays)
+    leaves = []
+    for place in self._places:
+      if place is None:
+        leaves.append(next(others))
+      else:
+        where, dtype, shape = place
+        leaves.append(words[where].view(dtype).reshape(shape))
+    return leaves
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

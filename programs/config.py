@@ -9,6 +9,7 @@ import importlib
 import json
 import pathlib
 import pkgutil
+import re
 import types
 from typing import Any, Literal
 
@@ -16,8 +17,11 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
+from distacme import placement
 from distacme import run_directory
 from distacme import specs
+from distacme import updates
+from distacme.programs import devices
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -52,10 +56,20 @@ class RunConfig:
   """Greedy episodes in an evaluation."""
   publish_period: int = 10
   """Learner steps between publications of the params."""
+  updates_per_call: int = 1
+  """Learner steps in one compiled call; saves the time between them. Priorities
+  are that much staler. Updates with convolutions stay single on the CPU."""
   checkpoint_period_s: float = 60.0
   """Seconds between checkpoints of the learner."""
   run_dir: pathlib.Path | None = None
   """Where the run's files go; by default a new directory below ./runs."""
+  replay_in_learner: bool = False
+  """Whether the replay server lives in the learner's process, which then reads
+  it about three times as fast; it ends with the learner."""
+  learner_devices: tuple[int, ...] = ()
+  """Accelerators that the learner uses, by number; by default all there are."""
+  actor_devices: tuple[int, ...] = ()
+  """Accelerators of the first actors, one each; the others act on the CPU."""
   jit: bool = True
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
@@ -66,6 +80,7 @@ class RunConfig:
       'eval_period',
       'eval_episodes',
       'publish_period',
+      'updates_per_call',
     ):
       if getattr(self, name) < 1:
         raise ValueError(
@@ -82,12 +97,68 @@ class RunConfig:
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
         " Add '--mode local'."
       )
+    devices.check_claims(self.learner_devices, self.actor_devices)
+    if self.actor_devices and self.mode == 'local':
+      raise ValueError(
+        "in local mode the actor shares the learner's devices, got "
+        f'actor_devices={self.actor_devices}. Leave it out.'
+      )
+    if len(self.actor_devices) > self.num_actors:
+      raise ValueError(
+        f'actor_devices={self.actor_devices} is for more actors than '
+        f'num_actors={self.num_actors}. Name at most one each.'
+      )
     _ = self.limits  # checks itself
+
+  def actor_device(self, index: int) -> int | None:
+    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    return dict(enumerate(self.actor_devices)).get(index)
 
   @property
   def limits(self) -> counting.Limits:
     """When the run ends by itself."""
     return counting.Limits(self.max_env_steps, self.max_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsConfig:
+  """Several runs instead of one."""
+
+  seeds: str = ''
+  """Several seeds, like 0-4 or 0,3,7: a run for each, below one directory."""
+  seeds_at_once: int = 1
+  """How many of the runs of --seeds go on side by side."""
+
+  def __post_init__(self) -> None:
+    if self.seeds_at_once < 1:
+      raise ValueError(
+        f'seeds_at_once must be at least 1, got {self.seeds_at_once}.'
+      )
+    if self.seeds_at_once > 1 and not self.seeds:
+      raise ValueError(
+        f'seeds_at_once={self.seeds_at_once} is for several seeds. Add for '
+        "instance '--seeds 0-4'."
+      )
+    if self.seeds:
+      parse_seeds(self.seeds)
+
+
+def parse_seeds(text: str) -> list[int]:
+  """Returns the seeds that `text` means, each once, in its order.
+
+  Raises:
+    ValueError: if it is not like 0-4 or 0,3,7.
+  """
+  seeds: list[int] = []
+  for part in text.split(','):
+    match = re.fullmatch(r'\s*(\d+)(?:-(\d+))?\s*', part)
+    first, last = (match[1], match[2] or match[1]) if match else (1, 0)
+    if int(first) > int(last):
+      raise ValueError(
+        f'seeds must be like 0-4 or 0,3,7, the smaller first, got {text!r}.'
+      )
+    seeds += range(int(first), int(last) + 1)
+  return list(dict.fromkeys(seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,17 +282,21 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
-  experiment.make_agent(experiment.environment_spec())
+  agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
+  updates.check_count(run.updates_per_call, agent)
+  placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+  path = run.run_dir or run_directory.default_path(
+    run.agent, run.env, f'seed{run.seed}'
+  )
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
-  _check_resumable(experiment, directory)
+  check_resumable(experiment, directory)
   run_directory.write_json(directory.config, experiment.as_dict())
   return directory
 
 
-def _check_resumable(
+def check_resumable(
   experiment: Experiment, directory: run_directory.RunDirectory
 ) -> None:
   """Refuses to go on with a run as something else than it was.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent import futures
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
 
@@ -95,7 +97,8 @@ class WorkerProcess:
     """Takes over the process; to be called in its main thread."""
     from distacme.runtime import launchpad
 
-    self.on_terminate: Callable[[], Any] | None = None  # nothing to end yet
+    self._terminated = False
+    self._on_terminate: list[Callable[[], Any]] = []  # nothing to end yet
     # Orbax tells absl about every step it takes.
     logging.getLogger('absl').setLevel(logging.WARNING)
     logging.basicConfig(
@@ -106,7 +109,7 @@ class WorkerProcess:
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
-    launchpad.die_with_parent()
+    stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
 
@@ -120,11 +123,18 @@ class WorkerProcess:
     sys.stderr.flush()
     os._exit(code)
 
+  def on_terminate(self, function: Callable[[], Any]) -> None:
+    """Calls `function` when the process is to end; now if it already is."""
+    self._on_terminate.append(function)
+    if self._terminated:
+      function()
+
   def _terminate(self) -> None:
-    if self.on_terminate is None:
+    if not self._on_terminate:
       self.end(0)
-    else:
-      self.on_terminate()
+    self._terminated = True
+    for function in self._on_terminate:
+      function()
 
 
 def take_process() -> WorkerProcess | None:
@@ -133,39 +143,61 @@ def take_process() -> WorkerProcess | None:
   A launcher of processes runs a worker in the main thread of its process, a
   launcher of threads in another: the program need not say which it is.
   """
-  if threading.current_thread() is threading.main_thread():
-    return WorkerProcess()
-  return None
+  return WorkerProcess() if owns_process() else None
 
 
-def run_worker(
-  function: Callable[..., None], name: str, address: str, *args: Any
-) -> int:
-  """Runs one worker from its connection to its end.
+def owns_process() -> bool:
+  """Whether this worker has a process of its own."""
+  return threading.current_thread() is threading.main_thread()
+
+
+class Task(NamedTuple):
+  """What a worker does.
+
+  Attributes:
+    name: of the worker.
+    function: called with the worker's connection and `args`.
+    args: for `function`.
+  """
+
+  name: str
+  function: Callable[..., None]
+  args: tuple[Any, ...] = ()
+
+
+def run_workers(address: str, *tasks: Task) -> int:
+  """Runs workers of one process from their connections to their ends.
 
   Args:
-    function: called with the connection and `args`.
-    name: of the worker.
     address: of the variable server.
-    *args: for `function`.
+    *tasks: of the worker that owns the process, if it has one, and of those
+      that live beside it, in threads.
 
   Returns:
-    The worker's exit code, 1 after a failure; a worker with a process of its
-    own ends it here instead.
+    The exit code, 1 after a failure; a process of their own ends here instead.
   """
   process = take_process()
+  first, *others = tasks
+  with futures.ThreadPoolExecutor(len(tasks)) as pool:
+    running = [pool.submit(_run, address, task, process) for task in others]
+    code = _run(address, first, process)
+    code = max([code, *(other.result() for other in running)])
+    if process:  # whose end waits for no thread
+      process.end(code)
+  return code
+
+
+def _run(address: str, task: Task, process: WorkerProcess | None) -> int:
   code = 1
   try:
-    connection = Connection(name, address)
+    connection = Connection(task.name, address)
     if process:
-      process.on_terminate = connection.terminate
-    code = _run_connected(function, connection, *args)
+      process.on_terminate(connection.terminate)
+    code = _run_connected(task.function, connection, *task.args)
     if not process:  # a process ends without waiting for threads
       connection.close()
   except BaseException:  # whatever it is, it is said once and ends the worker
-    logging.exception('%s could not reach its run', name)
-  if process:
-    process.end(code)
+    logging.exception('%s could not reach its run', task.name)
   return code
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+_OF_PROGRAMS = ('grpc', 'Launchpad', 'Reverb')  # names of checks
 _OLDEST_PYTHON = (3, 10)
 _LAUNCH = (
   "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
@@ -41,13 +42,16 @@ def main(arguments: Sequence[str]) -> int:
     prog='distacme doctor',
     description='Checks the installation and says how to get what is missing.',
   ).parse_args(arguments)
-  works = True
+  local = programs = True
   for check in CHECKS:
     ok, line = examine(check)
-    works = works and (ok or bool(check.without))
+    local = local and (ok or bool(check.without))
+    programs = programs and (ok or check.name not in _OF_PROGRAMS)
     print(line, flush=True)
-  print(f'\nlocal mode {"works" if works else "does not work"}')
-  return 0 if works else 1
+  print(f'\nlocal mode {"works" if local else "does not work"}')
+  works = 'work' if local and programs else 'do not work'
+  print(f'threads and processes {works}')
+  return 0 if local else 1
 
 
 def examine(check: Check) -> tuple[bool, str]:
@@ -106,6 +110,13 @@ def _reverb() -> str:
   from distacme.replay import reverb_extension
 
   return f'server and client, {reverb_extension.load().__name__}'
+
+
+def _ffmpeg() -> str:
+  import imageio_ffmpeg
+
+  version: str = imageio_ffmpeg.get_ffmpeg_version()
+  return version
 
 
 def _library(name: str) -> Callable[[], str]:
@@ -190,5 +201,17 @@ CHECKS = (
     _mujoco_pictures,
     'Run: apt-get install libegl1 libgl1',
     'videos of MuJoCo and dm_control',
+  ),
+  Check(
+    'matplotlib',
+    _library('matplotlib'),
+    "Run: pip install 'distacme[plot]'",
+    'curves as PNG',
+  ),
+  Check(
+    'ffmpeg',
+    _ffmpeg,
+    "Run: pip install 'distacme[video]'",
+    'videos (evaluate --video)',
   ),
 )

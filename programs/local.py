@@ -18,6 +18,7 @@ from distacme import logging as metrics_logging
 from distacme import run_directory
 from distacme import specs
 from distacme.programs import config as config_lib
+from distacme.programs import devices
 from distacme.runtime import stop_signals
 
 _REPLAY_PERIOD_S = 1.0
@@ -92,6 +93,8 @@ class _Parts:
       agent,
       seed=experiment.seed,
       publish_period=run.publish_period,
+      updates_per_call=run.updates_per_call,
+      devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
       state=restored.state if restored else state,
       steps=restored.steps if restored else 0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import time
 from typing import Any
@@ -35,7 +35,7 @@ _ACTING = {
     '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
   ),
 }
-_ENVIRONMENT = {
+ENVIRONMENT = {
   'variables': {**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
   'replay': _ALL,
   'learner': _ALL,
@@ -63,9 +63,8 @@ def make_program(
   program = launchpad.Program('distacme')
 
   def worker(function: Callable[..., None], name: str, *args: Any) -> None:
-    node = launchpad.WorkerNode(
-      connection.run_worker, function, name, variables, *args
-    )
+    task = connection.Task(name, function, args)
+    node = launchpad.WorkerNode(connection.run_workers, variables, task)
     program.add_node(node, label=name.partition('/')[0])
 
   variables = program.add_node(
@@ -74,13 +73,17 @@ def make_program(
     ),
     label='variables',
   )
-  replay = program.add_node(
-    launchpad.ServiceNode(
-      workers.run_replay_server, variables, replay_spec, clients
-    ),
-    label='replay',
-  )
-  worker(workers.run_learner, 'learner/0', experiment, replay, directory.path)
+  table = (replay_spec, clients)
+  if run.replay_in_learner:
+    node = launchpad.ServiceNode(
+      workers.run_learner_beside_replay,
+      *(variables, experiment, directory.path, *table),
+    )
+    replay = program.add_node(node, label='learner')
+  else:
+    node = launchpad.ServiceNode(workers.run_replay_server, variables, *table)
+    replay = program.add_node(node, label='replay')
+    worker(workers.run_learner, 'learner/0', experiment, replay, directory.path)
   for index, name in enumerate(actors):
     worker(workers.run_actor, name, experiment, index, replay)
   worker(workers.run_evaluator, 'evaluator/0', experiment, directory.path)
@@ -103,14 +106,17 @@ def run(
     The last status.
   """
   program = make_program(experiment, directory)
-  directory.summary.unlink(missing_ok=True)
   if experiment.run.mode == 'processes':
-    members = launchpad.launch_processes(program, directory.logs, _ENVIRONMENT)
+    members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
   else:
     lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
     members = launchpad.launch_threads(program)
   address = launchpad.service_address(program, 'variables')
-  watch = _Watch(address, members, directory, show)
+  directory.write_running(address)
+  lodgers = (
+    {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
+  )
+  watch = _Watch(address, members, lodgers, directory, show)
   with stop_signals.requested_from(watch.request_stop):
     launchpad.wait(
       members,
@@ -129,11 +135,13 @@ class _Watch:
     self,
     address: str,
     members: list[launchpad.Worker],
+    lodgers: Mapping[str, Sequence[str]],  # who lives in another's process
     directory: run_directory.RunDirectory,
     show: Callable[[dict[str, Any]], None],
   ):
     self._address = address
     self._members = members
+    self._lodgers = lodgers
     self._directory = directory
     self._show = show
     self._status: dict[str, Any] | None = None
@@ -167,12 +175,14 @@ class _Watch:
     detail = f'ended with {how}{log}'
     self._failures[worker.name] = detail
     self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
-    try:  # It cannot say goodbye itself, and the services wait for it.
-      last_words = connection.Connection(worker.name, self._address, 1.0)
-      last_words.done()
-      last_words.close()
-    except (TimeoutError, ConnectionError):
-      pass
+    # It cannot say goodbye itself, and the services wait for it.
+    for name in (worker.name, *self._lodgers.get(worker.name, ())):
+      try:
+        last_words = connection.Connection(name, self._address, 1.0)
+        last_words.done()
+        last_words.close()
+      except (TimeoutError, ConnectionError):
+        pass
 
   def poll(self) -> None:
     """Asks for the status and shows it, not too often."""
@@ -199,5 +209,6 @@ class _Watch:
       status['stop'] = self._stop  # which it did by SIGTERM
     status['stop'] = status['stop'] or self._stop
     status['failures'] = self._failures
+    run_directory.write_json(self._directory.summary, status)
     self._show(status)
     return status

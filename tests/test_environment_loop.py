@@ -74,6 +74,28 @@ def test_learner_steps_follow_the_replay_ratio():
   assert loop.learner.steps == pytest.approx(450 * 8 / 16, abs=10)
 
 
+def test_several_updates_in_one_call_keep_the_replay_ratio():
+  loop = make_loop(updates_per_call=4)
+  spec = loop.replay._spec
+  for _ in range(500):
+    loop.step()
+    inserts = loop.replay.metrics()['inserted']
+    balance = spec.samples_per_insert * inserts - loop.learner.steps * 16
+    if loop.learner.steps:
+      limits = spec.rate_limits
+      assert limits.min_balance <= balance <= limits.max_balance
+  assert loop.learner.steps % 4 == 0
+  assert loop.learner.steps == pytest.approx((inserts - 50) * 8 / 16, abs=10)
+
+
+def test_several_updates_in_one_call_are_deterministic_too():
+  first, second = (make_loop(updates_per_call=3) for _ in range(2))
+  for loop in (first, second):
+    loop.run(num_steps=300)
+    assert loop.learner.steps > 10
+  assert_equal(first.learner.state, second.learner.state)
+
+
 def test_nothing_is_learnt_before_replay_holds_enough():
   loop = make_loop(dataclasses.replace(SMALL, min_replay_size=200))
   loop.run(num_steps=190)

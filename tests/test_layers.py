@@ -59,8 +59,8 @@ LAYERS = {
   ),
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(
-    'actor learner evaluator environment_loop params policy counting replay.memory '
-    'runtime run_directory',
+    'actor batches learner placement priorities updates evaluator environment_loop params policy '
+    'counting replay.memory runtime run_directory',
     'numpy dm_env tree jax',
     'data lazy contracts assembly environments workers checkpoint logging',
   ),

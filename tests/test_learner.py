@@ -8,43 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from distacme import batches
 from distacme import counting
 from distacme import learner
 from distacme import params
-from distacme import types
 from distacme.testing import agents
-
-DEADLINE_S = 10.0
-
-
-def batch(number, reward=1.0):
-  """Returns batch `number`: 4 items with keys of their own."""
-  scalar = np.full(4, reward, np.float32)
-  data = types.Transition(scalar, scalar, scalar, scalar, scalar)
-  info = types.SampleInfo(
-    key=np.arange(4, dtype=np.uint64) + 4 * number,
-    probability=np.full(4, 0.25),
-    params_version=np.zeros(4, np.int64),
-  )
-  return data, info
-
-
-class ListSampler:
-  """Gives batches of the given rewards, then fails as replay would."""
-
-  def __init__(self, *rewards):
-    self._rewards = list(rewards)
-    self.drawn = 0
-    self.priorities = []
-
-  def sample(self):
-    if self.drawn == len(self._rewards):
-      raise ConnectionError('replay is gone')
-    self.drawn += 1
-    return batch(self.drawn - 1, self._rewards[self.drawn - 1])
-
-  def update_priorities(self, key, priority):
-    self.priorities.append((key.tolist(), priority.tolist()))
+from tests import feeding
 
 
 class ListSink:
@@ -65,14 +34,14 @@ class Rig:
   """A learner and everything around it."""
 
   def __init__(self, sampler=None, sink=None, run_state=None, **kwargs):
-    self.sampler = sampler or ListSampler(*range(100))
+    self.sampler = sampler or feeding.ListSampler(*range(100))
     self.sink = sink or ListSink()
     self.run_state = run_state or counting.RunState()
     self.saved = []
     agent = agents.TellingAgent()
     self.learner = learner.Learner(
       agent,
-      learner.Batches(self.sampler),
+      batches.Batches(self.sampler),
       self.sink,
       self.run_state.reporter('learner'),
       agent.initial_learner_state(None),
@@ -84,16 +53,6 @@ class Rig:
 
   def status(self):
     return self.run_state.status()['workers']['learner']
-
-
-def wait_for(condition):
-  deadline = threading.Event()
-  timer = threading.Timer(DEADLINE_S, deadline.set)
-  timer.start()
-  while not condition():
-    assert not deadline.is_set(), 'The condition never came true.'
-    deadline.wait(0.002)
-  timer.cancel()
 
 
 @pytest.fixture
@@ -134,15 +93,15 @@ def test_a_state_of_numpy_arrays_is_not_written_to():
     np.int32(0), np.zeros(1_000_000, np.float32)
   )
   reporter = counting.RunState().reporter('learner')
-  batches = learner.Batches(ListSampler(1.0, 1.0))
-  made = learner.Learner(agent, batches, ListSink(), reporter, state)
+  ones = batches.Batches(feeding.ListSampler(1.0, 1.0))
+  made = learner.Learner(agent, ones, ListSink(), reporter, state)
   made.step()
   assert np.asarray(made.state.rewards)[-1] == 4.0
   assert not state.rewards.any()
 
 
 def test_priorities_reach_the_sampler_with_their_keys():
-  rig = Rig(ListSampler(0.5, 3.0))
+  rig = Rig(feeding.ListSampler(0.5, 3.0))
   rig.learner.step()
   rig.learner.step()
   assert rig.sampler.priorities == [
@@ -155,9 +114,15 @@ def test_background_senders_deliver_the_same():
   rig = Rig(executor=learner.background_executor)
   for _ in range(50):
     rig.learner.step()
-  wait_for(lambda: len(rig.sampler.priorities) == 50)
+  rig.learner._report_at = 0.0
+  rig.learner.tend()  # sends what would wait for more of its kind
+  sent = rig.sampler.priorities
+  feeding.wait_for(lambda: sum(len(keys) for keys, _ in sent) == 200)
   rig.learner.close()
-  assert rig.sampler.priorities[7] == ([28, 29, 30, 31], [8.0] * 4)
+  assert len(sent) == 13  # those of four updates together
+  assert [key for keys, _ in sent for key in keys] == list(range(200))
+  values = [value for _, values in sent for value in values]
+  assert values[28:32] == [8.0] * 4
   assert rig.sink.versions == sorted(rig.sink.versions)
   assert rig.sink.versions[-1] == 50
   assert int(rig.sink.published[-1][1]['version']) == 50
@@ -174,17 +139,17 @@ class SlowSink(ListSink):
   def publish(self, version, nest):
     if version:
       self.started.set()
-      assert self.go.wait(DEADLINE_S)
+      assert self.go.wait(feeding.DEADLINE_S)
     super().publish(version, nest)
 
 
 def test_a_slow_publication_does_not_hold_up_learning():
   sink = SlowSink()
   rig = Rig(sink=sink, executor=learner.background_executor)
-  wait_for(lambda: sink.versions == [0])
+  feeding.wait_for(lambda: sink.versions == [0])
   for _ in range(20):
     rig.learner.step()
-  assert sink.started.wait(DEADLINE_S)
+  assert sink.started.wait(feeding.DEADLINE_S)
   assert sink.versions == [0]
   assert rig.learner.steps == 20
   sink.go.set()
@@ -211,7 +176,7 @@ def test_a_publication_that_fails_fails_the_learner(executor):
       futures.wait([rig.learner._publishing])
 
 
-class BrokenPriorities(ListSampler):
+class BrokenPriorities(feeding.ListSampler):
   def update_priorities(self, key, priority):
     raise ConnectionError('the replay server is gone')
 
@@ -240,7 +205,7 @@ def test_the_run_hears_of_every_step():
 def test_metrics_tell_the_last_loss_and_the_age_of_data(
   metrics_in_every_report,
 ):
-  rig = Rig(ListSampler(0.5, 2.0, 3.0))
+  rig = Rig(feeding.ListSampler(0.5, 2.0, 3.0))
   for _ in range(3):
     rig.learner.step()
   rig.learner.report('learning')
@@ -258,7 +223,7 @@ NOT_FINITE = r'loss is nan after learner step 2\. .*learning rate .* too high'
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(metrics_in_every_report):
-  rig = Rig(ListSampler(1.0, np.nan))
+  rig = Rig(feeding.ListSampler(1.0, np.nan))
   rig.learner.step()
   rig.learner.report('learning')
   rig.learner.step()
@@ -268,7 +233,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(metrics_in_every_report):
 
 def test_what_followed_from_such_a_loss_is_not_saved():
   # At once: it does not wait for the next report of metrics.
-  rig = Rig(ListSampler(1.0, np.nan), save_period_s=1e-9)
+  rig = Rig(feeding.ListSampler(1.0, np.nan), save_period_s=1e-9)
   rig.learner.step()
   rig.learner.tend()
   assert [steps for steps, _ in rig.saved] == [1]
@@ -303,7 +268,7 @@ def test_close_publishes_and_saves_the_last_state():
 def test_it_runs_until_the_run_stops():
   run_state = counting.RunState()
 
-  class Stopping(ListSampler):
+  class Stopping(feeding.ListSampler):
     def sample(self):
       if self.drawn == 30:
         run_state.request_stop(counting.StopReason.SOLVED)
@@ -317,7 +282,7 @@ def test_it_runs_until_the_run_stops():
   agent, sink = agents.TellingAgent(), params.LocalParams()
   worker = EveryStep(
     agent,
-    learner.Batches(Stopping(*[1.0] * 100)),
+    batches.Batches(Stopping(*[1.0] * 100)),
     sink,
     run_state.reporter('learner'),
     agent.initial_learner_state(None),
@@ -328,51 +293,10 @@ def test_it_runs_until_the_run_stops():
   assert run_state.status()['counts'] == {'learner_steps': 31}
 
 
-# Batches drawn ahead.
-
-
-def test_prefetched_batches_come_in_order_and_lie_on_the_device():
-  batches = learner.PrefetchedBatches(ListSampler(1.0, 2.0, 3.0))
-  for number in range(3):
-    data, info = batches.get(DEADLINE_S)
-    assert isinstance(data.reward, jax.Array)
-    assert data.reward.tolist() == [number + 1.0] * 4
-    assert info.key.tolist() == [4 * number + i for i in range(4)]
-
-
-def test_no_more_batches_are_drawn_ahead_than_asked():
-  sampler = ListSampler(*range(100))
-  batches = learner.PrefetchedBatches(sampler, depth=3)
-  wait_for(lambda: sampler.drawn == 4)  # 3 in the queue and one in the hand
-  for _ in range(5):
-    batches.get(DEADLINE_S)
-  wait_for(lambda: sampler.drawn == 9)
-  assert not threading.Event().wait(0.02)
-  assert sampler.drawn == 9
-
-
-def test_a_sampler_that_fails_fails_the_learner():
-  batches = learner.PrefetchedBatches(ListSampler(1.0))
-  assert batches.get(DEADLINE_S) is not None
-  for _ in range(2):  # however often it asks
-    with pytest.raises(ConnectionError, match='replay is gone'):
-      batches.get(DEADLINE_S)
-
-
-def test_waiting_for_a_batch_ends_in_time():
-  class Blocked(ListSampler):
-    def sample(self):
-      assert threading.Event().wait(DEADLINE_S) or True
-      raise ConnectionError
-
-  batches = learner.PrefetchedBatches(Blocked())
-  assert batches.get(0.01) is None
-
-
 def test_a_learner_without_data_says_what_it_waits_for(caplog):
-  class Empty(ListSampler):
+  class Empty(feeding.ListSampler):
     def sample(self):
-      threading.Event().wait(DEADLINE_S)
+      threading.Event().wait(feeding.DEADLINE_S)
       raise ConnectionError
 
     def describe(self):
@@ -382,7 +306,7 @@ def test_a_learner_without_data_says_what_it_waits_for(caplog):
   agent = agents.TellingAgent()
   made = learner.Learner(
     agent,
-    learner.PrefetchedBatches(Empty()),
+    batches.PrefetchedBatches(Empty()),
     ListSink(),
     run_state.reporter('learner/0'),
     agent.initial_learner_state(None),
@@ -391,9 +315,9 @@ def test_a_learner_without_data_says_what_it_waits_for(caplog):
   running = threading.Thread(target=made.run)
   with caplog.at_level(logging.WARNING):
     running.start()
-    wait_for(lambda: len(caplog.messages) >= 2)
+    feeding.wait_for(lambda: len(caplog.messages) >= 2)
     run_state.request_stop('interrupted')
-    running.join(DEADLINE_S)
+    running.join(feeding.DEADLINE_S)
   assert not running.is_alive()
   assert 'has waited for data for 0.' in caplog.messages[0]
   assert 'replay holds 3 items. It waits for the actors' in caplog.messages[0]

@@ -179,6 +179,7 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
     self._over = True  # The next step starts an episode.
     if environment.render_mode == _PICTURES:
       self.render = environment.render
+      self.metadata = environment.metadata  # how many pictures make a second
 
   def reset(self) -> dm_env.TimeStep:
     """Starts an episode."""

@@ -72,12 +72,12 @@ class MemoryReplay:
     self._keys[slots] = keys
     self._inserted += len(rows)
 
-  def can_sample(self) -> bool:
-    """Whether the rate limits let a batch be drawn now."""
+  def can_sample(self, batches: int = 1) -> bool:
+    """Whether the rate limits let so many batches be drawn now."""
     return self._limits.can_sample(
       self._inserted * self._block,
       self._sampled * self._block,
-      self._spec.batch_size,
+      batches * self._spec.batch_size,
     )
 
   def sample(self) -> tuple[types.Transition, types.SampleInfo]:

@@ -58,22 +58,27 @@ class RowLayout:
     return tree.unflatten_as(self._nest, [rows[name] for name in self._names])
 
   def to_bytes(self, rows: np.ndarray) -> np.ndarray:
-    """Returns rows as uint8 [*rows.shape, itemsize], without a copy."""
-    return rows.view(np.uint8).reshape(*rows.shape, self.itemsize)
+    """Returns rows [..., N] as uint8 [..., N * itemsize], without a copy."""
+    return rows.view(np.uint8)
 
-  def from_bytes(self, data: np.ndarray) -> np.ndarray:
+  def from_bytes(self, data: np.ndarray, block_size: int = 1) -> np.ndarray:
     """Undoes `to_bytes`.
+
+    Args:
+      data: uint8 [..., block_size * itemsize].
+      block_size: N, rows in an item.
 
     Raises:
       ValueError: if the bytes were written with another layout.
     """
-    if data.shape[-1] != self.itemsize:
+    if data.shape[-1] != block_size * self.itemsize:
       raise ValueError(
-        f'replay holds rows of {data.shape[-1]} bytes, this agent and '
-        f'environment need {self.itemsize}: they were written with another '
-        'environment spec or other extras. Start with an empty replay.'
+        f'replay holds items of {data.shape[-1]} bytes, this agent and '
+        f'environment need {block_size} x {self.itemsize}: they were written '
+        'with another environment spec, other extras or another block_size. '
+        'Start with an empty replay.'
       )
-    return data.view(self.dtype).reshape(data.shape[:-1])
+    return data.view(self.dtype)
 
 
 def spec_like(nest: Any) -> types.NestedSpec:

@@ -1,5 +1,8 @@
 """Environments that fail, for runs in processes of their own."""
 
+import os
+import pathlib
+
 from distacme.testing import environments
 
 
@@ -13,6 +16,17 @@ class Jammed(environments.Catch):
     if not self.steps_left:
       raise RuntimeError('the door is jammed')
     return super().step(action)
+
+
+class JammedOnce(environments.Catch):
+  """Raises if the file $JAM does not exist yet, and makes it."""
+
+  def step(self, action):
+    try:
+      pathlib.Path(os.environ['JAM']).touch(exist_ok=False)
+    except FileExistsError:
+      return super().step(action)
+    raise RuntimeError('the door is jammed')
 
 
 class NotANumber(environments.Catch):
@@ -48,3 +62,7 @@ def jammed(seed):
 
 def not_a_number(seed):
   return NotANumber(seed)
+
+
+def jammed_once(seed):
+  return JammedOnce(seed)

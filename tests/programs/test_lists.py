@@ -71,7 +71,8 @@ def test_what_only_lists_does_not_import_jax(command):
 
 
 @pytest.mark.parametrize(
-  'command', ['evaluate', 'plot', 'agents', 'environments', 'doctor']
+  'command',
+  ['evaluate', 'plot', 'watch', 'agents', 'environments', 'doctor'],
 )
 def test_every_command_explains_itself(capsys, command):
   with pytest.raises(SystemExit) as exit_:

@@ -130,6 +130,53 @@ def test_a_killed_worker_ends_the_run_and_is_named(start, worker):
   assert seconds < 10.0
 
 
+def test_learner_and_replay_share_a_process_and_end_in_order(start):
+  run = start('--replay-in-learner', '--solved-return', '0.9')
+  run.wait_until_learning()
+  learner = run.worker('learner/0')
+  with pytest.raises(LookupError):
+    run.worker('replay/0')
+  assert listening([learner])  # it serves the actors
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert not run.left_after(0.5)
+  assert run.summary['stop']['reason'] == 'solved'
+  assert 'failures' not in run.summary
+  assert run.summary['workers']['replay/0']['state'] == 'done'
+  (last,) = [r for r in run.metrics() if r['worker'] == 'replay/0'][-1:]
+  assert last['sampled'] > 0
+  # Its clients were done when the server went, and it read without gRPC.
+  for name in ('learner/0', 'actor/0', 'actor/1'):
+    assert 'Traceback' not in (run.run_dir / 'logs' / name).read_text()
+  log = (run.run_dir / 'logs' / 'learner' / '0').read_text()
+  assert 'accessed directly without gRPC' in log
+
+
+def test_a_signal_ends_a_learner_beside_replay_in_order(start):
+  run = start('--replay-in-learner')
+  run.wait_until_learning()
+  for process in run.family():
+    process.send_signal(signal.SIGINT)
+  run.process.send_signal(signal.SIGINT)
+  code, seconds = run.wait()
+  assert code == 130, run.output
+  assert any((run.run_dir / 'checkpoints').iterdir())
+  assert not run.left_after(0.5)
+  assert seconds < 5.0
+
+
+def test_a_killed_learner_takes_replay_with_it_and_ends_the_run(start):
+  run = start('--replay-in-learner')
+  run.wait_until_learning()
+  run.worker('learner/0').kill()
+  code, seconds = run.wait()
+  assert code == 1, run.output
+  assert 'failed (learner/0)' in run.output
+  assert 'ended with signal 9' in run.output
+  assert not run.left_after(0.5)
+  assert seconds < 10.0
+
+
 def test_no_worker_outlives_a_killed_launcher(start):
   run = start()
   run.wait_until_learning()
@@ -179,6 +226,19 @@ def test_a_failure_after_the_stop_is_not_called_a_success(start):
   assert 'learner/0' in run.output.rpartition('ended: ')[2]
 
 
+def test_several_updates_in_one_call_hold_the_replay_ratio(start):
+  run = start('--updates-per-call', '4', '--max-env-steps', '4000')
+  code, _ = run.wait()
+  assert code == 0, run.output
+  steps = run.summary['counts']['learner_steps']
+  assert steps > 100
+  assert steps % 4 == 0
+  replay = run.summary['workers']['replay/0']['metrics']
+  # 32 samples for each insert, give or take the error buffer of 960.
+  inserts = replay['inserted'] - 300
+  assert abs(replay['sampled'] - 32 * inserts) <= 960 + 32 * 40
+
+
 def test_the_same_directory_resumes_the_run(start, tmp_path):
   first = start('--max-env-steps', '2000')
   assert first.wait()[0] == 0, first.output
@@ -199,8 +259,9 @@ def test_the_same_directory_resumes_the_run(start, tmp_path):
     assert 'learning_rate' in other.output
 
 
-def test_threads_run_the_same_program(start):
-  run = start('--solved-return', '0.9', mode='threads')
+@pytest.mark.parametrize('flags', [(), ('--replay-in-learner',)])
+def test_threads_run_the_same_program(start, flags):
+  run = start('--solved-return', '0.9', *flags, mode='threads')
   code, _ = run.wait()
   assert code == 0, run.output
   assert run.summary['stop']['reason'] == 'solved'

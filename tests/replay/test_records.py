@@ -64,8 +64,8 @@ def test_any_nest_survives_the_round_trip(observations, actions, extras, seed):
   tree.map_structure(np.copyto, layout.views(rows), sent)
   rows[records.PARAMS_VERSION] = np.arange(5) + 2**40
   data = layout.to_bytes(rows).copy()
-  assert (data.shape, data.dtype) == ((5, layout.itemsize), np.uint8)
-  got = layout.from_bytes(data)
+  assert (data.shape, data.dtype) == ((5 * layout.itemsize,), np.uint8)
+  got = layout.from_bytes(data, block_size=5)
   np.testing.assert_array_equal(
     got[records.PARAMS_VERSION], np.arange(5) + 2**40
   )
@@ -81,12 +81,12 @@ def test_any_nest_survives_the_round_trip(observations, actions, extras, seed):
 def test_views_and_bytes_are_not_copies():
   rows = np.zeros((2, 3), IMAGES.dtype)
   views, data = IMAGES.views(rows), IMAGES.to_bytes(rows)
-  assert data.shape == (2, 3, IMAGES.itemsize)
+  assert data.shape == (2, 3 * IMAGES.itemsize)
   assert views.observation.shape == (2, 3, 84, 84, 4)
   views.observation[1, 2, 83, 83, 3] = 7
   views.reward[0, 1] = 2.5
   assert (data == 7).sum() == 1
-  again = IMAGES.views(IMAGES.from_bytes(data))
+  again = IMAGES.views(IMAGES.from_bytes(data, block_size=3))
   assert again.reward[0, 1] == 2.5
   assert np.shares_memory(again.observation, rows)
 
@@ -100,8 +100,8 @@ def test_an_image_costs_a_byte_a_pixel():
 def test_bytes_of_another_layout_are_refused(wrong):
   size = IMAGES.itemsize
   message = (
-    f'replay holds rows of {size + wrong} bytes, this agent and environment '
-    f'need {size}.* Start with an empty replay'
+    f'replay holds items of {size + wrong} bytes, this agent and environment '
+    f'need 1 x {size}.* Start with an empty replay'
   )
   with pytest.raises(ValueError, match=message):
     IMAGES.from_bytes(np.zeros((2, size + wrong), np.uint8))

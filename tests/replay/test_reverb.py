@@ -230,8 +230,8 @@ def test_rows_of_another_layout_are_refused(server, connect, layout):
   connect().insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
   sampler = reverb.ReverbSampler(server[1], SPEC, LAYOUT)
   message = (
-    f'replay holds rows of {layout.itemsize} bytes, this agent and '
-    f'environment need {LAYOUT.itemsize}'
+    f'replay holds items of {layout.itemsize} bytes, this agent and '
+    f'environment need 1 x {LAYOUT.itemsize}'
   )
   with pytest.raises(ValueError, match=message):
     sampler.sample()

@@ -1,0 +1,159 @@
+"""Runs benchmarks and shows them as a table.
+
+    python -m benchmarks [GROUP ...] [--record]
+
+With --record the table in docs/benchmarks.md is replaced, machine and date
+included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+from rich import console as rich_console
+from rich import table as rich_table
+
+from benchmarks import harness
+from distacme.programs import program
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_DOCUMENT = _ROOT / 'docs/benchmarks.md'
+# What each group's process is started with: what its worker has in a program.
+_GROUPS = {
+  'actor': program.ENVIRONMENT['actor'],
+  'replay': program.ENVIRONMENT['learner'],
+  'params': program.ENVIRONMENT['variables'],
+  'program': {},
+  'rivals': {},
+}
+_HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')
+
+
+def main() -> int:
+  """Returns 0 if every group ran, whatever it measured."""
+  parser = argparse.ArgumentParser(prog='python -m benchmarks')
+  parser.add_argument('groups', nargs='*', metavar='GROUP', default=[])
+  parser.add_argument('--record', action='store_true')
+  flags = parser.parse_args()
+  unknown = set(flags.groups) - set(_GROUPS)
+  if unknown:
+    parser.error(f'unknown groups {unknown}; there are {", ".join(_GROUPS)}.')
+  results: list[harness.Result] = []
+  failed = []
+  for group in flags.groups or _GROUPS:
+    before = len(results)
+    results += run(group)
+    if len(results) == before:
+      failed.append(group)
+  show(results)
+  if flags.record:
+    record(results)
+  if failed:
+    print(f'without a result: {", ".join(failed)}', file=sys.stderr)
+  return 1 if failed else 0
+
+
+def run(group: str) -> Iterator[harness.Result]:
+  """Yields a group's results as they come."""
+  process = subprocess.Popen(
+    [sys.executable, '-m', f'benchmarks.{group}'],
+    cwd=_ROOT,
+    env=os.environ | dict(_GROUPS[group]),
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout is not None
+  for line in process.stdout:
+    if line.startswith('{"result"'):
+      result = harness.Result(**json.loads(line)['result'])
+      print(' | '.join(cells(result)), flush=True)
+      yield result
+  if process.wait():
+    print(f'{group}: exit code {process.returncode}', file=sys.stderr)
+
+
+def cells(result: harness.Result) -> tuple[str, ...]:
+  """Returns a row of the table."""
+  limit, percent = '', result.limit is not None
+
+  def figure(value: float) -> str:
+    return f'{value:.0%}' if percent else f'{value:,.4g}'
+
+  if result.limit is not None:
+    limit = f'{_number(result.limit)} ({result.limit_name})'
+  goal = ''
+  if result.at_least is not None:
+    goal = f'at least {figure(result.at_least)}'
+  elif result.at_most is not None:
+    goal = f'at most {figure(result.at_most)}'
+  return (
+    result.name,
+    f'{_number(result.ours)} {result.unit}',
+    limit,
+    figure(result.figure) if percent else '',
+    f'{figure(result.low)} to {figure(result.high)}',
+    goal,
+    {True: 'yes', False: 'NO', None: ''}[result.met],
+  )
+
+
+def _number(value: float) -> str:
+  return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+
+
+def show(results: list[harness.Result]) -> None:
+  """Prints the table."""
+  table = rich_table.Table(*_HEADER)
+  for result in results:
+    table.add_row(*cells(result))
+  rich_console.Console().print(table)
+
+
+def record(results: list[harness.Result]) -> None:
+  """Replaces the table in the document."""
+  lines = [
+    f'| {" | ".join(_HEADER)} |',
+    '|' + '---|' * len(_HEADER),
+    *[f'| {" | ".join(cells(result))} |' for result in results],
+    '',
+    f'Measured on {datetime.datetime.now(datetime.timezone.utc).date()} with '
+    f'`make bench` at {_commit()}; {len(os.sched_getaffinity(0))} cores, '
+    f'{_cpu()}.',
+  ]
+  text, count = re.subn(
+    r'(?s)(<!-- speed -->\n).*?(<!-- /speed -->)',
+    lambda match: f'{match[1]}\n' + '\n'.join(lines) + f'\n\n{match[2]}',
+    _DOCUMENT.read_text(),
+  )
+  assert count == 1, f'{_DOCUMENT} has no place for the table'
+  _DOCUMENT.write_text(text)
+
+
+def _commit() -> str:
+  return subprocess.run(
+    ['git', '-C', str(_ROOT), 'describe', '--always', '--dirty'],
+    capture_output=True,
+    text=True,
+  ).stdout.strip()
+
+
+def _cpu() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  models = [line for line in lines if line.startswith('model name')]
+  return models[0].partition(': ')[2] if models else platform.machine()
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,228 @@
+"""The actor's step, against the leanest loop that does the same work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import time
+from typing import Any
+
+import dm_env
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import harness
+from benchmarks import servers
+from distacme import actor
+from distacme import counting
+from distacme import environment_loop
+from distacme import environments
+from distacme import params as params_lib
+from distacme import policy
+from distacme import specs
+from distacme import types
+from distacme.agents import dqn
+from distacme.programs import workers
+from distacme.replay import assembly
+from distacme.replay import reverb
+from distacme.replay import reverb_extension
+
+_CARTPOLE = 'gymnasium:CartPole-v1'
+# Nobody samples here: the actor must not be held up for it.
+_FREE = 1e12
+
+
+def main() -> None:
+  """Measures and reports."""
+  workers.use_one_core()
+  one_environment()
+  many_environments()
+  own_python()
+
+
+def one_environment() -> None:
+  """CartPole, one environment, writing to replay, with and without priorities."""
+  prioritized = dqn.Config(error_buffer=_FREE)
+  uniform = dataclasses.replace(prioritized, priority_exponent=0.0)
+  with (
+    acting(_CARTPOLE, 1, prioritized) as ours,
+    acting(_CARTPOLE, 1, uniform) as ours_uniform,
+    lean_loop() as lean,
+  ):
+    rates = harness.rates(
+      {
+        'prioritized': harness.repeated(ours.step),
+        'uniform': harness.repeated(ours_uniform.step),
+        'lean': harness.repeated(lean),
+      }
+    )
+  for kind in ('prioritized', 'uniform'):
+    harness.compare(
+      f'actor, CartPole, 1 environment, {kind} replay',
+      rates[kind],
+      rates['lean'],
+      unit='env steps/s',
+      limit_name='lean loop, one structured writer',
+      at_least=0.8,
+    )
+
+
+def many_environments() -> None:
+  """CartPole, 32 environments in one process, blocks of transitions."""
+  config = dqn.Config(
+    error_buffer=_FREE, priority_exponent=0.0, block_size=32, batch_size=256
+  )
+  with acting(_CARTPOLE, 32, config) as ours:
+    rates = harness.rates({'ours': harness.repeated(ours.step, 4)})
+  harness.number(
+    'actor, CartPole, 32 environments, blocks of 32',
+    rates['ours'],
+    unit='env steps/s',
+    at_least=40_000,
+  )
+
+
+def own_python() -> None:
+  """The loop around environment, policy and writer: all three stand still."""
+  vector = environments.make_vector(_CARTPOLE, 1, seed=0)
+  vector.reset()
+  action = np.zeros(1, np.int32)
+  still = _Still(vector.step(action), types.ActorOutput(action))
+  loop = actor.Actor(
+    still, still, still, counting.RunState().reporter('actor/0')
+  )
+  rates = harness.rates(
+    {'ours': harness.repeated(loop.step, 256)}, clock=time.process_time
+  )
+  harness.number(
+    "framework's own Python per actor step",
+    [1e6 / rate for rate in rates['ours']],
+    unit='us',
+    at_most=10.0,
+  )
+
+
+@contextlib.contextmanager
+def acting(env: str, rows: int, config: dqn.Config) -> Iterator[actor.Actor]:
+  """Yields an actor like those of a program, with a replay server beside it."""
+  vector = environments.make_vector(env, rows, seed=0)
+  spec = specs.make_environment_spec(vector)
+  agent = dqn.make_agent(config, spec)
+  learner_key, key = environment_loop.keys(0)
+  params = agent.actor_params(agent.initial_learner_state(learner_key))
+  source = params_lib.LocalParams()
+  source.publish(0, params)
+  layout = environment_loop.replay_layout(agent, spec, params=params)
+  streams = types.Streams(np.arange(rows), rows)
+  with servers.replay(agent.replay) as server:
+    inserter = reverb.ReverbInserter(
+      server.address, layout, stopped=lambda: False
+    )
+    yield actor.Actor(
+      environments.check_first_episode(vector),
+      policy.Policy(agent, source, rows, key, streams),
+      assembly.NStepWriter(agent.replay, layout, rows, inserter),
+      counting.RunState().reporter('actor/0'),
+    )
+    inserter.close()
+
+
+@contextlib.contextmanager
+def lean_loop() -> Iterator[Any]:
+  """Yields a function that makes one step of a loop without any framework.
+
+  An environment, a compiled policy whose noise is drawn in blocks, and Reverb's
+  structured writer: items of five steps, in four columns.
+  """
+  environment = gymnasium.make('CartPole-v1').unwrapped
+  noise = np.random.default_rng(0).random((512, 2, 1), np.float32)
+  params = jax.device_put(_mlp_params((4, 256, 256, 2)))
+  epsilon = np.float32(0.1)
+
+  @jax.jit
+  def act(params: Any, observation: Any, noise: Any) -> jax.Array:
+    q = _mlp(params, observation)
+    random = (noise[1] * 2).astype(jnp.int32)
+    return jnp.where(noise[0] < epsilon, random, jnp.argmax(q, -1))
+
+  observation, _ = environment.reset(seed=0)
+  batch = np.zeros((1, 4), np.float32)
+  steps = length = 0
+  with servers.raw_replay(window=5) as server:
+    client = reverb_extension.load().Client(server.address)
+    writer = client.NewStructuredWriter([server.config])
+
+    def step() -> int:
+      nonlocal observation, steps, length
+      batch[0] = observation
+      action = int(np.asarray(act(params, batch, noise[steps % 512]))[0])
+      after, reward, terminated, _, _ = environment.step(action)
+      writer.Append(
+        [
+          observation,
+          np.int32(action),
+          np.float32(reward),
+          np.float32(1 - terminated),
+        ]
+      )
+      if steps % 16 == 0:
+        writer.Flush(40, None)
+      observation = after
+      steps += 1
+      length += 1
+      if terminated or length >= 500:
+        writer.EndEpisode(True, None)
+        observation, _ = environment.reset()
+        length = 0
+      return 1
+
+    yield step
+
+
+def _mlp_params(sizes: tuple[int, ...]) -> list[Any]:
+  random = np.random.default_rng(0)
+  return [
+    (
+      0.05 * random.standard_normal((m, n)).astype(np.float32),
+      np.zeros(n, np.float32),
+    )
+    for m, n in zip(sizes, sizes[1:], strict=False)
+  ]
+
+
+def _mlp(params: list[Any], features: jax.Array) -> jax.Array:
+  *hidden, (last_w, last_b) = params
+  for w, b in hidden:
+    features = jax.nn.relu(features @ w + b)
+  return features @ last_w + last_b
+
+
+class _Still:
+  """An environment, a policy and a writer that cost nothing."""
+
+  num_envs = 1
+  version = 0
+  blocked_s = 0.0
+
+  def __init__(self, timestep: dm_env.TimeStep, output: types.ActorOutput):
+    self._timestep = timestep
+    self._output = output
+
+  def reset(self) -> dm_env.TimeStep:
+    return self._timestep
+
+  def step(self, action: Any) -> dm_env.TimeStep:
+    return self._timestep
+
+  def act(self, observation: Any, first: Any) -> types.ActorOutput:
+    return self._output
+
+  def append(self, *step: Any) -> None:
+    pass
+
+
+if __name__ == '__main__':
+  main()

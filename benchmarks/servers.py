@@ -1,0 +1,128 @@
+"""Servers in processes of their own, as a program has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import multiprocessing
+from typing import Any, NamedTuple
+
+import portpicker
+import psutil
+
+from distacme.replay import spec as replay_spec
+
+_START_S = 60.0
+
+
+class Server(NamedTuple):
+  """A running server.
+
+  Attributes:
+    address: host:port.
+    config: of a StructuredWriter, if the server has one to give.
+    process: of the server.
+  """
+
+  address: str
+  config: bytes
+  process: psutil.Process
+
+  def cpu_s(self) -> float:
+    """Returns the seconds of CPU that the server has used so far."""
+    times = self.process.cpu_times()
+    return float(times.user + times.system)
+
+
+@contextlib.contextmanager
+def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
+  """Runs a replay server."""
+  # Its function would make the server import the agent.
+  spec = dataclasses.replace(spec, first_priority=None)
+  with _process(_serve_replay, spec) as server:
+    yield server
+
+
+@contextlib.contextmanager
+def raw_replay(window: int) -> Iterator[Server]:
+  """Runs a server with a plain uniform table 'steps' of Reverb's.
+
+  Its `config` makes items of `window` steps of 4 columns, one at every step.
+  """
+  with _process(_serve_raw, window) as server:
+    yield server
+
+
+@contextlib.contextmanager
+def variables() -> Iterator[Server]:
+  """Runs a variable server."""
+  with _process(_serve_variables) as server:
+    yield server
+
+
+@contextlib.contextmanager
+def _process(function: Callable[..., None], *args: Any) -> Iterator[Server]:
+  context = multiprocessing.get_context('spawn')
+  ours, theirs = context.Pipe()
+  process = context.Process(target=function, args=(theirs, *args), daemon=True)
+  process.start()
+  try:
+    if not ours.poll(_START_S):
+      raise TimeoutError(f'{function.__name__} did not start')
+    address, config = ours.recv()
+    assert process.pid is not None
+    yield Server(address, config, psutil.Process(process.pid))
+  finally:
+    process.kill()
+    process.join()
+
+
+def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
+  from distacme.replay import reverb
+
+  port = portpicker.pick_unused_port()
+  server = reverb.ReplayServer(spec, port)
+  pipe.send((f'localhost:{port}', b''))
+  pipe.poll(None)
+  server.stop()
+
+
+def _serve_raw(pipe: Any, window: int) -> None:
+  import reverb
+  from reverb import structured_writer
+
+  server = reverb.Server(
+    [
+      reverb.Table(
+        'steps',
+        reverb.selectors.Uniform(),
+        reverb.selectors.Fifo(),
+        max_size=100_000,
+        rate_limiter=reverb.rate_limiters.MinSize(1),
+      )
+    ],
+    port=portpicker.pick_unused_port(),
+  )
+  pattern = structured_writer.pattern_from_transform(
+    [None] * 4, lambda step: [column[-window:] for column in step]
+  )
+  config = structured_writer.create_config(
+    pattern,
+    'steps',
+    [structured_writer.Condition.step_index() >= window - 1],
+  )
+  pipe.send((f'localhost:{server.port}', config.SerializeToString()))
+  pipe.poll(None)
+  server.stop()
+
+
+def _serve_variables(pipe: Any) -> None:
+  from distacme import counting
+  from distacme.variables import server
+
+  address = f'localhost:{portpicker.pick_unused_port()}'
+  service = server.VariableServer(counting.RunState(), address)
+  pipe.send((address, b''))
+  pipe.poll(None)
+  service.stop()

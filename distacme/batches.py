@@ -1,0 +1,132 @@
+"""Batches on their way from replay to the learner, drawn ahead or on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from distacme import core
+from distacme import placement as placement_lib
+from distacme import types
+
+
+class Drawn(NamedTuple):
+  """What one call of the learner's update takes.
+
+  Attributes:
+    batch: leaves [B, ...]; or [K, B, ...] where K batches were drawn at once.
+    info: how it was drawn, always flat: [K * B].
+  """
+
+  batch: types.Batch
+  info: types.SampleInfo
+
+
+class Batches:
+  """Batches drawn when they are asked for, in the learner's own thread."""
+
+  def __init__(
+    self,
+    sampler: core.Sampler,
+    count: int = 1,
+    placement: placement_lib.Placement | None = None,
+  ):
+    """Draws nothing yet.
+
+    Args:
+      sampler: to draw from.
+      count: batches for one `get`; above 1 they are stacked.
+      placement: puts them on the learner's devices; by default they stay numpy.
+    """
+    self.count = count
+    self._sampler = sampler
+    self._placement = placement
+
+  def get(self, timeout_s: float | None = None) -> Drawn | None:
+    """Returns what comes next, or None if there was none within `timeout_s`."""
+    del timeout_s  # A sampler of one process answers at once.
+    return self._draw()
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Hands priorities to the sampler."""
+    self._sampler.update_priorities(key, priority)
+
+  def describe(self) -> str:
+    """Says in a sentence what there is to be sampled."""
+    return self._sampler.describe()
+
+  def close(self) -> None:
+    """Stops drawing."""
+
+  def _draw(self) -> Drawn:
+    drawn = [_as_drawn(*self._sampler.sample()) for _ in range(self.count)]
+    batch, info = drawn[0]
+    if self.count > 1:
+      batches, infos = zip(*drawn, strict=True)
+      batch = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+      info = jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos)
+    if self._placement is not None:
+      batch = self._placement.put_batch(batch)
+    return Drawn(batch, info)
+
+
+def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
+  # Contiguous: what samplers return are views with gaps between the rows, and
+  # JAX takes several times as long over those.
+  batch = types.Batch(data, info.probability.astype(np.float32))
+  return Drawn(jax.tree.map(np.ascontiguousarray, batch), info)
+
+
+class PrefetchedBatches(Batches):
+  """Batches drawn ahead by a thread and put on the learner's devices."""
+
+  def __init__(
+    self,
+    sampler: core.Sampler,
+    count: int = 1,
+    placement: placement_lib.Placement | None = None,
+    depth: int = 2,
+  ):
+    """Starts the thread.
+
+    Args:
+      sampler: used by the thread alone, but for its priorities.
+      count: batches for one `get`; above 1 they are stacked.
+      placement: puts them on the learner's devices; by default they stay numpy.
+      depth: batches held ready, but at least one answer of `get`.
+    """
+    super().__init__(sampler, count, placement)
+    self._closed = False
+    self._queue: queue.Queue[Any] = queue.Queue(max(1, depth // count))
+    threading.Thread(target=self._run, daemon=True, name='prefetch').start()
+
+  def get(self, timeout_s: float | None = None) -> Drawn | None:
+    """Returns what comes next, or None if there was none within `timeout_s`."""
+    try:
+      drawn = self._queue.get(timeout=timeout_s)
+    except queue.Empty:
+      return None
+    if isinstance(drawn, Exception):
+      self._queue.put(drawn)  # for whoever asks again; the thread has ended
+      raise drawn
+    assert isinstance(drawn, Drawn)
+    return drawn
+
+  def _run(self) -> None:
+    try:
+      while not self._closed:
+        self._queue.put(self._draw())
+    except Exception as error:  # reaches the learner, which raises it
+      self._queue.put(error)
+
+  def close(self) -> None:
+    """Lets the thread end, once replay has answered it."""
+    self._closed = True
+    with contextlib.suppress(queue.Empty):
+      while True:
+        self._queue.get_nowait()

@@ -1,0 +1,133 @@
+"""Which accelerators each worker of a run sees; numbers as this host counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import os
+from typing import Any
+
+# NVIDIA's driver and AMD's both heed it.
+_VISIBLE = 'CUDA_VISIBLE_DEVICES'
+
+
+def check_claims(learner: Sequence[int], actors: Sequence[int]) -> None:
+  """Checks that no accelerator is given to two workers.
+
+  Args:
+    learner: the learner's accelerators; none named are all that there are.
+    actors: that of each actor.
+
+  Raises:
+    ValueError: naming both workers and the accelerator.
+  """
+  claims = [('learner/0', number) for number in learner]
+  claims += [(f'actor/{index}', number) for index, number in enumerate(actors)]
+  owners: dict[int, str] = {}
+  for worker, number in claims:
+    if number < 0:
+      raise ValueError(
+        f'accelerators are counted from 0, got {number} for {worker}.'
+      )
+    if number in owners:
+      raise ValueError(
+        f'accelerator {number} is given to {owners[number]} and to {worker}; '
+        'JAX takes nearly all memory of what it sees. Give each its own with '
+        'learner_devices and actor_devices.'
+      )
+    owners[number] = worker
+  if actors and not learner:
+    raise ValueError(
+      f'accelerator {actors[0]} is given to actor/0 and to learner/0, which '
+      'takes all that there are unless learner_devices names some. Name them.'
+    )
+
+
+def visible(
+  numbers: Sequence[int], environment: Mapping[str, str]
+) -> dict[str, str]:
+  """Returns the variables that leave a process those accelerators alone.
+
+  Args:
+    numbers: of the accelerators, among those that `environment` leaves already.
+    environment: variables so far.
+
+  Raises:
+    ValueError: if there are not so many.
+  """
+  given = environment.get(_VISIBLE)
+  if given is None:
+    return {_VISIBLE: ','.join(map(str, numbers))}
+  names = [name for name in given.split(',') if name]
+  if max(numbers) >= len(names):
+    raise ValueError(
+      f'accelerator {max(numbers)} is asked for, counted from 0, but '
+      f'{_VISIBLE}={given!r} leaves {len(names)}.'
+    )
+  return {_VISIBLE: ','.join(names[number] for number in numbers)}
+
+
+def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
+  """Returns the JAX devices to learn on: the accelerators, or all devices.
+
+  Args:
+    numbers: of the accelerators; without any, all devices.
+    own_process: whether no other worker lives in this one. It then sees no
+      other accelerators; nothing may have been computed in it before.
+
+  Raises:
+    ValueError: if JAX does not find the accelerators.
+  """
+  if numbers and own_process:
+    os.environ.update(visible(numbers, os.environ))
+    return _accelerators('learner/0', range(len(numbers)))
+  if numbers:
+    return _accelerators('learner/0', numbers)
+  import jax
+
+  return list(jax.local_devices())
+
+
+@contextlib.contextmanager
+def for_acting(
+  worker: str, number: int | None, own_process: bool
+) -> Iterator[None]:
+  """A context in which `worker` computes on one accelerator, or on the CPU.
+
+  Args:
+    worker: for messages.
+    number: of the accelerator; None is the CPU.
+    own_process: as above. Threads share what they see, and keep to their own.
+
+  Raises:
+    ValueError: if JAX does not find the accelerator.
+  """
+  import jax
+
+  if own_process:  # in which its launcher has left JAX the CPU alone
+    if number is not None:
+      os.environ.update(visible([number], os.environ))
+      jax.config.update('jax_platforms', None)
+      _accelerators(worker, [0])
+    yield
+    return
+  if number is None:
+    device = jax.local_devices(backend='cpu')[0]
+  else:
+    (device,) = _accelerators(worker, [number])
+  with jax.default_device(device):
+    yield
+
+
+def _accelerators(worker: str, numbers: Sequence[int]) -> list[Any]:
+  import jax
+
+  found = [d for d in jax.local_devices() if d.platform != 'cpu']
+  if max(numbers) >= len(found):
+    raise ValueError(
+      f'{worker} is given accelerators, of which it needs number '
+      f'{max(numbers)}, but JAX finds {len(found)} ({jax.local_devices()}). '
+      "'distacme doctor' says what is installed; without learner_devices and "
+      'actor_devices a run takes what there is.'
+    )
+  return [found[number] for number in numbers]
