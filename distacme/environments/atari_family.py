@@ -26,6 +26,8 @@ from distacme.environments import options as options_lib
 from distacme.environments import vector
 from distacme.environments import wrappers
 
+# Nobody plays these alone; ale-py ends the whole process over them.
+_FOR_TWO = ('combat', 'joust', 'maze_craze', 'warlords')
 _STACK = 4
 _FRAME_SKIP = 4
 _HEIGHT, _WIDTH = 210, 160  # pixels of a picture
@@ -199,7 +201,11 @@ def _game_and_options(text: str) -> tuple[str, Options]:
       f"Environment 'atari:{game}' needs ale_py, which cannot be imported "
       f"({error}). Run: pip install 'distacme[envs]'"
     ) from error
-  known = {rom.title().replace('_', ''): rom for rom in roms.get_all_rom_ids()}
+  known = {
+    rom.title().replace('_', ''): rom
+    for rom in roms.get_all_rom_ids()
+    if rom not in _FOR_TWO
+  }
   for name, rom in known.items():
     if game.replace('_', '').lower() == name.lower():
       return rom, options

@@ -43,7 +43,14 @@ def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
   settings = dict(sweep.SETTINGS[bsuite_id])
   if 'seed' in inspect.signature(load).parameters:
     settings['seed'] = seed
-  environment = load(**settings)
+  try:
+    environment = load(**settings)
+  except OSError as error:
+    raise ValueError(
+      f"Environment 'bsuite:{bsuite_id}' cannot load its data ({error}). bsuite "
+      "downloads MNIST's four files into /tmp/mnist, once: connect this machine "
+      'to the internet, or put them there.'
+    ) from error
   if experiment == 'deep_sea_stochastic':
     # Its `load` hands no seed to the constructor, which would take one.
     environment._rng.seed(seed)

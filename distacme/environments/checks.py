@@ -190,7 +190,8 @@ def _check_rows(name: str, spec: specs.Array, value: np.ndarray) -> None:
   if value.dtype.kind == 'f':
     wrong = _first(np.isnan(value))
     if wrong:
-      _refuse(f'{name} must not be NaN', value, wrong)
+      came_from = ' (as None becomes)' if name in ('reward', 'discount') else ''
+      _refuse(f'{name} must not be NaN{came_from}', value, wrong)
   if isinstance(spec, specs.BoundedArray):
     wrong = _first((value < spec.minimum) | (value > spec.maximum))
     if wrong:

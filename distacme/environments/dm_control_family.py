@@ -18,6 +18,7 @@ from distacme.environments import hints
 from distacme.environments import wrappers
 
 _HEIGHT, _WIDTH = 240, 320  # pixels
+_NEEDS_OPENGL = ('quadruped/escape',)  # to lay out its terrain at every reset
 
 
 def make(task: str, seed: int, render: bool = False) -> dm_env.Environment:
@@ -37,6 +38,9 @@ def make(task: str, seed: int, render: bool = False) -> dm_env.Environment:
       f'{hints.did_you_mean(task, known)}A name is a domain and a task, like '
       f"'dm_control:cartpole/balance'; known: {', '.join(sorted(known))}."
     )
+  if task in _NEEDS_OPENGL:
+    with headless.failures_explained(name):
+      headless.choose_renderer(name)
   environment = suite.load(domain, task_name, task_kwargs={'random': seed})
   layers = [wrappers.ConcatObservation, wrappers.SinglePrecision]
   if render:

@@ -166,6 +166,7 @@ def test_a_game_is_found_however_it_is_spelt(game):
   'name, message',
   [
     ('Pnog', "'atari:Pnog'. Did you mean 'Pong'.*known: Adventure, AirRaid"),
+    ('Combat', "No environment is called 'atari:Combat'"),  # needs two players
     ('PongNoFrameskip-v4', "A name is a game, like 'atari:Pong'"),
     (
       'Pong?sticky=1',

@@ -76,7 +76,7 @@ def run(*rows):
     (step(reward='much'), "reward must be a number, got 'much' of type str"),
     (step(reward={}), 'reward must be a number, got {} of type dict'),
     (step(reward=np.zeros(1)), 'reward must be float32 of shape ()'),
-    (step(reward=None), 'reward must not be NaN'),
+    (step(reward=None), 'reward must not be NaN (as None becomes), got nan'),
     (step(reward=np.nan), 'reward must not be NaN'),
     (step(discount=1.5), 'discount must be in [0.0, 1.0], got 1.5 in row 0'),
     (step(discount=-0.5), 'discount must be in [0.0, 1.0], got -0.5'),

@@ -22,6 +22,11 @@ CARTPOLE = 'dm_control:cartpole/balance'
 # lqr's actions have no bounds, one of walker's observations is a scalar.
 TASKS = (CARTPOLE, 'dm_control:walker/walk', 'dm_control:lqr/lqr_2_1')
 
+needs_opengl = pytest.mark.skipif(
+  not any(map(ctypes.util.find_library, ('EGL', 'OSMesa'))),
+  reason='neither EGL nor OSMesa is installed',
+)
+
 TestCartpole = contract.contract_test(CARTPOLE)
 TestWalker = contract.contract_test('dm_control:walker/walk', num_steps=10)
 
@@ -82,10 +87,7 @@ def test_a_vector_keeps_the_contract(num_envs):
   assert counts == [2 * num_envs, 1000 * num_envs, num_envs]
 
 
-@pytest.mark.skipif(
-  not any(map(ctypes.util.find_library, ('EGL', 'OSMesa'))),
-  reason='neither EGL nor OSMesa is installed',
-)
+@needs_opengl
 def test_pictures_need_no_display(monkeypatch):
   monkeypatch.delenv('DISPLAY', raising=False)
   # Imported without OpenGL first, as where a worker both acts and records.
@@ -100,6 +102,13 @@ def test_pictures_need_no_display(monkeypatch):
   assert (before.shape, before.dtype) == ((240, 320, 3), np.uint8)
   assert before.std() > 0
   assert not np.array_equal(before, after)
+
+
+@needs_opengl
+def test_a_task_that_lays_out_its_terrain_with_opengl_can_be_made():
+  environments.make(CARTPOLE, seed=0)  # Imported without OpenGL first.
+  environment = environments.make('dm_control:quadruped/escape', seed=0)
+  assert environment.reset().first()
 
 
 def test_what_does_not_render_loads_no_opengl():

@@ -164,6 +164,30 @@ def test_a_missing_package_is_named_with_its_extra(package, name, monkeypatch):
     environments.make(name, seed=0)
 
 
+def test_data_that_cannot_be_loaded_is_reported_with_where_it_belongs(
+  monkeypatch,
+):
+  def no_network():
+    raise OSError('Name or service not known')
+
+  monkeypatch.setattr('bsuite.utils.datasets.load_mnist', no_network)
+  with pytest.raises(
+    ValueError,
+    match=r"'bsuite:mnist/0' cannot load its data \(Name or .*/tmp/mnist",
+  ):
+    environments.make('bsuite:mnist/0', seed=0)
+
+
+@pytest.mark.parametrize('name', ['bsuite:mnist/0', 'bsuite:mnist_noise/0'])
+def test_mnist_keeps_the_contract(name, monkeypatch):
+  random = np.random.default_rng(0)
+  images = random.integers(-128, 128, (20, 28, 28)).astype(np.int8)
+  data = images, random.integers(10, size=20).astype(np.uint8)
+  monkeypatch.setattr('bsuite.utils.datasets.load_mnist', lambda: (data, data))
+  environment = environments.make_vector(name, 2, seed=0)
+  assert contract.check_vector(environment, num_steps=9)[0] == 10
+
+
 def test_impossible_seeds_and_sizes_are_refused():
   with pytest.raises(ValueError, match='seed must be at least 0, got -1'):
     environments.make(CATCH, seed=-1)
