@@ -17,10 +17,8 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
-from distacme import placement
 from distacme import run_directory
 from distacme import specs
-from distacme import updates
 from distacme.programs import devices
 
 Mode = Literal['local', 'threads', 'processes']
@@ -282,6 +280,10 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
+  # Here and not above: they import JAX, which what only lists does not need.
+  from distacme import placement
+  from distacme import updates
+
   agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
