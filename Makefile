@@ -6,6 +6,9 @@ BIN := .venv/bin
 # The Pythons without Launchpad that `make core` runs on: the first there is.
 NEWER := 3.13 3.12
 
+# The Pythons for what `make bench` compares with: the first there is.
+RIVALS := 3.11 3.12 3.13
+
 # What `make train` runs: the README quotes it.
 TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 	--mode processes --num-actors 2 --envs-per-actor 4 \
@@ -41,6 +44,9 @@ learn: setup  ## Runs the slow learning checks and writes their scores into the 
 	@scripts/score_table runs/learning.jsonl
 
 bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
+	@if scripts/find_python $(RIVALS) >/dev/null 2>&1; \
+	then $(MAKE) --no-print-directory .venv-rivals/.installed; \
+	else echo 'SKIPPED: Stable-Baselines3 beside ours: none of $(RIVALS) is there' >&2; fi
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: setup  ## Checks format, style and types.
@@ -55,8 +61,8 @@ format: setup  ## Formats the code and sorts the imports.
 lock: setup  ## Writes the lock files anew from setup.cfg.
 	@scripts/lock $(ARGS)
 
-clean:  ## Removes .venv, .venv-core and what was built; keeps runs/.
-	rm -rf .venv .venv-core build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Removes the environments and what was built; keeps runs/.
+	rm -rf .venv .venv-core .venv-rivals build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The marks are written last: an interrupted set-up does not count.
@@ -81,4 +87,12 @@ SOURCES := $(shell find distacme agents programs deploy -name __pycache__ -prune
 .venv/.installed: .venv/.locked setup.cfg pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-rivals/.installed: requirements/rivals.in
+	@echo 'Setting up .venv-rivals (once, some minutes) ...' >&2
+	@rm -rf .venv-rivals
+	@$$(scripts/find_python $(RIVALS)) -m venv .venv-rivals
+	@.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements/rivals.in
 	@touch $@

@@ -52,7 +52,7 @@ class Config:
   target_update_period: int = 50
   """Learner steps between copies to the target network."""
   hidden_sizes: tuple[int, ...] = (256, 256)
-  """Widths of the default network's hidden layers."""
+  """Widths of the default network's hidden layers; (512,) in Mnih et al. 2015."""
   dueling: bool = False
   """Whether the default network has a dueling head."""
   batch_size: int = 64
@@ -337,6 +337,8 @@ class DQN:
 
   def _default_network(self, observation: types.NestedArray) -> jax.Array:
     config = self._config
+    if networks.is_image(self._spec.observations):
+      observation = networks.NatureTorso()(observation)
     if config.dueling:
       *torso, last = config.hidden_sizes
       features = networks.MLPTorso(torso)(observation)
@@ -374,7 +376,8 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: maps a nest of observations [B, ...] to action values
-      [B, num_actions] and may use Haiku modules; by default an MLP.
+      [B, num_actions] and may use Haiku modules; by default an MLP, after
+      convolutions if the observation is one image.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.

@@ -35,6 +35,10 @@ _GROUPS = {
   | {
     name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
   },
+  'replay': program.ENVIRONMENT['learner'],
+  'params': program.ENVIRONMENT['variables'],
+  'program': {},
+  'rivals': {},
 }
 _HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')
 

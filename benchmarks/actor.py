@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import gymnasium
@@ -18,10 +18,10 @@ from benchmarks import harness
 from benchmarks import servers
 from distacme import actor
 from distacme import counting
-from distacme import environment_loop
 from distacme import environments
 from distacme import params as params_lib
-from distacme import policy
+from distacme import policy as policy_lib
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
@@ -31,6 +31,7 @@ from distacme.replay import reverb
 from distacme.replay import reverb_extension
 
 _CARTPOLE = 'gymnasium:CartPole-v1'
+_PONG = 'atari:Pong'
 # Nobody samples here: the actor must not be held up for it.
 _FREE = 1e12
 
@@ -40,6 +41,7 @@ def main() -> None:
   workers.use_one_core()
   one_environment()
   many_environments()
+  atari()
   own_python()
 
 
@@ -54,8 +56,8 @@ def one_environment() -> None:
   ):
     rates = harness.rates(
       {
-        'prioritized': harness.repeated(ours.step),
-        'uniform': harness.repeated(ours_uniform.step),
+        'prioritized': harness.repeated(ours.actor.step),
+        'uniform': harness.repeated(ours_uniform.actor.step),
         'lean': harness.repeated(lean),
       }
     )
@@ -76,13 +78,62 @@ def many_environments() -> None:
     error_buffer=_FREE, priority_exponent=0.0, block_size=32, batch_size=256
   )
   with acting(_CARTPOLE, 32, config) as ours:
-    rates = harness.rates({'ours': harness.repeated(ours.step, 4)})
+    rates = harness.rates({'ours': harness.repeated(ours.actor.step, 4)})
   harness.number(
     'actor, CartPole, 32 environments, blocks of 32',
     rates['ours'],
     unit='env steps/s',
     at_least=40_000,
   )
+
+
+def atari() -> None:
+  """Pong with the Nature CNN, against its two parts one after the other."""
+  for rows in (1, 8):
+    alone = environments.make_vector(_PONG, rows, seed=1)
+    action = np.zeros(rows, np.int32)
+    observation = alone.reset().observation
+    goes_on = np.zeros(rows, np.bool_)
+    with acting(_PONG, rows, dqn.Config(error_buffer=_FREE)) as ours:
+      policy = ours.policy
+
+      def step_alone(alone: Any = alone, action: Any = action) -> int:
+        alone.step(action)
+        return len(action)
+
+      def act_alone(
+        policy: Any = policy,
+        observation: Any = observation,
+        goes_on: Any = goes_on,
+      ) -> int:
+        policy.act(observation, goes_on)
+        return len(goes_on)
+
+      rates = harness.rates(
+        {
+          'ours': harness.repeated(ours.actor.step, 4),
+          'environment': harness.repeated(step_alone, 4),
+          'policy': harness.repeated(act_alone, 4),
+        },
+        seconds=1.0,
+      )
+    harness.compare(
+      f'actor, Pong with the Nature CNN, {_environments(rows)}',
+      rates['ours'],
+      [
+        1 / (1 / environment + 1 / policy)
+        for environment, policy in zip(
+          rates['environment'], rates['policy'], strict=True
+        )
+      ],
+      unit='env steps/s',
+      limit_name='environment alone and policy alone',
+      at_least=0.85,
+    )
+
+
+def _environments(rows: int) -> str:
+  return f'{rows} environment' + ('s' if rows > 1 else '')
 
 
 def own_python() -> None:
@@ -105,26 +156,37 @@ def own_python() -> None:
   )
 
 
+class Acting(NamedTuple):
+  """An actor, and the policy that it acts with."""
+
+  actor: actor.Actor
+  policy: policy_lib.Policy
+
+
 @contextlib.contextmanager
-def acting(env: str, rows: int, config: dqn.Config) -> Iterator[actor.Actor]:
+def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   """Yields an actor like those of a program, with a replay server beside it."""
   vector = environments.make_vector(env, rows, seed=0)
   spec = specs.make_environment_spec(vector)
   agent = dqn.make_agent(config, spec)
-  learner_key, key = environment_loop.keys(0)
+  learner_key, key = seeding.keys(0)
   params = agent.actor_params(agent.initial_learner_state(learner_key))
   source = params_lib.LocalParams()
   source.publish(0, params)
-  layout = environment_loop.replay_layout(agent, spec, params=params)
+  layout = policy_lib.row_layout(agent, spec, params=params)
   streams = types.Streams(np.arange(rows), rows)
-  with servers.replay(agent.replay) as address:
-    inserter = reverb.ReverbInserter(address, layout, stopped=lambda: False)
-    yield actor.Actor(
+  with servers.replay(agent.replay) as server:
+    inserter = reverb.ReverbInserter(
+      server.address, layout, stopped=lambda: False
+    )
+    policy = policy_lib.Policy(agent, source, rows, key, streams)
+    worker = actor.Actor(
       environments.check_first_episode(vector),
-      policy.Policy(agent, source, rows, key, streams),
+      policy,
       assembly.NStepWriter(agent.replay, layout, rows, inserter),
       counting.RunState().reporter('actor/0'),
     )
+    yield Acting(worker, policy)
     inserter.close()
 
 
@@ -149,10 +211,9 @@ def lean_loop() -> Iterator[Any]:
   observation, _ = environment.reset(seed=0)
   batch = np.zeros((1, 4), np.float32)
   steps = length = 0
-  with servers.raw_replay(window=5) as (address, config):
-    writer = (
-      reverb_extension.load().Client(address).NewStructuredWriter([config])
-    )
+  with servers.raw_replay(window=5) as server:
+    client = reverb_extension.load().Client(server.address)
+    writer = client.NewStructuredWriter([server.config])
 
     def step() -> int:
       nonlocal observation, steps, length

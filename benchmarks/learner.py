@@ -17,16 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import portpicker
+import psutil
 
 from benchmarks import harness
 from benchmarks import servers
 from distacme import batches as batches_lib
 from distacme import core
 from distacme import counting
-from distacme import environment_loop
 from distacme import learner
 from distacme import params as params_lib
 from distacme import placement as placement_lib
+from distacme import policy
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme import updates
@@ -130,12 +132,14 @@ def publishing() -> None:
   is all that it loses on a machine of its own, is the first of the two numbers.
   """
   with (
-    servers.variables() as address,
-    servers.subscribers(address, 8),
+    servers.variables() as running,
+    servers.subscribers(running.address, 8),
   ):
     from distacme.variables import client
 
-    sink = params_lib.RemoteParams(client.VariableClient(address, 'learner/0'))
+    sink = params_lib.RemoteParams(
+      client.VariableClient(running.address, 'learner/0')
+    )
     agent, state = make(_SEVEN_MB)
     costs = [own_cost(sink, version, agent, state) for version in range(12)]
     never = learning(_SEVEN_MB, at_hand(_SEVEN_MB))
@@ -181,14 +185,14 @@ def own_cost(
 def make(config: dqn.Config) -> tuple[dqn.DQN, types.LearnerState]:
   """Returns an agent and its first state."""
   agent = dqn.make_agent(config, _SPEC)
-  key, _ = environment_loop.keys(0)
+  key, _ = seeding.keys(0)
   return agent, jax.jit(agent.initial_learner_state)(key)
 
 
 def some_rows(config: dqn.Config, number: int) -> np.ndarray:
   """Returns rows as replay holds them."""
   agent, state = make(config)
-  layout = environment_loop.replay_layout(agent, _SPEC, state)
+  layout = policy.row_layout(agent, _SPEC, state)
   random = np.random.default_rng(0)
   rows = np.zeros(number, layout.dtype)
   data = layout.views(rows)
@@ -206,7 +210,7 @@ class _One:
   def __init__(self, config: dqn.Config):
     agent, state = make(config)
     size = config.batch_size
-    layout = environment_loop.replay_layout(agent, _SPEC, state)
+    layout = policy.row_layout(agent, _SPEC, state)
     self._data = layout.views(some_rows(config, size))
     key = np.arange(size, dtype=np.uint64)
     self._info = types.SampleInfo(
@@ -295,14 +299,14 @@ def finished(work: harness.Work, result: Callable[[], Any]) -> harness.Work:
 def live(config: dqn.Config, server: Any) -> Iterator[batches_lib.Batches]:
   """Yields prefetched batches of a server that another process writes to."""
   agent, state = make(config)
-  layout = environment_loop.replay_layout(agent, _SPEC, state)
+  layout = policy.row_layout(agent, _SPEC, state)
   block = config.block_size
   rows = some_rows(config, _ROWS // block * block).reshape(-1, block)
   with (
-    server(agent.replay) as address,
-    servers.inserter(address, rows, _INSERTS_PER_SECOND / block),
+    server(agent.replay) as running,
+    servers.inserter(running.address, rows, _INSERTS_PER_SECOND / block),
   ):
-    sampler = reverb.ReverbSampler(address, agent.replay, layout)
+    sampler = reverb.ReverbSampler(running.address, agent.replay, layout)
     placement = placement_lib.Placement(config.batch_size)
     batches = batches_lib.PrefetchedBatches(sampler, 1, placement)
     yield batches
@@ -316,11 +320,11 @@ def take(batches: batches_lib.Batches) -> float:
 
 
 @contextlib.contextmanager
-def in_this_process(spec: Any) -> Iterator[str]:
-  """Runs a replay server in this process; yields its address."""
+def in_this_process(spec: Any) -> Iterator[servers.Server]:
+  """Runs a replay server in this process."""
   port = portpicker.pick_unused_port()
   server = reverb.ReplayServer(spec, port)
-  yield f'localhost:{port}'
+  yield servers.Server(f'localhost:{port}', b'', psutil.Process())
   server.stop()
 
 

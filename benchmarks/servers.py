@@ -6,42 +6,60 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import multiprocessing
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import portpicker
+import psutil
 
 from distacme.replay import spec as replay_spec
 
 _START_S = 60.0
 
 
+class Server(NamedTuple):
+  """A running server.
+
+  Attributes:
+    address: host:port.
+    config: of a StructuredWriter, if the server has one to give.
+    process: of the server.
+  """
+
+  address: str
+  config: bytes
+  process: psutil.Process
+
+  def cpu_s(self) -> float:
+    """Returns the seconds of CPU that the server has used so far."""
+    times = self.process.cpu_times()
+    return float(times.user + times.system)
+
+
 @contextlib.contextmanager
-def replay(spec: replay_spec.ReplaySpec) -> Iterator[str]:
-  """Runs a replay server; yields its address."""
+def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
+  """Runs a replay server."""
   # Its function would make the server import the agent.
   spec = dataclasses.replace(spec, first_priority=None)
-  with _process(_serve_replay, spec) as address:
-    yield address
+  with _process(_serve_replay, spec) as server:
+    yield server
 
 
 @contextlib.contextmanager
-def raw_replay(window: int) -> Iterator[tuple[str, bytes]]:
+def raw_replay(window: int) -> Iterator[Server]:
   """Runs a server with a plain uniform table 'steps' of Reverb's.
 
-  Yields:
-    Its address, and a StructuredWriter's configuration for items of `window`
-    steps of 4 columns, one at every step: the naive n-step layout.
+  Its `config` makes items of `window` steps of 4 columns, one at every step.
   """
-  with _process(_serve_raw, window) as address:
-    yield address
+  with _process(_serve_raw, window) as server:
+    yield server
 
 
 @contextlib.contextmanager
-def variables() -> Iterator[str]:
-  """Runs a variable server; yields its address."""
-  with _process(_serve_variables) as address:
-    yield address
+def variables() -> Iterator[Server]:
+  """Runs a variable server."""
+  with _process(_serve_variables) as server:
+    yield server
 
 
 @contextlib.contextmanager
@@ -70,7 +88,7 @@ def subscribers(address: str, number: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _process(function: Callable[..., None], *args: Any) -> Iterator[Any]:
+def _process(function: Callable[..., None], *args: Any) -> Iterator[Server]:
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
   process = context.Process(target=function, args=(theirs, *args), daemon=True)
@@ -78,7 +96,9 @@ def _process(function: Callable[..., None], *args: Any) -> Iterator[Any]:
   try:
     if not ours.poll(_START_S):
       raise TimeoutError(f'{function.__name__} did not start')
-    yield ours.recv()
+    address, config = ours.recv()
+    assert process.pid is not None
+    yield Server(address, config, psutil.Process(process.pid))
   finally:
     process.kill()
     process.join()
@@ -89,7 +109,7 @@ def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
 
   port = portpicker.pick_unused_port()
   server = reverb.ReplayServer(spec, port)
-  pipe.send(f'localhost:{port}')
+  pipe.send((f'localhost:{port}', b''))
   pipe.poll(None)
   server.stop()
 
@@ -129,7 +149,7 @@ def _serve_variables(pipe: Any) -> None:
 
   address = f'localhost:{portpicker.pick_unused_port()}'
   service = server.VariableServer(counting.RunState(), address)
-  pipe.send(address)
+  pipe.send((address, b''))
   pipe.poll(None)
   service.stop()
 
@@ -146,7 +166,7 @@ def _insert(
     writer.insert(rows, random.random(len(rows)) + 0.1)
 
   insert(data)
-  pipe.send(None)
+  pipe.send((address, b''))
   some = max(1, round(0.02 * rows_per_second))
   while not pipe.poll(some / rows_per_second):
     insert(data[random.integers(0, len(data), some)])
@@ -167,5 +187,5 @@ def _subscribe(pipe: Any, address: str, number: int) -> None:
   ]
   for each in clients:
     each.subscribe()
-  pipe.send(None)
+  pipe.send((address, b''))
   pipe.poll(None)

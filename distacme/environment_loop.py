@@ -18,11 +18,11 @@ from distacme import learner
 from distacme import params
 from distacme import placement as placement_lib
 from distacme import policy
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme import updates
 from distacme.replay import memory
-from distacme.replay import records
 
 
 class EnvironmentLoop:
@@ -72,11 +72,13 @@ class EnvironmentLoop:
     """
     vector = environments.check_first_episode(environments.wrap(environment))
     run_state = run_state or counting.RunState()
-    learner_key, actor_key = keys(seed)
+    learner_key, actor_key = seeding.keys(seed)
     if state is None:
       state = jax.jit(agent.initial_learner_state)(learner_key)
     self.params = params.LocalParams()
-    layout = replay_layout(agent, specs.make_environment_spec(vector), state)
+    layout = policy.row_layout(
+      agent, specs.make_environment_spec(vector), state
+    )
     self.replay = memory.MemoryReplay(agent.replay, layout, seed)
     count = updates.choose_count(updates_per_call, agent, state, layout)
     placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
@@ -141,41 +143,3 @@ class EnvironmentLoop:
     self.actor.report()
     self.learner.report('learning')
     return steps
-
-
-def keys(seed: int, stream: int = 0) -> tuple[types.Key, types.Key]:
-  """Returns raw keys for the learner and for the actor number `stream`."""
-  learner_key, actors_key = jax.random.split(jax.random.key(seed))
-  actor_key = jax.random.fold_in(actors_key, stream)
-  return jax.random.key_data(learner_key), jax.random.key_data(actor_key)
-
-
-def replay_layout(
-  agent: core.Agent,
-  spec: specs.EnvironmentSpec,
-  state: types.LearnerState | None = None,
-  params: types.Params = None,
-) -> records.RowLayout:
-  """Returns the layout of the rows that an agent writes and samples.
-
-  Args:
-    agent: asked, without computing anything, what its `act` stores.
-    spec: of the environment.
-    state: a learner state (or its shapes), or
-    params: what it publishes (or its shapes).
-  """
-  if params is None:
-    params = jax.eval_shape(agent.actor_params, state)
-  observation = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
-    spec.observations,
-  )
-  one = types.Streams(np.zeros(1, np.int64), 1)
-  output = jax.eval_shape(
-    agent.act,
-    params,
-    jax.ShapeDtypeStruct((2,), np.uint32),
-    observation,
-    agent.initial_actor_state(1, one),
-  )
-  return records.RowLayout(spec, records.spec_like(output.extras))

@@ -162,6 +162,37 @@ class _TensorBoard:
       writer.close()
 
 
+class MetricsReader:
+  """Reads `metrics.jsonl` from where it was read last; one thread."""
+
+  def __init__(self, path: str | os.PathLike[str]) -> None:
+    """Takes the file, which need not exist yet, or its run directory."""
+    path = pathlib.Path(path)
+    self._path = path / METRICS_FILE if path.is_dir() else path
+    self._offset = 0
+
+  def read(self) -> list[dict[str, Any]]:
+    """Returns a dict for each report since the last call, oldest first.
+
+    Lines cut short by a crash are skipped, and those still being written left
+    for the next call.
+    """
+    with open(self._path, 'rb') as file:
+      file.seek(self._offset)
+      data = file.read()
+    data = data[: data.rfind(b'\n') + 1]
+    self._offset += len(data)
+    rows = []
+    for line in data.splitlines():
+      try:
+        row = json.loads(line)
+      except ValueError:
+        continue
+      if isinstance(row, dict):
+        rows.append({k: _parse(k, v) for k, v in row.items()})
+    return rows
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   """Reads `metrics.jsonl`, also while it is being written.
 
@@ -171,18 +202,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
   Returns:
     One dict per report, oldest first. Lines cut short by a crash are skipped.
   """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / METRICS_FILE
-  rows = []
-  for line in path.read_bytes().splitlines():
-    try:
-      row = json.loads(line)
-    except ValueError:
-      continue
-    if isinstance(row, dict):
-      rows.append({k: _parse(k, v) for k, v in row.items()})
-  return rows
+  return MetricsReader(path).read()
 
 
 def _spell(value: float) -> str:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from distacme import specs
 from distacme import types
 
 
@@ -18,6 +20,34 @@ def flatten_observation(observation: types.NestedArray) -> jax.Array:
     for leaf in jax.tree.leaves(observation)
   ]
   return jnp.concatenate(leaves, axis=-1)
+
+
+_LEAST_SIDE = 36  # pixels; less and the last convolution has nothing to see
+
+
+def is_image(spec: types.NestedSpec) -> bool:
+  """Says whether `spec` is of one image [H, W, C] that `NatureTorso` takes."""
+  return (
+    isinstance(spec, specs.Array)
+    and spec.dtype == np.uint8
+    and len(spec.shape) == 3
+    and min(spec.shape[:2]) >= _LEAST_SIDE
+  )
+
+
+class NatureTorso(hk.Module):
+  """The convolutions of Mnih et al. 2015 (Nature 518), up to the hidden layer.
+
+  That has 512 units in the paper.
+  """
+
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Maps uint8 [B, H, W, C] to features [B, F]; F is 3,136 of 84 x 84."""
+    features = image.astype(jnp.float32) / 255.0
+    for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+      convolution = hk.Conv2D(channels, size, stride, padding='VALID')
+      features = jax.nn.relu(convolution(features))
+    return features.reshape(features.shape[0], -1)
 
 
 class MLPTorso(hk.Module):

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import core
+from distacme import specs
 from distacme import types
+from distacme.replay import records
 
 _KEYS_PER_BLOCK = 512  # 0.5 ms to draw
 
@@ -164,6 +166,37 @@ class _Packing:
         where, dtype, shape = place
         leaves.append(words[where].view(dtype).reshape(shape))
     return leaves
+
+
+def row_layout(
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  state: types.LearnerState | None = None,
+  params: types.Params = None,
+) -> records.RowLayout:
+  """Returns the layout of the rows that an agent writes and samples.
+
+  Args:
+    agent: asked, without computing anything, what its `act` stores.
+    spec: of the environment.
+    state: a learner state (or its shapes), or
+    params: what it publishes (or its shapes).
+  """
+  if params is None:
+    params = jax.eval_shape(agent.actor_params, state)
+  observation = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
+    spec.observations,
+  )
+  one = types.Streams(np.zeros(1, np.int64), 1)
+  output = jax.eval_shape(
+    agent.act,
+    params,
+    jax.ShapeDtypeStruct((2,), np.uint32),
+    observation,
+    agent.initial_actor_state(1, one),
+  )
+  return records.RowLayout(spec, records.spec_like(output.extras))
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import datetime
 import json
+import os
 import pathlib
+import platform
+import re
+import time
 from typing import Any
 
 _COUNTS_KEPT = 4  # more than there are checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+  """Where a run that goes on can be found; the contents of `running.json`."""
+
+  pid: int  # of the launcher
+  host: str  # that it runs on
+  since: float  # unix seconds
+  address: str = ''  # of the variable server; '' if there is none, or not yet
+
+  @property
+  def here(self) -> bool:
+    """Whether this is the host."""
+    return self.host == platform.node()
+
+  @property
+  def gone(self) -> bool:
+    """Whether the launcher is known not to run any more."""
+    if not self.here:
+      return False
+    try:
+      os.kill(self.pid, 0)
+    except ProcessLookupError:
+      return True
+    except PermissionError:  # there is one, of another user
+      pass
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +76,62 @@ class RunDirectory:
     """How the run ended, as JSON."""
     return self.path / 'summary.json'
 
+  @contextlib.contextmanager
+  def running(self) -> Iterator[None]:
+    """Lets others find the run while it goes on; forgets how it ended before."""
+    self.summary.unlink(missing_ok=True)
+    self.write_running()
+    try:
+      yield
+    finally:
+      self._running.unlink(missing_ok=True)
+
+  def write_running(self, address: str = '') -> None:
+    """Says that this process runs the run, and where its server listens."""
+    now = Running(os.getpid(), platform.node(), time.time(), address)
+    write_json(self._running, dataclasses.asdict(now))
+
+  def read_running(self) -> Running | None:
+    """Returns where the run can be found; None if it does not go on.
+
+    A launcher that was killed leaves the file: see `Running.gone`.
+    """
+    try:
+      return Running(**read_json(self._running))
+    except FileNotFoundError:
+      return None
+
+  def read_config(self) -> dict[str, Any]:
+    """Returns config.json.
+
+    Raises:
+      ValueError: if there is none, so that the directory is no run's.
+    """
+    try:
+      config: Any = read_json(self.config)
+    except (FileNotFoundError, NotADirectoryError):
+      below = runs_below(self.path)
+      what = (
+        f'one of the runs in it, like {below[0]}'
+        if below
+        else ("what 'distacme train' printed as 'run directory'")
+      )
+      raise ValueError(
+        f'{self.path} is no run directory: it has no {self.config.name}. Give '
+        f'{what}.'
+      ) from None
+    except json.JSONDecodeError as error:
+      raise ValueError(
+        f'{self.config} is not readable as JSON ({error}). Restore the file '
+        'that the run wrote.'
+      ) from error
+    if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
+      raise ValueError(
+        f'{self.config} is not of a distacme run: it lacks run or agent. Give '
+        "what 'distacme train' printed as 'run directory'."
+      )
+    return config
+
   def last_step(self) -> int | None:
     """Returns the learner step of the newest complete checkpoint, if any."""
     names = [path.name for path in self.checkpoints.glob('*')]
@@ -63,6 +152,10 @@ class RunDirectory:
       str(self.last_step()), {}
     )
     return counts
+
+  @property
+  def _running(self) -> pathlib.Path:
+    return self.path / 'running.json'
 
   @property
   def _counts(self) -> pathlib.Path:
@@ -87,16 +180,35 @@ class RunDirectory:
     self.logs.mkdir(parents=True, exist_ok=True)
 
 
-def default_path(agent: str, env: str, seed: int) -> pathlib.Path:
-  """Returns a path that no other run has, below ./runs."""
+def default_path(agent: str, env: str, what: str) -> pathlib.Path:
+  """Returns a path that nothing else has, below ./runs.
+
+  Args:
+    agent: its name.
+    env: the environment's name.
+    what: of all that they do together, e.g. 'seed3'.
+  """
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
-  name = f'{agent}-{env}'.replace('/', '-').replace(':', '-').replace('.', '-')
-  base = pathlib.Path('runs') / f'{name}-seed{seed}-{now}'
+  name = re.sub(r'[^\w-]+', '-', f'{agent}-{env}')
+  base = pathlib.Path('runs') / f'{name}-{what}-{now}'
   path, number = base, 1
   while path.exists():
     number += 1
     path = base.with_name(f'{base.name}-{number}')
   return path
+
+
+def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the runs directly below `path`; none if it is a run itself."""
+  if RunDirectory(path).config.exists():
+    return []
+  return sorted(
+    (
+      config.parent
+      for config in path.glob(f'*/{RunDirectory(path).config.name}')
+    ),
+    key=lambda run: (len(run.name), run.name),  # seed2 before seed10
+  )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import difflib
 import importlib
+import os
+import signal
 import sys
 import traceback
 from typing import Any
 
+import distacme
 from distacme.programs import config as config_lib
 
 # What each does. `train` is below; the others are a module of their name with a
@@ -17,6 +21,7 @@ _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
   'plot': 'draw the learning curves of runs',
+  'watch': 'show what a running program does, live',
   'agents': 'list the agents',
   'environments': 'list the families of environments and how to name them',
   'doctor': 'check the installation and say how to get what is missing',
@@ -38,32 +43,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
   ]
-  if command in ('-h', '--help'):
+  try:
+    code = _run(command, rest)
+    sys.stdout.flush()
+  except BrokenPipeError:  # as of `distacme ... | head`
+    # What is left to be flushed at exit goes nowhere, rather than failing.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 128 + signal.SIGPIPE
+  sys.exit(code)
+
+
+def _run(command: str, arguments: Sequence[str]) -> int:
+  """Runs a command; returns its exit code."""
+  if command in ('-h', '--help', 'help'):
     print(usage())
-    sys.exit(0)
+    return 0
+  if command == '--version':
+    print(f'distacme {distacme.__version__}')
+    return 0
   if command not in _COMMANDS:
-    print(
-      f'distacme: unknown command {command!r}.\n\n{usage()}', file=sys.stderr
-    )
-    sys.exit(2)
+    if command:
+      close = difflib.get_close_matches(command, _COMMANDS, n=1)
+      hint = f' Did you mean {close[0]!r}?' if close else ''
+      print(f'distacme: unknown command {command!r}.{hint}\n', file=sys.stderr)
+    print(usage(), file=sys.stderr)
+    return 2
   if command == 'train':
-    sys.exit(train(rest))
+    return train(arguments)
   module = importlib.import_module(f'distacme.programs.{command}')
-  sys.exit(_in_a_sentence(lambda: int(module.main(rest))))
+  code: int = _in_a_sentence(lambda: int(module.main(arguments)))
+  return code
 
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
-  from distacme.programs import launch
-
-  prepared = _in_a_sentence(lambda: launch.prepare(parse_experiment(arguments)))
+  prepared = _in_a_sentence(lambda: _prepare(arguments))
   return prepared if isinstance(prepared, int) else prepared.run()
 
 
+def _prepare(arguments: Sequence[str]) -> Any:
+  """Returns the run, or the runs of several seeds, that the flags ask for."""
+  from distacme.programs import launch
+  from distacme.programs import seeds
+
+  experiment, several = parse(arguments)
+  if several.seeds:
+    return seeds.prepare(experiment, several, arguments)
+  return launch.prepare(experiment)
+
+
 def _in_a_sentence(function: Callable[[], Any]) -> Any:
-  """Returns the function's result; if it refuses, says why and returns 2."""
+  """Returns the function's result; if it refuses, says why and returns 2.
+
+  Ctrl-C needs no explanation: what a run does about it, it does by itself.
+  """
   try:
     return function()
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
   except (ValueError, ImportError) as error:
     if not _raised_here(error):
       raise
@@ -77,7 +114,9 @@ def _raised_here(error: BaseException) -> bool:
   return str(last.f_globals.get('__name__')).partition('.')[0] == 'distacme'
 
 
-def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
+def parse(
+  arguments: Sequence[str],
+) -> tuple[config_lib.Experiment, config_lib.SeedsConfig]:
   """Returns what the flags say: every field of run and agent is one.
 
   Raises:
@@ -91,7 +130,8 @@ def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
     'Flags',
     [
       ('run', config_lib.RunConfig, config_lib.RunConfig(agent=name)),
-      ('agent_config', config, config()),
+      ('seeds', config_lib.SeedsConfig, config_lib.SeedsConfig()),
+      ('agent', config, config()),
     ],
     frozen=True,
   )
@@ -102,13 +142,14 @@ def parse_experiment(arguments: Sequence[str]) -> config_lib.Experiment:
     description=f'Trains {name} in an environment.',
     args=list(arguments),
   )
-  return config_lib.Experiment(parsed.run, parsed.agent_config)
+  experiment = config_lib.Experiment(parsed.run, parsed.agent)
+  return experiment, parsed.seeds
 
 
 def _agent_name(arguments: Sequence[str]) -> str:
   """Returns --agent, which decides the other flags, or its default."""
   name = config_lib.RunConfig.agent
-  for flag, value in zip(arguments, [*arguments[1:], ''], strict=True):
+  for flag, value in zip(arguments, [*arguments, ''][1:], strict=True):
     if flag == '--agent':
       name = value
     elif flag.startswith('--agent='):

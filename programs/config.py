@@ -9,6 +9,7 @@ import importlib
 import json
 import pathlib
 import pkgutil
+import re
 import types
 from typing import Any, Literal
 
@@ -16,10 +17,8 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
-from distacme import placement
 from distacme import run_directory
 from distacme import specs
-from distacme import updates
 from distacme.programs import devices
 
 Mode = Literal['local', 'threads', 'processes']
@@ -117,6 +116,47 @@ class RunConfig:
   def limits(self) -> counting.Limits:
     """When the run ends by itself."""
     return counting.Limits(self.max_env_steps, self.max_seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedsConfig:
+  """Several runs instead of one."""
+
+  seeds: str = ''
+  """Several seeds, like 0-4 or 0,3,7: a run for each, below one directory."""
+  seeds_at_once: int = 1
+  """How many of the runs of --seeds go on side by side."""
+
+  def __post_init__(self) -> None:
+    if self.seeds_at_once < 1:
+      raise ValueError(
+        f'seeds_at_once must be at least 1, got {self.seeds_at_once}.'
+      )
+    if self.seeds_at_once > 1 and not self.seeds:
+      raise ValueError(
+        f'seeds_at_once={self.seeds_at_once} is for several seeds. Add for '
+        "instance '--seeds 0-4'."
+      )
+    if self.seeds:
+      parse_seeds(self.seeds)
+
+
+def parse_seeds(text: str) -> list[int]:
+  """Returns the seeds that `text` means, each once, in its order.
+
+  Raises:
+    ValueError: if it is not like 0-4 or 0,3,7.
+  """
+  seeds: list[int] = []
+  for part in text.split(','):
+    match = re.fullmatch(r'\s*(\d+)(?:-(\d+))?\s*', part)
+    first, last = (match[1], match[2] or match[1]) if match else (1, 0)
+    if int(first) > int(last):
+      raise ValueError(
+        f'seeds must be like 0-4 or 0,3,7, the smaller first, got {text!r}.'
+      )
+    seeds += range(int(first), int(last) + 1)
+  return list(dict.fromkeys(seeds))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,19 +280,25 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
+  # Here and not above: they import JAX, which what only lists does not need.
+  from distacme import placement
+  from distacme import updates
+
   agent = experiment.make_agent(experiment.environment_spec())
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
-  path = run.run_dir or run_directory.default_path(run.agent, run.env, run.seed)
+  path = run.run_dir or run_directory.default_path(
+    run.agent, run.env, f'seed{run.seed}'
+  )
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
-  _check_resumable(experiment, directory)
+  check_resumable(experiment, directory)
   run_directory.write_json(directory.config, experiment.as_dict())
   return directory
 
 
-def _check_resumable(
+def check_resumable(
   experiment: Experiment, directory: run_directory.RunDirectory
 ) -> None:
   """Refuses to go on with a run as something else than it was.

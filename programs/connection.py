@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
 
@@ -108,7 +109,7 @@ class WorkerProcess:
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
-    launchpad.die_with_parent()
+    stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
 

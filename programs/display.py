@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 import time
 from typing import Any
 
 from rich import console as rich_console
 from rich import live as rich_live
 from rich import table as rich_table
+from rich import text as rich_text
 
 from distacme import counting
 
+SILENT_S = 5.0  # after which a worker's silence is noticed
 _LINE_PERIOD_S = 5.0
 _REFRESH_PERIOD_S = 0.25
 
@@ -37,15 +40,29 @@ class Display:
 
   def show(self, status: dict[str, Any]) -> None:
     """Shows `status`; on a terminal in place, else a line every few seconds."""
+    self.show_view(
+      lambda: progress_table(status),
+      lambda: [progress_line(status)],
+      last=bool(status.get('stop')),
+    )
+
+  def show_view(
+    self,
+    table: Callable[[], rich_table.Table],
+    lines: Callable[[], Iterable[str]],
+    last: bool,
+  ) -> None:
+    """Shows what either function returns, if it is time or it is the last."""
     now = time.monotonic()
-    if now < self._next and not status.get('stop'):
+    if now < self._next and not last:
       return
     if self._live is not None:
       self._next = now + _REFRESH_PERIOD_S
-      self._live.update(progress_table(status), refresh=True)
+      self._live.update(table(), refresh=True)
     else:
       self._next = now + _LINE_PERIOD_S
-      self._console.print(progress_line(status), soft_wrap=True)
+      for line in lines():
+        self._console.print(line, soft_wrap=True, highlight=False)
 
 
 def progress_line(status: dict[str, Any]) -> str:
@@ -55,22 +72,48 @@ def progress_line(status: dict[str, Any]) -> str:
 
 
 def progress_table(status: dict[str, Any]) -> rich_table.Table:
-  """Returns a table with a row for each worker."""
+  """Returns a table with a row for each worker.
+
+  Its lag is the learner steps made since the params that it acts with; silent is
+  how long ago its last report came.
+  """
   table = rich_table.Table(
     title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
     title_justify='left',
   )
-  for column in ('worker', 'does', 'steps/s', 'notes'):
-    table.add_column(column, justify='right' if '/' in column else 'left')
+  for column in ('worker', 'does', 'steps/s', 'lag', 'silent', 'notes'):
+    number = column in ('steps/s', 'lag', 'silent')
+    table.add_column(column, justify='right' if number else 'left')
   for name, worker in sorted(status['workers'].items()):
-    silent_s = worker['seconds_since_report']
-    state = worker['state']
-    if silent_s > 5 and state != counting.DONE:
-      state += f' (silent for {silent_s:.0f} s)'
+    lag = worker['metrics'].get('policy_lag')
     table.add_row(
-      name, state, _rate(worker['rates']), _notes(worker['metrics'])
+      name,
+      worker['state'],
+      _rate(worker['rates']),
+      '' if lag is None else f'{lag:,.0f}',
+      _silent(worker),
+      _notes(worker['metrics']),
     )
   return table
+
+
+def ending(status: dict[str, Any]) -> str:
+  """Returns what to print of a run that has ended."""
+  stop, counts = status['stop'] or {'reason': 'unknown'}, status['counts']
+  who = f' ({stop["worker"]})' if stop.get('worker') else ''
+  lines = [
+    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
+    f'{counts.get("env_steps", 0):,} environment steps, '
+    f'{counts.get("learner_steps", 0):,} learner steps'
+  ]
+  if stop.get('detail'):
+    lines.append(stop['detail'].rstrip())
+  lines += [
+    f'{worker} {how}'
+    for worker, how in status.get('failures', {}).items()
+    if worker != stop.get('worker')
+  ]
+  return '\n'.join(lines)
 
 
 def _overview(status: dict[str, Any]) -> list[str]:
@@ -114,6 +157,15 @@ def _mean(status: dict[str, Any], metric: str) -> float | None:
   return sum(values) / len(values) if values else None
 
 
+def _silent(worker: dict[str, Any]) -> rich_text.Text:
+  """Returns how long the worker has said nothing; red if that is too long."""
+  if worker['state'] == counting.DONE:
+    return rich_text.Text()
+  silent_s = worker['seconds_since_report']
+  style = 'red' if silent_s > SILENT_S else ''
+  return rich_text.Text(f'{silent_s:.1f} s', style)
+
+
 def _rate(rates: dict[str, float]) -> str:
   for name in ('env_steps', 'learner_steps'):
     if name in rates:
@@ -126,7 +178,6 @@ _NOTED = (
   'mean_return',
   'size',
   'samples_per_insert',
-  'policy_lag',
   'share_waiting_for_data',
   'share_blocked_by_replay',
   'loss',

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+_OF_PROGRAMS = ('grpc', 'Launchpad', 'Reverb')  # names of checks
 _OLDEST_PYTHON = (3, 10)
 _LAUNCH = (
   "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
@@ -41,13 +42,16 @@ def main(arguments: Sequence[str]) -> int:
     prog='distacme doctor',
     description='Checks the installation and says how to get what is missing.',
   ).parse_args(arguments)
-  works = True
+  local = programs = True
   for check in CHECKS:
     ok, line = examine(check)
-    works = works and (ok or bool(check.without))
+    local = local and (ok or bool(check.without))
+    programs = programs and (ok or check.name not in _OF_PROGRAMS)
     print(line, flush=True)
-  print(f'\nlocal mode {"works" if works else "does not work"}')
-  return 0 if works else 1
+  print(f'\nlocal mode {"works" if local else "does not work"}')
+  works = 'work' if local and programs else 'do not work'
+  print(f'threads and processes {works}')
+  return 0 if local else 1
 
 
 def examine(check: Check) -> tuple[bool, str]:
@@ -108,12 +112,39 @@ def _reverb() -> str:
   return f'server and client, {reverb_extension.load().__name__}'
 
 
+def _ffmpeg() -> str:
+  import imageio_ffmpeg
+
+  version: str = imageio_ffmpeg.get_ffmpeg_version()
+  return version
+
+
 def _library(name: str) -> Callable[[], str]:
   def find() -> str:
     importlib.import_module(name)
     return importlib.metadata.version({'grpc': 'grpcio'}.get(name, name))
 
   return find
+
+
+def _environment(name: str, library: str) -> Callable[[], str]:
+  # Made, not imported: without a display some libraries complain when they are
+  # imported by themselves, others import much to draw with.
+  def find() -> str:
+    from distacme import environments
+
+    environments.make(name, seed=0).close()
+    return importlib.metadata.version(library)
+
+  return find
+
+
+def _mujoco_pictures() -> str:
+  from distacme import environments
+
+  name = 'gymnasium:InvertedPendulum-v5'
+  environments.make(name, seed=0, render=True).close()
+  return f'drawn by {os.environ["MUJOCO_GL"]}'
 
 
 def _directory() -> str:
@@ -151,4 +182,36 @@ CHECKS = (
   Check('Reverb', _reverb, _LAUNCH, 'replay server'),
   Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
   Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
+  Check('ale-py', _environment('atari:Pong', 'ale-py'), _ENVS, 'atari:...'),
+  Check(
+    'dm_control',
+    _environment('dm_control:cartpole/balance', 'dm-control'),
+    f'{_ENVS}, with Python 3.12 or older',
+    'dm_control:...',
+  ),
+  Check(
+    'MinAtar',
+    _environment('minatar:breakout', 'minatar'),
+    _ENVS,
+    'minatar:...',
+  ),
+  Check('MuJoCo', _library('mujoco'), _ENVS, 'gymnasium:HalfCheetah-v5, ...'),
+  Check(
+    'pictures of MuJoCo',
+    _mujoco_pictures,
+    'Run: apt-get install libegl1 libgl1',
+    'videos of MuJoCo and dm_control',
+  ),
+  Check(
+    'matplotlib',
+    _library('matplotlib'),
+    "Run: pip install 'distacme[plot]'",
+    'curves as PNG',
+  ),
+  Check(
+    'ffmpeg',
+    _ffmpeg,
+    "Run: pip install 'distacme[video]'",
+    'videos (evaluate --video)',
+  ),
 )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import textwrap
 
 # By family: a name, and what its second part is.
 EXAMPLES = {
+  'atari': ('atari:Pong', 'a game of ale-py'),
   'bsuite': ('bsuite:catch/0', 'experiment/number of its settings'),
+  'dm_control': ('dm_control:cartpole/balance', 'domain/task of its suite'),
   'gymnasium': ('gymnasium:CartPole-v1', 'the id that gymnasium.make takes'),
+  'minatar': ('minatar:breakout', 'a game of MinAtar'),
 }
 _OF_YOUR_OWN = 'distacme.testing.environments:catch'
 
@@ -20,14 +24,20 @@ def main(arguments: Sequence[str]) -> int:
     description='Lists the families of environments and how to name them.',
   ).parse_args(arguments)
   from distacme.environments import families
+  from distacme.environments import options as options_lib
 
   for family in sorted(families.FAMILIES):
     example, rest = EXAMPLES.get(family, (f'{family}:NAME', ''))
     print(f'{family:12}--env {example:38}{rest}'.rstrip())
+    options = families.FAMILIES[family].options
+    if options:
+      known = options_lib.describe(options)
+      print(textwrap.indent(textwrap.fill(f'?{known}', 60), ' ' * 18))
   print(
     f'{"your own":12}--env {_OF_YOUR_OWN:38}package.module:function of a seed'
-    "\n\nTrain in one with 'distacme train --env NAME'. A function of a seed "
-    'returns a\ndm_env.Environment or a gymnasium.Env. A name that is not known '
-    'is answered with\nthe nearest ones.'
+    "\n\nTrain in one with 'distacme train --env NAME'. Options follow the name: "
+    "--env\n'atari:Pong?sticky_actions=0.25&clip_rewards=true'; shown are their "
+    'defaults. A\nfunction of a seed returns a dm_env.Environment or a '
+    'gymnasium.Env. A name that\nis not known is answered with the nearest ones.'
   )
   return 0

@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+from distacme import counting
 from distacme import run_directory
 from distacme.programs import config as config_lib
 from distacme.runtime import stop_signals
@@ -74,13 +75,17 @@ class PreparedRun(NamedTuple):
   def run(self) -> int:
     """Runs to the end with a display around it; returns the exit code."""
     from distacme.programs import display as display_lib
+    from distacme.programs import plot
 
     print(f'run directory: {self.directory.path}', flush=True)
     if self.experiment.run.mode != 'processes':  # whose workers have logs
       _log_to(self.directory.logs / 'all')
-    with display_lib.Display() as display:
+    with self.directory.running(), display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
-    print(_ending(status, self.directory), flush=True)
+    print(display_lib.ending(status), flush=True)
+    if status['stop']['reason'] != counting.StopReason.TERMINATED.value:
+      plot.draw_if_possible(self.directory.path)  # else it is to be gone
+    print(f'run directory: {self.directory.path}', flush=True)
     code = stop_signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
       code = code or 1
@@ -96,11 +101,16 @@ def prepare(experiment: config_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  runner = _runner(experiment.run.mode)
-  return PreparedRun(experiment, config_lib.check(experiment), runner)
+  run = runner(experiment.run.mode)
+  return PreparedRun(experiment, config_lib.check(experiment), run)
 
 
-def _runner(mode: str) -> Runner:
+def runner(mode: str) -> Runner:
+  """Returns what runs an experiment in `mode`.
+
+  Raises:
+    ImportError: if that needs what is not installed.
+  """
   import jax
 
   if mode == 'local':
@@ -131,25 +141,3 @@ def _log_to(path: pathlib.Path) -> None:
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
   logging.getLogger().addHandler(handler)
-
-
-def _ending(
-  status: dict[str, Any], directory: run_directory.RunDirectory
-) -> str:
-  """Returns what to print at the end of a run."""
-  stop, counts = status['stop'], status['counts']
-  who = f' ({stop["worker"]})' if stop.get('worker') else ''
-  lines = [
-    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
-    f'{counts.get("env_steps", 0):,} environment steps, '
-    f'{counts.get("learner_steps", 0):,} learner steps'
-  ]
-  if stop.get('detail'):
-    lines.append(stop['detail'].rstrip())
-  lines += [
-    f'{worker} {how}'
-    for worker, how in status.get('failures', {}).items()
-    if worker != stop.get('worker')
-  ]
-  lines.append(f'run directory: {directory.path}')
-  return '\n'.join(lines)

@@ -7,7 +7,6 @@ of a program need.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -18,10 +17,10 @@ import tree
 
 from distacme import checkpoint
 from distacme import core
-from distacme import environment_loop
 from distacme import environments
 from distacme import policy as policy_lib
 from distacme import run_directory
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.environments import families
@@ -45,7 +44,7 @@ class LoadedPolicy:
     """Prepares to act; `seed` decides what is random about the policy."""
     self.version = params.version
     self._spec = spec.observations
-    _, key = environment_loop.keys(seed)
+    _, key = seeding.keys(seed)
     self._policy = policy_lib.Policy(agent, FixedParams(params), 1, key)
     self._first = np.array([True])
 
@@ -137,40 +136,13 @@ def load(
   return LoadedRun(experiment, spec, agent, _params(directory, agent, best))
 
 
-def read_config(directory: run_directory.RunDirectory) -> dict[str, Any]:
-  """Returns a run's config.json.
-
-  Raises:
-    ValueError: if there is none, so that the directory is no run's.
-  """
-  try:
-    config: Any = run_directory.read_json(directory.config)
-  except (FileNotFoundError, NotADirectoryError):
-    raise ValueError(
-      f'{directory.path} is no run directory: it has no '
-      f"{directory.config.name}. Give what 'distacme train' printed as "
-      "'run directory'."
-    ) from None
-  except json.JSONDecodeError as error:
-    raise ValueError(
-      f'{directory.config} is not readable as JSON ({error}). Restore the file '
-      'that the run wrote.'
-    ) from error
-  if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
-    raise ValueError(
-      f'{directory.config} is not of a distacme run: it lacks run or agent. '
-      "Give what 'distacme train' printed as 'run directory'."
-    )
-  return config
-
-
 def _experiment(
   directory: run_directory.RunDirectory,
   env: families.NameOrFactory | None,
   network: Any,
 ) -> config_lib.Experiment:
   """Returns the run's settings, with the functions given in their place."""
-  config = read_config(directory)
+  config = directory.read_config()
   run: config_lib.RunConfig = _parsed(
     config_lib.RunConfig, config['run'], directory
   )

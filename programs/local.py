@@ -16,6 +16,7 @@ from distacme import environment_loop
 from distacme import evaluator
 from distacme import logging as metrics_logging
 from distacme import run_directory
+from distacme import seeding
 from distacme import specs
 from distacme.programs import config as config_lib
 from distacme.programs import devices
@@ -84,7 +85,7 @@ class _Parts:
     self._best = checkpoint.BestParams(directory.best)
     environment = experiment.make_vector(run.envs_per_actor, stream=0)
     agent = experiment.make_agent(specs.make_environment_spec(environment))
-    key, _ = environment_loop.keys(run.seed)
+    key, _ = seeding.keys(run.seed)
     state = jax.jit(agent.initial_learner_state)(key)
     restored = self._checkpointer.restore(state)
     self.state = counting.RunState(run.limits, self._sink, counts)
@@ -101,7 +102,7 @@ class _Parts:
       save=self._save,
       save_period_s=run.checkpoint_period_s,
     )
-    _, evaluation_key = environment_loop.keys(experiment.seed, 1)
+    _, evaluation_key = seeding.keys(experiment.seed, 1)
     self._replay = self.state.reporter('replay/0')
     self._replay_at = 0.0
     rows = evaluator.num_rows(run.eval_episodes)

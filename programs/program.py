@@ -106,13 +106,13 @@ def run(
     The last status.
   """
   program = make_program(experiment, directory)
-  directory.summary.unlink(missing_ok=True)
   if experiment.run.mode == 'processes':
     members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
   else:
     lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
     members = launchpad.launch_threads(program)
   address = launchpad.service_address(program, 'variables')
+  directory.write_running(address)
   lodgers = (
     {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
   )
@@ -209,5 +209,6 @@ class _Watch:
       status['stop'] = self._stop  # which it did by SIGTERM
     status['stop'] = status['stop'] or self._stop
     status['failures'] = self._failures
+    run_directory.write_json(self._directory.summary, status)
     self._show(status)
     return status

@@ -165,10 +165,11 @@ def run_learner(
 
   from distacme import batches
   from distacme import checkpoint
-  from distacme import environment_loop
   from distacme import learner
   from distacme import placement as placement_lib
+  from distacme import policy
   from distacme import run_directory
+  from distacme import seeding
   from distacme import updates
   from distacme.replay import reverb
 
@@ -178,7 +179,7 @@ def run_learner(
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
-  key, _ = environment_loop.keys(experiment.run.seed)
+  key, _ = seeding.keys(experiment.run.seed)
   directory = run_directory.RunDirectory(run_dir)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
 
@@ -188,7 +189,7 @@ def run_learner(
 
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
-  layout = environment_loop.replay_layout(agent, spec, state)
+  layout = policy.row_layout(agent, spec, state)
   count = updates.choose_count(
     experiment.run.updates_per_call, agent, state, layout
   )
@@ -235,9 +236,9 @@ def _act(
   import numpy as np
 
   from distacme import actor
-  from distacme import environment_loop
   from distacme import environments
   from distacme import policy
+  from distacme import seeding
   from distacme import specs
   from distacme import types
   from distacme.replay import assembly
@@ -255,10 +256,10 @@ def _act(
   streams = types.Streams(
     np.arange(index * rows, (index + 1) * rows), run.num_actors * rows
   )
-  _, key = environment_loop.keys(experiment.seed, index)
+  _, key = seeding.keys(experiment.seed, index)
   newest = connection.params.newest()
   assert newest is not None  # just waited for
-  layout = environment_loop.replay_layout(agent, spec, params=newest.params)
+  layout = policy.row_layout(agent, spec, params=newest.params)
   inserter = reverb.ReverbInserter(replay_address, layout, connection.stopped)
   actor.Actor(
     environments.check_first_episode(environment),
@@ -282,9 +283,9 @@ def _evaluate(
   connection: Connection, experiment: Any, run_dir: pathlib.Path
 ) -> None:
   from distacme import checkpoint
-  from distacme import environment_loop
   from distacme import evaluator
   from distacme import run_directory
+  from distacme import seeding
   from distacme import specs
 
   use_one_core()
@@ -295,7 +296,7 @@ def _evaluate(
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   if not connection.wait_for_params():
     return
-  _, key = environment_loop.keys(experiment.seed, run.num_actors)
+  _, key = seeding.keys(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
   evaluator.Evaluator(
     environment,

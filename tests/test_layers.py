@@ -48,7 +48,7 @@ LAYERS = {
   ),
   'environments': Layer(
     'environments environments.*',
-    'numpy dm_env tree gymnasium bsuite',
+    'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
     'data contracts environments',
   ),
   # L3: mathematics, which knows no process.
@@ -59,8 +59,8 @@ LAYERS = {
   ),
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(
-    'actor batches learner placement priorities updates evaluator environment_loop params policy '
-    'counting replay.memory runtime run_directory',
+    'actor batches learner placement priorities updates evaluator environment_loop '
+    'params policy seeding counting replay.memory runtime run_directory',
     'numpy dm_env tree jax',
     'data lazy contracts assembly environments workers checkpoint logging',
   ),

@@ -112,3 +112,16 @@ def test_tensorboard_shows_a_curve_per_worker_over_env_steps(tmp_path):
       for event in events.Scalars('actor/episode_return')
     ]
   assert curves == {'actor_0': [(10, 1.0)], 'actor_1': [(20, 2.0)]}
+
+
+def test_a_reader_goes_on_where_it_stopped(sink, tmp_path):
+  reader = logging.MetricsReader(tmp_path)
+  assert reader.read() == []
+  sink.write('learner', 0.0, {}, {'loss': 1.0})
+  path = tmp_path / logging.METRICS_FILE
+  with path.open('a') as file:
+    file.write('{"loss": 2.0')
+  assert [row['loss'] for row in reader.read()] == [1.0]
+  with path.open('a') as file:
+    file.write('}\n')
+  assert [row['loss'] for row in reader.read()] == [2.0]

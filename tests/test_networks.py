@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distacme import networks
+from distacme import specs
 
 KEY = jax.random.key(0)
 
@@ -40,6 +41,68 @@ def test_a_torso_without_layers_passes_observations_on():
   features, params = apply(lambda o: networks.MLPTorso([])(o), observation)
   np.testing.assert_array_equal(features, observation)
   assert not params
+
+
+def test_an_image_becomes_the_features_of_the_nature_paper():
+  image = np.random.default_rng(0).integers(
+    256, size=(2, 84, 84, 4), dtype=np.uint8
+  )
+  features, params = apply(lambda o: networks.NatureTorso(name='t')(o), image)
+  assert features.shape == (2, 7 * 7 * 64)
+  assert features.min() == 0.0 < features.max()
+  assert {name: leaf['w'].shape for name, leaf in params.items()} == {
+    't/conv2_d': (8, 8, 4, 32),
+    't/conv2_d_1': (4, 4, 32, 64),
+    't/conv2_d_2': (3, 3, 64, 64),
+  }
+
+
+def test_the_first_convolution_is_what_a_sum_by_hand_gives():
+  image = np.random.default_rng(0).integers(
+    256, size=(1, 36, 36, 1), dtype=np.uint8
+  )
+
+  def first_layer(image):
+    outputs = []
+
+    def record(next_method, args, kwargs, context):
+      output = next_method(*args, **kwargs)
+      if context.method_name == '__call__':
+        outputs.append(output)
+      return output
+
+    with hk.intercept_methods(record):
+      networks.NatureTorso(name='t')(image)
+    return outputs[0]
+
+  output, params = apply(first_layer, image)
+  layer = jax.tree.map(np.asarray, params['t/conv2_d'])
+  window = image[0, 4:12, 8:16] / 255.0  # of the output at row 1, column 2
+  expected = np.einsum('hwc,hwco->o', window, layer['w']) + layer['b']
+  np.testing.assert_allclose(output[0, 1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'spec, answer',
+  [
+    (specs.Array((84, 84, 4), np.uint8), True),
+    (specs.BoundedArray((36, 96, 3), np.uint8, 0, 255), True),
+    (specs.Array((35, 84, 4), np.uint8), False),
+    (specs.Array((84, 84, 4), np.float32), False),
+    (specs.Array((84, 84), np.uint8), False),
+    (specs.Array((10, 10, 4), np.bool_), False),
+    ({'image': specs.Array((84, 84, 4), np.uint8)}, False),
+  ],
+)
+def test_what_counts_as_an_image(spec, answer):
+  assert networks.is_image(spec) == answer
+
+
+def test_the_smallest_image_leaves_one_pixel():
+  features, _ = apply(
+    lambda o: networks.NatureTorso()(o), np.zeros((1, 36, 36, 1), np.uint8)
+  )
+  assert features.shape == (1, 64)
 
 
 def test_dueling_values_are_state_value_plus_advantage_less_its_mean():

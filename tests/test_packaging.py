@@ -111,7 +111,8 @@ for name, module in sys.modules.items():
 assert callable(distacme.programs.cli.main)
 """
   extras = ['launchpad', 'reverb', 'tensorflow']
-  extras += ['gymnasium', 'bsuite', 'pytest', 'hypothesis', 'portpicker']
+  extras += ['gymnasium', 'bsuite', 'ale_py', 'dm_control', 'minatar', 'mujoco']
+  extras += ['pytest', 'hypothesis', 'portpicker']
   done = run(
     sys.executable,
     '-c',
@@ -149,7 +150,8 @@ def test_a_folder_imported_by_its_plain_name_says_what_to_import(folder):
 def test_lock_file_names_hashes_and_no_address(lock):
   text = lock.read_text()
   assert not re.search(r'://|^-|file:', text, re.MULTILINE)
-  pins = re.findall(r'^(\S+) \\(\n +--hash=sha256:[0-9a-f]{64})', text, re.M)
+  pin = r'^\S+==\S+( ; .+)? \\\n +--hash=sha256:[0-9a-f]{64}'
+  pins = re.findall(pin, text, re.M)
   assert len(pins) == len(re.findall(r'^[a-z]', text, re.M))
 
 

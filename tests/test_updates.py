@@ -9,9 +9,10 @@ import pytest
 
 from distacme import batches
 from distacme import counting
-from distacme import environment_loop
 from distacme import learner
 from distacme import params
+from distacme import policy
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme import updates
@@ -34,8 +35,8 @@ def convolving(observation):
 def parts(network=None):
   """Returns an agent, its first state and its rows' layout."""
   agent = dqn.make_agent(CONFIG, SPEC, network)
-  state = agent.initial_learner_state(environment_loop.keys(0)[0])
-  return agent, state, environment_loop.replay_layout(agent, SPEC, state)
+  state = agent.initial_learner_state(seeding.keys(0)[0])
+  return agent, state, policy.row_layout(agent, SPEC, state)
 
 
 class RandomSampler:

@@ -9,8 +9,10 @@ import dm_env
 from distacme.environments import hints
 
 
-def make(bsuite_id: str, seed: int) -> dm_env.Environment:
+def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
   """Returns the environment of a bsuite_id, for instance 'catch/0'.
+
+  None has pictures of its own; grids are drawn by `rendering`.
 
   Settings are those of bsuite's sweep, but the seed is the caller's:
   `bsuite.load_from_id` leaves most environments unseeded. What the sweep calls
@@ -19,6 +21,7 @@ def make(bsuite_id: str, seed: int) -> dm_env.Environment:
   Raises:
     ValueError: if bsuite has no such id or is not installed.
   """
+  del render
   try:
     from bsuite import bsuite
     from bsuite import sweep
@@ -40,7 +43,14 @@ def make(bsuite_id: str, seed: int) -> dm_env.Environment:
   settings = dict(sweep.SETTINGS[bsuite_id])
   if 'seed' in inspect.signature(load).parameters:
     settings['seed'] = seed
-  environment = load(**settings)
+  try:
+    environment = load(**settings)
+  except OSError as error:
+    raise ValueError(
+      f"Environment 'bsuite:{bsuite_id}' cannot load its data ({error}). bsuite "
+      "downloads MNIST's four files into /tmp/mnist, once: connect this machine "
+      'to the internet, or put them there.'
+    ) from error
   if experiment == 'deep_sea_stochastic':
     # Its `load` hands no seed to the constructor, which would take one.
     environment._rng.seed(seed)

@@ -150,6 +150,17 @@ def check_row(
     _check_rows(name, leaf_spec, np.asarray(leaf)[np.newaxis])
 
 
+def check_timestep(value: Any) -> None:
+  """Raises ValueError unless `value` is a dm_env.TimeStep."""
+  if not isinstance(value, dm_env.TimeStep):
+    raise ValueError(
+      'The environment must return a dm_env.TimeStep from reset() and step(), '
+      f'got {value!r} of type {type(value).__name__}. Return dm_env.restart, '
+      'dm_env.transition, dm_env.termination or dm_env.truncation of what came; '
+      'or make it a gymnasium.Env.'
+    )
+
+
 def check_number(field: str, value: Any) -> None:
   """Raises ValueError unless `value` is a real number."""
   if np.ndim(value) or np.asarray(value).dtype.kind not in 'biuf':
@@ -177,24 +188,32 @@ def _check_rows(name: str, spec: specs.Array, value: np.ndarray) -> None:
       f'{value.dtype} of shape {value.shape[1:]}.{_REMEDY}'
     )
   if value.dtype.kind == 'f':
-    _refuse(np.isnan(value), f'{name} must not be NaN', value)
+    wrong = _first(np.isnan(value))
+    if wrong:
+      came_from = ' (as None becomes)' if name in ('reward', 'discount') else ''
+      _refuse(f'{name} must not be NaN{came_from}', value, wrong)
   if isinstance(spec, specs.BoundedArray):
-    low, high = spec.minimum, spec.maximum
-    wrong = (value < low) | (value > high)
-    if low.size == high.size == 1:
-      _refuse(wrong, f'{name} must be in [{low.item()}, {high.item()}]', value)
-    else:
-      _refuse(wrong, f'{name} must be in [{low}, {high}]', value)
+    wrong = _first((value < spec.minimum) | (value > spec.maximum))
+    if wrong:
+      low, high = (
+        np.broadcast_to(bound, value.shape)[wrong]
+        for bound in (spec.minimum, spec.maximum)
+      )
+      _refuse(f'{name} must be in [{low}, {high}]', value, wrong)
 
 
-def _refuse(wrong: np.ndarray, rule: str, value: np.ndarray) -> None:
-  """Raises ValueError with `rule` if any element of `value` is wrong."""
-  if wrong.any():
-    row, *index = where = tuple(int(i) for i in np.argwhere(wrong)[0])
-    at = f' at index {index}' if index else ''
-    raise ValueError(
-      f'{_BROKEN}{rule}, got {value[where]}{at} in row {row}.{_REMEDY}'
-    )
+def _first(wrong: np.ndarray) -> tuple[int, ...] | None:
+  """Returns where the first True is, None if there is none."""
+  return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
+
+
+def _refuse(rule: str, value: np.ndarray, where: tuple[int, ...]) -> None:
+  """Raises ValueError with the `rule` that value[where] breaks."""
+  row, *index = where
+  at = f' at index {index}' if index else ''
+  raise ValueError(
+    f'{_BROKEN}{rule}, got {value[where]}{at} in row {row}.{_REMEDY}'
+  )
 
 
 def _describe(leaf: Any) -> str:

@@ -1,12 +1,12 @@
 """The names of environments: 'family:environment' or 'package.module:factory'.
 
-To add a family, write a module with a `make(environment, seed)` that imports
-its library inside, and add a line to `FAMILIES`.
+To add a family, write a module with a `make(environment, seed, render)` that
+imports its library inside, and add a line to `FAMILIES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import importlib
 import inspect
 from typing import Any, NamedTuple
@@ -15,9 +15,13 @@ import dm_env
 import numpy as np
 
 from distacme import core
+from distacme.environments import atari_family
 from distacme.environments import bsuite_family
+from distacme.environments import dm_control_family
 from distacme.environments import gymnasium_family
 from distacme.environments import hints
+from distacme.environments import minatar_family
+from distacme.environments import rendering
 from distacme.environments import vector
 
 
@@ -25,24 +29,32 @@ class Family(NamedTuple):
   """How to make the environments of one family.
 
   Attributes:
-    make: (environment, seed) to an environment, where `environment` is what
-      follows the colon. Raises ValueError, with what to do, if it cannot.
-    make_native_vector: (environment, num_envs, seed) to a vector that the
+    make: (environment, seed, render) to an environment, where `environment` is
+      what follows the colon. Where `render` is true, it may get a method
+      `render`. Raises ValueError, with what to do, if it cannot.
+    make_native_vector: (environment, seeds of the rows) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
+    options: the dataclass of what may follow a question mark in the name.
   """
 
-  make: Callable[[str, int], dm_env.Environment]
+  make: Callable[[str, int, bool], dm_env.Environment]
   make_native_vector: (
-    Callable[[str, int, int], core.VectorEnvironment | None] | None
+    Callable[[str, Sequence[int]], core.VectorEnvironment | None] | None
   ) = None
+  options: type[Any] | None = None
 
 
 FAMILIES = {
+  'atari': Family(
+    atari_family.make, atari_family.make_native_vector, atari_family.Options
+  ),
   'bsuite': Family(bsuite_family.make),
+  'dm_control': Family(dm_control_family.make),
   'gymnasium': Family(
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),
+  'minatar': Family(minatar_family.make, options=minatar_family.Options),
 }
 
 
@@ -50,26 +62,39 @@ FAMILIES = {
 NameOrFactory = str | Callable[[int], Any]
 
 
-def make(name: NameOrFactory, seed: int) -> dm_env.Environment:
+def make(
+  name: NameOrFactory, seed: int, render: bool = False
+) -> dm_env.Environment:
   """Returns the environment called `name`.
 
   Args:
     name: 'family:environment' with a family of `FAMILIES`, for instance
-      'gymnasium:CartPole-v1' or 'bsuite:catch/0'; or 'package.module:factory'
+      'gymnasium:CartPole-v1' or 'atari:Pong'; or 'package.module:factory'
       where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env;
       or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
       actions.
+    render: whether to make it with a method `render() -> uint8 [H, W, 3]`, a
+      picture of its present state; needs no display.
 
   Raises:
-    ValueError: if there is no such environment or it cannot be made here.
+    ValueError: if there is no such environment, or it cannot be made here, or
+      it cannot be rendered.
   """
-  seed = _checked_seed(seed)
+  environment = _make(name, _checked_seed(seed), render)
+  if not render:
+    return environment
+  return rendering.with_render(
+    name if isinstance(name, str) else _name_of(name), environment
+  )
+
+
+def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
   if not isinstance(name, str):
     return _call_factory(repr(name), name, seed)
   family, environment = _split(name)
   if family in FAMILIES:
-    return FAMILIES[family].make(environment, seed)
+    return FAMILIES[family].make(environment, seed, render)
   return _make_from_factory(name, family, environment, seed)
 
 
@@ -78,9 +103,9 @@ def make_vector(
 ) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
-  Row i is `make(name, row_seed(seed, i))`, except where the library has a
-  vector version that is faster: there all rows draw from one generator,
-  seeded with `row_seed(seed, 0)`.
+  Row i is `make(name, row_seed(seed, i))`, but in the vector versions of
+  gymnasium's environments all rows draw from one generator, seeded with
+  `row_seed(seed, 0)`.
 
   Args:
     name: as in `make`.
@@ -93,16 +118,15 @@ def make_vector(
   if num_envs < 1:
     raise ValueError(f'num_envs must be at least 1, got {num_envs}.')
   seed = _checked_seed(seed)
-  native = _native_vector(name, num_envs, seed)
+  seeds = [row_seed(seed, row) for row in range(num_envs)]
+  native = _native_vector(name, seeds)
   if native is not None:
     return native
-  return vector.LoopVector(
-    [make(name, row_seed(seed, row)) for row in range(num_envs)]
-  )
+  return vector.LoopVector([make(name, seed) for seed in seeds])
 
 
 def _native_vector(
-  name: NameOrFactory, num_envs: int, seed: int
+  name: NameOrFactory, seeds: Sequence[int]
 ) -> core.VectorEnvironment | None:
   """Returns the library's own vector, where it has one that is worth it."""
   if not isinstance(name, str):
@@ -111,7 +135,7 @@ def _native_vector(
   make_native = family in FAMILIES and FAMILIES[family].make_native_vector
   if not make_native:
     return None
-  return make_native(environment, num_envs, row_seed(seed, 0))
+  return make_native(environment, seeds)
 
 
 def row_seed(seed: int, row: int) -> int:
@@ -199,7 +223,7 @@ def _call_factory(
   name: str, factory: Callable[[int], Any], seed: int
 ) -> dm_env.Environment:
   """Returns the environment that a user's function makes."""
-  function = getattr(factory, '__name__', repr(factory))
+  function = _name_of(factory)
   try:
     inspect.signature(factory).bind(seed)
   except TypeError as error:
@@ -216,6 +240,10 @@ def _call_factory(
       'is neither a dm_env.Environment nor a gymnasium.Env. Return one.'
     )
   return environment
+
+
+def _name_of(factory: Callable[[int], Any]) -> str:
+  return getattr(factory, '__name__', repr(factory))
 
 
 def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:

@@ -2,20 +2,18 @@
 
 Terminated becomes LAST with discount 0, truncated LAST with discount 1; the
 observation of LAST is the episode's last one. 64-bit floats become 32-bit.
-
-Spaces become specs: Box and MultiBinary a BoundedArray, Discrete a
-DiscreteArray that counts from 0 whatever the space starts at, MultiDiscrete a
-BoundedArray from its start (both int32), Dict a dict and Tuple a tuple.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import importlib
+import os
 import sys
 from typing import Any
+import warnings
 
 import dm_env
 import numpy as np
@@ -24,25 +22,27 @@ import tree
 from distacme import specs
 from distacme import types
 from distacme.environments import checks
+from distacme.environments import headless
 from distacme.environments import hints
+from distacme.environments import spaces
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _MID_ROW, _LAST_ROW = np.int8(_MID), np.int8(_LAST)
+_PICTURES = 'rgb_array'
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
-_WIDE = {
-  np.dtype(np.float32): np.dtype(np.float64),
-  np.dtype(np.int32): np.dtype(np.int64),
-}
 
 # A native vector of few CartPoles steps in 43 us, a row of a loop in 9 us.
 _FEWEST_NATIVE_ROWS = 5
 
 
-def make(gymnasium_id: str, seed: int) -> dm_env.Environment:
+def make(
+  gymnasium_id: str, seed: int, render: bool = False
+) -> SingleEnvironment:
   """Returns the environment that `gymnasium.make` calls `gymnasium_id`.
 
   Raises:
-    ValueError: if there is no such environment, or a package is missing.
+    ValueError: if there is no such environment, or a package is missing, or it
+      has no pictures and `render` asks for them.
   """
   spec = _find_spec(gymnasium_id)
   import gymnasium
@@ -51,19 +51,55 @@ def make(gymnasium_id: str, seed: int) -> dm_env.Environment:
   # of calls: without their wrappers a step is faster.
   spec = dataclasses.replace(spec, order_enforce=False)
   with _missing_packages_named(gymnasium_id):
-    environment = gymnasium.make(spec, disable_env_checker=True)
+    if not render:
+      environment = gymnasium.make(spec, disable_env_checker=True)
+    else:
+      environment = _make_with_pictures(spec)
   return SingleEnvironment(environment, seed)
 
 
+def _make_with_pictures(spec: Any) -> Any:
+  """Returns the environment of an EnvSpec, whose `render` gives an array."""
+  import gymnasium
+
+  if not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
+    # SDL, which draws some, would look for a display and complain.
+    os.environ.setdefault('SDL_VIDEODRIVER', 'dummy')
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', '.*not in the possible render_modes')
+    environment = gymnasium.make(
+      spec, disable_env_checker=True, render_mode=_PICTURES
+    )
+  modes = environment.metadata.get('render_modes')
+  if _PICTURES not in (modes or ()):
+    raise ValueError(
+      f"Environment 'gymnasium:{spec.id}' cannot be rendered: its render modes "
+      f'are {modes}. Add {_PICTURES!r} to the render_modes of its metadata, and '
+      'let render() return a uint8 array [height, width, 3] in that mode.'
+    )
+  environment.reset()
+  # What drawing needs is imported with the first picture: see that it is there.
+  if 'mujoco' in sys.modules:
+    with headless.failures_explained(f'gymnasium:{spec.id}'):
+      headless.choose_renderer(f'gymnasium:{spec.id}')
+      environment.render()
+  else:
+    environment.render()
+  return environment
+
+
 def make_native_vector(
-  gymnasium_id: str, num_envs: int, seed: int
+  gymnasium_id: str, seeds: Sequence[int]
 ) -> NativeVector | None:
   """Returns the environment's own vector version, None if a loop is better.
+
+  Its rows draw from one generator, seeded with the first of `seeds`.
 
   Raises:
     ValueError: as `make`.
   """
   spec = _find_spec(gymnasium_id)
+  num_envs = len(seeds)
   if spec.vector_entry_point is None or num_envs < _FEWEST_NATIVE_ROWS:
     return None
   import gymnasium
@@ -72,10 +108,10 @@ def make_native_vector(
     environment = gymnasium.make_vec(
       spec, num_envs, vectorization_mode='vector_entry_point'
     )
-  if not _resets_at_next_step(environment):
-    environment.close()
-    return None
-  return NativeVector(environment, seed)
+  if _resets_at_next_step(environment) and _is_vector_of(environment, spec):
+    return NativeVector(environment, seeds[0])
+  environment.close()
+  return None
 
 
 def is_environment(value: Any) -> bool:
@@ -97,9 +133,11 @@ class _Adapter:
     self, environment: Any, observation_space: Any, action_space: Any
   ):
     self._environment = environment
-    self._observation_spec = _map_space(_spec, observation_space, 'observation')
-    self._action_spec = _map_space(_spec, action_space, 'action')
-    self._read = _nest_function(_reader, observation_space, 'observation')
+    self._observation_spec = spaces.spec(observation_space, 'observation')
+    self._action_spec = spaces.spec(action_space, 'action')
+    self._read = spaces.conversion(
+      spaces.reader, observation_space, 'observation'
+    )
 
   def observation_spec(self) -> types.NestedSpec:
     """Returns the observation space as specs."""
@@ -123,16 +161,25 @@ class _Adapter:
 
 
 class SingleEnvironment(_Adapter, dm_env.Environment):
-  """A gymnasium.Env as dm_env.Environment."""
+  """A gymnasium.Env as dm_env.Environment.
+
+  It has a method `render` if the Env was made to return pictures
+  (render_mode='rgb_array').
+  """
 
   def __init__(self, environment: Any, seed: int | None = None):
     """Takes a gymnasium.Env, and the seed for its first reset."""
     super().__init__(
       environment, environment.observation_space, environment.action_space
     )
-    self._write = _nest_function(_writer, environment.action_space, 'action')
+    self._write = spaces.conversion(
+      spaces.writer, environment.action_space, 'action'
+    )
     self._seed = seed
     self._over = True  # The next step starts an episode.
+    if environment.render_mode == _PICTURES:
+      self.render = environment.render
+      self.metadata = environment.metadata  # how many pictures make a second
 
   def reset(self) -> dm_env.TimeStep:
     """Starts an episode."""
@@ -149,9 +196,14 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
       self._write(action)
     )
     self._over = terminated or truncated
+    try:
+      reward = np.float32(reward)
+    except (TypeError, ValueError):
+      checks.check_number('reward', reward)
+      raise
     return dm_env.TimeStep(
       _LAST if self._over else _MID,
-      np.float32(reward),
+      reward,
       _ZERO if terminated else _ONE,
       self._read(observation),
     )
@@ -164,8 +216,10 @@ class NativeVector(_Adapter):
   (`AutoresetMode.NEXT_STEP`), as our contract has it.
   """
 
-  def __init__(self, environment: Any, seed: int | None = None):
+  def __init__(self, environment: Any, seed: int | np.ndarray | None = None):
     """Takes a gymnasium VectorEnv, and the seed for its first reset.
+
+    Some take one for each row, [N].
 
     Raises:
       ValueError: if the VectorEnv resets its rows at another time.
@@ -181,32 +235,33 @@ class NativeVector(_Adapter):
       environment.single_observation_space,
       environment.single_action_space,
     )
-    self._write = _nest_function(
-      _batch_writer, environment.single_action_space, 'action'
+    self._write = spaces.conversion(
+      spaces.batch_writer, environment.single_action_space, 'action'
     )
     self.num_envs = environment.num_envs
     self._seed = seed
+    self._info: dict[str, Any] = {}  # that came with the last step
     # [N] rows whose next step starts an episode; None before the first reset.
     self._over: np.ndarray | None = None
 
   def reset(self) -> dm_env.TimeStep:
     """Starts all rows anew."""
-    observation, _ = self._environment.reset(seed=self._seed)
+    observation, self._info = self._environment.reset(seed=self._seed)
     self._seed = None
     self._over = np.zeros(self.num_envs, np.bool_)
     return dm_env.TimeStep(
       np.full(self.num_envs, _FIRST, np.int8),
       np.zeros(self.num_envs, np.float32),
       np.ones(self.num_envs, np.float32),
-      tree.map_structure(_copy, self._read(observation)),
+      self._copied(self._read(observation)),
     )
 
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:
     """Steps every row with `action`, a nest of [N, ...]."""
     if self._over is None:
       return self.reset()
-    observation, reward, terminated, truncated, _ = self._environment.step(
-      self._write(action)
+    observation, reward, terminated, truncated, self._info = (
+      self._environment.step(self._write(action))
     )
     over = terminated | truncated
     step_type = np.where(over, _LAST_ROW, _MID_ROW)
@@ -216,13 +271,12 @@ class NativeVector(_Adapter):
       step_type,
       np.array(reward, np.float32),
       np.subtract(_ONE, terminated),
-      tree.map_structure(_copy, self._read(observation)),
+      self._copied(self._read(observation)),
     )
 
-
-def _copy(array: np.ndarray) -> np.ndarray:
-  # In C order: rows are read one by one, and some environments make columns.
-  return np.array(array, order='C')
+  def _copied(self, observation: types.NestedArray) -> types.NestedArray:
+    # In C order: rows are read one by one, and some environments make columns.
+    return tree.map_structure(lambda a: np.array(a, order='C'), observation)
 
 
 def _resets_at_next_step(environment: Any) -> bool:
@@ -230,6 +284,19 @@ def _resets_at_next_step(environment: Any) -> bool:
 
   mode = environment.metadata.get('autoreset_mode')
   return mode == vector.AutoresetMode.NEXT_STEP
+
+
+def _is_vector_of(environment: Any, spec: Any) -> bool:
+  """Says whether rows are what `make` makes: those of 'ALE/Pong-v5' are not."""
+  import gymnasium
+
+  single = gymnasium.make(spec, disable_env_checker=True)
+  same: bool = (
+    environment.single_observation_space == single.observation_space
+    and environment.single_action_space == single.action_space
+  )
+  single.close()
+  return same
 
 
 def _find_spec(gymnasium_id: str) -> Any:
@@ -266,102 +333,6 @@ def _missing_packages_named(gymnasium_id: str) -> Iterator[None]:
   except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
     raise ValueError(
       f"Environment 'gymnasium:{gymnasium_id}' needs a package that is not "
-      f'installed: {error}'
+      f'installed: {error}. Install it; those of gymnasium itself come with: '
+      "pip install 'distacme[envs]'"
     ) from error
-
-
-def _map_space(
-  function: Callable[[Any, str], Any], space: Any, name: str
-) -> Any:
-  """Returns the nest of what `function` gives for each leaf of `space`."""
-  from gymnasium import spaces
-
-  if isinstance(space, spaces.Dict):
-    return {
-      k: _map_space(function, s, f'{name}[{k!r}]') for k, s in space.items()
-    }
-  if isinstance(space, spaces.Tuple):
-    return tuple(
-      _map_space(function, s, f'{name}[{i}]') for i, s in enumerate(space)
-    )
-  return function(space, name)
-
-
-def _nest_function(
-  make_leaf_function: Callable[[Any, str], Callable[[Any], Any]],
-  space: Any,
-  field: str,
-) -> Callable[[types.NestedArray], types.NestedArray]:
-  """Returns a function of nests in `space`, made from those of its leaves."""
-  functions = _map_space(make_leaf_function, space, field)
-  if callable(functions):
-    return functions
-
-  spec = _map_space(_spec, space, field)
-
-  def nest_function(nest: types.NestedArray) -> types.NestedArray:
-    leaves = checks.flatten(field, spec, nest)
-    pairs = zip(tree.flatten(functions), leaves, strict=True)
-    return tree.unflatten_as(spec, [f(leaf) for f, leaf in pairs])
-
-  return nest_function
-
-
-def _spec(space: Any, name: str) -> specs.Array:
-  """Returns the spec of a space that is not a nest."""
-  from gymnasium import spaces
-
-  if isinstance(space, spaces.Discrete):
-    return specs.DiscreteArray(int(space.n), name=name)
-  if isinstance(space, spaces.MultiDiscrete):
-    last = space.start + space.nvec - 1
-    return specs.BoundedArray(space.shape, np.int32, space.start, last, name)
-  if isinstance(space, spaces.MultiBinary):
-    return specs.BoundedArray(space.shape, space.dtype, 0, 1, name)
-  if isinstance(space, spaces.Box):
-    dtype = np.float32 if space.dtype == np.float64 else space.dtype
-    with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
-      return specs.BoundedArray(space.shape, dtype, space.low, space.high, name)
-  raise ValueError(
-    f'The space of {name}, {space}, has no dm_env spec. Use Box, Discrete, '
-    'MultiDiscrete, MultiBinary, and Dict or Tuple of these.'
-  )
-
-
-def _reader(space: Any, name: str) -> Callable[[Any], np.ndarray]:
-  """Returns the conversion of an observation in `space` to what specs say."""
-  narrow = _spec(space, name).dtype
-  wide = _WIDE.get(narrow, narrow)
-  start = _start(space)
-
-  def read(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if start:
-      array = array - start
-    return array.astype(narrow, copy=False) if array.dtype == wide else array
-
-  return read
-
-
-def _writer(space: Any, name: str) -> Callable[[Any], Any]:
-  """Returns the conversion of an action to one of `space`."""
-  del name
-  from gymnasium import spaces
-
-  start = _start(space)
-  if isinstance(space, spaces.Discrete):
-    return lambda action: int(action) + start
-  return lambda action: action
-
-
-def _batch_writer(space: Any, name: str) -> Callable[[Any], Any]:
-  """Returns the conversion of actions [N, ...] to a batch of `space`'s."""
-  del name
-  start = _start(space)
-  return lambda action: np.asarray(action) + start
-
-
-def _start(space: Any) -> int:
-  from gymnasium import spaces
-
-  return int(space.start) if isinstance(space, spaces.Discrete) else 0

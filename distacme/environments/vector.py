@@ -8,6 +8,7 @@ import dm_env
 import numpy as np
 import tree
 
+from distacme import core
 from distacme import specs
 from distacme import types
 from distacme.environments import checks
@@ -77,7 +78,14 @@ class LoopVector:
 
   def _batch(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
     """Returns one timestep of arrays [N, ...]."""
-    step_types, rewards, discounts, observations = zip(*timesteps, strict=False)
+    try:
+      step_types, rewards, discounts, observations = zip(
+        *timesteps, strict=False
+      )
+    except (TypeError, ValueError):
+      for timestep in timesteps:
+        checks.check_timestep(timestep)
+      raise
     if not all(step_types):  # FIRST is 0; its reward and discount are None.
       rewards, discounts = zip(
         *[(r, d) if s else (0.0, 1.0) for s, r, d, _ in timesteps],
@@ -115,3 +123,52 @@ class LoopVector:
     leaves = checks.flatten('action', self._action_spec, action)
     rows = zip(*leaves, strict=True)
     return [tree.unflatten_as(self._action_spec, row) for row in rows]
+
+
+class SingleRow(dm_env.Environment):
+  """A vector of one row as a dm_env.Environment."""
+
+  def __init__(self, environment: core.VectorEnvironment):
+    self._environment = environment
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts an episode."""
+    return _first_row(self._environment.reset())
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Takes a step, or starts an episode if the last one is over."""
+    batch = tree.map_structure(lambda leaf: np.asarray(leaf)[None], action)
+    return _first_row(self._environment.step(batch))
+
+  def observation_spec(self) -> types.NestedSpec:
+    """Returns the observation spec."""
+    return self._environment.observation_spec()
+
+  def action_spec(self) -> types.NestedSpec:
+    """Returns the action spec."""
+    return self._environment.action_spec()
+
+  def reward_spec(self) -> specs.Array:
+    """Returns the reward spec."""
+    return self._environment.reward_spec()
+
+  def discount_spec(self) -> specs.BoundedArray:
+    """Returns the discount spec."""
+    return self._environment.discount_spec()
+
+  def close(self) -> None:
+    """Closes the vector."""
+    self._environment.close()
+
+
+def _first_row(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+  """Returns row 0 as dm_env has it: None for reward and discount of FIRST."""
+  observation = tree.map_structure(lambda a: a[0], timestep.observation)
+  if timestep.step_type[0] == dm_env.StepType.FIRST:
+    return dm_env.restart(observation)
+  return dm_env.TimeStep(
+    dm_env.StepType(timestep.step_type[0]),
+    timestep.reward[0],
+    timestep.discount[0],
+    observation,
+  )

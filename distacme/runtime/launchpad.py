@@ -15,7 +15,6 @@ import contextlib
 import functools
 import io
 import math
-import os
 import pathlib
 import signal
 import subprocess
@@ -215,14 +214,3 @@ def wait(
 def stop_requested() -> bool:
   """Whether this worker's process got SIGTERM while Launchpad prepared it."""
   return bool(lp.wait_for_stop(0))
-
-
-def die_with_parent() -> None:
-  """Lets this process get SIGTERM when its launcher is gone (Linux only)."""
-  import ctypes
-
-  pr_set_pdeathsig = 1
-  parent = os.getppid()
-  ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
-  if os.getppid() != parent:  # it went before the call
-    os.kill(os.getpid(), signal.SIGTERM)

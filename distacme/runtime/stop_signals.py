@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+import os
 import signal
+import sys
 import threading
 import types
 
@@ -26,6 +28,11 @@ EXIT_CODES = {
 def exit_code(reason: str) -> int:
   """Returns the exit code of a run that ended for `reason`; 0 if it is done."""
   return int(EXIT_CODES.get(counting.StopReason(reason), 0))
+
+
+def signal_of(reason: str) -> signal.Signals:
+  """Returns the signal that asks for a stop for `reason`."""
+  return next(number for number, r in _REASONS.items() if r == reason)
 
 
 @contextlib.contextmanager
@@ -51,3 +58,16 @@ def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+  """Lets this process get SIGTERM when its parent is gone (Linux only)."""
+  if sys.platform != 'linux':
+    return
+  import ctypes
+
+  pr_set_pdeathsig = 1
+  parent = os.getppid()
+  ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+  if os.getppid() != parent:  # it went before the call
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import core
-from distacme import environment_loop
 from distacme import params as params_lib
+from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -57,9 +57,7 @@ class _Check:
     self._agent = agent
     self._spec = spec
     self._random = np.random.default_rng(seed)
-    self._key, self._act_key = (
-      np.asarray(key) for key in environment_loop.keys(seed)
-    )
+    self._key, self._act_key = (np.asarray(key) for key in seeding.keys(seed))
     self._state = agent.initial_learner_state(self._key)
     self._params = agent.actor_params(self._state)
     self._act = jax.jit(agent.act)

@@ -1,6 +1,6 @@
 """Tiny environments whose every step a test can foretell.
 
-By name: 'distacme.testing.environments:catch' and ':counting'.
+By name: 'distacme.testing.environments:catch', ':counting' and ':nested'.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dm_env
 import numpy as np
 
 from distacme import specs
+from distacme import types
 
 
 class Catch(dm_env.Environment):
@@ -153,6 +154,72 @@ class Counting(dm_env.Environment):
     return np.array([self._episode, self._step], np.float32)
 
 
+class Nested(dm_env.Environment):
+  """Nests of dicts and tuples as observation and as action, of several dtypes.
+
+  +1 for a step that picks the number shown and moves to the side where the
+  light is, else 0. Both change with every step; an episode has 3 steps.
+  """
+
+  def __init__(self, seed: int):
+    """Takes the seed of numbers and lights."""
+    self._random = np.random.default_rng(seed)
+    self._steps_left = 0  # No episode is under way.
+    self._number = 0
+    self._light = np.zeros(2, np.float32)
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts an episode."""
+    self._steps_left = 3
+    return dm_env.restart(self._observation())
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Takes {'move': float32 [2], 'pick': (int32,)}."""
+    if not self._steps_left:
+      return self.reset()
+    self._steps_left -= 1
+    picked = int(action['pick'][0]) == self._number
+    moved = float(action['move'][0]) * float(self._light[0]) > 0.0
+    return dm_env.TimeStep(
+      dm_env.StepType.MID if self._steps_left else dm_env.StepType.LAST,
+      np.float32(picked and moved),
+      np.float32(self._steps_left > 0),
+      self._observation(),
+    )
+
+  def observation_spec(self) -> types.NestedSpec:
+    """Returns specs of the light, and of the number as an image and alone."""
+    return {
+      'number': (
+        specs.BoundedArray((1, 3), np.uint8, 0, 255),
+        specs.DiscreteArray(3),
+      ),
+      'light': specs.BoundedArray((2,), np.float32, -1.0, 1.0),
+    }
+
+  def action_spec(self) -> types.NestedSpec:
+    """Returns specs of a direction and of a choice of three."""
+    return {
+      'pick': (specs.DiscreteArray(3),),
+      'move': specs.BoundedArray((2,), np.float32, -1.0, 1.0),
+    }
+
+  def reward_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'reward')
+
+  def discount_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount')
+
+  def _observation(self) -> types.NestedArray:
+    self._number = int(self._random.integers(3))
+    self._light = self._random.uniform(-1.0, 1.0, 2).astype(np.float32)
+    image = np.zeros((1, 3), np.uint8)
+    image[0, self._number] = 255
+    return {'number': (image, np.int32(self._number)), 'light': self._light}
+
+
 def catch(seed: int) -> dm_env.Environment:
   """Returns a 10 x 5 game of catch."""
   return Catch(seed)
@@ -162,3 +229,8 @@ def counting(seed: int) -> dm_env.Environment:
   """Returns `Counting` with terminated episodes of 3 steps; no chance in it."""
   del seed
   return Counting()
+
+
+def nested(seed: int) -> dm_env.Environment:
+  """Returns the environment of nests."""
+  return Nested(seed)

@@ -410,6 +410,22 @@ def test_a_users_network_is_the_one_that_is_used():
   }
 
 
+@pytest.mark.parametrize('dueling', [False, True])
+def test_images_go_through_convolutions_that_learn(dueling):
+  image = specs.BoundedArray((36, 40, 2), np.uint8, 0, 255)
+  config = dataclasses.replace(SMALL, dueling=dueling)
+  agent = dqn.make_agent(config, SPEC._replace(observations=image))
+  images = np.random.default_rng(0).integers(
+    256, size=(2, 8, 36, 40, 2), dtype=np.uint8
+  )
+  batch = random_batch(observation=images[0], next_observation=images[1])
+  state = initial(agent)
+  first = state.params['nature_torso/conv2_d']
+  assert first['w'].shape == (8, 8, 2, 32)
+  new_state, _ = jax.jit(agent.update)(state, batch)
+  assert differs(first, new_state.params['nature_torso/conv2_d'])
+
+
 @pytest.mark.parametrize(
   ('network', 'found'),
   [

@@ -76,7 +76,7 @@ def run(*rows):
     (step(reward='much'), "reward must be a number, got 'much' of type str"),
     (step(reward={}), 'reward must be a number, got {} of type dict'),
     (step(reward=np.zeros(1)), 'reward must be float32 of shape ()'),
-    (step(reward=None), 'reward must not be NaN'),
+    (step(reward=None), 'reward must not be NaN (as None becomes), got nan'),
     (step(reward=np.nan), 'reward must not be NaN'),
     (step(discount=1.5), 'discount must be in [0.0, 1.0], got 1.5 in row 0'),
     (step(discount=-0.5), 'discount must be in [0.0, 1.0], got -0.5'),
@@ -91,6 +91,31 @@ def run(*rows):
 def test_a_broken_promise_is_reported_with_what_came(wrong, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     run([GOOD_START, wrong])
+
+
+@pytest.mark.parametrize(
+  'wrong', [None, (observation(), 0.0, False, False, {})]
+)
+def test_what_is_no_timestep_is_reported_with_what_to_return(wrong):
+  with pytest.raises(
+    ValueError, match='must return a dm_env.TimeStep .*Return dm_env.restart'
+  ):
+    run([GOOD_START, wrong])
+
+
+def test_the_bounds_of_the_element_that_breaks_them_are_given():
+  class Tilted(testing_environments.Counting):
+    def observation_spec(self):
+      return specs.BoundedArray((2,), np.float32, [0, 0], [100, 1])
+
+  environment = checks.check_first_episode(vector.LoopVector([Tilted()]))
+  environment.reset()
+  environment.step(np.zeros(1, np.int32))
+  with pytest.raises(
+    ValueError,
+    match=r'observation must be in \[0.0, 1.0\], got 2.0 at index \[1\] in row 0',
+  ):
+    environment.step(np.zeros(1, np.int32))
 
 
 def test_the_row_that_breaks_a_promise_is_named():

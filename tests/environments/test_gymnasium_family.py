@@ -11,6 +11,8 @@ from distacme import environments
 from distacme import specs
 from distacme.environments import gymnasium_family
 
+from . import contract
+
 FIRST, MID, LAST = dm_env.StepType
 
 
@@ -44,6 +46,31 @@ class Scripted(gymnasium.Env):
     terminated, truncated = self._end if last else (False, False)
     observation = self._observations[self._t]
     return observation, self._reward, terminated, truncated, {}
+
+
+TestCartPole = contract.contract_test('gymnasium:CartPole-v1')
+TestPendulum = contract.contract_test('gymnasium:Pendulum-v1')
+TestFrozenLake = contract.contract_test('gymnasium:FrozenLake-v1')
+TestBlackjack = contract.contract_test('gymnasium:Blackjack-v1')
+TestLunarLander = contract.contract_test('gymnasium:LunarLander-v3')
+TestHalfCheetah = contract.contract_test('gymnasium:HalfCheetah-v5', 20)
+
+
+@pytest.mark.parametrize(
+  'name, num_envs, num_steps',
+  [
+    ('CartPole-v1', 1, 100),
+    ('CartPole-v1', 8, 100),
+    ('FrozenLake-v1', 3, 60),
+    ('Blackjack-v1', 3, 20),
+    ('LunarLander-v3', 2, 200),
+    ('InvertedPendulum-v5', 2, 60),
+  ],
+)
+def test_a_vector_keeps_the_contract(name, num_envs, num_steps):
+  environment = environments.make_vector(f'gymnasium:{name}', num_envs, seed=0)
+  counts = contract.check_vector(environment, num_steps)
+  assert min(counts) > 0  # Rows ended and began again.
 
 
 @pytest.mark.parametrize(
@@ -146,6 +173,52 @@ def test_rewards_and_observations_are_float32():
   environment.discount_spec().validate(timestep.discount)
 
 
+@pytest.mark.parametrize('reward', ['much', {}])
+def test_a_reward_that_is_no_number_is_reported(reward):
+  environment = gymnasium_family.SingleEnvironment(
+    Scripted(spaces.Discrete(2), [0, 1], reward=reward)
+  )
+  environment.reset()
+  with pytest.raises(
+    ValueError, match=f'reward must be a number, got {reward!r}'
+  ):
+    environment.step(0)
+
+
+class Nested(gymnasium.Env):
+  """Samples nests; an episode is over where the choice taken is 0."""
+
+  observation_space = spaces.Dict(
+    light=spaces.Box(-1.0, 1.0, (2,), np.float64),
+    pair=spaces.Tuple((spaces.Discrete(3, start=1), spaces.MultiBinary(2))),
+  )
+  action_space = spaces.Dict(
+    choice=spaces.Tuple((spaces.Discrete(4),)), move=spaces.Box(-1.0, 1.0, (2,))
+  )
+
+  def reset(self, *, seed=None, options=None):
+    self.observation_space.seed(seed)
+    return self.observation_space.sample(), {}
+
+  def step(self, action):
+    assert action in self.action_space
+    over = action['choice'][0] == 0
+    return self.observation_space.sample(), 1.0, over, False, {}
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    Nested,
+    lambda: gymnasium.vector.SyncVectorEnv([Nested] * 3),
+  ],
+  ids=['single', 'vector'],
+)
+def test_nests_of_spaces_keep_the_contract_in_vectors(make):
+  environment = environments.wrap(make())
+  assert min(contract.check_vector(environment, num_steps=40)) > 0
+
+
 def test_a_space_without_a_spec_is_refused_by_name():
   space = spaces.Dict(words=spaces.Text(5))
   with pytest.raises(
@@ -236,6 +309,16 @@ def test_native_arrays_have_the_promised_types_and_are_never_written_again():
     assert timestep.discount.dtype == np.float32
     assert timestep.observation.dtype == np.float32
     assert timestep.observation.flags.c_contiguous
+
+
+@pytest.mark.parametrize('num_envs', [1, 6])
+def test_a_native_vector_of_something_else_is_not_used(num_envs):
+  # What ale-py registers has raw screens, its vector version stacks small ones.
+  environment = environments.make_vector(
+    'gymnasium:ale_py:ALE/Pong-v5', num_envs, seed=0
+  )
+  assert environment.observation_spec().shape == (210, 160, 3)
+  assert environment.reset().observation.shape == (num_envs, 210, 160, 3)
 
 
 def test_a_vector_with_another_autoreset_mode_is_refused():

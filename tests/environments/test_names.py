@@ -3,65 +3,27 @@
 import dataclasses
 import sys
 
-from absl.testing import absltest
 import dm_env
-from dm_env import test_utils
 import gymnasium
 import numpy as np
 import pytest
-import tree
 
 from distacme import environments
 from distacme.environments import families
 from distacme.environments import vector
 from distacme.testing import environments as testing_environments
 
+from . import contract
+
 THIS_PACKAGE = __name__.rpartition('.')[0]
 CATCH = 'distacme.testing.environments:catch'
 COUNTING = 'distacme.testing.environments:counting'
 
 
-def episode(environment, num_episodes=1):
-  """Returns all that `environment` answers to a fixed sequence of actions."""
-  actions = np.random.default_rng(0)
-  num_actions = environment.action_spec().num_values
-  answers = []
-  for _ in range(num_episodes):
-    timestep = environment.reset()
-    answers.append(timestep)
-    while not timestep.last():
-      timestep = environment.step(actions.integers(num_actions))
-      answers.append(timestep)
-  return answers
-
-
-def same(answers, other_answers):
-  flat, other_flat = tree.flatten(answers), tree.flatten(other_answers)
-  return len(flat) == len(other_flat) and all(
-    np.array_equal(a, b) for a, b in zip(flat, other_flat, strict=True)
-  )
-
-
-def contract_test(name):
-  """Returns dm_env's own tests of an environment, as a class."""
-
-  class ContractTest(test_utils.EnvironmentTestMixin, absltest.TestCase):
-    def make_object_under_test(self):
-      return environments.make(name, seed=1)
-
-    def make_action_sequence(self):
-      for _ in range(60):
-        yield self.make_action()
-
-  return ContractTest
-
-
-TestGymnasiumCartPole = contract_test('gymnasium:CartPole-v1')
-TestGymnasiumPendulum = contract_test('gymnasium:Pendulum-v1')
-TestGymnasiumFrozenLake = contract_test('gymnasium:FrozenLake-v1')
-TestBsuiteCatch = contract_test('bsuite:catch/0')
-TestCatch = contract_test(CATCH)
-TestCounting = contract_test(COUNTING)
+TestBsuiteCatch = contract.contract_test('bsuite:catch/0')
+TestCatch = contract.contract_test(CATCH)
+TestCounting = contract.contract_test(COUNTING)
+TestNested = contract.contract_test('distacme.testing.environments:nested')
 
 
 @pytest.mark.parametrize(
@@ -78,14 +40,16 @@ TestCounting = contract_test(COUNTING)
   ],
 )
 def test_the_seed_decides_the_episodes(name):
-  episodes = episode(environments.make(name, seed=1), num_episodes=5)
-  assert same(episodes, episode(environments.make(name, seed=1), 5))
-  assert not same(episodes, episode(environments.make(name, seed=2), 5))
+  episodes = contract.episode(environments.make(name, seed=1))
+  again = contract.episode(environments.make(name, seed=1))
+  assert contract.same(episodes, again)
+  other = contract.episode(environments.make(name, seed=2))
+  assert not contract.same(episodes, other)
 
 
 def test_later_episodes_differ_from_the_first():
   environment = environments.make('gymnasium:CartPole-v1', seed=1)
-  assert not same(environment.reset(), environment.reset())
+  assert not contract.same(environment.reset(), environment.reset())
 
 
 @pytest.mark.parametrize('name', ['gymnasium:CartPole-v1', 'bsuite:catch/0'])
@@ -100,8 +64,8 @@ def test_the_seed_decides_the_episodes_of_a_native_vector():
   def first(seed):
     return environments.make_vector('gymnasium:CartPole-v1', 8, seed).reset()
 
-  assert same(first(1), first(1))
-  assert not same(first(1), first(2))
+  assert contract.same(first(1), first(1))
+  assert not contract.same(first(1), first(2))
   assert len(np.unique(first(1).observation, axis=0)) == 8
 
 
@@ -115,7 +79,7 @@ def test_a_factory_may_return_a_gymnasium_environment():
   environment = environments.make(f'{__name__}:gymnasium_factory', seed=3)
   assert isinstance(environment, dm_env.Environment)
   reference = environments.make('gymnasium:CartPole-v1', seed=3)
-  assert same(environment.reset(), reference.reset())
+  assert contract.same(environment.reset(), reference.reset())
 
 
 def gymnasium_factory(seed):
@@ -131,7 +95,7 @@ def gymnasium_factory(seed):
     (
       'gymnasiun:CartPole-v1',
       "'gymnasiun' is neither a family .* Did you mean 'gymnasium'\\? "
-      'Known families: bsuite, gymnasium.',
+      'Known families: atari, bsuite, dm_control, gymnasium, minatar',
     ),
     (
       'gymnasium:CartPol-v1',
@@ -182,11 +146,46 @@ def test_a_package_that_an_environment_misses_is_named(num_envs, monkeypatch):
     environments.make_vector('gymnasium:CartPole-v1', num_envs, seed=0)
 
 
-@pytest.mark.parametrize('package', ['gymnasium', 'bsuite'])
-def test_a_missing_package_is_named_with_its_extra(package, monkeypatch):
+@pytest.mark.parametrize(
+  'package, name',
+  [
+    ('ale_py', 'atari:Pong'),
+    ('gymnasium', 'gymnasium:CartPole-v1'),
+    ('bsuite', 'bsuite:catch/0'),
+    ('dm_control', 'dm_control:cartpole/balance'),
+    ('minatar', 'minatar:breakout'),
+  ],
+)
+def test_a_missing_package_is_named_with_its_extra(package, name, monkeypatch):
   monkeypatch.setitem(sys.modules, package, None)
-  with pytest.raises(ValueError, match=r"pip install 'distacme\[envs\]'"):
-    environments.make(f'{package}:catch/0', seed=0)
+  with pytest.raises(
+    ValueError, match=rf"{name}.*{package}.*pip install 'distacme\[envs\]'"
+  ):
+    environments.make(name, seed=0)
+
+
+def test_data_that_cannot_be_loaded_is_reported_with_where_it_belongs(
+  monkeypatch,
+):
+  def no_network():
+    raise OSError('Name or service not known')
+
+  monkeypatch.setattr('bsuite.utils.datasets.load_mnist', no_network)
+  with pytest.raises(
+    ValueError,
+    match=r"'bsuite:mnist/0' cannot load its data \(Name or .*/tmp/mnist",
+  ):
+    environments.make('bsuite:mnist/0', seed=0)
+
+
+@pytest.mark.parametrize('name', ['bsuite:mnist/0', 'bsuite:mnist_noise/0'])
+def test_mnist_keeps_the_contract(name, monkeypatch):
+  random = np.random.default_rng(0)
+  images = random.integers(-128, 128, (20, 28, 28)).astype(np.int8)
+  data = images, random.integers(10, size=20).astype(np.uint8)
+  monkeypatch.setattr('bsuite.utils.datasets.load_mnist', lambda: (data, data))
+  environment = environments.make_vector(name, 2, seed=0)
+  assert contract.check_vector(environment, num_steps=9)[0] == 10
 
 
 def test_impossible_seeds_and_sizes_are_refused():

@@ -44,3 +44,20 @@ def test_counting_tells_episode_and_step():
   assert [s.step_type for s in steps] == [FIRST, LAST, FIRST, MID, LAST]
   assert [s.reward for s in steps] == [None, 41, None, 51, 52]
   assert [s.discount for s in steps] == [None, 1, None, 1, 0]
+
+
+def test_a_nested_step_is_rewarded_for_number_and_side():
+  environment = environments.Nested(seed=0)
+  rewards = {}
+  for picked in (True, False):
+    for moved in (True, False):
+      observation = environment.reset().observation
+      image, number = observation['number']
+      assert image[0].argmax() == number
+      pick = number if picked else (number + 1) % 3
+      side = 1.0 if moved else -1.0
+      action = {'move': side * observation['light'], 'pick': (pick,)}
+      rewards[picked, moved] = environment.step(action).reward
+  assert rewards == {
+    (True, True): 1, (True, False): 0, (False, True): 0, (False, False): 0
+  }  # fmt: skip

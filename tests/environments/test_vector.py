@@ -10,6 +10,7 @@ from distacme.environments import vector
 from distacme.testing import environments as testing_environments
 
 from . import broken
+from . import contract
 
 FIRST, MID, LAST = dm_env.StepType
 CATCH = 'distacme.testing.environments:catch'
@@ -96,6 +97,16 @@ def test_nested_observations_are_stacked_leaf_by_leaf():
   assert observation['position'].shape == (2, 2)
   assert observation['lamp'].tolist() == [0, 1]
   assert observation['lamp'].dtype == np.int32
+
+
+@pytest.mark.parametrize('num_envs', [1, 3])
+@pytest.mark.parametrize(
+  'name',
+  [CATCH, 'distacme.testing.environments:nested', 'bsuite:memory_len/0'],
+)
+def test_a_vector_keeps_the_contract(name, num_envs):
+  environment = environments.make_vector(name, num_envs, seed=0)
+  assert min(contract.check_vector(environment, num_steps=40)) > 0
 
 
 def test_a_wrong_number_of_actions_is_refused():

@@ -1,5 +1,8 @@
 """Environments that fail, for runs in processes of their own."""
 
+import os
+import pathlib
+
 from distacme.testing import environments
 
 
@@ -15,6 +18,17 @@ class Jammed(environments.Catch):
     return super().step(action)
 
 
+class JammedOnce(environments.Catch):
+  """Raises if the file $JAM does not exist yet, and makes it."""
+
+  def step(self, action):
+    try:
+      pathlib.Path(os.environ['JAM']).touch(exist_ok=False)
+    except FileExistsError:
+      return super().step(action)
+    raise RuntimeError('the door is jammed')
+
+
 class NotANumber(environments.Catch):
   """Rewards that are no number, long after the first episode."""
 
@@ -28,9 +42,27 @@ class NotANumber(environments.Catch):
     return timestep
 
 
+class TooBright(environments.Catch):
+  """Observes what its spec rules out, at the end of an episode."""
+
+  def step(self, action):
+    timestep = super().step(action)
+    if timestep.last():
+      timestep.observation[0, 4] = 7.0
+    return timestep
+
+
+def too_bright(seed):
+  return TooBright(seed)
+
+
 def jammed(seed):
   return Jammed(seed)
 
 
 def not_a_number(seed):
   return NotANumber(seed)
+
+
+def jammed_once(seed):
+  return JammedOnce(seed)

@@ -3,11 +3,16 @@
 import json
 import os
 import pathlib
+import subprocess
 
 import pytest
 
+import distacme
 from distacme.programs import cli
 from distacme.programs import config
+from distacme.programs import evaluate
+from distacme.programs import launch
+from distacme.programs import plot
 from tests.programs import launching
 
 
@@ -34,7 +39,7 @@ def refused(capsys, *flags):
     ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
     ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
-    ('--mode local --env atarri:Pong', 'Known families: bsuite, gymnasium'),
+    ('--mode local --env atarri:Pong', 'Known families: atari, bsuite'),
     (
       '--mode local --env gymnasium:Pendulum-v1',
       'DQN needs one discrete action',
@@ -97,13 +102,71 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
   assert 'train         train an agent' in capsys.readouterr().err
 
 
+def test_a_command_that_is_nearly_right_is_suggested(capsys):
+  with pytest.raises(SystemExit):
+    cli.main(['tarin'])
+  assert "unknown command 'tarin'. Did you mean 'train'?" in (
+    capsys.readouterr().err
+  )
+
+
+def test_without_a_command_the_commands_are_listed(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main([])
+  assert exit_.value.code == 2
+  assert capsys.readouterr().err.startswith('usage: distacme COMMAND')
+
+
+def test_the_version_is_said(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['--version'])
+  assert exit_.value.code == 0
+  assert capsys.readouterr().out == f'distacme {distacme.__version__}\n'
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure():
+  process = subprocess.Popen(
+    [launching.SCRIPT, 'train', '--help'],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+  )
+  process.stdout.close()
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 141
+  assert errors == b''
+
+
+@pytest.mark.parametrize('command', ['train', 'plot run', 'evaluate run'])
+def test_ctrl_c_before_there_is_a_run_is_no_traceback(
+  capsys, monkeypatch, command
+):
+  def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(launch, 'prepare', interrupted)
+  monkeypatch.setattr(plot, 'grouped', interrupted)
+  monkeypatch.setattr(evaluate, 'evaluate', interrupted)
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(command.split())
+  assert exit_.value.code == 130
+  captured = capsys.readouterr()
+  assert captured.out + captured.err == ''
+
+
 def test_every_field_of_run_and_agent_is_a_flag():
-  experiment = cli.parse_experiment(
+  experiment, _ = cli.parse(
     ['--discount', '0.9', '--num-actors', '3', '--hidden-sizes', '8', '16']
   )
   assert experiment.agent.discount == 0.9
   assert experiment.agent.hidden_sizes == (8, 16)
   assert experiment.run.num_actors == 3
+
+
+def test_without_flags_the_defaults_are_trained():
+  experiment, several = cli.parse([])
+  assert experiment.run == config.RunConfig()
+  assert several == config.SeedsConfig()
 
 
 def test_help_explains_every_field(capsys):
@@ -130,6 +193,43 @@ def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):
   assert capsys.readouterr().out.count(f'run directory: {folder / "run"}') == 2
 
 
+TINY = f'--mode local --env {launching.CATCH} --hidden-sizes 4 --run-dir run'
+
+
+def trained(*flags):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *TINY.split(), '--max-env-steps', '200', *flags])
+  return exit_.value.code
+
+
+def test_a_run_that_was_evaluated_draws_its_curve(capsys, folder):
+  pytest.importorskip('matplotlib')
+  assert trained() == 0
+  picture = folder / 'run/curves.png'
+  assert f'learning curve: {picture}\n' in capsys.readouterr().out
+  assert picture.read_bytes().startswith(b'\x89PNG')
+
+
+@pytest.mark.parametrize(
+  'error, warning',
+  [
+    (ImportError('no matplotlib'), ''),
+    (OSError('disk full'), 'curves.png: disk full'),
+  ],
+)
+def test_a_curve_that_cannot_be_drawn_fails_no_run(
+  capsys, caplog, monkeypatch, error, warning
+):
+  def draw(*_):
+    raise error
+
+  monkeypatch.setattr(plot, 'draw', draw)
+  assert trained() == 0
+  assert 'learning curve' not in capsys.readouterr().out
+  assert warning in caplog.text
+  assert bool(warning) == bool(caplog.records)
+
+
 def test_a_failure_of_a_local_run_is_raised_and_noted(folder):
   flags = '--mode local --env broken_environments:jammed --run-dir run'
   with pytest.raises(RuntimeError, match='the door is jammed'):
@@ -152,8 +252,8 @@ def test_what_a_worker_needs_can_be_pickled():
 def test_two_runs_with_default_directories_do_not_share_one(folder):
   from distacme import run_directory
 
-  path = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  path = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
   os.makedirs(path)
-  other = run_directory.default_path('dqn', 'bsuite:catch/0', 3)
+  other = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
   assert other != path
   assert other.parent == path.parent == pathlib.Path('runs')

@@ -55,6 +55,22 @@ def test_only_what_local_mode_needs_decides_the_exit_code(
   exit_code, lines = run(capsys)
   assert exit_code == code
   assert lines[1] == 'ok       bread: 1.0'
+  assert lines[-2] == end
+
+
+@pytest.mark.parametrize(
+  'find, name, end',
+  [
+    (found, 'Launchpad', 'threads and processes work'),
+    (broken, 'Launchpad', 'threads and processes do not work'),
+    (broken, 'bsuite', 'threads and processes work'),
+  ],
+)
+def test_what_programs_need_is_said_apart(capsys, monkeypatch, find, name, end):
+  checks = (doctor.Check(name, find, 'Get it', 'it'),)
+  monkeypatch.setattr(doctor, 'CHECKS', checks)
+  exit_code, lines = run(capsys)
+  assert exit_code == 0
   assert lines[-1] == end
 
 
@@ -77,6 +93,6 @@ def test_here_local_mode_works(tmp_path):
   )
   assert done.returncode == 0, done.stdout + done.stderr
   lines = done.stdout.splitlines()
-  assert len(lines) == len(doctor.CHECKS) + 2
+  assert len(lines) == len(doctor.CHECKS) + 3
   assert lines[0].startswith('ok       Python: 3.')
-  assert lines[-1] == 'local mode works'
+  assert lines[-2] == 'local mode works'

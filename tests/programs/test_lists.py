@@ -36,6 +36,12 @@ def test_every_family_of_environments_has_an_example(capsys):
   assert 'your own    --env distacme.testing.environments:catch' in text
 
 
+def test_options_of_environments_are_listed_with_their_defaults(capsys):
+  text = printed(capsys, 'environments')
+  assert '?sticky_actions=0.0, clip_rewards=false,' in text
+  assert '?sticky_actions=0.1, difficulty_ramping=true,' in text
+
+
 @pytest.mark.parametrize('family', sorted(families.FAMILIES))
 def test_an_example_can_be_made(family):
   example, _ = environments.EXAMPLES[family]
@@ -65,7 +71,8 @@ def test_what_only_lists_does_not_import_jax(command):
 
 
 @pytest.mark.parametrize(
-  'command', ['evaluate', 'plot', 'agents', 'environments', 'doctor']
+  'command',
+  ['evaluate', 'plot', 'watch', 'agents', 'environments', 'doctor'],
 )
 def test_every_command_explains_itself(capsys, command):
   with pytest.raises(SystemExit) as exit_:

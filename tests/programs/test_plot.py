@@ -14,9 +14,9 @@ from distacme.programs import plot
 
 @pytest.fixture(name='make_run')
 def fixture_make_run(tmp_path):
-  def make_run(name, points, seed=0, learning_rate=1e-3):
+  def make_run(name, points, seed=0, learning_rate=1e-3, env='bsuite:catch/0'):
     path = tmp_path / name
-    run = {'agent': 'dqn', 'env': 'bsuite:catch/0', 'seed': seed}
+    run = {'agent': 'dqn', 'env': env, 'seed': seed}
     agent = {'learning_rate': learning_rate}
     sink = logging.MetricsSink(path, tensorboard=False)
     for env_steps, mean_return in points:
@@ -57,6 +57,20 @@ def test_several_groups_fit_into_one_png(capsys, make_run, tmp_path):
   assert code == 0, text
 
 
+def test_every_environment_has_a_panel(make_run, tmp_path):
+  pytest.importorskip('matplotlib')
+  paths = [
+    make_run('a', [(10, 0.0), (20, 1.0)]),
+    make_run('b', [(10, 100.0), (20, 200.0)], env='gymnasium:CartPole-v1'),
+  ]
+  heights = []
+  for runs in (paths[:1], paths):
+    plot.draw(plot.grouped(runs), tmp_path / 'curves.png')
+    header = (tmp_path / 'curves.png').read_bytes()[16:24]  # of a PNG
+    heights.append(int.from_bytes(header[4:], 'big'))
+  assert heights == [5 * 120, 9 * 120]
+
+
 def test_a_curve_is_the_evaluated_return_over_env_steps(make_run):
   curve = plot.read_curve(make_run('a', [(10, -1.0), (20, 0.5)]))
   np.testing.assert_array_equal(curve.env_steps, [10, 20])
@@ -80,6 +94,21 @@ def test_seeds_of_the_same_settings_are_grouped(make_run):
   assert [len(group.curves) for group in groups] == [2, 1]
 
 
+def test_a_directory_of_runs_stands_for_all_that_were_evaluated(make_run):
+  for seed in (10, 2):
+    make_run(f'all/seed{seed}', [(10, float(seed))], seed=seed)
+  make_run('all/seed3', [], seed=3)
+  (group,) = plot.grouped([make_run('all/seed0', [(10, 0.0)]).parent])
+  assert [curve.returns[0] for curve in group.curves] == [0.0, 2.0, 10.0]
+
+
+def test_a_directory_of_runs_without_evaluations_is_named(capsys, make_run):
+  path = make_run('all/seed0', []).parent
+  code, text = run(capsys, path)
+  assert code == 2
+  assert f'none of the 1 runs in {path} has been evaluated yet' in text
+
+
 def test_a_label_says_what_tells_a_group_from_the_others(make_run):
   paths = [
     make_run('a', [(10, 0.0)], seed=0),
@@ -87,12 +116,12 @@ def test_a_label_says_what_tells_a_group_from_the_others(make_run):
     make_run('c', [(10, 2.0)], learning_rate=1.0),
   ]
   alone = plot.grouped(paths[:1])
-  assert plot.label(alone[0], alone) == 'dqn bsuite:catch/0'
+  assert plot.label(alone[0], alone) == 'dqn'
   first, second = groups = plot.grouped(paths)
   assert plot.label(first, groups) == (
-    'dqn bsuite:catch/0, learning_rate=0.001 (2 runs: mean, lowest to highest)'
+    'dqn, learning_rate=0.001 (2 runs: mean, lowest to highest)'
   )
-  assert plot.label(second, groups) == 'dqn bsuite:catch/0, learning_rate=1.0'
+  assert plot.label(second, groups) == 'dqn, learning_rate=1.0'
 
 
 def test_the_mean_spans_what_all_runs_span():

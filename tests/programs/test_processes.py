@@ -193,6 +193,18 @@ def test_the_first_traceback_of_a_failing_environment_is_shown_once(start):
   assert not run.left_after(0.5)
 
 
+def test_a_broken_spec_ends_the_run_with_what_was_promised_and_what_came(start):
+  run = start(env='broken_environments:too_bright')
+  code, _ = run.wait()
+  assert code == 1
+  sentence = (
+    'observation must be in [0.0, 1.0], got 7.0 at index [0, 4] in row 0.'
+  )
+  assert run.output.count(f'breaks its own spec: {sentence}') == 1
+  assert 'failed (actor/' in run.output
+  assert not run.left_after(0.5)
+
+
 @pytest.mark.parametrize('exponent', ['0.6', '0'])
 def test_rewards_that_are_no_number_end_the_run_and_say_so(start, exponent):
   run = start(

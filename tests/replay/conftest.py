@@ -11,14 +11,17 @@ from distacme.replay import records
 
 @pytest.fixture(scope='session')
 def layout():
-  """Rows with a nested observation of several dtypes and extras."""
+  """Rows with nests of several dtypes as observation and action, and extras."""
   return records.RowLayout(
     specs.EnvironmentSpec(
       observations={
         'image': specs.Array((2, 3), np.uint8),
         'place': (specs.Array((), np.int32), specs.Array((2,), np.float32)),
       },
-      actions=specs.DiscreteArray(5),
+      actions={
+        'choice': (specs.DiscreteArray(5),),
+        'torque': specs.BoundedArray((2,), np.float32, -1.0, 1.0),
+      },
       rewards=specs.Array((), np.float32),
       discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
     ),

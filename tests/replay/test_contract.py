@@ -122,7 +122,8 @@ def fill(transition, numbers):
   transition.observation['image'][:, 1, 2] = 255
   transition.observation['place'][0][:] = -numbers
   transition.observation['place'][1][:] = numbers[:, None] + [0.25, 0.5]
-  transition.action[:] = numbers % 5
+  transition.action['choice'][0][:] = numbers % 5
+  transition.action['torque'][:] = (numbers % 3 - 1)[:, None] * [1.0, 0.5]
   transition.reward[:] = numbers
   transition.discount[:] = 1 / (numbers + 1)
   transition.next_observation['image'][:] = 255 - (numbers % 256)[:, None, None]

@@ -1,0 +1,122 @@
+"""A whole program: how soon it learns, what it holds, whether it keeps its rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import psutil
+
+from benchmarks import harness
+from distacme import run_directory
+from distacme.variables import client
+
+_RUNS = 3
+_SECONDS = 15.0  # of learning, until a program has settled
+_DEADLINE_S = 120.0
+_SAMPLES_PER_INSERT = 32.0
+_FLAGS = [
+  *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
+  *('--mode', 'processes', '--num-actors', '2'),
+  *('--samples-per-insert', f'{_SAMPLES_PER_INSERT}'),
+]
+_SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
+
+
+def main() -> None:
+  """Measures and reports."""
+  first_step_s, actor_mb, error = [], [], []
+  for _ in range(_RUNS):
+    with tempfile.TemporaryDirectory() as folder:
+      directory = run_directory.RunDirectory(pathlib.Path(folder) / 'run')
+      start = time.perf_counter()
+      with program(directory) as launcher:
+        wait_for_learner_steps(directory, 1)
+        first_step_s.append(time.perf_counter() - start)
+        time.sleep(_SECONDS)
+        status = read_status(directory)
+        actor_mb += [p.memory_info().rss / 1e6 for p in actors(launcher)]
+      metrics = status['workers']['replay/0']['metrics']
+      reached = metrics['samples_per_insert'] / _SAMPLES_PER_INSERT
+      error.append(abs(reached - 1))
+  harness.number(
+    'launch to first learner step, 2 actors',
+    first_step_s,
+    unit='s',
+    at_most=10.0,
+  )
+  harness.number('actor, resident', actor_mb, unit='MB', at_most=250.0)
+  harness.number(
+    'samples per insert, off what was asked',
+    [100 * value for value in error],
+    unit='%',
+    at_most=5.0,
+  )
+
+
+@contextlib.contextmanager
+def program(
+  directory: run_directory.RunDirectory,
+) -> Iterator[subprocess.Popen[bytes]]:
+  """Runs the program meanwhile; yields its launcher."""
+  log = directory.path.with_suffix('.out')
+  with open(log, 'wb') as output:
+    launcher = subprocess.Popen(
+      [_SCRIPT, 'train', *_FLAGS, '--run-dir', directory.path],
+      stdout=output,
+      stderr=subprocess.STDOUT,
+    )
+    try:
+      yield launcher
+    except Exception:
+      print(log.read_text(), file=sys.stderr)
+      raise
+    finally:
+      launcher.send_signal(signal.SIGINT)
+      launcher.wait(_DEADLINE_S)
+
+
+def wait_for_learner_steps(
+  directory: run_directory.RunDirectory, count: int
+) -> None:
+  """Waits until the program's learner has made so many steps."""
+  deadline = time.monotonic() + _DEADLINE_S
+  while time.monotonic() < deadline:
+    status = read_status(directory)
+    if status and status['counts'].get('learner_steps', 0) >= count:
+      return
+    time.sleep(0.05)
+  raise TimeoutError(f'no learner step within {_DEADLINE_S:.0f} s')
+
+
+def read_status(directory: run_directory.RunDirectory) -> Any:
+  """Returns the program's status; None if it cannot be asked yet."""
+  running = directory.read_running()
+  if running is None or not running.address:
+    return None
+  try:
+    return client.status(running.address, timeout_s=1.0)
+  except ConnectionError:
+    return None
+
+
+def actors(launcher: subprocess.Popen[bytes]) -> list[psutil.Process]:
+  """Returns the processes of a program's actors, known by their logs."""
+  children = psutil.Process(launcher.pid).children(recursive=True)
+  return [
+    child
+    for child in children
+    if '/logs/actor/' in os.readlink(f'/proc/{child.pid}/fd/1')
+  ]
+
+
+if __name__ == '__main__':
+  main()

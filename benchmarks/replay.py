@@ -1,0 +1,202 @@
+"""The ways into and out of replay, against Reverb's own calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import time
+from typing import Any
+
+import numpy as np
+import portpicker
+
+from benchmarks import harness
+from benchmarks import servers
+from distacme import environments
+from distacme import specs
+from distacme.replay import records
+from distacme.replay import reverb
+from distacme.replay import reverb_extension
+from distacme.replay import spec as replay_spec
+
+_BATCH = 256
+_TABLE = 'experience'
+_WINDOW = 5
+_SPEC = replay_spec.ReplaySpec(
+  window=replay_spec.NStep(_WINDOW, 0.99),
+  batch_size=_BATCH,
+  max_size=20_000,
+  min_size=1_000,
+  samples_per_insert=1.0,
+  error_buffer=1e12,  # neither side is held up for the other
+)
+_LAYOUT = records.RowLayout(
+  specs.make_environment_spec(environments.make('gymnasium:CartPole-v1', 0))
+)
+
+
+def main() -> None:
+  """Measures and reports."""
+  with servers.replay(_SPEC) as server:
+    writer(server.address)
+    sampler(server)
+    layout(server)
+
+
+def writer(address: str) -> None:
+  """One transition at a time."""
+  inserter = reverb.ReverbInserter(address, _LAYOUT, stopped=lambda: False)
+  rows, priority = _rows(1), np.ones(1)
+
+  def ours() -> int:
+    inserter.insert(rows, priority)
+    return 1
+
+  pybind = reverb_extension.load()
+  raw_writer = pybind.Client(address).NewTrajectoryWriter(
+    pybind.ConstantChunkerOptions(1, 1), False
+  )
+  row = np.zeros(_LAYOUT.itemsize, np.uint8)
+
+  def raw() -> int:
+    for _ in range(8):
+      column = raw_writer.Append([row])
+      raw_writer.CreateItem(_TABLE, 1.0, [column], [True])
+    raw_writer.Flush(40, 60_000)
+    return 8
+
+  rates = harness.rates(
+    {'ours': harness.repeated(ours), 'raw': harness.repeated(raw, 2)}
+  )
+  harness.compare(
+    'replay writer, one transition an item',
+    rates['ours'],
+    rates['raw'],
+    unit='transitions/s',
+    limit_name="Reverb's trajectory writer, same item",
+    at_least=0.9,
+  )
+  inserter.close()
+  raw_writer.Close()
+
+
+def sampler(server: servers.Server) -> None:
+  """Batches of single transitions: server elsewhere, and in this process."""
+  port = portpicker.pick_unused_port()
+  inside = reverb.ReplayServer(_SPEC, port)
+  _fill(f'localhost:{port}')
+  remote, local = (
+    reverb.ReverbSampler(address, _SPEC, _LAYOUT)
+    for address in (server.address, f'localhost:{port}')
+  )
+  client = reverb_extension.load().Client(server.address)
+  raw_sampler = client.NewSampler(_TABLE, -1, _BATCH)
+
+  def raw() -> int:
+    items = [raw_sampler.GetNextTrajectory() for _ in range(_BATCH)]
+    np.stack([item[-1] for item in items])
+    return _BATCH
+
+  rates = harness.rates(
+    {
+      'ours': harness.repeated(_sampling(remote), 1),
+      'raw': harness.repeated(raw, 1),
+      'inside': harness.repeated(_sampling(local), 1),
+    }
+  )
+  harness.compare(
+    f'replay sampler, batches of {_BATCH} single transitions',
+    rates['ours'],
+    rates['raw'],
+    unit='transitions/s',
+    limit_name="Reverb's sampler, same item",
+    at_least=0.9,
+  )
+  harness.compare(
+    'replay sampler with the server in its process',
+    rates['inside'],
+    rates['ours'],
+    unit='transitions/s',
+    limit_name='our sampler, server elsewhere',
+  )
+  del local
+  inside.stop()
+
+
+def layout(server: servers.Server) -> None:
+  """What a sampled transition costs, sampler and server together."""
+  ours = reverb.ReverbSampler(server.address, _SPEC, _LAYOUT)
+  with servers.raw_replay(_WINDOW) as raw_server:
+    _fill_naively(raw_server.address)
+    client = reverb_extension.load().Client(raw_server.address)
+    naive = client.NewSampler('steps', -1, _BATCH)
+
+    def sample_naively() -> int:
+      items = [naive.GetNextTrajectory() for _ in range(_BATCH)]
+      for columns in zip(*[item[-4:] for item in items], strict=True):
+        np.stack(columns)
+      return _BATCH
+
+    ours_per_s, naive_per_s = [], []
+    for _ in range(6):
+      ours_per_s.append(_per_cpu_s(_sampling(ours), server))
+      naive_per_s.append(_per_cpu_s(sample_naively, raw_server))
+  harness.compare(
+    'default n-step layout, sampled',
+    ours_per_s[1:],
+    naive_per_s[1:],
+    unit='transitions per CPU-second',
+    limit_name='4 columns of 5 steps, chunk 1',
+    at_least=6.0,
+  )
+
+
+def _per_cpu_s(sample: Callable[[], int], server: servers.Server) -> float:
+  """Returns transitions per CPU-second of this process and the server's."""
+  start = time.process_time() + server.cpu_s()
+  done = harness.repeated(sample, 1)(1.0)
+  return done / (time.process_time() + server.cpu_s() - start)
+
+
+def _sampling(sampler: reverb.ReverbSampler) -> Callable[[], int]:
+  def sample() -> int:
+    sampler.sample()
+    return _BATCH
+
+  return sample
+
+
+def _rows(count: int) -> np.ndarray:
+  rows = np.zeros((count, 1), _LAYOUT.dtype)
+  noise = np.random.default_rng(0).standard_normal
+  views = _LAYOUT.views(rows)
+  for leaf in (views.observation, views.next_observation, views.reward):
+    leaf[...] = noise(leaf.shape)
+  return rows
+
+
+def _fill(address: str) -> None:
+  inserter = reverb.ReverbInserter(address, _LAYOUT, stopped=lambda: False)
+  inserter.insert(_rows(5_000), np.ones(5_000))
+  inserter.close()
+
+
+def _fill_naively(address: str) -> None:
+  """Writes steps of four columns, each a chunk of its own."""
+  pybind = reverb_extension.load()
+  writer = pybind.Client(address).NewTrajectoryWriter(
+    pybind.ConstantChunkerOptions(1, _WINDOW), False
+  )
+  observations = np.random.default_rng(0).standard_normal((5_000, 4))
+  steps: list[Any] = []
+  for observation in observations.astype(np.float32):
+    step = [observation, np.int32(1), np.float32(1.0), np.float32(1.0)]
+    steps = [*steps, writer.Append(step)][-_WINDOW:]
+    if len(steps) == _WINDOW:
+      columns = [list(column) for column in zip(*steps, strict=True)]
+      writer.CreateItem('steps', 1.0, columns, [False] * 4)
+    writer.Flush(40, 60_000)
+  writer.Close()
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,96 @@
+"""DQN on CartPole until it is solved: a program of ours, and Stable-Baselines3.
+
+The same network, batch, updates per environment step, exploration steps and
+evaluation; `rival_sb3.py` says where the two cannot be the same. Stable-Baselines3
+has an environment of its own, which `make bench` makes where a Python 3.11 or newer
+is there (requirements/rivals.in).
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks import harness
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_RIVAL_PYTHON = _ROOT / '.venv-rivals/bin/python'
+_SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
+_SEEDS = range(3)
+_MAX_SECONDS = 200
+_TIMEOUT_S = 2 * _MAX_SECONDS
+
+
+def main() -> None:
+  """Measures and reports."""
+  if not _RIVAL_PYTHON.exists():
+    print(f'SKIPPED: Stable-Baselines3 is not there ({_RIVAL_PYTHON})')
+    return
+  ours, theirs = [], []
+  for seed in _SEEDS:  # in turns
+    ours.append(run_ours(seed))
+    theirs.append(run_theirs(seed))
+  harness.compare(
+    'DQN on CartPole as a program with 2 actors, speed',
+    [run['env_steps'] / run['run_s'] for run in ours],
+    [run['env_steps'] / run['run_s'] for run in theirs],
+    unit='env steps/s',
+    limit_name='Stable-Baselines3',
+  )
+  solved = [sum(run['solved'] for run in runs) for runs in (ours, theirs)]
+  harness.compare(
+    'DQN on CartPole, whole command until a return of 475 '
+    f'(solved {solved[0]} of {len(ours)}; Stable-Baselines3 {solved[1]}, '
+    f'stopped after {_MAX_SECONDS} s)',
+    [run['wall_s'] for run in ours],
+    [run['wall_s'] for run in theirs],
+    unit='s',
+    limit_name='Stable-Baselines3',
+  )
+
+
+def run_ours(seed: int) -> dict[str, Any]:
+  """Trains as a program; returns steps and seconds."""
+  with tempfile.TemporaryDirectory() as folder:
+    run_dir = pathlib.Path(folder) / 'run'
+    flags = [
+      *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
+      *('--mode', 'processes', '--num-actors', '2'),
+      *('--solved-return', '475', '--max-seconds', f'{_MAX_SECONDS}'),
+      *('--seed', f'{seed}', '--run-dir', str(run_dir)),
+    ]
+    wall_s = _timed([_SCRIPT, 'train', *flags])[0]
+    summary = json.loads((run_dir / 'summary.json').read_text())
+  return {
+    'wall_s': wall_s,
+    'env_steps': summary['counts']['env_steps'],
+    'run_s': summary['seconds'],
+    'solved': summary['stop']['reason'] == 'solved',
+  }
+
+
+def run_theirs(seed: int) -> dict[str, Any]:
+  """Trains with Stable-Baselines3; returns steps and seconds."""
+  script = pathlib.Path(__file__).with_name('rival_sb3.py')
+  wall_s, output = _timed([_RIVAL_PYTHON, script, str(seed), str(_MAX_SECONDS)])
+  result: dict[str, Any] = json.loads(output.splitlines()[-1])
+  return result | {'wall_s': wall_s}
+
+
+def _timed(command: list[Any]) -> tuple[float, str]:
+  start = time.perf_counter()
+  done = subprocess.run(
+    command, capture_output=True, text=True, timeout=_TIMEOUT_S
+  )
+  if done.returncode:
+    raise RuntimeError(f'{command} failed:\n{done.stdout}{done.stderr}')
+  return time.perf_counter() - start, done.stdout
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,280 @@
+"""Each wrapper changes what it says, and the specs with it."""
+
+import copy
+
+from absl.testing import absltest
+import dm_env
+from dm_env import test_utils
+import numpy as np
+import pytest
+import tree
+
+from distacme import environments
+from distacme import specs
+from distacme.environments import wrappers
+from distacme.testing import environments as testing_environments
+
+FIRST, MID, LAST = dm_env.StepType
+
+
+class Nested(dm_env.Environment):
+  """64-bit nests; observes the action that was taken, counts 3 steps."""
+
+  t = 3
+
+  def reset(self):
+    self.t = 0
+    return dm_env.restart(self._observation({'a': np.zeros(2), 'b': 0}))
+
+  def step(self, action):
+    if self.t == 3:
+      return self.reset()
+    self.t += 1
+    observation = self._observation(action)
+    if self.t == 3:
+      return dm_env.termination(np.float64(self.t), observation)
+    return dm_env.transition(np.float64(self.t), observation, np.float64(0.5))
+
+  def _observation(self, action):
+    return {
+      'z': np.int64(self.t),
+      'action': (np.asarray(action['a']), np.full((2, 2), self.t, np.float64)),
+    }
+
+  def observation_spec(self):
+    pair = specs.Array((2,), np.float64), specs.Array((2, 2), np.float64)
+    return {'z': specs.DiscreteArray(5, np.int64), 'action': pair}
+
+  def action_spec(self):
+    return {
+      'a': specs.BoundedArray((2,), np.float64, [-1.0, 0.0], [1.0, 10.0]),
+      'b': specs.DiscreteArray(3, np.int64),
+    }
+
+  def reward_spec(self):
+    return specs.Array((), np.float64, 'reward')
+
+
+ACTION = {'a': np.array([0.5, 1.0], np.float32), 'b': np.int32(2)}
+
+
+def assert_conforms(spec, value):
+  tree.map_structure_up_to(spec, lambda s, v: s.validate(v), spec, value)
+
+
+def contract_test(wrap):
+  """Returns dm_env's own tests of a wrapped environment, as a class."""
+
+  class ContractTest(test_utils.EnvironmentTestMixin, absltest.TestCase):
+    def make_object_under_test(self):
+      return wrap(Nested())
+
+  return ContractTest
+
+
+TestSinglePrecision = contract_test(wrappers.SinglePrecision)
+TestConcatObservation = contract_test(wrappers.ConcatObservation)
+TestCanonicalActions = contract_test(wrappers.CanonicalActions)
+TestActionRepeat = contract_test(lambda e: wrappers.ActionRepeat(e, 2))
+TestFrameStack = contract_test(lambda e: wrappers.FrameStack(e, 3))
+TestStepLimit = contract_test(lambda e: wrappers.StepLimit(e, 2))
+
+
+def test_single_precision_narrows_nests_and_specs():
+  environment = wrappers.SinglePrecision(Nested())
+  spec = environment.observation_spec()
+  assert [leaf.dtype for leaf in tree.flatten(spec)] == [
+    np.float32, np.float32, np.int32,
+  ]  # fmt: skip
+  assert environment.action_spec()['a'].dtype == np.float32
+  assert environment.reward_spec().dtype == np.float32
+  assert environment.discount_spec().dtype == np.float32
+  for timestep in (environment.reset(), environment.step(ACTION)):
+    assert_conforms(spec, timestep.observation)
+  environment.reward_spec().validate(timestep.reward)
+  assert timestep.discount.dtype == np.float32
+
+
+def test_single_precision_gives_the_environment_its_own_precision():
+  taken = []
+
+  class Recording(Nested):
+    def step(self, action):
+      taken.append(action)
+      return super().step(action)
+
+  environment = wrappers.SinglePrecision(Recording())
+  environment.reset()
+  environment.step(ACTION)
+  assert_conforms(Nested().action_spec(), taken[0])
+
+
+def test_single_precision_leaves_a_broken_promise_to_be_found():
+  class Broken(Nested):
+    def _observation(self, action):
+      return {**super()._observation(action), 'z': np.float64(0.5)}
+
+  environment = environments.check_first_episode(
+    environments.wrap(wrappers.SinglePrecision(Broken()))
+  )
+  with pytest.raises(ValueError, match=r"observation\['z'\] must be int32"):
+    environment.reset()
+
+
+def test_observations_are_joined_in_the_order_of_the_spec():
+  environment = wrappers.ConcatObservation(Nested())
+  spec = environment.observation_spec()
+  assert spec.name == 'z[1], action/0[2], action/1[4]'
+  environment.reset()
+  observation = environment.step(ACTION).observation
+  spec.validate(observation)
+  assert observation.tolist() == [1, 0.5, 1, 1, 1, 1, 1]
+
+
+def test_a_single_observation_is_flattened_and_named():
+  environment = wrappers.ConcatObservation(testing_environments.catch(0))
+  assert environment.observation_spec().name == 'board[50]'
+  assert environment.reset().observation.shape == (50,)
+
+
+@pytest.mark.parametrize(
+  'canonical, scaled',
+  [
+    ([0.0, 0.0], [0.0, 5.0]),
+    ([-1.0, -1.0], [-1.0, 0.0]),
+    ([1.0, 0.5], [1.0, 7.5]),
+    ([9.0, -9.0], [1.0, 0.0]),
+  ],
+)
+def test_canonical_actions_are_scaled_to_the_bounds(canonical, scaled):
+  environment = wrappers.CanonicalActions(Nested())
+  spec = environment.action_spec()
+  assert (spec['a'].minimum.item(), spec['a'].maximum.item()) == (-1.0, 1.0)
+  assert spec['b'] == Nested().action_spec()['b']
+  environment.reset()
+  timestep = environment.step({'a': np.array(canonical), 'b': 0})
+  assert timestep.observation['action'][0].tolist() == scaled
+
+
+def test_a_bound_of_all_actions_may_stand_beside_bounds_of_each():
+  class Mixed(testing_environments.Counting):
+    def action_spec(self):
+      return specs.BoundedArray((2,), np.float32, 0.0, [1.0, 4.0])
+
+    def step(self, action):
+      self.action_spec().validate(action)
+      return super().step(action)._replace(reward=action.sum())
+
+  environment = wrappers.CanonicalActions(Mixed())
+  environment.reset()
+  timestep = environment.step(np.zeros(2, np.float32))
+  assert timestep.reward == 2.5
+
+
+def test_actions_without_finite_bounds_are_left_alone():
+  class Unbounded(testing_environments.Counting):
+    def action_spec(self):
+      return specs.BoundedArray((1,), np.float32, -np.inf, np.inf)
+
+  environment = wrappers.CanonicalActions(Unbounded())
+  assert environment.action_spec() == Unbounded().action_spec()
+
+
+def test_repeated_rewards_are_summed_with_their_discounts():
+  environment = wrappers.ActionRepeat(Nested(), 2)
+  assert environment.step(ACTION).first()
+  timestep = environment.step(ACTION)
+  assert (timestep.reward, timestep.discount) == (1.0 + 0.5 * 2.0, 0.25)
+  assert timestep.observation['z'] == 2
+
+
+def test_an_action_is_not_repeated_into_the_next_episode():
+  environment = wrappers.ActionRepeat(Nested(), 2)
+  first, _, last, again = [environment.step(ACTION) for _ in range(4)]
+  assert (last.step_type, last.reward, last.discount) == (LAST, 3.0, 0.0)
+  assert again.first()
+
+
+def test_frames_are_stacked_with_the_newest_last():
+  environment = wrappers.FrameStack(testing_environments.Counting((4, 2)), 3)
+  spec = environment.observation_spec()
+  assert spec.shape == (2, 3)
+  seen = [environment.step(0).observation for _ in range(7)]
+  spec.validate(seen[0])
+  assert [frames[1].tolist() for frames in seen] == [
+    [0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4],
+    [0, 0, 0], [0, 0, 1],
+  ]  # fmt: skip
+
+
+def test_frames_of_nests_are_stacked_leaf_by_leaf():
+  environment = wrappers.FrameStack(Nested(), 2)
+  environment.reset()
+  observation = environment.step(ACTION).observation
+  assert_conforms(environment.observation_spec(), observation)
+  assert observation['action'][1].shape == (2, 2, 2)
+  assert observation['z'].tolist() == [0, 1]
+
+
+def test_stacked_frames_keep_the_bounds_of_their_elements():
+  class Bounded(testing_environments.Counting):
+    def observation_spec(self):
+      return specs.BoundedArray((2,), np.float32, [0, 1], [2, 3])
+
+  spec = wrappers.FrameStack(Bounded(), 3).observation_spec()
+  spec.validate(np.array([[0, 1, 2], [1, 2, 3]], np.float32))
+  with pytest.raises(ValueError):
+    spec.validate(np.array([[0, 1, 3], [1, 2, 3]], np.float32))
+
+
+def test_frames_that_the_environment_reuses_are_copied():
+  class Reusing(testing_environments.Counting):
+    array = np.zeros(2, np.float32)
+
+    def _observation(self):
+      self.array[:] = super()._observation()
+      return self.array
+
+  environment = wrappers.FrameStack(Reusing(), 2)
+  environment.reset()
+  assert environment.step(0).observation[1].tolist() == [0, 1]
+
+
+def test_a_step_limit_truncates():
+  environment = wrappers.StepLimit(testing_environments.Counting((5, 1)), 2)
+  steps = [environment.step(0) for _ in range(6)]
+  assert [s.step_type for s in steps] == [FIRST, MID, LAST, FIRST, LAST, FIRST]
+  assert [s.discount for s in steps] == [None, 1, 1, None, 0, None]
+  assert [s.observation[1] for s in steps] == [0, 1, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (wrappers.ActionRepeat, 'num_repeats must be at least 1, got 0'),
+    (wrappers.FrameStack, 'num_frames must be at least 1, got 0'),
+    (wrappers.StepLimit, 'max_steps must be at least 1, got 0'),
+  ],
+)
+def test_impossible_numbers_are_refused(make, message):
+  with pytest.raises(ValueError, match=message):
+    make(testing_environments.catch(0), 0)
+
+
+def test_wrap_all_puts_the_first_wrapper_innermost():
+  environment = wrappers.wrap_all(
+    Nested(),
+    [wrappers.ConcatObservation, lambda e: wrappers.FrameStack(e, 2)],
+  )
+  assert environment.observation_spec().shape == (7, 2)
+  assert environment.reset().observation.shape == (7, 2)
+
+
+def test_what_the_inner_environment_has_is_reached_through_a_wrapper():
+  inner = testing_environments.Catch(seed=0)
+  inner.colour = 'red'
+  environment = wrappers.StepLimit(wrappers.ConcatObservation(inner), 3)
+  assert environment.colour == 'red'
+  assert copy.copy(environment).colour == 'red'
+  with pytest.raises(AttributeError, match='size'):
+    _ = environment.size
