@@ -22,7 +22,10 @@ from distacme.replay import spec as replay_spec
 
 _TABLE = 'experience'
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
-_FLUSH_EVERY = 8  # items
+# Items are collected and sent together, since every sending wakes Reverb's
+# threads, and those the actor's core; none waits for longer than this.
+_SEND_TOGETHER = 8
+_SEND_AFTER_S = 0.05
 _POLL_MS = 100  # how soon a blocked writer notices a stop
 _LOST_AFTER_S = 10
 _EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
@@ -127,34 +130,47 @@ class ReverbInserter:
     self._layout = layout
     self._stopped = stopped
     self._explain_after_s = explain_after_s
-    self._since_flush = 0
+    self._items: list[tuple[np.ndarray, float]] = []  # collected
+    self._send_at = 0.0
     self._given_up = False
     self.blocked_s = 0.0  # time spent waiting for the rate limits, in all
 
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
-    """Inserts items; see `assembly.Inserter`."""
+    """Inserts items, perhaps a little later; see `assembly.Inserter`."""
     numbers = priorities.tolist()
     # Four numpy calls would cost half of what Reverb takes for an item.
     if not all([0 <= number < math.inf for number in numbers]):
       replay_spec.check_priorities(priorities)  # says which is wrong
-    append, create_item = self._writer.Append, self._writer.CreateItem
-    data = self._layout.to_bytes(rows)
-    for item, priority in zip(data, numbers, strict=True):
-      if self._given_up:
-        return
-      create_item(_TABLE, priority, [append([item])], [True])
-      self._since_flush += 1
-      if self._since_flush == _FLUSH_EVERY:
-        self._since_flush = 0
-        self._flush(_MAX_IN_FLIGHT)
+    now = time.monotonic()
+    if not self._items:
+      self._send_at = now + _SEND_AFTER_S
+    self._items += zip(self._layout.to_bytes(rows), numbers, strict=True)
+    if len(self._items) >= _SEND_TOGETHER or now >= self._send_at:
+      self._send()
+
+  def flush(self) -> None:
+    """Waits until all is inserted, unless the run stops."""
+    self._send()
+    self._wait(0)
 
   def close(self) -> None:
     """Waits until all is inserted, unless the run has stopped."""
     if self._close.alive and not self._stopped():
-      self._flush(0)
+      self.flush()
     self._close()
 
-  def _flush(self, in_flight: int) -> None:
+  def _send(self) -> None:
+    """Hands what was collected to Reverb."""
+    items, self._items = self._items, []
+    append, create_item = self._writer.Append, self._writer.CreateItem
+    for start in range(0, len(items), _SEND_TOGETHER):
+      if self._given_up:
+        return
+      for item, priority in items[start : start + _SEND_TOGETHER]:
+        create_item(_TABLE, priority, [append([item])], [True])
+      self._wait(_MAX_IN_FLIGHT)
+
+  def _wait(self, in_flight: int) -> None:
     """Waits until at most `in_flight` items are not yet in the table."""
     start = time.monotonic()
     explain_after_s = self._explain_after_s

@@ -52,7 +52,7 @@ class Reverb:
 
   def insert(self, rows, priorities):
     self.inserter.insert(rows, priorities)
-    self.inserter._flush(0)  # The test wants to count what is in the table.
+    self.inserter.flush()  # The test wants to count what is in the table.
 
   def sample(self):
     if self._sampler is None:
@@ -351,7 +351,7 @@ def test_the_replay_ratio_is_held(
     def insert():
       for _ in range(inserts // per_insert):
         replay.inserter.insert(rows, np.ones(1))
-      replay.inserter._flush(0)
+      replay.inserter.flush()
 
     sampling, _ = in_thread(lambda: [replay.sample() for _ in range(100_000)])
     inserting, _ = in_thread(insert)

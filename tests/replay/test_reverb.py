@@ -140,6 +140,34 @@ def test_a_blocked_writer_notices_the_stop(blocked, stopped):
   assert time.monotonic() - start < 0.3
 
 
+def test_items_are_sent_together_or_when_one_has_waited_long_enough(
+  server, connect, layout, wait_until, monkeypatch
+):
+  monkeypatch.setattr(reverb, '_SEND_TOGETHER', 3)
+  monkeypatch.setattr(reverb, '_SEND_AFTER_S', 1e6)
+  row, inserter = np.zeros((1, 1), layout.dtype), connect()
+  created = []
+  create_item = inserter._writer.CreateItem
+
+  class Writer:
+    Append, Flush = inserter._writer.Append, inserter._writer.Flush
+
+    def CreateItem(self, *item):  # noqa: N802
+      created.append(item)
+      create_item(*item)
+
+  inserter._writer = Writer()
+  counts = []
+  for number in range(6):
+    if number == 4:  # The fifth has company that has waited for too long.
+      inserter._send_at = 0.0
+    inserter.insert(row, np.ones(1))
+    counts.append(len(created))
+  assert counts == [0, 0, 3, 3, 5, 5]
+  inserter.flush()
+  assert server[0].metrics()['inserted'] == 6
+
+
 def test_closing_waits_until_all_is_inserted(server, connect, layout):
   inserter = connect()
   inserter.insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
@@ -227,7 +255,9 @@ def make_server():
 
 
 def test_rows_of_another_layout_are_refused(server, connect, layout):
-  connect().insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
+  inserter = connect()
+  inserter.insert(np.zeros((MOST, 1), layout.dtype), np.ones(MOST))
+  inserter.flush()
   sampler = reverb.ReverbSampler(server[1], SPEC, LAYOUT)
   message = (
     f'replay holds items of {layout.itemsize} bytes, this agent and '
@@ -247,7 +277,9 @@ def test_a_sampler_describes_what_it_waits_for(server, connect, layout):
     'sampled so far, and sampling starts at 4.'
   )
   # A sampler in the server's process that waits takes 3 s to end.
-  connect().insert(np.zeros((4, 1), layout.dtype), np.ones(4))
+  inserter = connect()
+  inserter.insert(np.zeros((4, 1), layout.dtype), np.ones(4))
+  inserter.flush()
 
 
 def test_nobody_at_the_address_is_an_error_that_says_so():
