@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from distacme import params
 from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
+_POLL_S = 0.1
 
 
 class Connection:
@@ -79,6 +81,19 @@ class Connection:
       if self._client.wait_newer(-1, timeout_s=0.1) is not None:
         return True
     return False
+
+  def wait_for_learning(self) -> bool:
+    """Waits for the first learner step; False if the run stops first.
+
+    A resumed run has had it.
+    """
+    while True:
+      directive = self.report(state='waiting for the learner')
+      if directive.counts.get('learner_steps', 0):
+        return True
+      if directive.stop is not None:
+        return False
+      time.sleep(_POLL_S)
 
   def done(self) -> None:
     """Says goodbye, if there is still somebody to say it to."""

@@ -289,13 +289,14 @@ def _evaluate(
   from distacme import specs
 
   use_one_core()
-  connection.report(state='starting')
+  # Until something is learnt there is nothing to evaluate, and the cores are for
+  # those who start.
+  if not connection.wait_for_params() or not connection.wait_for_learning():
+    return
   run = experiment.run
   rows = evaluator.num_rows(run.eval_episodes)
   environment = experiment.make_vector(rows, stream=run.num_actors)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
-  if not connection.wait_for_params():
-    return
   _, key = seeding.keys(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
   evaluator.Evaluator(
