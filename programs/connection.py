@@ -83,16 +83,18 @@ class Connection:
     return False
 
   def wait_for_learning(self) -> bool:
-    """Waits for the first learner step; False if the run stops first.
+    """Waits for the first learner step, which a resumed run has had.
 
-    A resumed run has had it.
+    Returns:
+      Whether there is something to do; False if the run stopped, unless it used
+      up its steps and is evaluated once more.
     """
     while True:
       directive = self.report(state='waiting for the learner')
       if directive.counts.get('learner_steps', 0):
         return True
       if directive.stop is not None:
-        return False
+        return directive.stop == counting.StopReason.STEP_LIMIT
       time.sleep(_POLL_S)
 
   def done(self) -> None:
