@@ -2,14 +2,13 @@
 
     python -m benchmarks [GROUP ...] [--record]
 
-With --record the table in docs/benchmarks.md is replaced, machine and date
-included.
+With --record all groups are run and, if all went well, their table replaces that
+in docs/benchmarks.md, machine and date included.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
 import datetime
 import json
 import os
@@ -50,25 +49,28 @@ def main() -> int:
   parser.add_argument('--record', action='store_true')
   flags = parser.parse_args()
   unknown = set(flags.groups) - set(_GROUPS)
+  if flags.record and flags.groups:
+    parser.error('--record is for all groups: it replaces the whole table.')
   if unknown:
     parser.error(f'unknown groups {unknown}; there are {", ".join(_GROUPS)}.')
   results: list[harness.Result] = []
   failed = []
   for group in flags.groups or _GROUPS:
-    before = len(results)
-    results += run(group)
-    if len(results) == before:
+    found, code = run(group)
+    results += found
+    if code:
       failed.append(group)
   show(results)
+  if failed:
+    print(f'failed: {", ".join(failed)}', file=sys.stderr)
+    return 1
   if flags.record:
     record(results)
-  if failed:
-    print(f'without a result: {", ".join(failed)}', file=sys.stderr)
-  return 1 if failed else 0
+  return 0
 
 
-def run(group: str) -> Iterator[harness.Result]:
-  """Yields a group's results as they come."""
+def run(group: str) -> tuple[list[harness.Result], int]:
+  """Runs a group; returns its results, printed as they come, and exit code."""
   process = subprocess.Popen(
     [sys.executable, '-m', f'benchmarks.{group}'],
     cwd=_ROOT,
@@ -77,13 +79,14 @@ def run(group: str) -> Iterator[harness.Result]:
     text=True,
   )
   assert process.stdout is not None
+  results = []
   for line in process.stdout:
     if line.startswith('{"result"'):
-      result = harness.Result(**json.loads(line)['result'])
-      print(' | '.join(cells(result)), flush=True)
-      yield result
-  if process.wait():
-    print(f'{group}: exit code {process.returncode}', file=sys.stderr)
+      results.append(harness.Result(**json.loads(line)['result']))
+      print(' | '.join(cells(results[-1])), flush=True)
+    elif line.startswith('SKIPPED'):
+      print(line, end='', flush=True)
+  return results, process.wait()
 
 
 def cells(result: harness.Result) -> tuple[str, ...]:

@@ -81,7 +81,12 @@ def program(
       raise
     finally:
       launcher.send_signal(signal.SIGINT)
-      launcher.wait(_DEADLINE_S)
+      try:
+        launcher.wait(_DEADLINE_S)
+      except subprocess.TimeoutExpired:
+        launcher.kill()  # its workers go with it
+        launcher.wait()
+        raise
 
 
 def wait_for_learner_steps(
