@@ -240,6 +240,8 @@ def lean_loop() -> Iterator[Any]:
       return 1
 
     yield step
+    # Left open, the writer would wait for a server that is gone, for ever.
+    writer.EndEpisode(True, None)
 
 
 def _mlp_params(sizes: tuple[int, ...]) -> list[Any]:
