@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import dm_env
@@ -41,7 +40,7 @@ class Actor:
     self._timestep = environment.reset()
     self._episodes = _Episodes(environment.num_envs)
     self._steps_to_report = _REPORT_EVERY
-    self._report_at = math.inf
+    self._report_at = time.monotonic() + _REPORT_PERIOD_S
     self._unreported_steps = 0
     self._metrics_at = time.monotonic() + _METRICS_PERIOD_S
     self._metrics_steps = 0
@@ -65,7 +64,10 @@ class Actor:
     steps = self._episodes.add(next_timestep)
     self._unreported_steps += steps
     self._steps_to_report -= 1
-    if not self._steps_to_report or time.monotonic() >= self._report_at:
+    if not self._steps_to_report:
+      self._steps_to_report = _REPORT_EVERY
+      self.report()
+    elif time.monotonic() >= self._report_at:
       self.report()
     return steps
 
@@ -78,7 +80,6 @@ class Actor:
 
   def report(self) -> None:
     """Tells the run about progress and learns whether to stop."""
-    self._steps_to_report = _REPORT_EVERY
     counts = {
       'env_steps': self._unreported_steps,
       'episodes': self._episodes.take_finished(),
