@@ -1,6 +1,7 @@
 # `make help` lists what there is. Everything runs in .venv, made from the lock
 # files on first use; PYTHON=/path/to/python3.10 chooses what it is made with and
-# ARGS='...' is appended to the command. `make core` has an environment of its own.
+# ARGS='...' is appended to the command. `make core` and what `make bench` compares
+# with have environments of their own.
 
 BIN := .venv/bin
 # The Pythons without Launchpad that `make core` runs on: the first there is.

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 import contextlib
 import multiprocessing
+import os
+import sys
 import threading
 import time
 from typing import Any
@@ -41,9 +43,8 @@ def main() -> None:
     from distacme import params as params_lib
     from distacme.variables import client
 
-    sink = params_lib.RemoteParams(
-      client.VariableClient(server.address, 'learner/0')
-    )
+    connection = client.VariableClient(server.address, 'learner/0')
+    sink = params_lib.RemoteParams(connection)
     data = b''.join(
       leaf.tobytes() for module in params.values() for leaf in module.values()
     )
@@ -54,6 +55,7 @@ def main() -> None:
       )
       bare.append(_seconds(lambda _: push(data), version, bare_pipes))
     resident_mb = server.process.memory_info().rss / 1e6
+    connection.close()
   harness.compare(
     f'7 MB of params from publish to use by {_SUBSCRIBERS} processes',
     [1e3 * seconds for seconds in ours[1:]],
@@ -195,3 +197,5 @@ def _receive_bare(address: str, pipe: Any) -> None:
 
 if __name__ == '__main__':
   main()
+  sys.stdout.flush()
+  os._exit(0)  # threads of the bare server may wait for subscribers that are gone

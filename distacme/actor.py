@@ -12,7 +12,10 @@ from distacme import policy as policy_lib
 
 # Arrays: numpy compares with numbers half as fast.
 _FIRST, _MID, _LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
-_REPORT_EVERY = 16  # steps of the vector; keeps reporting out of the hot path
+# Whichever is sooner: a report costs more than a step's other work, and tells a
+# slow environment's actor to stop.
+_REPORT_EVERY = 16  # steps of the vector
+_REPORT_PERIOD_S = 0.25
 _METRICS_PERIOD_S = 1.0
 
 
@@ -37,6 +40,7 @@ class Actor:
     self._timestep = environment.reset()
     self._episodes = _Episodes(environment.num_envs)
     self._steps_to_report = _REPORT_EVERY
+    self._report_at = time.monotonic() + _REPORT_PERIOD_S
     self._unreported_steps = 0
     self._metrics_at = time.monotonic() + _METRICS_PERIOD_S
     self._metrics_steps = 0
@@ -61,6 +65,9 @@ class Actor:
     self._unreported_steps += steps
     self._steps_to_report -= 1
     if not self._steps_to_report:
+      self._steps_to_report = _REPORT_EVERY
+      self.report()
+    elif time.monotonic() >= self._report_at:
       self.report()
     return steps
 
@@ -73,7 +80,6 @@ class Actor:
 
   def report(self) -> None:
     """Tells the run about progress and learns whether to stop."""
-    self._steps_to_report = _REPORT_EVERY
     counts = {
       'env_steps': self._unreported_steps,
       'episodes': self._episodes.take_finished(),
@@ -81,6 +87,7 @@ class Actor:
     self._metrics_steps += self._unreported_steps
     self._unreported_steps = 0
     now = time.monotonic()
+    self._report_at = now + _REPORT_PERIOD_S
     metrics = self._metrics(now) if now >= self._metrics_at else None
     self.directive = self._reporter.report(counts, metrics, state='acting')
 

@@ -175,11 +175,6 @@ class RunState:
     with self._lock:
       self._params_version = version
 
-  def running(self) -> list[str]:
-    """Returns the workers that have reported and are not done."""
-    with self._lock:
-      return [n for n, w in self._workers.items() if w.state != DONE]
-
   def status(self) -> dict[str, Any]:
     """Returns all that is known, as plain data for JSON.
 

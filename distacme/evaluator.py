@@ -10,6 +10,7 @@ import numpy as np
 
 from distacme import core
 from distacme import counting
+from distacme import params as params_lib
 from distacme import policy as policy_lib
 from distacme import types
 
@@ -76,7 +77,7 @@ class Evaluator:
     self._period = period
     self._solved_return = solved_return
     self._keep = keep
-    self._fixed = _FixedParams()
+    self._fixed = params_lib.LocalParams()
     self._policy = policy_lib.Policy(
       agent, self._fixed, environment.num_envs, key
     )
@@ -127,9 +128,10 @@ class Evaluator:
       None if the run stopped meanwhile for a reason that leaves no time.
     """
     newest = self._source.newest()
-    if newest is None or newest.version == self._fixed.version:
+    last = self._fixed.newest()
+    if newest is None or (last and newest.version == last.version):
       return None
-    self._fixed.value = newest
+    self._fixed.publish(*newest)
     start = time.monotonic()
     returns, length = self._play()
     if returns is None:
@@ -184,17 +186,3 @@ class Evaluator:
         if self.directive.stop not in (None, counting.StopReason.STEP_LIMIT):
           return None, 0.0
     return np.array(returns), steps / len(returns)
-
-
-class _FixedParams:
-  """A source that keeps answering the same until it is told otherwise."""
-
-  def __init__(self) -> None:
-    self.value: core.VersionedParams | None = None
-
-  @property
-  def version(self) -> int | None:
-    return self.value.version if self.value else None
-
-  def newest(self) -> core.VersionedParams | None:
-    return self.value

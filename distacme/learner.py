@@ -177,10 +177,9 @@ class Learner:
     self.save()  # first: the servers may be gone
     self._priorities.close()
     self._batches.close()
-    assert self._publishing is not None
-    self._publishing.result(_LAST_PARAMS_S)
+    self._wait_until_published()
     self._publish()
-    self._publishing.result(_LAST_PARAMS_S)
+    self._wait_until_published()
     self._params_executor.shutdown()
     self.report('done learning')
 
@@ -244,6 +243,17 @@ class Learner:
       _, output = self._under_way[0]
       jax.block_until_ready(output)
       self._under_way.popleft()
+
+  def _wait_until_published(self) -> None:
+    assert self._publishing is not None
+    try:
+      self._publishing.result(_LAST_PARAMS_S)
+    except futures.TimeoutError:
+      raise TimeoutError(
+        f'the params of learner step {self.steps} were not taken within '
+        f'{_LAST_PARAMS_S:.0f} s; is the variable server alive? What was '
+        'learnt is in the checkpoint of that step, if there is a run directory.'
+      ) from None
 
   def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
     self._priorities.add(key, priorities)

@@ -14,8 +14,8 @@ from distacme import types
 class LocalParams:
   """Holds the newest params of one process; a sink and a source."""
 
-  def __init__(self) -> None:
-    self._newest: core.VersionedParams | None = None
+  def __init__(self, newest: core.VersionedParams | None = None):
+    self._newest = newest
 
   def publish(self, version: int, params: types.Params) -> None:
     """Makes `params` the newest."""

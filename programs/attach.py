@@ -115,7 +115,7 @@ class Attachment:
     if directory.summary.exists():
       return Sight('ended', run_directory.read_json(directory.summary))
     if running is None:
-      what = 'has not begun, or was killed before it could'
+      what = 'has not begun, or ended before it could'
     else:
       what = f'was killed: its process {running.pid} is gone, and did not'
     return Sight(

@@ -274,11 +274,11 @@ def load_function(path: str) -> Any:
     ) from error
 
 
-def check(experiment: Experiment) -> run_directory.RunDirectory:
-  """Checks what can be checked before any worker starts; makes the directory.
+def check_agent(experiment: Experiment) -> None:
+  """Checks that agent, environment, network and the run's settings fit.
 
   Raises:
-    ValueError: if agent, environment, network and run directory do not fit.
+    ValueError: if they do not.
   """
   # Here and not above: they import JAX, which what only lists does not need.
   from distacme import placement
@@ -288,6 +288,16 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+
+
+def check(experiment: Experiment) -> run_directory.RunDirectory:
+  """Checks what can be checked before any worker starts; makes the directory.
+
+  Raises:
+    ValueError: if agent, environment, network and run directory do not fit.
+  """
+  check_agent(experiment)
+  run = experiment.run
   path = run.run_dir or run_directory.default_path(
     run.agent, run.env, f'seed{run.seed}'
   )

@@ -92,9 +92,9 @@ def evaluate(
     ValueError: as `loading.load_policy`, or if there can be no video.
     ImportError: if what writes videos is not installed.
   """
-  from distacme import core
   from distacme import counting
   from distacme import evaluator
+  from distacme import params
   from distacme import seeding
   from distacme.programs import loading
   from distacme.programs import video as video_lib
@@ -107,16 +107,13 @@ def evaluate(
   )
   state = counting.RunState()
   rows = evaluator.num_rows(episodes)
-  environment: core.VectorEnvironment = (
-    video_lib.make_vector(experiment, rows, _STREAM, video)
-    if video
-    else experiment.make_vector(rows, _STREAM)
-  )
+  # The same rows with and without a video, or it would change the returns.
+  environment = video_lib.make_vector(experiment, rows, _STREAM, video)
   _, key = seeding.keys(seed)
   evaluator.Evaluator(
     environment,
     loaded.agent,
-    loading.FixedParams(loaded.params),
+    params.LocalParams(loaded.params),
     state.reporter('evaluator'),
     key=key,
     episodes=episodes,

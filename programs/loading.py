@@ -18,6 +18,7 @@ import tree
 from distacme import checkpoint
 from distacme import core
 from distacme import environments
+from distacme import params as params_lib
 from distacme import policy as policy_lib
 from distacme import run_directory
 from distacme import seeding
@@ -45,7 +46,8 @@ class LoadedPolicy:
     self.version = params.version
     self._spec = spec.observations
     _, key = seeding.keys(seed)
-    self._policy = policy_lib.Policy(agent, FixedParams(params), 1, key)
+    source = params_lib.LocalParams(params)
+    self._policy = policy_lib.Policy(agent, source, 1, key)
     self._first = np.array([True])
 
   def __call__(self, observation: types.NestedArray) -> types.NestedArray:
@@ -72,16 +74,6 @@ class LoadedPolicy:
         f'this is no observation of the environment of the run: {error}. Give '
         f'one observation without a batch axis, as {self._spec} says.'
       ) from error
-
-
-class FixedParams(NamedTuple):
-  """A `core.ParamsSource` that has one version only."""
-
-  params: core.VersionedParams
-
-  def newest(self) -> core.VersionedParams:
-    """Returns that version."""
-    return self.params
 
 
 class LoadedRun(NamedTuple):

@@ -24,6 +24,9 @@ _NOT_SETTINGS = (
   'max_seconds',
   'solved_return',
   'checkpoint_period_s',
+  'replay_in_learner',
+  'learner_devices',
+  'actor_devices',
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -72,6 +73,7 @@ class SeedRun:
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,  # Ctrl-C comes through us, once
+        env=os.environ | stop_signals.parent_variable(),
       )
     self._sight = None
 

@@ -50,7 +50,7 @@ def prepare(
 
   jax.config.update('jax_platforms', 'cpu')  # an accelerator is for the runs
   launch.runner(experiment.run.mode)
-  experiment.make_agent(experiment.environment_spec())
+  config_lib.check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
   path = path.resolve()

@@ -54,26 +54,29 @@ def make_vector(
   experiment: config_lib.Experiment,
   num_envs: int,
   stream: int,
-  path: pathlib.Path,
+  path: pathlib.Path | None,
 ) -> vector.LoopVector:
-  """Returns environments of which the first one's first episode is filmed.
+  """Returns environments of which the first one's first episode may be filmed.
 
   Args:
     experiment: whose environments.
     num_envs: rows.
     stream: as of `Experiment.make_vector`.
-    path: of the video.
+    path: of the video; None if there is to be none.
 
   Raises:
-    ValueError: if the environment cannot be rendered.
+    ValueError: if there is to be one and the environment cannot be rendered.
   """
   name = experiment.environment or experiment.run.env
   seed = environments.row_seed(experiment.seed, stream)
   rows: list[Any] = [
-    environments.make(name, environments.row_seed(seed, row), render=row == 0)
+    environments.make(
+      name, environments.row_seed(seed, row), render=bool(path) and row == 0
+    )
     for row in range(num_envs)
   ]
-  rows[0] = Filmed(rows[0], path)
+  if path:
+    rows[0] = Filmed(rows[0], path)
   return vector.LoopVector(rows)
 
 
@@ -159,8 +162,19 @@ class Writer:
     """Adds a picture, uint8 [H, W, 3].
 
     Raises:
-      ValueError: if it is of another size than the first.
+      ValueError: if it is no picture, or of another size than the first.
     """
+    if getattr(picture, 'dtype', None) != np.uint8 or (
+      picture.ndim != 3 or picture.shape[2] != 3
+    ):
+      what = (
+        f'{picture.dtype} of shape {picture.shape}'
+        if isinstance(picture, np.ndarray)
+        else repr(picture)
+      )
+      raise ValueError(
+        f'render() must return a picture, uint8 [H, W, 3], got {what}.'
+      )
     if self._ffmpeg is None:
       self._shape = picture.shape
       self._ffmpeg = self._start()

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     'the output is no terminal, it is shown once. Ctrl-C ends the watching '
     'only, never the run.',
     epilog='exit codes: 0 after what there was to see, 130 after Ctrl-C, 2 if '
-    'the directory is no run or its run was killed.',
+    'the directory is no run, or its run was killed or does not answer.',
   )
   parser.add_argument(
     'run_dir',

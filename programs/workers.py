@@ -191,7 +191,11 @@ def run_learner(
   restored = checkpointer.restore(state)
   layout = policy.row_layout(agent, spec, state)
   count = updates.choose_count(
-    experiment.run.updates_per_call, agent, state, layout
+    experiment.run.updates_per_call,
+    agent,
+    state,
+    layout,
+    devices[0].platform,
   )
   placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)

@@ -12,8 +12,10 @@ import ctypes.util
 import importlib
 import os
 import sys
+import threading
 
 _VARIABLE = 'MUJOCO_GL'
+_LOCK = threading.RLock()  # of the variable: actors may be threads
 _INSTALL = (
   'Install EGL or OSMesa, on Debian or Ubuntu: apt-get install libegl1 '
   'libgl1, or: apt-get install libosmesa6; which of them draws can be chosen '
@@ -24,14 +26,15 @@ _INSTALL = (
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
   """What is imported inside loads no OpenGL: 60 MB and a second of a worker."""
-  if _VARIABLE in os.environ:
-    yield
-    return
-  os.environ[_VARIABLE] = 'disable'
-  try:
-    yield
-  finally:
-    del os.environ[_VARIABLE]
+  with _LOCK:
+    if _VARIABLE in os.environ:
+      yield
+      return
+    os.environ[_VARIABLE] = 'disable'
+    try:
+      yield
+    finally:
+      del os.environ[_VARIABLE]
 
 
 def choose_renderer(name: str) -> None:

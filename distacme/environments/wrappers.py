@@ -169,6 +169,12 @@ class ActionRepeat(Wrapper):
   def __init__(self, environment: dm_env.Environment, num_repeats: int):
     super().__init__(environment)
     self._num_repeats = _at_least_one('num_repeats', num_repeats)
+    spec = self._reward_spec
+    if isinstance(spec, specs.BoundedArray):  # of a sum of 1 to so many
+      self._reward_spec = spec.replace(
+        minimum=np.minimum(spec.minimum, num_repeats * spec.minimum),
+        maximum=np.maximum(spec.maximum, num_repeats * spec.maximum),
+      )
 
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:
     """Takes a step of `num_repeats` steps."""

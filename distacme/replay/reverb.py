@@ -23,7 +23,8 @@ from distacme.replay import spec as replay_spec
 _TABLE = 'experience'
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 # Items are collected and sent together, since every sending wakes Reverb's
-# threads, and those the actor's core; none waits for longer than this.
+# threads, and those the actor's core; what is inserted so long after the last
+# sending goes at once.
 _SEND_TOGETHER = 8
 _SEND_AFTER_S = 0.05
 _POLL_MS = 100  # how soon a blocked writer notices a stop
@@ -141,11 +142,10 @@ class ReverbInserter:
     # Four numpy calls would cost half of what Reverb takes for an item.
     if not all([0 <= number < math.inf for number in numbers]):
       replay_spec.check_priorities(priorities)  # says which is wrong
-    now = time.monotonic()
-    if not self._items:
-      self._send_at = now + _SEND_AFTER_S
     self._items += zip(self._layout.to_bytes(rows), numbers, strict=True)
+    now = time.monotonic()
     if len(self._items) >= _SEND_TOGETHER or now >= self._send_at:
+      self._send_at = now + _SEND_AFTER_S
       self._send()
 
   def flush(self) -> None:

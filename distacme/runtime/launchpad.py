@@ -29,6 +29,8 @@ from launchpad.nodes import base
 from launchpad.nodes.python import local_multi_processing
 from launchpad.nodes.python import node as lp_node
 
+from distacme.runtime import stop_signals
+
 Program: TypeAlias = lp.Program
 
 
@@ -92,7 +94,9 @@ def launch_processes(
     environment: environment variables by group.
   """
   resources = {
-    group: local_multi_processing.PythonProcess(env=dict(variables))
+    group: local_multi_processing.PythonProcess(
+      env={**variables, **stop_signals.parent_variable()}
+    )
     for group, variables in environment.items()
   }
   # Launchpad reads the directory from the environment, once, at import.

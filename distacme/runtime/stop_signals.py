@@ -60,14 +60,26 @@ def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
       signal.signal(number, handler)
 
 
+PARENT_VARIABLE = 'DISTACME_PARENT'
+
+
+def parent_variable() -> dict[str, str]:
+  """Returns what children that call `die_with_parent` need in their environment."""
+  return {PARENT_VARIABLE: str(os.getpid())}
+
+
 def die_with_parent() -> None:
-  """Lets this process get SIGTERM when its parent is gone (Linux only)."""
+  """Lets this process get SIGTERM when its parent is gone (Linux only).
+
+  Its parent said who it is (`parent_variable`): it may be gone already, since a
+  process takes seconds to get here.
+  """
   if sys.platform != 'linux':
     return
   import ctypes
 
   pr_set_pdeathsig = 1
-  parent = os.getppid()
+  parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
   ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
   if os.getppid() != parent:  # it went before the call
     os.kill(os.getpid(), signal.SIGTERM)

@@ -188,6 +188,11 @@ def test_repeated_rewards_are_summed_with_their_discounts():
   assert timestep.observation['z'] == 2
 
 
+def test_repeated_rewards_keep_to_their_bounds():
+  spec = wrappers.ActionRepeat(testing_environments.catch(0), 3).reward_spec()
+  assert (spec.minimum.item(), spec.maximum.item()) == (-3.0, 3.0)
+
+
 def test_an_action_is_not_repeated_into_the_next_episode():
   environment = wrappers.ActionRepeat(Nested(), 2)
   first, _, last, again = [environment.step(ACTION) for _ in range(4)]

@@ -183,6 +183,21 @@ def test_what_ffmpeg_cannot_write_is_said_in_its_words(tmp_path):
     writer.close()
 
 
+@pytest.mark.parametrize(
+  ('picture', 'what'),
+  [
+    (None, 'None'),
+    (np.zeros((4, 4, 3)), r'float64 of shape \(4, 4, 3\)'),
+    (np.zeros((4, 4), np.uint8), r'uint8 of shape \(4, 4\)'),
+  ],
+)
+def test_what_is_no_picture_is_refused(tmp_path, picture, what):
+  writer = video.Writer(tmp_path / 'episode.mp4', 30)
+  message = rf'render\(\) must return a picture, uint8 \[H, W, 3\], got {what}'
+  with pytest.raises(ValueError, match=message):
+    writer.add(picture)
+
+
 def test_pictures_of_two_sizes_are_refused(tmp_path):
   pytest.importorskip('imageio_ffmpeg')
   writer = video.Writer(tmp_path / 'a.mp4', 30.0)

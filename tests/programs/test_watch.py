@@ -196,7 +196,7 @@ def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
 def test_a_run_that_never_began_is_refused(directory, capsys):
   code, text = watched(capsys, directory.path)
   assert code == 2
-  assert 'has not begun, or was killed before it could say' in text
+  assert 'has not begun, or ended before it could say' in text
 
 
 def test_what_is_no_run_is_refused(capsys, tmp_path):
