@@ -198,4 +198,6 @@ def _receive_bare(address: str, pipe: Any) -> None:
 if __name__ == '__main__':
   main()
   sys.stdout.flush()
-  os._exit(0)  # threads of the bare server may wait for subscribers that are gone
+  os._exit(
+    0
+  )  # threads of the bare server may wait for subscribers that are gone

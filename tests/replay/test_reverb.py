@@ -159,11 +159,11 @@ def test_items_are_sent_together_or_when_one_has_waited_long_enough(
   inserter._writer = Writer()
   counts = []
   for number in range(6):
-    if number == 4:  # The fifth has company that has waited for too long.
+    if number == 4:  # The last sending was long ago, as before the first.
       inserter._send_at = 0.0
     inserter.insert(row, np.ones(1))
     counts.append(len(created))
-  assert counts == [0, 0, 3, 3, 5, 5]
+  assert counts == [1, 1, 1, 4, 5, 5]
   inserter.flush()
   assert server[0].metrics()['inserted'] == 6
 
