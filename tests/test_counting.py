@@ -166,15 +166,6 @@ def test_status_tells_what_each_worker_does_and_when_it_was_heard(clock):
   assert worker['metrics'] == {'return': 2.0, 'length': 5}
 
 
-def test_a_worker_that_is_done_is_no_longer_running():
-  state = counting.RunState()
-  state.report('actor/0')
-  state.report('learner')
-  assert state.running() == ['actor/0', 'learner']
-  state.report('actor/0', state=counting.DONE)
-  assert state.running() == ['learner']
-
-
 def test_status_is_json():
   limits = counting.Limits(max_env_steps=5, max_seconds=1.5)
   state = counting.RunState(limits, counts={'env_steps': 1})

@@ -86,13 +86,18 @@ def test_an_unknown_reason_is_refused(line):
     make('actor/0').request_stop('bored')
 
 
-def test_a_worker_that_is_done_is_not_running(line, wait_until):
+def test_a_worker_that_is_done_says_so(line, wait_until):
   state, make = line
   actor = make('actor/0')
+
+  def states():
+    workers = state.status()['workers']
+    return {name: worker['state'] for name, worker in workers.items()}
+
   actor.report(state='acts')
-  wait_until(lambda: state.running() == ['actor/0'])
+  wait_until(lambda: states() == {'actor/0': 'acts'})
   actor.report(state=counting.DONE)
-  wait_until(lambda: state.running() == [])
+  wait_until(lambda: states() == {'actor/0': counting.DONE})
 
 
 def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
