@@ -11,7 +11,6 @@ import pytest
 
 from distacme.programs import config
 from distacme.programs import devices
-from distacme.programs import program
 from tests.programs import launching
 
 
@@ -91,6 +90,9 @@ def test_an_actor_with_an_accelerator_may_use_more_than_the_cpu():
 
 
 def test_an_actor_without_one_computes_on_the_cpu():
+  pytest.importorskip('launchpad')
+  from distacme.programs import program
+
   with devices.for_acting('actor/0', None, own_process=True):
     pass  # its launcher has seen to it:
   for group in ('actor', 'evaluator'):
