@@ -6,6 +6,7 @@ process of their own.
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -113,11 +114,19 @@ class OnFourDevices:
 CASES = [name for name in vars(OnFourDevices) if not name.startswith('_')]
 
 
+ROOT = pathlib.Path(__file__).parents[1]
+
+
 @pytest.fixture(scope='module', name='outcomes')
 def fixture_outcomes(tmp_path_factory):
   """Returns what each case ended with, '' if well."""
+  # At the end of the path: an installed distacme comes before the checkout's.
+  code = (
+    f'import runpy, sys; sys.path.append({str(ROOT)!r}); '
+    "runpy.run_module('tests.test_placement', run_name='__main__')"
+  )
   done = subprocess.run(
-    [sys.executable, '-m', 'tests.test_placement'],
+    [sys.executable, '-c', code],
     env={
       **os.environ,
       'XLA_FLAGS': '--xla_force_host_platform_device_count=4',

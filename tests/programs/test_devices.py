@@ -120,6 +120,7 @@ def test_actors_are_given_accelerators_in_turn():
 
 
 def test_a_run_without_the_accelerators_it_names_says_so(tmp_path):
+  pytest.importorskip('launchpad')
   with launching.Run(
     tmp_path / 'run', '--learner-devices', '0', '--max-seconds', '60'
   ) as run:
