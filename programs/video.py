@@ -11,8 +11,8 @@ import dm_env
 import numpy as np
 
 from distacme import environments
-from distacme import types
 from distacme.environments import vector
+from distacme.environments import wrappers
 from distacme.programs import config as config_lib
 
 # What ffmpeg is told of each kind of file.
@@ -80,33 +80,22 @@ def make_vector(
   return vector.LoopVector(rows)
 
 
-class Filmed:
-  """A `dm_env.Environment` that writes a video of its first episode."""
+class Filmed(wrappers.Wrapper):
+  """Writes a video of an environment's first episode."""
 
   def __init__(self, environment: Any, path: pathlib.Path):
     """Takes an environment with a method `render() -> uint8 [H, W, 3]`."""
-    self._environment = environment
+    super().__init__(environment)
     self._path = path
     self._writer: Writer | None = None  # while the episode goes on
     self._done = False
 
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._environment, name)
-
-  def reset(self) -> dm_env.TimeStep:
-    """Starts an episode."""
-    return self._seen(self._environment.reset())
-
-  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
-    """Takes a step."""
-    return self._seen(self._environment.step(action))
-
   def close(self) -> None:
     """Ends the video, also of an episode that was cut short."""
     self._end()
-    self._environment.close()
+    super().close()
 
-  def _seen(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+  def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     if self._done:
       return timestep
     if self._writer is None:

@@ -8,10 +8,10 @@ import dm_env
 import numpy as np
 import tree
 
-from distacme import core
 from distacme import specs
 from distacme import types
 from distacme.environments import checks
+from distacme.environments import wrappers
 
 
 class LoopVector:
@@ -125,40 +125,14 @@ class LoopVector:
     return [tree.unflatten_as(self._action_spec, row) for row in rows]
 
 
-class SingleRow(dm_env.Environment):
+class SingleRow(wrappers.Wrapper):
   """A vector of one row as a dm_env.Environment."""
 
-  def __init__(self, environment: core.VectorEnvironment):
-    self._environment = environment
+  def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    return _first_row(timestep)
 
-  def reset(self) -> dm_env.TimeStep:
-    """Starts an episode."""
-    return _first_row(self._environment.reset())
-
-  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
-    """Takes a step, or starts an episode if the last one is over."""
-    batch = tree.map_structure(lambda leaf: np.asarray(leaf)[None], action)
-    return _first_row(self._environment.step(batch))
-
-  def observation_spec(self) -> types.NestedSpec:
-    """Returns the observation spec."""
-    return self._environment.observation_spec()
-
-  def action_spec(self) -> types.NestedSpec:
-    """Returns the action spec."""
-    return self._environment.action_spec()
-
-  def reward_spec(self) -> specs.Array:
-    """Returns the reward spec."""
-    return self._environment.reward_spec()
-
-  def discount_spec(self) -> specs.BoundedArray:
-    """Returns the discount spec."""
-    return self._environment.discount_spec()
-
-  def close(self) -> None:
-    """Closes the vector."""
-    self._environment.close()
+  def _action(self, action: types.NestedArray) -> types.NestedArray:
+    return tree.map_structure(lambda leaf: np.asarray(leaf)[None], action)
 
 
 def _first_row(timestep: dm_env.TimeStep) -> dm_env.TimeStep:

@@ -38,7 +38,8 @@ def wrap_all(
 class Wrapper(dm_env.Environment):
   """Passes everything on; a wrapper overrides `_timestep`, `_action`, specs."""
 
-  def __init__(self, environment: dm_env.Environment):
+  def __init__(self, environment: Any):
+    """Takes a dm_env environment, or what has its methods."""
     self._environment = environment
     self._observation_spec = environment.observation_spec()
     self._action_spec = environment.action_spec()
