@@ -7,6 +7,7 @@ other is for sampling, sending and the servers.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
@@ -64,9 +65,9 @@ def in_memory() -> None:
   rates = harness.rates(
     {
       'bare': bare(_ITEMS),
-      'ours': learning(_ITEMS, at_hand(_ITEMS)),
+      'ours': learning(_ITEMS, _AtHand(_ITEMS)),
       'bare, several': bare(_ITEMS, _SEVERAL),
-      'ours, several': learning(_ITEMS, at_hand(_ITEMS, _SEVERAL)),
+      'ours, several': learning(_ITEMS, _AtHand(_ITEMS, _SEVERAL)),
     }
   )
   calls = f', {_SEVERAL} updates a call'
@@ -142,13 +143,13 @@ def publishing() -> None:
     )
     agent, state = make(_SEVEN_MB)
     costs = [own_cost(sink, version, agent, state) for version in range(12)]
-    never = learning(_SEVEN_MB, at_hand(_SEVEN_MB))
+    never = learning(_SEVEN_MB, _AtHand(_SEVEN_MB))
     first = harness.rates({'never': never}, 2.0, rounds=1)['never'][0]
     rates = harness.rates(
       {
         'never': never,
         'every second': learning(
-          _SEVEN_MB, at_hand(_SEVEN_MB), sink, round(first)
+          _SEVEN_MB, _AtHand(_SEVEN_MB), sink, round(first)
         ),
       },
       4.0,
@@ -227,7 +228,7 @@ class _One:
 class _AtHand(batches_lib.Batches):
   """What is drawn once, on the device, and given again and again."""
 
-  def __init__(self, config: dqn.Config, count: int):
+  def __init__(self, config: dqn.Config, count: int = 1):
     super().__init__(_One(config), count)
     drawn = self._draw()
     self._drawn = drawn._replace(batch=jax.device_put(drawn.batch))
@@ -236,20 +237,26 @@ class _AtHand(batches_lib.Batches):
     return self._drawn
 
 
-def at_hand(config: dqn.Config, count: int = 1) -> batches_lib.Batches:
-  """Returns batches that cost nothing."""
-  return _AtHand(config, count)
-
-
 def bare(config: dqn.Config, count: int = 1) -> harness.Work:
-  """Returns work that is the compiled update on data of the device."""
+  """Returns work that is the compiled update on data of the device.
+
+  It holds what it gave to an update until that has ended, as the learner does:
+  a loop that drops it before stands still, and would be no limit.
+  """
   agent, state = make(config)
   update = jax.jit(updates.make(agent, count), donate_argnums=0)
   batch = _AtHand(config, count).get().batch
+  under_way: collections.deque[Any] = collections.deque()
 
   def call() -> float:
     nonlocal state
-    state, _ = update(state, batch)
+    given = state
+    state, output = update(given, batch)
+    under_way.append((given, output))
+    del given
+    if len(under_way) > 2:
+      jax.block_until_ready(under_way[0][1])
+      under_way.popleft()
     return count
 
   return finished(harness.repeated(call, 16 // count), lambda: state)
@@ -304,7 +311,9 @@ def live(config: dqn.Config, server: Any) -> Iterator[batches_lib.Batches]:
   rows = some_rows(config, _ROWS // block * block).reshape(-1, block)
   with (
     server(agent.replay) as running,
-    servers.inserter(running.address, rows, _INSERTS_PER_SECOND / block),
+    servers.inserter(
+      running.address, layout, rows, _INSERTS_PER_SECOND / block
+    ),
   ):
     sampler = reverb.ReverbSampler(running.address, agent.replay, layout)
     placement = placement_lib.Placement(config.batch_size)

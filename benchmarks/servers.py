@@ -12,6 +12,7 @@ import numpy as np
 import portpicker
 import psutil
 
+from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
 _START_S = 60.0
@@ -65,6 +66,7 @@ def variables() -> Iterator[Server]:
 @contextlib.contextmanager
 def inserter(
   address: str,
+  layout: records.RowLayout,
   rows: np.ndarray,
   rows_per_second: float,
 ) -> Iterator[None]:
@@ -72,11 +74,11 @@ def inserter(
 
   Args:
     address: of the replay server.
+    layout: of the rows.
     rows: structured, [number, block_size].
     rows_per_second: of them, from then on.
   """
-  data = rows.view(np.uint8).reshape(*rows.shape, rows.itemsize)
-  with _process(_insert, address, data, rows_per_second):
+  with _process(_insert, address, layout, rows, rows_per_second):
     yield
 
 
@@ -115,6 +117,7 @@ def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
 
 
 def _serve_raw(pipe: Any, window: int) -> None:
+  # Reverb as anybody uses it, TensorFlow included: it is what ours is held against.
   import reverb
   from reverb import structured_writer
 
@@ -155,11 +158,15 @@ def _serve_variables(pipe: Any) -> None:
 
 
 def _insert(
-  pipe: Any, address: str, data: np.ndarray, rows_per_second: float
+  pipe: Any,
+  address: str,
+  layout: records.RowLayout,
+  data: np.ndarray,
+  rows_per_second: float,
 ) -> None:
   from distacme.replay import reverb
 
-  writer = reverb.ReverbInserter(address, _Bytes(), stopped=lambda: False)
+  writer = reverb.ReverbInserter(address, layout, stopped=lambda: False)
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:
@@ -170,13 +177,6 @@ def _insert(
   some = max(1, round(0.02 * rows_per_second))
   while not pipe.poll(some / rows_per_second):
     insert(data[random.integers(0, len(data), some)])
-
-
-class _Bytes:
-  """A layout of rows that are bytes already."""
-
-  def to_bytes(self, rows: np.ndarray) -> np.ndarray:
-    return rows
 
 
 def _subscribe(pipe: Any, address: str, number: int) -> None:
