@@ -290,8 +290,8 @@ class _Meter:
       'learner_steps_per_second': self._updates / period,
       'samples_per_second': self._items / period,
       'share_waiting_for_data': self.waited_s / period,
-      'data_age': self._age
-      / max(self._calls, 1),  # learner steps since the item was acted
+      # Learner steps since the item was acted.
+      'data_age': self._age / max(self._calls, 1),
     }
     self.__init__()  # type: ignore[misc]  # starts the next period
     return metrics

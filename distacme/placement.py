@@ -52,18 +52,18 @@ class Placement:
     check_split(batch_size, len(devices))
     self.platform = devices[0].platform
     self._single = len(devices) == 1
+    self._split: jax.sharding.Sharding
+    self.replicated: jax.sharding.Sharding
+    if self._single:
+      only = jax.sharding.SingleDeviceSharding(devices[0])
+      self._split = self.replicated = only
+      return
     mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
     axes = ('batch',) if count == 1 else (None, 'batch')
-    self._split: jax.sharding.Sharding = jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec(*axes)
+    self._split, self.replicated = (
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
+      for names in (axes, ())
     )
-    self.replicated: jax.sharding.Sharding = jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec()
-    )
-    if self._single:
-      self._split = self.replicated = jax.sharding.SingleDeviceSharding(
-        devices[0]
-      )
 
   def put_state(self, state: types.LearnerState) -> types.LearnerState:
     """Gives every device the whole state."""

@@ -63,7 +63,7 @@ class RunConfig:
   """Where the run's files go; by default a new directory below ./runs."""
   replay_in_learner: bool = False
   """Whether the replay server lives in the learner's process, which then reads
-  it about three times as fast; it ends with the learner."""
+  it more than twice as fast; it ends with the learner."""
   learner_devices: tuple[int, ...] = ()
   """Accelerators that the learner uses, by number; by default all there are."""
   actor_devices: tuple[int, ...] = ()

@@ -28,7 +28,7 @@ _ALL = {
 # reads these when it is imported. Actors leave accelerators to the learner.
 _ACTING = {
   **_ALL,
-  'MALLOC_ARENA_MAX': '2',
+  'MALLOC_ARENA_MAX': '2',  # 6 MB less
   'JAX_PLATFORMS': 'cpu',
   'NPROC': '1',
   'OMP_NUM_THREADS': '1',
