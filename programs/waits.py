@@ -83,6 +83,14 @@ def _for_data(
   share = learner['metrics'].get('share_waiting_for_data', 0.0)
   if share < _LEAST_SHARE:
     return []
+  blocked = _shares(workers, 'share_blocked_by_replay')
+  if blocked and min(blocked.values()) >= _LEAST_SHARE:
+    # The rate limits never hold up both: there is enough, it only takes long.
+    return [
+      f'the learner waits for its batches to be drawn ({share:.0%} of the time): '
+      'replay is what is slow. --replay-in-learner and, for uniform replay, '
+      '--block-size make it faster'
+    ]
   return [
     f'the learner waits for the actors ({share:.0%} of the time): replay gives '
     f'no more before more is inserted{_ratio(workers)}'

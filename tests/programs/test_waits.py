@@ -39,6 +39,19 @@ def test_a_learner_without_batches_waits_for_the_actors():
   )
 
 
+def test_where_both_sides_wait_replay_is_slow():
+  _, sentence = waits.who_waits(
+    status(
+      actor_0=('acting', {'share_blocked_by_replay': 0.7}),
+      learner_0=('learning', {'share_waiting_for_data': 0.6}),
+      learner_steps=5,
+    )
+  )
+  assert sentence.startswith(
+    'the learner waits for its batches to be drawn (60% of the time): replay is'
+  )
+
+
 def test_before_its_first_step_the_learner_waits_for_replay_to_fill():
   (sentence,) = waits.who_waits(
     status(learner_0=('waiting for data', {}), replay_0=('', {'size': 1200}))
