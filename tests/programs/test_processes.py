@@ -298,7 +298,7 @@ def test_the_three_modes_make_the_same_params_and_act_alike(start):
   scores = {}
   for mode in ('local', 'threads', 'processes'):
     run = start(
-      *('--max-env-steps', '300', '--min-replay-size', '1000'),
+      *('--max-env-steps', '300', '--min-replay-size', '100000'),
       *('--num-actors', '1', '--evaluation-epsilon', '0.5'),
       *('--eval-episodes', '40', '--seed', '3'),
       mode=mode,
