@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import contextlib
 import pathlib
+import queue
 import time
 
 from rich import console as rich_console
@@ -15,10 +17,10 @@ from distacme.programs import attach
 from distacme.programs import display
 from distacme.programs import plot
 from distacme.programs import waits
+from distacme.runtime import stop_signals
 
 _PERIOD_S = 0.5
 _CHART_HEIGHT = 10  # lines
-_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,15 +49,18 @@ def main(arguments: Sequence[str]) -> int:
       raise ValueError(sight.note)
     console.print(view(sight, attachment.curve(), console.width))
     return 0
-  try:
-    return _follow(attachment, console)
-  except KeyboardInterrupt:
-    return _INTERRUPTED
+  # Not as an exception, which may come where somebody else takes it.
+  reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+  with stop_signals.requested_from(reasons.put):
+    return _follow(attachment, console, reasons)
 
 
 def _follow(
-  attachment: attach.Attachment, console: rich_console.Console
+  attachment: attach.Attachment,
+  console: rich_console.Console,
+  reasons: queue.SimpleQueue[str],
 ) -> int:
+  """Shows the run until it ends, or there is one of `reasons` to stop."""
   with rich_live.Live(console=console, auto_refresh=False) as live:
     while True:
       start = time.monotonic()
@@ -65,7 +70,9 @@ def _follow(
         live.update(shown, refresh=True)
       if sight.phase in ('ended', 'lost'):
         break
-      time.sleep(max(0.0, start + _PERIOD_S - time.monotonic()))
+      pause_s = max(0.0, start + _PERIOD_S - time.monotonic())
+      with contextlib.suppress(queue.Empty):
+        return stop_signals.exit_code(reasons.get(timeout=pause_s))
   if sight.phase == 'lost':
     raise ValueError(sight.note)
   return 0
