@@ -26,9 +26,9 @@ from distacme import specs
 from distacme import types
 from distacme.agents import dqn
 from distacme.programs import workers
-from distacme.replay import assembly
 from distacme.replay import reverb
 from distacme.replay import reverb_extension
+from distacme.replay import writers
 
 _CARTPOLE = 'gymnasium:CartPole-v1'
 _PONG = 'atari:Pong'
@@ -183,7 +183,7 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,
-      assembly.NStepWriter(agent.replay, layout, rows, inserter),
+      writers.make_writer(agent.replay, layout, rows, inserter),
       counting.RunState().reporter('actor/0'),
     )
     yield Acting(worker, policy)

@@ -29,7 +29,8 @@ _SPEC = replay_spec.ReplaySpec(
   samples_per_insert=1.0,
   error_buffer=1e12,  # neither side is held up for the other
 )
-_LAYOUT = records.RowLayout(
+_LAYOUT = records.make_layout(
+    replay_spec.NStep(1, 0.9),
   specs.make_environment_spec(environments.make('gymnasium:CartPole-v1', 0))
 )
 

@@ -125,8 +125,11 @@ class Sampler(Protocol):
   One thread samples; another may set priorities meanwhile.
   """
 
-  def sample(self) -> tuple[types.Transition, types.SampleInfo]:
-    """Returns the next batch; blocks while replay asks it to."""
+  def sample(self) -> tuple[Any, types.SampleInfo]:
+    """Returns the next batch, a `Transition` or a `Sequence`.
+
+    Blocks while replay asks it to.
+    """
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [B] of sampled items; items gone since are skipped."""

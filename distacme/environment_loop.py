@@ -79,7 +79,7 @@ class EnvironmentLoop:
     layout = policy.row_layout(
       agent, specs.make_environment_spec(vector), state
     )
-    self.replay = memory.MemoryReplay(agent.replay, layout, seed)
+    self.replay = memory.make(agent.replay, layout, seed)
     count = updates.choose_count(updates_per_call, agent, state, layout)
     placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
     self._batches = batches.Batches(self.replay, count, placement)

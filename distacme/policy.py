@@ -196,7 +196,12 @@ def row_layout(
     observation,
     agent.initial_actor_state(1, one),
   )
-  return records.RowLayout(spec, records.spec_like(output.extras))
+  return records.make_layout(
+    agent.replay.window,
+    spec,
+    records.spec_like(output.extras),
+    records.spec_like(output.start_state),
+  )
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -40,13 +40,42 @@ class Transition(NamedTuple):
   extras: NestedArray = ()
 
 
+class Sequence(NamedTuple):
+  """Consecutive rows of one environment; leaves are [B, L, ...].
+
+  A row is a moment: what was seen, what was done, and what followed. Rows where
+  `step_type` is LAST are not steps, nothing was done there: they are the last
+  observation of an episode, which bootstraps a truncated one, or padding after
+  it. Of row L - 1 only observation and step type count; it bootstraps, too.
+
+  Attributes:
+    observation: o_t.
+    action: a_t, taken at `observation`.
+    reward: float32, what a_t earned; 0 where nothing was done.
+    discount: float32, the environment's, after a_t: 0 if it ended in a terminal
+      state, else 1 as a rule; without gamma. 0 where nothing was done.
+    step_type: int8, of `observation`: FIRST, MID or LAST, as in dm_env.
+    extras: what the agent's `act` asked to store with `observation`.
+    start_state: [B, ...], what it asked to store where a sequence starts.
+  """
+
+  observation: NestedArray
+  action: NestedArray
+  reward: NestedArray
+  discount: NestedArray
+  step_type: NestedArray
+  extras: NestedArray = ()
+  start_state: NestedArray = ()
+
+
 class SampleInfo(NamedTuple):
   """How a batch was drawn.
 
   Attributes:
     key: [B] uint64, names each item for `update_priorities`.
     probability: [B] float64, chance with which each item was drawn.
-    params_version: [B] int64, version of the params that acted.
+    params_version: [B] int64, version of the params that acted; in a sequence,
+      at its start.
   """
 
   key: np.ndarray
@@ -58,7 +87,7 @@ class Batch(NamedTuple):
   """What a learner's update gets: items and how they were drawn.
 
   Attributes:
-    data: a nest with leading axis [B], `Transition` for n-step replay.
+    data: a `Transition` or a `Sequence`, as the replay's window says.
     probability: [B] float32, chance with which each item was drawn, for
       importance weights.
   """
@@ -74,12 +103,15 @@ class ActorOutput(NamedTuple):
     action: conforms to the environment's action spec, batched.
     state: carried to the next call.
     extras: stored in replay with the observation.
+    start_state: stored with the first row of a sequence only: what an agent with
+      a memory needs to go through it again, as a rule the `state` it was given.
     values: not stored; goes to `ReplaySpec.first_priority` on the actor.
   """
 
   action: NestedArray
   state: ActorState = ()
   extras: NestedArray = ()
+  start_state: NestedArray = ()
   values: NestedArray = ()
 
 

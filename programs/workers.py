@@ -201,7 +201,13 @@ def run_learner(
   sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
   worker = learner.Learner(
     agent,
-    batches.PrefetchedBatches(sampler, count, placement),
+    batches.PrefetchedBatches(
+      sampler,
+      count,
+      placement,
+      # What waits here grows old.
+      depth=1 if agent.replay.used_once else 2,
+    ),
     connection.params,
     connection,
     restored.state if restored else state,
@@ -245,8 +251,8 @@ def _act(
   from distacme import seeding
   from distacme import specs
   from distacme import types
-  from distacme.replay import assembly
   from distacme.replay import reverb
+  from distacme.replay import writers
 
   use_one_core()
   connection.report(state='starting')
@@ -264,11 +270,16 @@ def _act(
   newest = connection.params.newest()
   assert newest is not None  # just waited for
   layout = policy.row_layout(agent, spec, params=newest.params)
-  inserter = reverb.ReverbInserter(replay_address, layout, connection.stopped)
+  inserter = reverb.ReverbInserter(
+    replay_address,
+    layout,
+    connection.stopped,
+    at_once=agent.replay.used_once,
+  )
   actor.Actor(
     environments.check_first_episode(environment),
     policy.Policy(agent, connection.params, rows, key, streams),
-    assembly.NStepWriter(agent.replay, layout, rows, inserter),
+    writers.make_writer(agent.replay, layout, rows, inserter),
     connection,
   ).run()
 

@@ -42,7 +42,8 @@ LAYERS = {
   # L2: what agents share; what the replay backends share.
   'networks': Layer('networks', 'numpy jax haiku', 'data contracts'),
   'assembly': Layer(
-    'replay replay.assembly replay.records replay.sum_tree',
+    'replay replay.assembly replay.records replay.sequences replay.sum_tree '
+    'replay.transitions replay.writers',
     'numpy dm_env tree',
     'data contracts assembly',
   ),

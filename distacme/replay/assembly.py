@@ -1,22 +1,13 @@
-"""Turns an actor's steps into replay items; shared by all backends."""
+"""What the writers of transitions and of sequences share."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
-import dm_env
 import numpy as np
 import tree
 
 from distacme import types
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
-
-# Arrays: numpy compares with numbers half as fast.
-_MID, _LAST = (
-  np.array(kind, np.int8)
-  for kind in (dm_env.StepType.MID, dm_env.StepType.LAST)
-)
 
 
 class Inserter(Protocol):
@@ -31,201 +22,9 @@ class Inserter(Protocol):
     """Waits until everything is inserted, unless the run has stopped."""
 
 
-class NStepWriter:
-  """A `core.Writer` that makes n-step transitions of `num_envs` environments.
-
-  The last n steps of every environment lie in `slots` [n, num_envs]: each is a
-  row in the making, whose reward and discount grow with every step until its
-  window is full or its episode ends. Used by one thread.
-  """
-
-  def __init__(
-    self,
-    spec: replay_spec.ReplaySpec,
-    layout: records.RowLayout,
-    num_envs: int,
-    inserter: Inserter,
-  ):
-    self._n = spec.window.n
-    self._gamma = np.float32(spec.window.discount)
-    self._first_priority = spec.first_priority if spec.prioritized else None
-    self._inserter = inserter
-    self._blocks = _Blocks(spec.block_size, inserter)
-    self._slots = np.zeros((self._n, num_envs), layout.dtype)
-    self._row = [layout.views(slot) for slot in self._slots]
-    whole = layout.views(self._slots)
-    self._reward, self._discount = whole.reward, whole.discount
-    self._next_observation = whole.next_observation
-    self._params_version = self._slots[records.PARAMS_VERSION]
-    self._values: list[Any] = [None] * self._n  # of `act`, by slot
-    self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
-    self._least_age = 0  # of all environments
-    self._cursor = 0  # the slot of the newest step
-    self._waiting: _Waiting | None = None
-
-  @property
-  def blocked_s(self) -> float:
-    """See `core.Writer`."""
-    return self._inserter.blocked_s
-
-  def append(
-    self,
-    timestep: dm_env.TimeStep,
-    output: types.ActorOutput,
-    next_timestep: dm_env.TimeStep,
-    params_version: int,
-  ) -> None:
-    """Adds one step of every environment; see `core.Writer`."""
-    self._insert_waiting(output.values)
-    self._start_windows(timestep, output, params_version)
-    # Slots without a window hold leftovers; growing them does no harm.
-    self._reward += self._discount * next_timestep.reward
-    self._discount *= self._gamma * next_timestep.discount
-    self._age += 1
-    self._least_age += 1
-    amid = not np.count_nonzero(next_timestep.step_type != _MID)
-    if amid and self._least_age >= self._n:  # what most steps are
-      self._emit_full(None, next_timestep.observation)
-    else:
-      self._emit(timestep, next_timestep)
-
-  def close(self) -> None:
-    """Inserts what is complete and ends the connection to replay."""
-    if self._waiting is not None:
-      self._insert_waiting(self._values[self._cursor])
-    self._blocks.close()
-
-  def _start_windows(
-    self,
-    timestep: dm_env.TimeStep,
-    output: types.ActorOutput,
-    params_version: int,
-  ) -> None:
-    self._cursor = slot = (self._cursor + 1) % self._n
-    row = self._row[slot]
-    _copy(row.observation, timestep.observation)
-    _copy(row.action, output.action)
-    _copy(row.extras, output.extras)
-    row.reward[...] = 0.0
-    row.discount[...] = 1.0
-    self._params_version[slot] = params_version
-    self._values[slot] = output.values
-
-  def _emit(
-    self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
-  ) -> None:
-    """Emits the windows that this step filled or cut short."""
-    stepped = timestep.step_type != _LAST
-    self._age *= stepped
-    self._least_age = int(self._age.min())
-    ended = (next_timestep.step_type == _LAST) & stepped
-    full = (self._age >= self._n) & ~ended
-    if full.any():
-      self._emit_full(full, next_timestep.observation)
-    for env in np.flatnonzero(ended):
-      self._emit_ended(env, next_timestep.observation)
-
-  def _emit_full(
-    self, envs: np.ndarray | None, observation: types.NestedArray
-  ) -> None:
-    """Emits the oldest window of every environment in the mask `envs`, or all."""
-    slot = (self._cursor + 1) % self._n
-    _copy(self._row[slot].next_observation, observation)
-    rows = self._slots[slot].copy() if envs is None else self._slots[slot][envs]
-    if self._first_priority is None:
-      self._blocks.insert(rows, np.ones(len(rows)))
-    else:
-      # The values at the window's last observation come with the next action.
-      self._waiting = _Waiting(rows, _take(self._values[slot], envs), envs)
-
-  def _insert_waiting(self, values: Any) -> None:
-    waiting, self._waiting = self._waiting, None
-    if waiting is not None:
-      self._insert(waiting.rows, waiting.values, _take(values, waiting.envs))
-
-  def _emit_ended(self, env: int, observation: types.NestedArray) -> None:
-    """Emits all windows of an environment whose episode has just ended."""
-    count = min(int(self._age[env]), self._n)
-    slots = (self._cursor - np.arange(count)[::-1]) % self._n  # oldest first
-    for target, source in zip(
-      tree.flatten(self._next_observation),
-      tree.flatten(observation),
-      strict=True,
-    ):
-      target[slots, env] = source[env]
-    rows = self._slots[slots, env]
-    if self._first_priority is None:
-      self._blocks.insert(rows, np.ones(count))
-      return
-    first = tree.map_structure(
-      lambda *leaves: np.stack([leaf[env] for leaf in leaves]),
-      *[self._values[slot] for slot in slots],
-    )
-    # The last observation is not acted on. After termination its values do not
-    # count; after truncation those of the step before stand in for them, until
-    # the learner sets the priority.
-    last = tree.map_structure(
-      lambda leaf: np.repeat(leaf[env : env + 1], count, axis=0),
-      self._values[self._cursor],
-    )
-    self._insert(rows, first, last)
-
-  def _insert(self, rows: np.ndarray, first: Any, last: Any) -> None:
-    assert self._first_priority is not None
-    priorities = self._first_priority(
-      rows['reward'], rows['discount'], first, last
-    )
-    self._blocks.insert(rows, priorities)
-
-
-class _Waiting(NamedTuple):
-  """Full windows whose priority needs the values of the next action."""
-
-  rows: np.ndarray  # [K]
-  values: Any  # at the windows' first observations, [K, ...]
-  envs: np.ndarray | None  # [num_envs] bool, K of them true; None: all
-
-
-class _Blocks:
-  """Groups rows into items of `block_size` rows."""
-
-  def __init__(self, block_size: int, inserter: Inserter):
-    self._block_size = block_size
-    self._inserter = inserter
-    self._rest: list[np.ndarray] = []
-    self._num_rest = 0
-
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
-    if self._block_size == 1:
-      self._inserter.insert(rows.reshape(-1, 1), priorities)
-      return
-    self._rest.append(rows)
-    self._num_rest += len(rows)
-    count = self._num_rest // self._block_size
-    if not count:
-      return
-    rows = np.concatenate(self._rest)
-    whole = count * self._block_size
-    self._rest, self._num_rest = [rows[whole:]], len(rows) - whole
-    items = rows[:whole].reshape(count, self._block_size)
-    self._inserter.insert(items, np.ones(count))
-
-  def close(self) -> None:
-    self._inserter.close()
-
-
-def _copy(target: types.NestedArray, source: types.NestedArray) -> None:
+def copy(target: types.NestedArray, source: types.NestedArray) -> None:
+  """Copies a nest of arrays into another."""
   if isinstance(target, np.ndarray):  # walking a nest costs microseconds
     target[...] = source
   elif target is not source:  # as () is
     tree.map_structure(np.copyto, target, source)
-
-
-def _take(nest: Any, rows: np.ndarray | None) -> Any:
-  if rows is None:
-    return nest
-  if isinstance(nest, dict):  # five times as fast as the general way
-    return {name: _take(leaf, rows) for name, leaf in nest.items()}
-  if isinstance(nest, np.ndarray):
-    return nest[rows]
-  return tree.map_structure(lambda leaf: leaf[rows], nest)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import abc
+import collections
+from typing import Any
+
 import numpy as np
 
+from distacme import core
 from distacme import types
-from distacme.replay import assembly
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 from distacme.replay import sum_tree
+from distacme.replay import writers
 
 _NO_KEY = np.iinfo(np.uint64).max
 
 
-class MemoryReplay:
+def make(
+  spec: replay_spec.ReplaySpec, layout: records.RowLayout, seed: int
+) -> Memory:
+  """Returns the table that a `ReplaySpec` asks for."""
+  if spec.used_once:
+    return MemoryQueue(spec, layout)
+  return MemoryReplay(spec, layout, seed)
+
+
+class Memory(abc.ABC):
   """A table as `ReplaySpec` asks for, its way in and its way out.
 
   It serves one thread, which must not ask for a sample before `can_sample`:
@@ -23,28 +37,18 @@ class MemoryReplay:
 
   blocked_s = 0.0
 
-  def __init__(
-    self,
-    spec: replay_spec.ReplaySpec,
-    layout: records.RowLayout,
-    seed: int,
-  ):
+  def __init__(self, spec: replay_spec.ReplaySpec, layout: records.RowLayout):
     self._spec = spec
     self._layout = layout
     self._limits = spec.rate_limits
     self._block = spec.block_size
-    self._capacity = spec.max_items
     self._items_per_batch = spec.batch_size // self._block
-    self._items = np.empty((self._capacity, self._block), layout.dtype)
-    self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
-    self._tree = sum_tree.SumTree(self._capacity)
-    self._random = np.random.default_rng(seed)
     self._inserted = 0  # items
     self._sampled = 0  # items
 
+  @abc.abstractmethod
   def __len__(self) -> int:
-    """Transitions held."""
-    return min(self._inserted, self._capacity) * self._block
+    """Windows held."""
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
@@ -59,9 +63,76 @@ class MemoryReplay:
     """Says in a sentence what the table holds, for messages."""
     return f'replay holds {self.metrics()}, limits {self._limits}.'
 
-  def writer(self, num_envs: int) -> assembly.NStepWriter:
+  def writer(self, num_envs: int) -> core.Writer:
     """Returns the way in for one actor."""
-    return assembly.NStepWriter(self._spec, self._layout, num_envs, self)
+    return writers.make_writer(self._spec, self._layout, num_envs, self)
+
+  @abc.abstractmethod
+  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+    """Inserts items; see `assembly.Inserter`."""
+
+  def can_sample(self, batches: int = 1) -> bool:
+    """Whether the rate limits let so many batches be drawn now."""
+    return self._limits.can_sample(
+      self._inserted * self._block,
+      self._sampled * self._block,
+      batches * self._spec.batch_size,
+    )
+
+  def sample(self) -> tuple[Any, types.SampleInfo]:
+    """Draws a batch; see `core.Sampler`.
+
+    Raises:
+      RuntimeError: if the rate limits forbid it now.
+    """
+    if not self.can_sample():
+      raise RuntimeError(
+        'replay cannot be sampled yet and nothing else runs that could '
+        f'insert: {self._inserted * self._block} windows inserted, '
+        f'{self._sampled * self._block} sampled, limits {self._limits}. Ask '
+        'can_sample() first.'
+      )
+    items, keys, probability = self._draw()
+    self._sampled += len(keys)
+    rows = items.reshape(-1)
+    info = types.SampleInfo(
+      key=np.repeat(keys, self._block),
+      probability=np.repeat(probability, self._block),
+      params_version=rows[records.PARAMS_VERSION],
+    )
+    return self._layout.views(rows), info
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Sets priorities; see `core.Sampler`."""
+    raise NotImplementedError
+
+  def close(self) -> None:
+    """Nothing to end; see `assembly.Inserter`."""
+
+  @abc.abstractmethod
+  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a batch of items, their keys and the chances they had."""
+
+
+class MemoryReplay(Memory):
+  """Items that are drawn by their priorities, again and again."""
+
+  def __init__(
+    self,
+    spec: replay_spec.ReplaySpec,
+    layout: records.RowLayout,
+    seed: int,
+  ):
+    super().__init__(spec, layout)
+    self._capacity = spec.max_items
+    self._items = np.empty((self._capacity, self._block), layout.dtype)
+    self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
+    self._tree = sum_tree.SumTree(self._capacity)
+    self._random = np.random.default_rng(seed)
+
+  def __len__(self) -> int:
+    """Windows held."""
+    return min(self._inserted, self._capacity) * self._block
 
   def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
     """Inserts items; see `assembly.Inserter`."""
@@ -72,47 +143,17 @@ class MemoryReplay:
     self._keys[slots] = keys
     self._inserted += len(rows)
 
-  def can_sample(self, batches: int = 1) -> bool:
-    """Whether the rate limits let so many batches be drawn now."""
-    return self._limits.can_sample(
-      self._inserted * self._block,
-      self._sampled * self._block,
-      batches * self._spec.batch_size,
-    )
-
-  def sample(self) -> tuple[types.Transition, types.SampleInfo]:
-    """Draws a batch; see `core.Sampler`.
-
-    Raises:
-      RuntimeError: if the rate limits forbid it now.
-    """
-    if not self.can_sample():
-      raise RuntimeError(
-        'replay cannot be sampled yet and nothing else runs that could '
-        f'insert: {self._inserted * self._block} transitions inserted, '
-        f'{self._sampled * self._block} sampled, limits {self._limits}. Ask '
-        'can_sample() first.'
-      )
-    slots, probability = self._draw()
-    self._sampled += len(slots)
-    rows = self._items[slots].reshape(-1)
-    info = types.SampleInfo(
-      key=np.repeat(self._keys[slots], self._block),
-      probability=np.repeat(probability, self._block),
-      params_version=rows[records.PARAMS_VERSION],
-    )
-    return self._layout.views(rows), info
-
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities; see `core.Sampler`."""
     slots = (key % np.uint64(self._capacity)).astype(np.int64)
     held = self._keys[slots] == key
     self._set_priorities(slots[held], priority[held])
 
-  def close(self) -> None:
-    """Nothing to end; see `assembly.Inserter`."""
+  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    slots, probability = self._draw_slots()
+    return self._items[slots], self._keys[slots], probability
 
-  def _draw(self) -> tuple[np.ndarray, np.ndarray]:
+  def _draw_slots(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns slots and the chances with which they were drawn."""
     uniform = self._random.random(self._items_per_batch)
     if self._tree.total > 0:
@@ -127,3 +168,27 @@ class MemoryReplay:
     replay_spec.check_priorities(priority)
     priority = np.asarray(priority, np.float64)
     self._tree.set(slots, priority**self._spec.priority_exponent)
+
+
+class MemoryQueue(Memory):
+  """Items that are drawn once, in the order in which they came."""
+
+  def __init__(self, spec: replay_spec.ReplaySpec, layout: records.RowLayout):
+    super().__init__(spec, layout)
+    self._items: collections.deque[np.ndarray] = collections.deque()
+
+  def __len__(self) -> int:
+    """Windows held."""
+    return len(self._items)
+
+  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+    """Inserts items; see `assembly.Inserter`."""
+    del priorities  # All are drawn.
+    self._items.extend(rows)
+    self._inserted += len(rows)
+
+  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = self._items_per_batch
+    items = np.stack([self._items.popleft() for _ in range(count)])
+    keys = np.arange(self._sampled, self._sampled + count, dtype=np.uint64)
+    return items, keys, np.ones(count)

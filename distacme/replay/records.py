@@ -1,8 +1,8 @@
-"""Rows: one transition packed into one run of bytes, the same in all backends.
+"""Rows: one window packed into one run of bytes, the same in all backends.
 
 A replay backend pays for every column and every chunk that it touches, so a
-transition travels as a single column of bytes. A row is one element of a numpy
-structured array; packing and unpacking are views, not copies.
+transition, or a sequence, travels as a single column of bytes. A row is one
+element of a numpy structured array; packing and unpacking are views, not copies.
 """
 
 from __future__ import annotations
@@ -14,32 +14,22 @@ import tree
 
 from distacme import specs
 from distacme import types
+from distacme.replay import spec as replay_spec
 
 PARAMS_VERSION = 'params_version'  # the field that no agent sees
 
 
 class RowLayout:
-  """Where each leaf of a transition lies in a row; immutable."""
+  """Where each leaf of a window lies in a row; immutable."""
 
-  def __init__(
-    self, spec: specs.EnvironmentSpec, extras: types.NestedSpec = ()
-  ):
-    """Lays out transitions.
+  def __init__(self, nest: Any):
+    """Lays out windows.
 
     Args:
-      spec: of the environment.
-      extras: specs of what the agent stores with each step, without batch axis.
+      nest: a `types.Transition` or `types.Sequence` of specs, without batch axis.
     """
-    scalar = specs.Array((), np.float32)
-    self._nest = types.Transition(
-      observation=spec.observations,
-      action=spec.actions,
-      reward=scalar,
-      discount=scalar,
-      next_observation=spec.observations,
-      extras=extras,
-    )
-    leaves = tree.flatten_with_path(self._nest)
+    self.nest = nest
+    leaves = tree.flatten_with_path(nest)
     self._names = ['/'.join(map(str, path)) for path, _ in leaves]
     fields = [
       (name, leaf.dtype, leaf.shape)
@@ -53,9 +43,9 @@ class RowLayout:
     """Bytes of one row."""
     return self.dtype.itemsize
 
-  def views(self, rows: np.ndarray) -> types.Transition:
+  def views(self, rows: np.ndarray) -> Any:
     """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
-    return tree.unflatten_as(self._nest, [rows[name] for name in self._names])
+    return tree.unflatten_as(self.nest, [rows[name] for name in self._names])
 
   def to_bytes(self, rows: np.ndarray) -> np.ndarray:
     """Returns rows [..., N] as uint8 [..., N * itemsize], without a copy."""
@@ -79,6 +69,46 @@ class RowLayout:
         'Start with an empty replay.'
       )
     return data.view(self.dtype)
+
+
+def make_layout(
+  window: replay_spec.NStep | replay_spec.Sequences,
+  spec: specs.EnvironmentSpec,
+  extras: types.NestedSpec = (),
+  start_state: types.NestedSpec = (),
+) -> RowLayout:
+  """Returns the layout of an agent's windows.
+
+  Args:
+    window: how steps become windows.
+    spec: of the environment.
+    extras: specs of what the agent stores with each step, without batch axis.
+    start_state: specs of what it stores where a sequence starts.
+  """
+  scalar = specs.Array((), np.float32)
+  if isinstance(window, replay_spec.NStep):
+    return RowLayout(
+      types.Transition(
+        observation=spec.observations,
+        action=spec.actions,
+        reward=scalar,
+        discount=scalar,
+        next_observation=spec.observations,
+        extras=extras,
+      )
+    )
+  rows = types.Sequence(
+    observation=spec.observations,
+    action=spec.actions,
+    reward=scalar,
+    discount=scalar,
+    step_type=specs.Array((), np.int8),
+    extras=extras,
+  )
+  rows = tree.map_structure(
+    lambda leaf: specs.Array((window.length, *leaf.shape), leaf.dtype), rows
+  )
+  return RowLayout(rows._replace(start_state=start_state))
 
 
 def spec_like(nest: Any) -> types.NestedSpec:

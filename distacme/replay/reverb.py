@@ -41,17 +41,17 @@ class ReplayServer:
     limits, block = spec.rate_limits, spec.block_size
     self._block = block
     self._limits = limits
-    sampler = (
-      reverb.PrioritizedSelector(spec.priority_exponent)
-      if spec.prioritized
-      else reverb.UniformSelector()
-    )
+    sampler = reverb.UniformSelector()
+    if spec.used_once:
+      sampler = reverb.FifoSelector()
+    elif spec.prioritized:
+      sampler = reverb.PrioritizedSelector(spec.priority_exponent)
     self._table = reverb.Table(
       name=_TABLE,
       sampler=sampler,
       remover=reverb.FifoSelector(),
       max_size=spec.max_items,
-      max_times_sampled=0,
+      max_times_sampled=1 if spec.used_once else 0,  # 0: as often as it is drawn
       # Reverb counts items, and its limits are balances in items.
       rate_limiter=reverb.RateLimiter(
         limits.samples_per_insert,
@@ -108,6 +108,8 @@ class ReverbInserter:
     address: str,
     layout: records.RowLayout,
     stopped: Callable[[], bool],
+    *,
+    at_once: bool = False,
     explain_after_s: float = _EXPLAIN_AFTER_S,
   ):
     """Connects to the server.
@@ -116,6 +118,8 @@ class ReverbInserter:
       address: of the server.
       layout: of the rows.
       stopped: whether the run is over.
+      at_once: whether an insert lasts until its items are in the table, so that
+        nothing is under way while replay asks actors to wait.
       explain_after_s: how long to be blocked before a warning says why; four
         times as long until the next, and so on.
     """
@@ -130,6 +134,7 @@ class ReverbInserter:
     self._close = weakref.finalize(self, self._writer.Close)
     self._layout = layout
     self._stopped = stopped
+    self._at_once = at_once
     self._explain_after_s = explain_after_s
     self._items: list[tuple[np.ndarray, float]] = []  # collected
     self._send_at = 0.0
@@ -143,6 +148,9 @@ class ReverbInserter:
     if not all([0 <= number < math.inf for number in numbers]):
       replay_spec.check_priorities(priorities)  # says which is wrong
     self._items += zip(self._layout.to_bytes(rows), numbers, strict=True)
+    if self._at_once:
+      self.flush()
+      return
     now = time.monotonic()
     if len(self._items) >= _SEND_TOGETHER or now >= self._send_at:
       self._send_at = now + _SEND_AFTER_S
@@ -217,7 +225,7 @@ class ReverbSampler:
     # as sampled, so more would blur the rate limits.
     self._sampler = self._client.NewSampler(_TABLE, -1, self._items)
 
-  def sample(self) -> tuple[types.Transition, types.SampleInfo]:
+  def sample(self) -> tuple[Any, types.SampleInfo]:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
     next_item = self._sampler.GetNextTrajectory
     items = [next_item() for _ in range(self._items)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-# (reward [B], discount [B], values at the window's first observation, values at
-# its last) -> priorities [B]. Runs on the actor, in numpy.
-FirstPriority = Callable[[np.ndarray, np.ndarray, Any, Any], np.ndarray]
+# Computes priorities [B] on the actor, in numpy. Of n-step windows it is given
+# (reward [B], discount [B], `values` at the window's first observation, at its
+# last); of sequences (`types.Sequence` [B, L], `values` [B, L]).
+FirstPriority = Callable[..., np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,38 @@ class NStep:
       )
     if not 0.0 <= self.discount <= 1.0:
       raise ValueError(f'discount must be in [0, 1], got {self.discount}.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """Windows of consecutive rows of one environment (`types.Sequence`).
+
+  Attributes:
+    length: rows, of which the last only bootstraps; at least 2.
+    period: steps between the starts of two windows, from 1 to `length` - 1; less
+      than that and they overlap in more than one row.
+    across_episodes: whether windows follow each other regardless of episodes,
+      all environments of an actor at once, each full. If not, the first starts
+      where the episode does, and the last ends there, padded if it is short; it
+      is left out if all its steps are in the one before.
+  """
+
+  length: int
+  period: int
+  across_episodes: bool = False
+
+  def __post_init__(self) -> None:
+    if self.length < 2:
+      raise ValueError(
+        'length of a sequence must be at least 2 rows, one step and what '
+        f'bootstraps it, got {self.length}.'
+      )
+    if not 1 <= self.period < self.length:
+      raise ValueError(
+        f'period of sequences must be from 1 to {self.length - 1}, or steps '
+        f'would be left out between two of length={self.length}, got '
+        f'{self.period}.'
+      )
 
 
 def check_priorities(priority: np.ndarray) -> None:
@@ -83,7 +116,7 @@ class RateLimits:
 def table_metrics(
   limits: RateLimits, size: int, inserted: int, sampled: int
 ) -> dict[str, float]:
-  """Returns what a table logs of itself; all counts in transitions.
+  """Returns what a table logs of itself; all counts in windows.
 
   `samples_per_insert` is the ratio reached, counted from the first `min_size`
   inserts on.
@@ -101,13 +134,16 @@ def table_metrics(
 class ReplaySpec:
   """Windows, sizes, rates and sampling of one replay table.
 
+  All counts are of windows: transitions, of which every environment step makes
+  one, or sequences.
+
   Attributes:
-    window: how steps become items.
-    batch_size: transitions in a sampled batch.
-    max_size: transitions kept; the oldest leave first.
-    min_size: transitions inserted before the first sample.
-    samples_per_insert: transitions sampled for each one inserted, counted from
-      the first `min_size` on; the replay ratio. Held by blocking either side.
+    window: how steps become what is stored.
+    batch_size: windows in a sampled batch.
+    max_size: windows kept; the oldest leave first.
+    min_size: windows inserted before the first sample.
+    samples_per_insert: windows sampled for each one inserted, counted from the
+      first `min_size` on; the replay ratio. Held by blocking either side.
     error_buffer: samples by which either side may run ahead of that ratio; 0
       chooses a tenth of `min_size`, or what a batch needs if that is more.
     priority_exponent: items are drawn with chance proportional to their
@@ -117,9 +153,12 @@ class ReplaySpec:
     block_size: transitions stored, drawn and replaced as one item. Blocks make
       writing and sampling cheaper by orders of magnitude, and batches less
       mixed; only for uniform sampling.
+    used_once: whether this is a queue: windows are drawn in the order in which
+      they came, each once, and actors wait while `max_size` are there. `queue`
+      makes one.
   """
 
-  window: NStep
+  window: NStep | Sequences
   batch_size: int
   max_size: int
   min_size: int
@@ -128,6 +167,7 @@ class ReplaySpec:
   priority_exponent: float = 0.0
   first_priority: FirstPriority | None = None
   block_size: int = 1
+  used_once: bool = False
 
   def __post_init__(self) -> None:
     for name in ('batch_size', 'max_size', 'min_size', 'block_size'):
@@ -147,6 +187,7 @@ class ReplaySpec:
         f'{self.priority_exponent}.'
       )
     self._check_blocks()
+    self._check_queue()
     held = self.max_items * self.block_size
     if self.rate_limits.min_size > held:
       raise ValueError(
@@ -166,11 +207,31 @@ class ReplaySpec:
         'block has one priority for all its transitions. Set '
         'priority_exponent=0 or block_size=1.'
       )
+    if isinstance(self.window, Sequences):
+      raise ValueError(
+        f'block_size={self.block_size} is for transitions, and a sequence is an '
+        'item by itself. Set block_size=1.'
+      )
     if self.batch_size % self.block_size:
       raise ValueError(
         f'batch_size={self.batch_size} is not a multiple of '
         f'block_size={self.block_size}, and blocks are drawn whole. Make it '
         'one.'
+      )
+
+  def _check_queue(self) -> None:
+    if not self.used_once:
+      return
+    if self.prioritized or self.samples_per_insert != 1:
+      raise ValueError(
+        'what is used once is drawn in its order and as often as it comes, got '
+        f'priority_exponent={self.priority_exponent} and '
+        f'samples_per_insert={self.samples_per_insert}. Set 0 and 1.'
+      )
+    if self.max_size < self.batch_size:
+      raise ValueError(
+        f'max_size={self.max_size} of a queue is less than a batch of '
+        f'batch_size={self.batch_size}: it would never be complete. Raise it.'
       )
 
   def _check_error_buffer(self) -> None:
@@ -196,12 +257,14 @@ class ReplaySpec:
 
   @property
   def max_items(self) -> int:
-    """Items kept: whole blocks of transitions."""
+    """Items kept: sequences, or whole blocks of transitions."""
     return self.max_size // self.block_size
 
   @property
   def rate_limits(self) -> RateLimits:
-    """The limits in transitions; `min_size` is rounded up to whole blocks."""
+    """The limits in windows; `min_size` is rounded up to whole blocks."""
+    if self.used_once:
+      return RateLimits(1.0, 1, 0.0, self.max_size)
     min_size = math.ceil(self.min_size / self.block_size) * self.block_size
     chosen = max(
       0.1 * min_size * self.samples_per_insert,
@@ -215,3 +278,24 @@ class ReplaySpec:
       min_balance=centre - buffer,
       max_balance=centre + buffer,
     )
+
+
+def queue(
+  window: NStep | Sequences, batch_size: int, max_size: int
+) -> ReplaySpec:
+  """Returns the spec of a queue, out of which every window is taken once.
+
+  Args:
+    window: how steps become windows.
+    batch_size: windows in a batch.
+    max_size: windows that may wait; actors that would add more are blocked,
+      which bounds how old the policy is that acted them.
+  """
+  return ReplaySpec(
+    window=window,
+    batch_size=batch_size,
+    max_size=max_size,
+    min_size=1,
+    samples_per_insert=1.0,
+    used_once=True,
+  )

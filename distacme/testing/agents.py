@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from distacme import types
 from distacme.replay import spec as replay_spec
 
 _BATCH_SIZES = (1, 5)
+_UNIT = specs.BoundedArray((), np.float32, 0.0, 1.0)
 
 
 def check_agent(
@@ -86,6 +88,7 @@ class _Check:
       jax.tree.map(_check_actions, self._spec.actions, output.action)
       _check_rows(output.action, batch_size, 'actions')
       _check_rows(output.extras, batch_size, 'extras')
+      _check_rows(output.start_state, batch_size, 'start_state')
       _check_rows(output.values, batch_size, 'values')
 
   def actor_state_keeps_its_form(self, batch_size: int) -> None:
@@ -178,24 +181,64 @@ class _Check:
   def _batch(self) -> types.Batch:
     """Returns a batch that replay could have drawn."""
     size = self._agent.replay.batch_size
-    observation = self._observations(size)
-    training, _ = self._actor_states(size)
-    output = self._act(self._params, self._act_key, observation, training)
-    scalar = specs.BoundedArray((), np.float32, 0.0, 1.0)
-    data = types.Transition(
+    window = self._agent.replay.window
+    if isinstance(window, replay_spec.Sequences):
+      data: Any = self._sequences(size, window.length)
+    else:
+      data = self._transitions(size)
+    probability = self._random.uniform(0.1, 1.0, size).astype(np.float32)
+    return types.Batch(data, probability)
+
+  def _transitions(self, size: int) -> types.Transition:
+    observation, output = self._acted(size)
+    return types.Transition(
       observation=observation,
-      action=jax.tree.map(
-        lambda leaf, spec: np.asarray(leaf, spec.dtype),
-        output.action,
-        self._spec.actions,
-      ),
-      reward=self._sample(scalar, size),
-      discount=self._sample(scalar, size),
+      action=self._as_sent(output.action),
+      reward=self._sample(_UNIT, size),
+      discount=self._sample(_UNIT, size),
       next_observation=self._observations(size),
       extras=output.extras,
     )
-    probability = self._random.uniform(0.1, 1.0, size).astype(np.float32)
-    return types.Batch(data, probability)
+
+  def _sequences(self, size: int, length: int) -> types.Sequence:
+    """Returns sequences of which some start an episode and some are padded."""
+    observation, output = self._acted(size * length)
+    shape = (size, length)
+
+    def in_rows(nest: Any) -> Any:
+      return jax.tree.map(
+        lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]), nest
+      )
+
+    step_type = np.full(shape, dm_env.StepType.MID, np.int8)
+    step_type[::2, 0] = dm_env.StepType.FIRST
+    step_type[::3, length // 2 + 1 :] = dm_env.StepType.LAST
+    stepped = step_type != dm_env.StepType.LAST
+    return types.Sequence(
+      observation=in_rows(observation),
+      action=in_rows(self._as_sent(output.action)),
+      reward=in_rows(self._sample(_UNIT, size * length)) * stepped,
+      discount=in_rows(self._sample(_UNIT, size * length)) * stepped,
+      step_type=step_type,
+      extras=in_rows(output.extras),
+      start_state=jax.tree.map(
+        lambda leaf: leaf[:, 0], in_rows(output.start_state)
+      ),
+    )
+
+  def _acted(self, size: int) -> tuple[types.NestedArray, types.ActorOutput]:
+    observation = self._observations(size)
+    training, _ = self._actor_states(size)
+    return observation, self._act(
+      self._params, self._act_key, observation, training
+    )
+
+  def _as_sent(self, action: types.NestedArray) -> types.NestedArray:
+    return jax.tree.map(
+      lambda leaf, spec: np.asarray(leaf, spec.dtype),
+      action,
+      self._spec.actions,
+    )
 
   def _sample(self, nest: types.NestedSpec, batch_size: int) -> Any:
     """Returns values within the bounds of specs, or of normal size."""

@@ -7,12 +7,14 @@ import pytest
 
 from distacme import specs
 from distacme.replay import records
+from distacme.replay import spec as replay_spec
 
 
 @pytest.fixture(scope='session')
 def layout():
   """Rows with nests of several dtypes as observation and action, and extras."""
-  return records.RowLayout(
+  return records.make_layout(
+    replay_spec.NStep(1, 0.9),
     specs.EnvironmentSpec(
       observations={
         'image': specs.Array((2, 3), np.uint8),

@@ -9,10 +9,13 @@ import portpicker
 import pytest
 import tree
 
+from distacme import specs
+from distacme import types
 from distacme.replay import memory
 from distacme.replay import records
 from distacme.replay import reverb
 from distacme.replay import spec as replay_spec
+from tests.replay import playing
 
 FREE = 1e9  # an error buffer that never blocks
 
@@ -22,10 +25,10 @@ needs_reverb = pytest.mark.skipif(
 
 
 class Memory:
-  """`MemoryReplay` behind the few words that the tests use."""
+  """Replay in memory behind the few words that the tests use."""
 
   def __init__(self, spec, layout):
-    self.replay = memory.MemoryReplay(spec, layout, seed=0)
+    self.replay = memory.make(spec, layout, seed=0)
     self.insert = self.replay.insert
     self.sample = self.replay.sample
     self.update_priorities = self.replay.update_priorities
@@ -45,7 +48,7 @@ class Reverb:
     self._server = reverb.ReplayServer(spec, port)
     self._stopped = threading.Event()
     self.inserter = reverb.ReverbInserter(
-      self._address, layout, self._stopped.is_set
+      self._address, layout, self._stopped.is_set, at_once=spec.used_once
     )
     self._sampler = None
     self.metrics = self._server.metrics
@@ -84,14 +87,14 @@ def make(request, layout):
   """Returns a function that makes one of the backends, closed at the end."""
   made = []
 
-  def make(**kwargs):
+  def make(layout=layout, **kwargs):
     defaults = {
       'window': replay_spec.NStep(1, 0.9),
       'batch_size': 8,
       'max_size': 1000,
       'min_size': 1,
       'samples_per_insert': 1.0,
-      'error_buffer': FREE,
+      'error_buffer': 0.0 if kwargs.get('used_once') else FREE,
     }
     spec = replay_spec.ReplaySpec(**defaults | kwargs)
     made.append(request.param(spec, layout))
@@ -310,7 +313,7 @@ def test_nothing_is_sampled_before_min_size(make, items, block_size, needed):
 
   insert(range(before))
   if isinstance(replay, Memory):
-    with pytest.raises(RuntimeError, match=rf'{before} transitions inserted'):
+    with pytest.raises(RuntimeError, match=rf'{before} windows inserted'):
       replay.sample()
     insert(range(block_size))
     replay.sample()
@@ -367,11 +370,11 @@ def test_a_sampler_that_is_ahead_waits(make, items, wait_until):
   replay.insert(items(range(4)), np.ones(4))
   # 4 - 3.5 <= inserts - samples: one batch does not fit, three samples do.
   if isinstance(replay, Memory):
-    with pytest.raises(RuntimeError, match='4 transitions inserted, 0 sampled'):
+    with pytest.raises(RuntimeError, match='4 windows inserted, 0 sampled'):
       replay.sample()
     replay.insert(items([4]), np.ones(1))
     replay.sample()
-    message = r'5 transitions inserted, 4 sampled, .* Ask can_sample\(\) first'
+    message = r'5 windows inserted, 4 sampled, .* Ask can_sample\(\) first'
     with pytest.raises(RuntimeError, match=message):
       replay.sample()
     return
@@ -404,3 +407,88 @@ def test_metrics_say_what_happened(make, items, wait_until):
   sampled = replay.metrics().get('sampled', 16)
   # The first two blocks filled replay up to min_size.
   assert replay.metrics()['samples_per_insert'] == sampled / (40 - 8)
+
+
+def sequences(layout, numbers):
+  """Returns sequences whose every byte depends on a number."""
+  rows = np.zeros(len(numbers), layout.dtype)
+  data = layout.views(rows)
+  steps = numbers[:, None] * 10 + np.arange(data.reward.shape[1])
+  for leaf in tree.flatten(data._replace(start_state=())):
+    leaf[...] = (steps % 100).reshape(*steps.shape, *[1] * (leaf.ndim - 2))
+  for leaf in tree.flatten(data.start_state):
+    leaf[...] = numbers.reshape(-1, *[1] * (leaf.ndim - 1))
+  rows[records.PARAMS_VERSION] = numbers + 5
+  return rows[:, None]
+
+
+@pytest.mark.parametrize('used_once', [False, True])
+def test_sequences_come_back_as_they_were(make, used_once):
+  window = replay_spec.Sequences(4, 3)
+  layout = records.make_layout(
+    window,
+    playing.SPEC,
+    extras={'note': specs.Array((), np.int64)},
+    start_state=(specs.Array((2,), np.float32), specs.Array((), np.int32)),
+  )
+  replay = make(layout, window=window, batch_size=5, used_once=used_once)
+  replay.insert(sequences(layout, np.arange(10)), np.ones(10))
+  data, info = replay.sample()
+  want = layout.views(sequences(layout, info.params_version - 5)[:, 0])
+  assert isinstance(data, types.Sequence)
+  tree.map_structure(np.testing.assert_array_equal, data, want)
+
+
+def test_a_queue_gives_everything_once_and_in_order(make, items):
+  replay = make(used_once=True, max_size=32)
+  got = []
+  for start in range(0, 96, 16):
+    replay.insert(items(range(start, start + 16)), np.arange(16.0))
+    for _ in range(2):
+      data, info = replay.sample()
+      got += data.reward.astype(int).tolist()
+      np.testing.assert_array_equal(info.params_version, data.reward + 5)
+  assert got == list(range(96))
+  assert replay.metrics()['size'] == 0
+  assert replay.metrics()['sampled'] == 96
+
+
+def test_a_queue_without_a_whole_batch_waits(make, items):
+  replay = make(used_once=True, max_size=32)
+  replay.insert(items(range(7)), np.ones(7))
+  if isinstance(replay, Memory):
+    assert not replay.replay.can_sample()
+    with pytest.raises(RuntimeError, match='7 windows inserted, 0 sampled'):
+      replay.sample()
+    replay.insert(items([7]), np.ones(1))
+    assert replay.replay.can_sample()
+    return
+  thread, results = in_thread(replay.sample)
+  thread.join(0.3)
+  assert not results
+  replay.insert(items([7]), np.ones(1))
+  thread.join(10)
+  assert results
+
+
+@needs_reverb
+def test_a_full_queue_makes_actors_wait(layout, items, wait_until):
+  # Of one process the thread that acts also learns: nobody could wait there.
+  spec = replay_spec.queue(replay_spec.NStep(1, 0.9), batch_size=2, max_size=6)
+  replay = Reverb(spec, layout)
+  thread, _ = in_thread(
+    lambda: [replay.insert(items([i]), np.ones(1)) for i in range(20)]
+  )
+  wait_until(lambda: replay.metrics()['inserted'] == 6)
+  thread.join(0.3)
+  assert replay.metrics()['inserted'] == 6
+  replay.sample()
+  # One batch was taken, and perhaps one is fetched ahead.
+  wait_until(lambda: replay.metrics()['inserted'] >= 8)
+  thread.join(0.3)
+  assert replay.metrics()['inserted'] <= 10
+  for _ in range(9):
+    replay.sample()
+  thread.join(10)
+  assert not thread.is_alive()
+  replay.close()

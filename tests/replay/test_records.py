@@ -9,6 +9,7 @@ import tree
 from distacme import specs
 from distacme import types
 from distacme.replay import records
+from distacme.replay import spec as replay_spec
 
 leaves = st.builds(
   specs.Array,
@@ -28,7 +29,8 @@ nests = st.recursive(
 
 
 def layout_of(observations, actions=None, extras=()):
-  return records.RowLayout(
+  return records.make_layout(
+    replay_spec.NStep(1, 0.9),
     specs.EnvironmentSpec(
       observations,
       actions or specs.DiscreteArray(3),

@@ -204,7 +204,8 @@ gc.collect()
 print('longest', longest, flush=True)
 """
 
-LAYOUT = records.RowLayout(
+LAYOUT = records.make_layout(
+    replay_spec.NStep(1, 0.9),
   specs.EnvironmentSpec(
     specs.Array((4,), np.float32),
     specs.DiscreteArray(2),
