@@ -2,8 +2,16 @@
 
 import os
 
+import hypothesis
+
 # Tests measure the framework; an accelerator would add a minute of start-up.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Broadcasting [B] against [B, 1] trains, badly. An error here, in worker
 # processes that a test starts as well.
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+
+# The same examples every time: a test that fails now and then teaches people to
+# run it again. HYPOTHESIS_PROFILE=default looks for new ones.
+hypothesis.settings.register_profile('repeatable', derandomize=True)
+if 'HYPOTHESIS_PROFILE' not in os.environ:
+  hypothesis.settings.load_profile('repeatable')

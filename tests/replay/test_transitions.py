@@ -103,7 +103,7 @@ def test_transitions_equal_the_reference_in_order(run, window):
     extras={'note': np.array([w.first.name for w in windows])},
   )
   tree.map_structure(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got, want
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), got, want
   )
 
 
