@@ -30,8 +30,8 @@ _SPEC = replay_spec.ReplaySpec(
   error_buffer=1e12,  # neither side is held up for the other
 )
 _LAYOUT = records.make_layout(
-    replay_spec.NStep(1, 0.9),
-  specs.make_environment_spec(environments.make('gymnasium:CartPole-v1', 0))
+  replay_spec.NStep(1, 0.9),
+  specs.make_environment_spec(environments.make('gymnasium:CartPole-v1', 0)),
 )
 
 

@@ -14,6 +14,7 @@ from distacme import batches
 from distacme import core
 from distacme import counting
 from distacme import environments
+from distacme import frame_stacks
 from distacme import learner
 from distacme import params
 from distacme import placement as placement_lib
@@ -79,6 +80,7 @@ class EnvironmentLoop:
     layout = policy.row_layout(
       agent, specs.make_environment_spec(vector), state
     )
+    agent = frame_stacks.learning_from(layout, agent)
     self.replay = memory.make(agent.replay, layout, seed)
     count = updates.choose_count(updates_per_call, agent, state, layout)
     placement = placement_lib.Placement(agent.replay.batch_size, count, devices)

@@ -201,6 +201,8 @@ def row_layout(
     spec,
     records.spec_like(output.extras),
     records.spec_like(output.start_state),
+    # A block is an item by itself.
+    share_frames=agent.replay.block_size == 1,
   )
 
 

@@ -13,6 +13,15 @@ BoundedArray = specs.BoundedArray
 DiscreteArray = specs.DiscreteArray
 
 
+class FrameStack(specs.BoundedArray):
+  """The spec of an observation that is its last frames, stacked on the last axis.
+
+  It promises that each observation is the one before without its oldest frame,
+  which comes first, and with a new one; before an episode's first frame there
+  are zeros. So replay can keep each frame once.
+  """
+
+
 class EnvironmentSpec(NamedTuple):
   """Specs of one environment, without any batch axis."""
 

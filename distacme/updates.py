@@ -59,9 +59,7 @@ def choose_count(
   if wanted == 1 or (platform or jax.default_backend()) != 'cpu':
     return wanted
   size = agent.replay.batch_size
-  batch = types.Batch(
-    layout.views(np.zeros(size, layout.dtype)), np.ones(size, np.float32)
-  )
+  batch = types.Batch(layout.example(size), np.ones(size, np.float32))
   update = jax.make_jaxpr(agent.update)(state, batch)
   if 'conv_general_dilated' not in _primitives(update.jaxpr):
     return wanted

@@ -165,6 +165,7 @@ def run_learner(
 
   from distacme import batches
   from distacme import checkpoint
+  from distacme import frame_stacks
   from distacme import learner
   from distacme import placement as placement_lib
   from distacme import policy
@@ -190,6 +191,7 @@ def run_learner(
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   layout = policy.row_layout(agent, spec, state)
+  agent = frame_stacks.learning_from(layout, agent)
   count = updates.choose_count(
     experiment.run.updates_per_call,
     agent,

@@ -42,7 +42,7 @@ LAYERS = {
   # L2: what agents share; what the replay backends share.
   'networks': Layer('networks', 'numpy jax haiku', 'data contracts'),
   'assembly': Layer(
-    'replay replay.assembly replay.records replay.sequences replay.sum_tree '
+    'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
     'replay.transitions replay.writers',
     'numpy dm_env tree',
     'data contracts assembly',
@@ -60,7 +60,7 @@ LAYERS = {
   ),
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(
-    'actor batches learner placement priorities updates evaluator environment_loop '
+    'actor batches frame_stacks learner placement priorities updates evaluator environment_loop '
     'params policy seeding counting replay.memory runtime run_directory',
     'numpy dm_env tree jax',
     'data lazy contracts assembly environments workers checkpoint logging',

@@ -85,7 +85,7 @@ class AtariVector(gymnasium_family.NativeVector):
     """Takes ale-py's name of a game, and a seed for each row."""
     super().__init__(_vector_env(game, options, len(seeds)), np.array(seeds))
     height, width = self._observation_spec.shape[1:]
-    self._observation_spec = specs.BoundedArray(
+    self._observation_spec = specs.FrameStack(
       (height, width, _STACK), np.uint8, 0, 255, 'observation'
     )
     self._terminal_on_life_loss = options.terminal_on_life_loss

@@ -195,7 +195,7 @@ class ActionRepeat(Wrapper):
 class FrameStack(Wrapper):
   """Observes the last `num_frames` observations, stacked on a new last axis.
 
-  The newest comes last. An episode starts with its first one repeated.
+  The newest comes last. Before an episode's first one there are zeros.
   """
 
   def __init__(self, environment: dm_env.Environment, num_frames: int):
@@ -210,7 +210,8 @@ class FrameStack(Wrapper):
     # A copy: environments may reuse their arrays.
     frame = tree.map_structure(np.array, timestep.observation)
     if timestep.first():
-      self._frames = [frame] * self._num_frames
+      blank = tree.map_structure(np.zeros_like, frame)
+      self._frames = [blank] * self._num_frames
     self._frames = [*self._frames[1:], frame]
     stacked = tree.map_structure(lambda *f: np.stack(f, -1), *self._frames)
     return timestep._replace(observation=stacked)
@@ -290,16 +291,31 @@ def _scaled(spec: specs.Array, action: Any) -> Any:
   return np.clip(scaled, spec.minimum, spec.maximum).astype(spec.dtype)
 
 
-def _stacked_spec(spec: specs.Array, num_frames: int) -> specs.Array:
-  shape = (*spec.shape, num_frames)
-  if not isinstance(spec, specs.BoundedArray):
-    return specs.Array(shape, spec.dtype, spec.name)
-  # Bounds of each element get the axis too; bounds of all broadcast.
-  bounds = [
-    bound[..., np.newaxis] if bound.ndim else bound
-    for bound in (spec.minimum, spec.maximum)
-  ]
-  return specs.BoundedArray(shape, spec.dtype, *bounds, spec.name)
+def _stacked_spec(spec: specs.Array, num_frames: int) -> specs.FrameStack:
+  bounds = []
+  for bound in _bounds(spec):
+    bound = np.asarray(bound)
+    # Bounds of each element get the axis too; bounds of all broadcast.
+    bounds.append(bound[..., np.newaxis] if bound.ndim else bound)
+  return specs.FrameStack(
+    (*spec.shape, num_frames),
+    spec.dtype,
+    np.minimum(bounds[0], spec.dtype.type(0)),  # of blank frames
+    np.maximum(bounds[1], spec.dtype.type(0)),
+    spec.name,
+  )
+
+
+def _bounds(spec: specs.Array) -> tuple[Any, Any]:
+  """Returns the least and the greatest that a spec allows."""
+  if isinstance(spec, specs.BoundedArray):
+    return spec.minimum, spec.maximum
+  if spec.dtype == np.bool_:
+    return False, True
+  if np.issubdtype(spec.dtype, np.integer):
+    info = np.iinfo(spec.dtype)
+    return info.min, info.max
+  return -np.inf, np.inf
 
 
 def _at_least_one(name: str, value: int) -> int:

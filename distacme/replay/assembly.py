@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import tree
@@ -15,8 +16,30 @@ class Inserter(Protocol):
 
   blocked_s: float  # time spent waiting for the rate limits, in all
 
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
-    """Inserts items: rows [K, block_size] structured, priorities [K]."""
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Sequence[Sequence[Any]] | None = None,
+  ) -> None:
+    """Inserts items.
+
+    Args:
+      rows: [K, block_size] structured.
+      priorities: [K].
+      frames: of each item, if its observations are stacks: what `insert_frames`
+        gave for them, oldest first.
+    """
+
+  def insert_frames(self, frames: np.ndarray) -> Sequence[Any]:
+    """Inserts a frame of each environment, for items to name.
+
+    Args:
+      frames: structured [num_envs].
+
+    Returns:
+      What stands for them.
+    """
 
   def close(self) -> None:
     """Waits until everything is inserted, unless the run has stopped."""

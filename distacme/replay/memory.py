@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import abc
 import collections
-from typing import Any
+from collections.abc import Sequence
+import itertools
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from distacme.replay import records
 from distacme.replay import spec as replay_spec
 from distacme.replay import sum_tree
 from distacme.replay import writers
+
+Frames = Sequence[Sequence[np.ndarray]]
 
 _NO_KEY = np.iinfo(np.uint64).max
 
@@ -27,7 +30,7 @@ def make(
   return MemoryReplay(spec, layout, seed)
 
 
-class Memory(abc.ABC):
+class Memory:
   """A table as `ReplaySpec` asks for, its way in and its way out.
 
   It serves one thread, which must not ask for a sample before `can_sample`:
@@ -46,9 +49,9 @@ class Memory(abc.ABC):
     self._inserted = 0  # items
     self._sampled = 0  # items
 
-  @abc.abstractmethod
   def __len__(self) -> int:
     """Windows held."""
+    raise NotImplementedError
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
@@ -67,9 +70,18 @@ class Memory(abc.ABC):
     """Returns the way in for one actor."""
     return writers.make_writer(self._spec, self._layout, num_envs, self)
 
-  @abc.abstractmethod
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+  def insert_frames(self, frames: np.ndarray) -> list[np.ndarray]:
+    """Returns each by itself: windows share them by keeping them."""
+    return [frames[row : row + 1] for row in range(len(frames))]
+
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Frames | None = None,
+  ) -> None:
     """Inserts items; see `assembly.Inserter`."""
+    raise NotImplementedError
 
   def can_sample(self, batches: int = 1) -> bool:
     """Whether the rate limits let so many batches be drawn now."""
@@ -92,7 +104,7 @@ class Memory(abc.ABC):
         f'{self._sampled * self._block} sampled, limits {self._limits}. Ask '
         'can_sample() first.'
       )
-    items, keys, probability = self._draw()
+    items, keys, probability, frames = self._draw()
     self._sampled += len(keys)
     rows = items.reshape(-1)
     info = types.SampleInfo(
@@ -100,7 +112,9 @@ class Memory(abc.ABC):
       probability=np.repeat(probability, self._block),
       params_version=rows[records.PARAMS_VERSION],
     )
-    return self._layout.views(rows), info
+    if frames is not None:
+      frames = [np.concatenate(window) for window in frames]
+    return self._layout.read(rows, frames), info
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities; see `core.Sampler`."""
@@ -109,9 +123,16 @@ class Memory(abc.ABC):
   def close(self) -> None:
     """Nothing to end; see `assembly.Inserter`."""
 
-  @abc.abstractmethod
-  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns a batch of items, their keys and the chances they had."""
+  def _draw(self) -> _Drawn:
+    """Returns a batch of items."""
+    raise NotImplementedError
+
+
+class _Drawn(NamedTuple):
+  items: np.ndarray  # [K, block_size] structured
+  keys: np.ndarray  # [K]
+  probability: np.ndarray  # [K], the chance that each had
+  frames: Any  # [K] lists of frames, or None
 
 
 class MemoryReplay(Memory):
@@ -126,6 +147,9 @@ class MemoryReplay(Memory):
     super().__init__(spec, layout)
     self._capacity = spec.max_items
     self._items = np.empty((self._capacity, self._block), layout.dtype)
+    self._frames: list[Any] | None = None
+    if layout.frames is not None:
+      self._frames = [None] * self._capacity
     self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
     self._tree = sum_tree.SumTree(self._capacity)
     self._random = np.random.default_rng(seed)
@@ -134,13 +158,21 @@ class MemoryReplay(Memory):
     """Windows held."""
     return min(self._inserted, self._capacity) * self._block
 
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Frames | None = None,
+  ) -> None:
     """Inserts items; see `assembly.Inserter`."""
     keys = np.arange(self._inserted, self._inserted + len(rows))
     slots = keys % self._capacity  # where one repeats, the last row stands
     self._set_priorities(slots, priorities)
     self._items[slots] = rows
     self._keys[slots] = keys
+    if self._frames is not None and frames is not None:
+      for slot, window in zip(slots.tolist(), frames, strict=True):
+        self._frames[slot] = window
     self._inserted += len(rows)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
@@ -149,9 +181,12 @@ class MemoryReplay(Memory):
     held = self._keys[slots] == key
     self._set_priorities(slots[held], priority[held])
 
-  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def _draw(self) -> _Drawn:
     slots, probability = self._draw_slots()
-    return self._items[slots], self._keys[slots], probability
+    frames = None
+    if self._frames is not None:
+      frames = [self._frames[slot] for slot in slots.tolist()]
+    return _Drawn(self._items[slots], self._keys[slots], probability, frames)
 
   def _draw_slots(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns slots and the chances with which they were drawn."""
@@ -175,20 +210,32 @@ class MemoryQueue(Memory):
 
   def __init__(self, spec: replay_spec.ReplaySpec, layout: records.RowLayout):
     super().__init__(spec, layout)
-    self._items: collections.deque[np.ndarray] = collections.deque()
+    self._items: collections.deque[Any] = collections.deque()
 
   def __len__(self) -> int:
     """Windows held."""
     return len(self._items)
 
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Frames | None = None,
+  ) -> None:
     """Inserts items; see `assembly.Inserter`."""
     del priorities  # All are drawn.
-    self._items.extend(rows)
+    named = itertools.repeat(None) if frames is None else frames
+    self._items.extend(zip(rows, named, strict=False))
     self._inserted += len(rows)
 
-  def _draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def _draw(self) -> _Drawn:
     count = self._items_per_batch
-    items = np.stack([self._items.popleft() for _ in range(count)])
-    keys = np.arange(self._sampled, self._sampled + count, dtype=np.uint64)
-    return items, keys, np.ones(count)
+    items, frames = zip(
+      *[self._items.popleft() for _ in range(count)], strict=True
+    )
+    return _Drawn(
+      np.stack(items),
+      np.arange(self._sampled, self._sampled + count, dtype=np.uint64),
+      np.ones(count),
+      frames if self._layout.frames is not None else None,
+    )

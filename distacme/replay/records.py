@@ -7,6 +7,7 @@ element of a numpy structured array; packing and unpacking are views, not copies
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,24 @@ import tree
 
 from distacme import specs
 from distacme import types
+from distacme.replay import frames as frames_lib
 from distacme.replay import spec as replay_spec
 
-PARAMS_VERSION = 'params_version'  # the field that no agent sees
+PARAMS_VERSION = 'params_version'  # a field that no agent sees
 
 
 class RowLayout:
   """Where each leaf of a window lies in a row; immutable."""
 
-  def __init__(self, nest: Any):
+  def __init__(self, nest: Any, frames: frames_lib.FrameLayout | None = None):
     """Lays out windows.
 
     Args:
       nest: a `types.Transition` or `types.Sequence` of specs, without batch axis.
+      frames: what travels beside the rows and is not in `nest`.
     """
     self.nest = nest
+    self.frames = frames
     leaves = tree.flatten_with_path(nest)
     self._names = ['/'.join(map(str, path)) for path, _ in leaves]
     fields = [
@@ -36,6 +40,8 @@ class RowLayout:
       for name, (_, leaf) in zip(self._names, leaves, strict=True)
     ]
     fields.append((PARAMS_VERSION, np.dtype(np.int64), ()))
+    if frames is not None:
+      fields.append((frames_lib.FRAMES_BEFORE, np.dtype(np.uint8), ()))
     self.dtype = np.dtype(fields, align=True)
 
   @property
@@ -46,6 +52,27 @@ class RowLayout:
   def views(self, rows: np.ndarray) -> Any:
     """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
     return tree.unflatten_as(self.nest, [rows[name] for name in self._names])
+
+  def read(self, rows: np.ndarray, frames: Sequence[np.ndarray] | None) -> Any:
+    """Returns what a batch of rows [B] holds, each leaf [B, ...].
+
+    Args:
+      rows: structured.
+      frames: of each row, structured, if the layout has any.
+    """
+    data = self.views(rows)
+    if self.frames is None:
+      return data
+    assert frames is not None
+    before = rows[frames_lib.FRAMES_BEFORE]
+    return self.frames.put(data, self.frames.gather(frames, before))
+
+  def example(self, size: int) -> Any:
+    """Returns a batch of zeros, each leaf [size, ...]."""
+    rows = np.zeros(size, self.dtype)
+    if self.frames is None:
+      return self.views(rows)
+    return self.read(rows, [np.zeros(1, self.frames.dtype)] * size)
 
   def to_bytes(self, rows: np.ndarray) -> np.ndarray:
     """Returns rows [..., N] as uint8 [..., N * itemsize], without a copy."""
@@ -76,6 +103,7 @@ def make_layout(
   spec: specs.EnvironmentSpec,
   extras: types.NestedSpec = (),
   start_state: types.NestedSpec = (),
+  share_frames: bool = True,
 ) -> RowLayout:
   """Returns the layout of an agent's windows.
 
@@ -84,21 +112,29 @@ def make_layout(
     spec: of the environment.
     extras: specs of what the agent stores with each step, without batch axis.
     start_state: specs of what it stores where a sequence starts.
+    share_frames: whether windows share the frames of stacked observations.
   """
+  observations = spec.observations
+  frames = None
+  if share_frames:
+    frames = frames_lib.make_layout(observations, window)
+  if frames is not None:
+    observations = frames.without_frames(observations)
   scalar = specs.Array((), np.float32)
   if isinstance(window, replay_spec.NStep):
     return RowLayout(
       types.Transition(
-        observation=spec.observations,
+        observation=observations,
         action=spec.actions,
         reward=scalar,
         discount=scalar,
-        next_observation=spec.observations,
+        next_observation=observations,
         extras=extras,
-      )
+      ),
+      frames,
     )
   rows = types.Sequence(
-    observation=spec.observations,
+    observation=observations,
     action=spec.actions,
     reward=scalar,
     discount=scalar,
@@ -108,7 +144,7 @@ def make_layout(
   rows = tree.map_structure(
     lambda leaf: specs.Array((window.length, *leaf.shape), leaf.dtype), rows
   )
-  return RowLayout(rows._replace(start_state=start_state))
+  return RowLayout(rows._replace(start_state=start_state), frames)
 
 
 def spec_like(nest: Any) -> types.NestedSpec:

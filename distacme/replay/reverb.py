@@ -1,12 +1,14 @@
 """Replay in a Reverb server: the server, an actor's way in, a learner's way out.
 
 An item is one packed row (or a block of them) in a single column and a single
-chunk, because Reverb's cost is per item, column and chunk touched.
+chunk, because Reverb's cost is per item, column and chunk touched. The frames of
+stacked observations are in columns of their own, so that items share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+import itertools
 import logging
 import math
 import time
@@ -27,6 +29,7 @@ _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 # sending goes at once.
 _SEND_TOGETHER = 8
 _SEND_AFTER_S = 0.05
+_FRAMES_PER_CHUNK = 4  # sampled as a whole, and so long a window may wait
 _POLL_MS = 100  # how soon a blocked writer notices a stop
 _LOST_AFTER_S = 10
 _EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
@@ -51,7 +54,9 @@ class ReplayServer:
       sampler=sampler,
       remover=reverb.FifoSelector(),
       max_size=spec.max_items,
-      max_times_sampled=1 if spec.used_once else 0,  # 0: as often as it is drawn
+      max_times_sampled=1
+      if spec.used_once
+      else 0,  # 0: as often as it is drawn
       # Reverb counts items, and its limits are balances in items.
       rate_limiter=reverb.RateLimiter(
         limits.samples_per_insert,
@@ -136,23 +141,58 @@ class ReverbInserter:
     self._stopped = stopped
     self._at_once = at_once
     self._explain_after_s = explain_after_s
-    self._items: list[tuple[np.ndarray, float]] = []  # collected
+    self._items: list[tuple[np.ndarray, float, Any]] = []  # collected
+    self._frame_columns = 0  # one for each environment, after that of the rows
     self._send_at = 0.0
+    # A sequence costs little for each of its steps, and the next is far.
+    transitions = isinstance(layout.nest, types.Transition)
+    self._together = _SEND_TOGETHER if transitions else 1
     self._given_up = False
     self.blocked_s = 0.0  # time spent waiting for the rate limits, in all
 
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+  def insert_frames(self, frames: np.ndarray) -> list[Any]:
+    """Inserts frames; see `assembly.Inserter`."""
+    if self._given_up:
+      return [None] * len(frames)
+    if not self._frame_columns:
+      self._make_frame_columns(len(frames))
+    data = frames.view(np.uint8).reshape(len(frames), -1)
+    references: list[Any] = self._writer.Append([None, *data])[1:]
+    return references
+
+  def _make_frame_columns(self, count: int) -> None:
+    """Gives each environment a column, whose frames come in small chunks."""
+    layout = self._layout.frames
+    assert layout is not None
+    # Of what is named later: windows that wait for their priority, or are
+    # collected.
+    keep = layout.moments + layout.stack + 2 * _SEND_TOGETHER
+    options = reverb_extension.load().ConstantChunkerOptions(
+      _FRAMES_PER_CHUNK, keep
+    )
+    for column in range(1, count + 1):
+      self._writer.ConfigureChunker(column, options)
+    self._frame_columns = count
+
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Sequence[Sequence[Any]] | None = None,
+  ) -> None:
     """Inserts items, perhaps a little later; see `assembly.Inserter`."""
     numbers = priorities.tolist()
     # Four numpy calls would cost half of what Reverb takes for an item.
     if not all([0 <= number < math.inf for number in numbers]):
       replay_spec.check_priorities(priorities)  # says which is wrong
-    self._items += zip(self._layout.to_bytes(rows), numbers, strict=True)
+    data = self._layout.to_bytes(rows)
+    named = itertools.repeat(None) if frames is None else frames
+    self._items += zip(data, numbers, named, strict=False)
     if self._at_once:
       self.flush()
       return
     now = time.monotonic()
-    if len(self._items) >= _SEND_TOGETHER or now >= self._send_at:
+    if len(self._items) >= self._together or now >= self._send_at:
       self._send_at = now + _SEND_AFTER_S
       self._send()
 
@@ -174,8 +214,12 @@ class ReverbInserter:
     for start in range(0, len(items), _SEND_TOGETHER):
       if self._given_up:
         return
-      for item, priority in items[start : start + _SEND_TOGETHER]:
-        create_item(_TABLE, priority, [append([item])], [True])
+      for item, priority, frames in items[start : start + _SEND_TOGETHER]:
+        row = append([item])[:1]
+        if frames is None:
+          create_item(_TABLE, priority, [row], [True])
+        else:
+          create_item(_TABLE, priority, [row, frames], [True, False])
       self._wait(_MAX_IN_FLIGHT)
 
   def _wait(self, in_flight: int) -> None:
@@ -229,7 +273,7 @@ class ReverbSampler:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
     next_item = self._sampler.GetNextTrajectory
     items = [next_item() for _ in range(self._items)]
-    keys, probability, _, _, _, data = zip(*items, strict=True)
+    keys, probability, _, _, _, data, *frames = zip(*items, strict=True)
     data = np.concatenate(data).reshape(self._items, -1)
     rows = self._layout.from_bytes(data, self._block).reshape(-1)
     info = types.SampleInfo(
@@ -237,7 +281,17 @@ class ReverbSampler:
       probability=np.repeat(np.array(probability, np.float64), self._block),
       params_version=rows[records.PARAMS_VERSION],
     )
-    return self._layout.views(rows), info
+    return self._layout.read(rows, self._structured(*frames)), info
+
+  def _structured(
+    self, windows: Sequence[np.ndarray] | None = None
+  ) -> list[np.ndarray] | None:
+    """Returns the frames of each window, which are bytes [m, size], as such."""
+    if windows is None:
+      return None
+    assert self._layout.frames is not None
+    dtype = self._layout.frames.dtype
+    return [window.view(dtype)[:, 0] for window in windows]
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities; see `core.Sampler`."""

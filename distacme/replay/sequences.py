@@ -11,6 +11,7 @@ import tree
 
 from distacme import types
 from distacme.replay import assembly
+from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
@@ -38,6 +39,7 @@ class SequenceWriter:
     self._num_envs = num_envs
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
+    self._frames = frames_lib.make_history(layout.frames, num_envs, inserter)
     self._history = _make_history(layout.nest, self._window.length, num_envs)
     self._params_version = np.zeros((self._window.length, num_envs), np.int64)
     self._values: Any = None  # of `act`, like the history
@@ -59,6 +61,10 @@ class SequenceWriter:
     params_version: int,
   ) -> None:
     """Adds one step of every environment; see `core.Writer`."""
+    if self._frames is not None:
+      timestep, next_timestep = self._frames.without_frames(
+        timestep, next_timestep
+      )
     if self._cursor < 0:
       self._see(timestep)
     stepped = timestep.step_type != _LAST
@@ -134,7 +140,9 @@ class SequenceWriter:
     history = self._history
     assembly.copy(
       target.start_state,
-      tree.map_structure(lambda leaf: leaf[slots[0], envs], history.start_state),
+      tree.map_structure(
+        lambda leaf: leaf[slots[0], envs], history.start_state
+      ),
     )
     nothing = {'start_state': ()}
     for into, source in zip(
@@ -145,11 +153,14 @@ class SequenceWriter:
       into[:, :count] = source[slots[:, None], envs].swapaxes(0, 1)
     target.step_type[:, count:] = _LAST
     rows[records.PARAMS_VERSION] = self._params_version[slots[0], envs]
+    frames = None
+    if self._frames is not None:
+      frames = self._frames.name(rows, envs, [count] * len(envs))
     if self._first_priority is None:
-      self._inserter.insert(rows[:, None], np.ones(len(rows)))
+      self._inserter.insert(rows[:, None], np.ones(len(rows)), frames)
     else:
       # The values of the row that bootstraps come with the next action.
-      self._waiting.append(_Waiting(rows, envs, slots))
+      self._waiting.append(_Waiting(rows, envs, slots, frames))
 
   def _insert_waiting(self) -> None:
     waiting, self._waiting = self._waiting, []
@@ -160,7 +171,7 @@ class SequenceWriter:
       )
       data = self._layout.views(window.rows)
       priorities = self._first_priority(data, values)
-      self._inserter.insert(window.rows[:, None], priorities)
+      self._inserter.insert(window.rows[:, None], priorities, window.frames)
 
 
 class _Waiting(NamedTuple):
@@ -169,6 +180,7 @@ class _Waiting(NamedTuple):
   rows: np.ndarray  # [K]
   envs: np.ndarray  # [K]
   slots: np.ndarray  # of their moments in the history
+  frames: list[list[Any]] | None  # [K]
 
 
 def _cut(window: _Waiting, length: int, leaf: np.ndarray) -> np.ndarray:
@@ -194,9 +206,7 @@ def _make_history(
     return np.zeros((length, num_envs, *spec.shape[1:]), spec.dtype)
 
   rows = tree.map_structure(zeros_of_rows, nest._replace(start_state=()))
-  return rows._replace(
-    start_state=tree.map_structure(zeros, nest.start_state)
-  )
+  return rows._replace(start_state=tree.map_structure(zeros, nest.start_state))
 
 
 def _at(nest: types.NestedArray, slot: int) -> types.NestedArray:

@@ -10,6 +10,7 @@ import tree
 
 from distacme import types
 from distacme.replay import assembly
+from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
@@ -41,6 +42,7 @@ class NStepWriter:
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
     self._blocks = _Blocks(spec.block_size, inserter)
+    self._frames = frames_lib.make_history(layout.frames, num_envs, inserter)
     self._slots = np.zeros((self._n, num_envs), layout.dtype)
     self._row = [layout.views(slot) for slot in self._slots]
     whole = layout.views(self._slots)
@@ -66,6 +68,10 @@ class NStepWriter:
     params_version: int,
   ) -> None:
     """Adds one step of every environment; see `core.Writer`."""
+    if self._frames is not None:
+      timestep, next_timestep = self._frames.without_frames(
+        timestep, next_timestep
+      )
     self._insert_waiting(output.values)
     self._start_windows(timestep, output, params_version)
     # Slots without a window hold leftovers; growing them does no harm.
@@ -122,16 +128,22 @@ class NStepWriter:
     slot = (self._cursor + 1) % self._n
     assembly.copy(self._row[slot].next_observation, observation)
     rows = self._slots[slot].copy() if envs is None else self._slots[slot][envs]
+    frames = None
+    if self._frames is not None:
+      numbers = range(len(rows)) if envs is None else np.flatnonzero(envs)
+      frames = self._frames.name(rows, numbers, [self._n + 1] * len(rows))
     if self._first_priority is None:
-      self._blocks.insert(rows, np.ones(len(rows)))
+      self._blocks.insert(rows, np.ones(len(rows)), frames)
     else:
       # The values at the window's last observation come with the next action.
-      self._waiting = _Waiting(rows, _take(self._values[slot], envs), envs)
+      first = _take(self._values[slot], envs)
+      self._waiting = _Waiting(rows, first, envs, frames)
 
   def _insert_waiting(self, values: Any) -> None:
     waiting, self._waiting = self._waiting, None
     if waiting is not None:
-      self._insert(waiting.rows, waiting.values, _take(values, waiting.envs))
+      last = _take(values, waiting.envs)
+      self._insert(waiting.rows, waiting.values, last, waiting.frames)
 
   def _emit_ended(self, env: int, observation: types.NestedArray) -> None:
     """Emits all windows of an environment whose episode has just ended."""
@@ -144,8 +156,12 @@ class NStepWriter:
     ):
       target[slots, env] = source[env]
     rows = self._slots[slots, env]
+    frames = None
+    if self._frames is not None:
+      moments = range(count + 1, 1, -1)
+      frames = self._frames.name(rows, [env] * count, moments)
     if self._first_priority is None:
-      self._blocks.insert(rows, np.ones(count))
+      self._blocks.insert(rows, np.ones(count), frames)
       return
     first = tree.map_structure(
       lambda *leaves: np.stack([leaf[env] for leaf in leaves]),
@@ -158,14 +174,20 @@ class NStepWriter:
       lambda leaf: np.repeat(leaf[env : env + 1], count, axis=0),
       self._values[self._cursor],
     )
-    self._insert(rows, first, last)
+    self._insert(rows, first, last, frames)
 
-  def _insert(self, rows: np.ndarray, first: Any, last: Any) -> None:
+  def _insert(
+    self,
+    rows: np.ndarray,
+    first: Any,
+    last: Any,
+    frames: list[list[Any]] | None,
+  ) -> None:
     assert self._first_priority is not None
     priorities = self._first_priority(
       rows['reward'], rows['discount'], first, last
     )
-    self._blocks.insert(rows, priorities)
+    self._blocks.insert(rows, priorities, frames)
 
 
 class _Waiting(NamedTuple):
@@ -174,6 +196,7 @@ class _Waiting(NamedTuple):
   rows: np.ndarray  # [K]
   values: Any  # at the windows' first observations, [K, ...]
   envs: np.ndarray | None  # [num_envs] bool, K of them true; None: all
+  frames: list[list[Any]] | None  # [K]
 
 
 class _Blocks:
@@ -185,9 +208,14 @@ class _Blocks:
     self._rest: list[np.ndarray] = []
     self._num_rest = 0
 
-  def insert(self, rows: np.ndarray, priorities: np.ndarray) -> None:
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: list[list[Any]] | None,
+  ) -> None:
     if self._block_size == 1:
-      self._inserter.insert(rows.reshape(-1, 1), priorities)
+      self._inserter.insert(rows.reshape(-1, 1), priorities, frames)
       return
     self._rest.append(rows)
     self._num_rest += len(rows)

@@ -128,7 +128,7 @@ class Collector:
     self.call = 0
     self.closed = False
 
-  def insert(self, rows, priorities):
+  def insert(self, rows, priorities, frames=None):
     assert rows.ndim == 2
     self.items += list(rows)
     self.priorities += list(priorities)

@@ -205,13 +205,13 @@ print('longest', longest, flush=True)
 """
 
 LAYOUT = records.make_layout(
-    replay_spec.NStep(1, 0.9),
+  replay_spec.NStep(1, 0.9),
   specs.EnvironmentSpec(
     specs.Array((4,), np.float32),
     specs.DiscreteArray(2),
     specs.Array((), np.float32),
     specs.BoundedArray((), np.float32, 0.0, 1.0),
-  )
+  ),
 )
 
 

@@ -106,9 +106,7 @@ def check_row(got, row, want):
   acted = [moment.kind != LAST for moment in want.rows[:-1]]
   kinds = [moment.kind for moment in want.rows] + [LAST] * want.padding
   np.testing.assert_array_equal(got.step_type, kinds)
-  same(
-    cut(got.observation, count), stack([m.observation for m in want.rows])
-  )
+  same(cut(got.observation, count), stack([m.observation for m in want.rows]))
   steps = want.rows[:-1]
   same(cut(got.action, count - 1), stack([m.action for m in steps]))
   same(cut(got.extras, count - 1), {'note': np.array([m.name for m in steps])})

@@ -181,7 +181,9 @@ def test_the_params_version_is_that_of_the_windows_first_step(run, window):
 
 
 @check(max_examples=120)
-def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(run, window):
+def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(
+  run, window
+):
   collector, windows = play(run, window, remember_ends), reference(run, window)
   order = by_environment(collector)
   priorities = [collector.priorities[i] for i in order]
@@ -191,7 +193,9 @@ def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(run, w
 
 
 @check()
-def test_first_priorities_get_the_reward_and_discount_of_their_window(run, window):
+def test_first_priorities_get_the_reward_and_discount_of_their_window(
+  run, window
+):
   def priority(reward, discount, first, last):
     return 100.0 + reward * 10.0 + discount
 
@@ -213,7 +217,10 @@ def test_priorities_change_neither_rows_nor_their_order(run, window):
 @check()
 @pytest.mark.parametrize('block_size', [2, 5])
 def test_blocks_hold_the_same_rows_in_the_same_order(run, window, block_size):
-  blocks, rows = play(run, window, block_size=block_size), play(run, window).rows
+  blocks, rows = (
+    play(run, window, block_size=block_size),
+    play(run, window).rows,
+  )
   assert {len(item) for item in blocks.items} <= {block_size}
   whole = len(rows) // block_size * block_size
   np.testing.assert_array_equal(blocks.rows, rows[:whole])

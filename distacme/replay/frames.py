@@ -1,0 +1,199 @@
+"""Frames of stacked observations, which travel and are stored once each.
+
+Of an observation that is a `specs.FrameStack`, only the newest frame is new. The
+frames go into replay by themselves, a window names those that it needs, and what
+is sampled holds each once; `frame_stacks.unpack` makes stacks of them again.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dm_env
+import numpy as np
+import tree
+
+from distacme import specs
+from distacme import types
+from distacme.replay import assembly
+from distacme.replay import spec as replay_spec
+
+# The field of a row that says how many of its frames are from before its first
+# observation.
+FRAMES_BEFORE = 'frames_before'
+
+
+class FrameLayout:
+  """Which leaves of an observation are stacks, and what a frame of them is.
+
+  Attributes:
+    stack: S, frames in an observation.
+    dtype: of a frame: structured, with a field for each stacked leaf.
+    moments: observations in a window at most, of those that count.
+    slots: frames in a sampled window: of n-step windows the S frames of either
+      end, of sequences one for each row, after S - 1 from before.
+  """
+
+  def __init__(
+    self,
+    observations: types.NestedSpec,
+    window: replay_spec.NStep | replay_spec.Sequences,
+  ):
+    leaves = tree.flatten(observations)
+    self.indices = [
+      i for i, leaf in enumerate(leaves) if isinstance(leaf, specs.FrameStack)
+    ]
+    (self.stack,) = {leaves[i].shape[-1] for i in self.indices}
+    self._names = [str(i) for i in self.indices]
+    self.dtype = np.dtype(
+      [
+        (name, leaves[i].dtype, leaves[i].shape[:-1])
+        for name, i in zip(self._names, self.indices, strict=True)
+      ]
+    )
+    self._ends = isinstance(window, replay_spec.NStep)
+    if isinstance(window, replay_spec.NStep):
+      self.moments = window.n + 1
+      self.slots = 2 * self.stack
+    else:
+      self.moments = window.length
+      self.slots = window.length + self.stack - 1
+
+  def without_frames(self, nest: Any) -> Any:
+    """Returns a nest like an observation, with nothing where stacks were."""
+    leaves = tree.flatten(nest)
+    for i in self.indices:
+      leaf = leaves[i]
+      if isinstance(leaf, specs.Array):
+        leaves[i] = specs.Array((0,), np.uint8)
+      else:
+        leaves[i] = np.empty((len(leaf), 0), np.uint8)
+    return tree.unflatten_as(nest, leaves)
+
+  def newest(self, observation: types.NestedArray) -> np.ndarray:
+    """Returns the newest frame of each row: structured [N]."""
+    leaves = tree.flatten(observation)
+    frames = np.empty(len(leaves[0]), self.dtype)
+    for name, i in zip(self._names, self.indices, strict=True):
+      frames[name] = leaves[i][..., -1]
+    return frames
+
+  def gather(
+    self, windows: Sequence[np.ndarray], before: np.ndarray
+  ) -> np.ndarray:
+    """Returns frames in their slots, structured [B, slots].
+
+    Args:
+      windows: the frames of each, structured, oldest first.
+      before: [B], how many of them are older than the first observation.
+    """
+    gathered = np.zeros((len(windows), self.slots), self.dtype)
+    for into, frames, old in zip(
+      gathered, windows, before.tolist(), strict=True
+    ):
+      first = self.stack - 1 - old
+      if self._ends:
+        into[first : self.stack] = frames[: old + 1]
+        last = frames[-self.stack :]
+        into[self.slots - len(last) :] = last
+      else:
+        into[first : first + len(frames)] = frames
+    return gathered
+
+  def put(self, data: Any, frames: np.ndarray) -> Any:
+    """Returns a batch with its frames [B, ...] where its observations have none.
+
+    Of sequences they are those of all slots, of transitions [B, S, ...].
+    """
+    if not self._ends:
+      return data._replace(observation=self._put(data.observation, frames))
+    return data._replace(
+      observation=self._put(data.observation, frames[:, : self.stack]),
+      next_observation=self._put(
+        data.next_observation, frames[:, self.stack :]
+      ),
+    )
+
+  def _put(self, nest: types.NestedArray, frames: np.ndarray) -> Any:
+    leaves = tree.flatten(nest)
+    for name, i in zip(self._names, self.indices, strict=True):
+      leaves[i] = frames[name]
+    return tree.unflatten_as(nest, leaves)
+
+
+def make_layout(
+  observations: types.NestedSpec,
+  window: replay_spec.NStep | replay_spec.Sequences,
+) -> FrameLayout | None:
+  """Returns the layout, or None if there are no stacks, or some of other depth."""
+  depths = {
+    leaf.shape[-1]
+    for leaf in tree.flatten(observations)
+    if isinstance(leaf, specs.FrameStack)
+  }
+  return FrameLayout(observations, window) if len(depths) == 1 else None
+
+
+def make_history(
+  layout: FrameLayout | None, num_envs: int, inserter: assembly.Inserter
+) -> FrameHistory | None:
+  """Returns the history of environments whose frames travel by themselves."""
+  return None if layout is None else FrameHistory(layout, num_envs, inserter)
+
+
+class FrameHistory:
+  """The last frames of every environment, as the inserter knows them."""
+
+  def __init__(
+    self, layout: FrameLayout, num_envs: int, inserter: assembly.Inserter
+  ):
+    self._layout = layout
+    self._inserter = inserter
+    keep = layout.moments + layout.stack - 1
+    # Each with how many frames its stack has from before it, in its episode.
+    self._frames = [
+      collections.deque[tuple[int, Any]](maxlen=keep) for _ in range(num_envs)
+    ]
+    self._seen: dm_env.TimeStep | None = None
+
+  def without_frames(
+    self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
+  ) -> tuple[dm_env.TimeStep, dm_env.TimeStep]:
+    """Inserts what is new to see in two timesteps; returns them without it."""
+    before = self._seen or self._see(timestep)
+    self._seen = self._see(next_timestep)
+    return before, self._seen
+
+  def name(
+    self, rows: np.ndarray, envs: Iterable[int], moments: Iterable[int]
+  ) -> list[list[Any]]:
+    """Returns the frames of windows, and notes in their rows how old they are.
+
+    Args:
+      rows: [K], written to.
+      envs: [K] environments of which they are.
+      moments: [K] last observations that they hold.
+    """
+    named = []
+    for row, (env, count) in enumerate(zip(envs, moments, strict=True)):
+      history = list(self._frames[env])
+      before = history[-count][0]
+      rows[FRAMES_BEFORE][row] = before
+      named.append([frame for _, frame in history[-count - before :]])
+    return named
+
+  def _see(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    observation = timestep.observation
+    frames = self._inserter.insert_frames(self._layout.newest(observation))
+    for history, frame, kind in zip(
+      self._frames, frames, timestep.step_type.tolist(), strict=True
+    ):
+      before = 0  # The others of an episode's first observation are blank.
+      if history and kind != dm_env.StepType.FIRST:
+        before = min(history[-1][0] + 1, self._layout.stack - 1)
+      history.append((before, frame))
+    return timestep._replace(
+      observation=self._layout.without_frames(observation)
+    )

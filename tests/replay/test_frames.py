@@ -1,0 +1,245 @@
+"""Frames that windows share become the stacks that the agent saw."""
+
+import itertools
+
+import hypothesis
+from hypothesis import strategies as st
+import jax
+import numpy as np
+import pytest
+import tree
+
+from distacme import frame_stacks
+from distacme import specs
+from distacme import types
+from distacme.replay import memory
+from distacme.replay import records
+from distacme.replay import spec as replay_spec
+from distacme.replay import writers
+from tests.replay import playing
+from tests.replay import test_contract
+from tests.replay.playing import FIRST
+
+STACK = 3
+SPEC = specs.EnvironmentSpec(
+  observations={
+    'screen': specs.FrameStack((2, STACK), np.uint8, 0, 255),
+    'name': specs.Array((), np.int32),
+    'sound': (specs.FrameStack((STACK,), np.float32, -np.inf, np.inf),),
+  },
+  actions=specs.DiscreteArray(9),
+  rewards=specs.Array((), np.float32),
+  discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
+)
+windows = st.one_of(
+  st.builds(replay_spec.NStep, st.integers(1, 5), st.just(0.9)),
+  st.integers(2, 7).flatmap(
+    lambda length: st.builds(
+      replay_spec.Sequences,
+      st.just(length),
+      st.integers(1, length - 1),
+      st.booleans(),
+    )
+  ),
+)
+
+
+def timesteps(run):
+  """Yields each call's moments and their timestep, with stacks."""
+  recent = [[] for _ in run.environments]
+  for moments in zip(*run.environments, strict=True):
+    for moment, frames in zip(moments, recent, strict=True):
+      if moment.kind == FIRST:
+        frames[:] = [0] * STACK
+      frames.append(1 + moment.time % 250)
+    shown = np.array([frames[-STACK:] for frames in recent])
+    yield (
+      moments,
+      playing.timestep(moments)._replace(
+        observation={
+          'screen': np.stack([shown, 255 - shown], axis=1).astype(np.uint8)
+          * (shown[:, None] > 0).astype(np.uint8),
+          'name': np.array([m.name for m in moments], np.int32),
+          'sound': (shown.astype(np.float32) / 4,),
+        }
+      ),
+    )
+
+
+def write(run, writer):
+  for (now, before), (_, after) in itertools.pairwise(list(timesteps(run))):
+    output = types.ActorOutput(
+      np.array([moment.time % 9 for moment in now], np.int32),
+      values={'a': np.ones(len(now))},
+    )
+    writer.append(before, output, after, now[0].version)
+  writer.close()
+
+
+def make_spec(window, prioritized=False):
+  return replay_spec.ReplaySpec(
+    window,
+    batch_size=1,
+    max_size=1000,
+    min_size=1,
+    samples_per_insert=1.0,
+    error_buffer=1e9,
+    priority_exponent=1.0 if prioritized else 0.0,
+    first_priority=(lambda *args: np.ones(len(tree.flatten(args)[0])))
+    if prioritized
+    else None,
+  )
+
+
+class Shared(playing.Collector):
+  """Keeps windows and the frames that they name."""
+
+  def __init__(self, layout):
+    super().__init__(layout)
+    self.frames, self.num_frames = [], 0
+
+  def insert_frames(self, frames):
+    self.num_frames += len(frames)
+    return [frames[i : i + 1] for i in range(len(frames))]
+
+  def insert(self, rows, priorities, frames=None):
+    super().insert(rows, priorities)
+    if frames is not None:
+      self.frames += [np.concatenate(window) for window in frames]
+
+
+def collect(run, window, prioritized, share):
+  spec = make_spec(window, prioritized)
+  collector = Shared(records.make_layout(window, SPEC, share_frames=share))
+  write(
+    run,
+    writers.make_writer(
+      spec, collector.layout, len(run.environments), collector
+    ),
+  )
+  return collector
+
+
+@hypothesis.given(playing.runs(), windows, st.booleans())
+@hypothesis.settings(max_examples=100, deadline=None)
+def test_shared_frames_become_the_stacks_that_were_seen(
+  run, window, prioritized
+):
+  whole = collect(run, window, prioritized, share=False)
+  shared = collect(run, window, prioritized, share=True)
+  assert shared.num_frames == len(run.environments) * len(run.environments[0])
+  if not whole.items:
+    return
+  got = frame_stacks.unpack(
+    shared.layout.frames, shared.layout.read(shared.rows, shared.frames)
+  )
+  want = whole.data
+  if isinstance(window, replay_spec.Sequences):
+    # What stands in padding does not matter.
+    real = np.ones(got.step_type.shape, bool)
+    real[:, 1:] = want.step_type[:, :-1] != playing.LAST
+    if window.across_episodes:
+      real[:] = True
+    got, want = [
+      data._replace(
+        observation=tree.map_structure(
+          lambda leaf: np.asarray(leaf)[real], data.observation
+        )
+      )
+      for data in (got, want)
+    ]
+  tree.map_structure(np.testing.assert_array_equal, got, want)
+
+
+def test_a_row_holds_no_frame():
+  window = replay_spec.NStep(3, 0.99)
+  spec = SPEC._replace(
+    observations=specs.FrameStack((84, 84, 4), np.uint8, 0, 255)
+  )
+  assert records.make_layout(window, spec).itemsize < 64
+  assert records.make_layout(window, spec).frames.dtype.itemsize == 84 * 84
+
+
+def test_stacks_of_different_depths_travel_whole():
+  observations = {
+    'a': specs.FrameStack((2, 3), np.uint8, 0, 255),
+    'b': specs.FrameStack((2, 4), np.uint8, 0, 255),
+  }
+  spec = SPEC._replace(observations=observations)
+  layout = records.make_layout(replay_spec.NStep(1, 0.9), spec)
+  assert layout.frames is None
+
+
+@pytest.mark.parametrize('backend', test_contract.BACKENDS)
+@pytest.mark.parametrize(
+  'window',
+  [
+    replay_spec.NStep(3, 0.9),
+    replay_spec.Sequences(6, 3),
+    replay_spec.Sequences(6, 5, across_episodes=True),
+  ],
+)
+@pytest.mark.parametrize('used_once', [False, True])
+def test_both_backends_give_back_the_stacks(backend, window, used_once):
+  run = playing.Run([episodes(env, 40) for env in range(3)])
+  spec = make_spec(window)
+  if used_once:
+    spec = replay_spec.queue(window, batch_size=1, max_size=1000)
+  layout = records.make_layout(window, SPEC)
+  replay = backend(spec, layout)
+  inserter = getattr(replay, 'inserter', None) or replay.replay
+  write(run, writers.make_writer(spec, layout, 3, inserter))
+  whole = collect(run, window, False, share=False)
+  by_name = {name_of(row): row for row in map(whole.layout.views, whole.rows)}
+  count = len(by_name)
+  assert replay.metrics()['inserted'] == count == len(whole.rows)
+  seen = set()
+  for _ in range(count if used_once else 4 * count):
+    data, _ = replay.sample()
+    got = frame_stacks.unpack(layout.frames, data)
+    row = jax.tree.map(lambda leaf: np.asarray(leaf)[0], got)
+    seen.add(name_of(row))
+    check_same(row, by_name[name_of(row)])
+  assert len(seen) == count or not used_once
+  replay.close()
+
+
+def check_same(got, want):
+  if isinstance(got, types.Sequence):  # The rest is padding.
+    over = got.step_type == playing.LAST
+    count = len(over) - int(over[::-1].cumprod().sum()) + 1
+    got, want = [
+      tree.map_structure(lambda leaf: leaf[:count], data)
+      for data in (got, want)
+    ]
+  tree.map_structure(np.testing.assert_array_equal, got, want)
+
+
+def name_of(row):
+  name = row.observation['name']
+  return tuple(np.atleast_1d(name)[:1]) + tuple(
+    np.atleast_1d(getattr(row, 'next_observation', row.observation)['name'])[:1]
+  )
+
+
+def episodes(env, length):
+  """Returns moments of episodes of 1, 2, 3, ... steps."""
+  moments, steps = [], 1
+  while len(moments) < length:
+    time = len(moments)
+    moments.append(playing.Moment(env, time, FIRST, 0.0, 1.0))
+    for step in range(1, steps + 1):
+      kind = playing.LAST if step == steps else playing.MID
+      moments.append(playing.Moment(env, time + step, kind, 1.0, 1.0))
+    steps += 1
+  return moments[:length]
+
+
+def test_frames_are_kept_once_in_memory():
+  run = playing.Run([episodes(0, 60)])
+  window = replay_spec.NStep(3, 0.9)
+  layout = records.make_layout(window, SPEC)
+  replay = memory.make(make_spec(window), layout, seed=0)
+  write(run, replay.writer(1))
+  frames = {id(f) for w in replay._frames if w is not None for f in w}
+  assert len(frames) <= 60
