@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -35,18 +36,65 @@ def is_image(spec: types.NestedSpec) -> bool:
   )
 
 
-class NatureTorso(hk.Module):
+class ConvTorso(hk.Module):
+  """Plain convolutions, each with a rectifier."""
+
+  def __init__(
+    self,
+    layers: Sequence[tuple[int, int, int]],
+    name: str | None = None,
+  ):
+    """Takes (channels, kernel size, stride) of each layer."""
+    super().__init__(name)
+    self._layers = layers
+
+  def __call__(self, image: jax.Array) -> jax.Array:
+    """Maps uint8 [B, H, W, C] to features [B, F]."""
+    features = image.astype(jnp.float32) / 255.0
+    for channels, size, stride in self._layers:
+      convolution = hk.Conv2D(channels, size, stride, padding='VALID')
+      features = jax.nn.relu(convolution(features))
+    return features.reshape(features.shape[0], -1)
+
+
+class NatureTorso(ConvTorso):
   """The convolutions of Mnih et al. 2015 (Nature 518), up to the hidden layer.
 
-  That has 512 units in the paper.
+  That has 512 units in the paper; there are 3,136 features of 84 x 84.
+  """
+
+  def __init__(self, name: str | None = None):
+    super().__init__(((32, 8, 4), (64, 4, 2), (64, 3, 1)), name)
+
+
+class ShallowTorso(ConvTorso):
+  """The shallow convolutions of Espeholt et al. 2018 (fig. 3, left).
+
+  A hidden layer of 256 follows in the paper; there are 2,592 features of 84 x 84.
+  """
+
+  def __init__(self, name: str | None = None):
+    super().__init__(((16, 8, 4), (32, 4, 2)), name)
+
+
+class DeepTorso(hk.Module):
+  """The residual convolutions of Espeholt et al. 2018 (fig. 3, right).
+
+  A hidden layer of 256 follows in the paper; there are 3,872 features of 84 x 84.
   """
 
   def __call__(self, image: jax.Array) -> jax.Array:
-    """Maps uint8 [B, H, W, C] to features [B, F]; F is 3,136 of 84 x 84."""
+    """Maps uint8 [B, H, W, C] to features [B, F]."""
     features = image.astype(jnp.float32) / 255.0
-    for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-      convolution = hk.Conv2D(channels, size, stride, padding='VALID')
-      features = jax.nn.relu(convolution(features))
+    for channels in (16, 32, 32):
+      features = hk.Conv2D(channels, 3)(features)
+      features = hk.max_pool(
+        features, (1, 3, 3, 1), (1, 2, 2, 1), padding='SAME'
+      )
+      for _ in range(2):
+        residual = hk.Conv2D(channels, 3)(jax.nn.relu(features))
+        features += hk.Conv2D(channels, 3)(jax.nn.relu(residual))
+    features = jax.nn.relu(features)
     return features.reshape(features.shape[0], -1)
 
 
@@ -82,3 +130,85 @@ class DuelingHead(hk.Module):
       [self._hidden_size, self._num_actions], name='advantage'
     )(features)
     return value + advantage - advantage.mean(axis=-1, keepdims=True)
+
+
+class RecurrentNetwork(NamedTuple):
+  """The parts of a network with a memory, made within `hk.transform`.
+
+  Attributes:
+    torso: maps a nest of observations [B, ...] to features [B, F].
+    core: what remembers, from features to features; None for no memory.
+    head: maps features [B, F] to a nest of outputs [B, ...].
+  """
+
+  torso: Callable[[types.NestedArray], jax.Array]
+  core: hk.RNNCore | None
+  head: Callable[[jax.Array], Any]
+
+
+class Unrolled(NamedTuple):
+  """The pure functions of a `RecurrentNetwork`.
+
+  Attributes:
+    init: (key, observation [B, ...]) to params.
+    initial_state: (B) to the state [B, ...] at an episode's start.
+    step: (params, observation [B, ...], state) to outputs and the next state.
+    unroll: (params, observation [B, T, ...], first [B, T], state) to outputs
+      [B, T, ...] and the state after them; where `first`, an episode starts and
+      the state is the initial one.
+  """
+
+  init: Callable[[types.Key, types.NestedArray], hk.Params]
+  initial_state: Callable[[int], Any]
+  step: Callable[[hk.Params, types.NestedArray, Any], tuple[Any, Any]]
+  unroll: Callable[
+    [hk.Params, types.NestedArray, jax.Array, Any], tuple[Any, Any]
+  ]
+
+
+def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
+  """Returns the pure functions of a network.
+
+  Args:
+    make: makes its parts; may use Haiku modules.
+  """
+
+  def step(observation: types.NestedArray, state: Any) -> tuple[Any, Any]:
+    torso, core, head = make()
+    features = torso(observation)
+    if core is not None:
+      features, state = core(features, state)
+    return head(features), state
+
+  def unroll(
+    observation: types.NestedArray, first: jax.Array, state: Any
+  ) -> tuple[Any, Any]:
+    torso, core, head = make()
+    # All rows at once: convolutions are slow inside of a loop.
+    features = hk.BatchApply(torso)(observation)
+    if core is not None:
+      features, state = hk.dynamic_unroll(
+        hk.ResetCore(core), (features, first), state, time_major=False
+      )
+    return hk.BatchApply(head)(features), state
+
+  def initial_state(batch_size: int) -> Any:
+    _, core, _ = make()
+    return () if core is None else core.initial_state(batch_size)
+
+  step_transformed = hk.without_apply_rng(hk.transform(step))
+  unroll_transformed = hk.without_apply_rng(hk.transform(unroll))
+  state_transformed = hk.without_apply_rng(hk.transform(initial_state))
+
+  def init(key: types.Key, observation: types.NestedArray) -> hk.Params:
+    size = jax.tree.leaves(observation)[0].shape[0]
+    return step_transformed.init(
+      key, observation, state_transformed.apply({}, size)
+    )
+
+  return Unrolled(
+    init,
+    lambda batch_size: state_transformed.apply({}, batch_size),
+    step_transformed.apply,
+    unroll_transformed.apply,
+  )

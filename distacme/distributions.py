@@ -1,0 +1,153 @@
+"""Distributions over actions, for agents whose policy is one.
+
+rlax and distrax have these too, but an actor that imports them pays seconds and
+a hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import specs
+from distacme import types
+
+
+class Distribution(Protocol):
+  """A family of distributions over the actions of one spec.
+
+  What is drawn is a *sample*; the action for the environment is made of it by
+  `action`, without anything random, so samples are what densities are of and
+  what replay stores.
+  """
+
+  num_params: int  # that a network gives for each state
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws from the distributions of params [..., num_params]."""
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the likeliest samples."""
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the chance, or density, of samples [...]."""
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...], in nats."""
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns the actions that samples stand for."""
+
+
+class Categorical:
+  """One discrete action; params are logits [..., num_values]."""
+
+  def __init__(self, spec: specs.DiscreteArray):
+    self.num_params = int(spec.num_values)
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws actions, int32 [...]."""
+    return jax.random.categorical(key, params).astype(jnp.int32)
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the likeliest actions."""
+    return jnp.argmax(params, axis=-1).astype(jnp.int32)
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the chance of actions [...]."""
+    log_probs = jax.nn.log_softmax(params)
+    return jnp.take_along_axis(log_probs, sample[..., None], axis=-1)[..., 0]
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...]."""
+    log_probs = jax.nn.log_softmax(params)
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns the actions, as they are."""
+    return sample
+
+
+class Gaussian:
+  """Bounded continuous actions, each element independent of the others.
+
+  Params are means and logarithms of standard deviations, [..., 2 * size]. A
+  sample [..., size] is meant for [-1, 1]; `action` clips it and scales it to the
+  bounds. Densities are those of the sample before that, as is usual: clipping
+  changes what the environment sees, not the gradient.
+  """
+
+  def __init__(self, spec: specs.BoundedArray):
+    self._shape = spec.shape
+    self._dtype = spec.dtype
+    self._size = int(np.prod(spec.shape))
+    self.num_params = 2 * self._size
+    low, high = (
+      np.broadcast_to(bound, spec.shape).astype(np.float32)
+      for bound in (spec.minimum, spec.maximum)
+    )
+    self._centre, self._radius = (low + high) / 2, (high - low) / 2
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws samples [..., size]."""
+    mean, log_std = self._split(params)
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the means."""
+    return self._split(params)[0]
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the density of samples [..., size]."""
+    mean, log_std = self._split(params)
+    error = (sample - mean) * jnp.exp(-log_std)
+    constant = np.log(2 * np.pi) / 2
+    return jnp.sum(-(error**2) / 2 - log_std - constant, axis=-1)
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...]."""
+    _, log_std = self._split(params)
+    return jnp.sum(log_std + np.log(2 * np.pi * np.e) / 2, axis=-1)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns actions within the bounds, in the spec's shape and dtype."""
+    clipped = jnp.clip(sample, -1.0, 1.0)
+    clipped = clipped.reshape(*sample.shape[:-1], *self._shape)
+    lead = (1,) * (sample.ndim - 1)
+    centre, radius = (
+      bound.reshape(*lead, *self._shape)
+      for bound in (self._centre, self._radius)
+    )
+    return (centre + radius * clipped).astype(self._dtype)
+
+  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return params[..., : self._size], params[..., self._size :]
+
+
+def for_actions(spec: types.NestedSpec, agent: str) -> Any:
+  """Returns the distribution for an action spec.
+
+  Args:
+    spec: of the actions.
+    agent: its name, for the message.
+
+  Raises:
+    ValueError: if they are neither one discrete action nor bounded floats.
+  """
+  if isinstance(spec, specs.DiscreteArray):
+    return Categorical(spec)
+  if (
+    isinstance(spec, specs.BoundedArray)
+    and np.issubdtype(spec.dtype, np.floating)
+    and np.isfinite(spec.minimum).all()
+    and np.isfinite(spec.maximum).all()
+  ):
+    return Gaussian(spec)
+  raise ValueError(
+    f'{agent} needs one discrete action (specs.DiscreteArray) or floats with '
+    f'finite bounds (specs.BoundedArray), got the action spec {spec}. Put a '
+    'wrapper around the environment that offers one of them.'
+  )
