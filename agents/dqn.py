@@ -195,6 +195,21 @@ def exploration_ladder(
   return (base ** (1 + exponent * position)).astype(np.float32)
 
 
+def epsilon_greedy(
+  key: types.Key, q: jax.Array, epsilon: jax.Array | np.ndarray
+) -> jax.Array:
+  """Returns actions [B] int32: random with chance `epsilon` [B], else the best.
+
+  Consumes `key`; `q` is [B, num_actions].
+  """
+  explore, choice = jax.random.uniform(key, (2, q.shape[0]))
+  return jnp.where(
+    explore < epsilon,
+    (choice * q.shape[1]).astype(jnp.int32),
+    jnp.argmax(q, axis=-1).astype(jnp.int32),
+  )
+
+
 def first_priority(
   reward: np.ndarray,
   discount: np.ndarray,
@@ -239,7 +254,7 @@ class DQN:
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state whose target network equals its online network."""
-    params = self._network.init(key, self._example_observation())
+    params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
       params=params,
       # A copy: the learner donates its state, and no buffer may be given twice.
@@ -270,12 +285,7 @@ class DQN:
   ) -> types.ActorOutput:
     """Acts epsilon-greedily."""
     q = self._network.apply(params, observation)
-    explore, choice = jax.random.uniform(key, (2, q.shape[0]))
-    action = jnp.where(
-      explore < state.epsilon,
-      (choice * self._num_actions).astype(jnp.int32),
-      jnp.argmax(q, axis=-1).astype(jnp.int32),
-    )
+    action = epsilon_greedy(key, q, state.epsilon)
     chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
     values = {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
     return types.ActorOutput(action, state, values=values)
@@ -337,18 +347,17 @@ class DQN:
 
   def _default_network(self, observation: types.NestedArray) -> jax.Array:
     config = self._config
-    if networks.is_image(self._spec.observations):
-      observation = networks.NatureTorso()(observation)
+    sizes = config.hidden_sizes
+    head: hk.Module = hk.Linear(self._num_actions)
     if config.dueling:
-      *torso, last = config.hidden_sizes
-      features = networks.MLPTorso(torso)(observation)
-      return networks.DuelingHead(self._num_actions, last)(features)
-    features = networks.MLPTorso(config.hidden_sizes)(observation)
-    return hk.Linear(self._num_actions)(features)
+      sizes, last = sizes[:-1], sizes[-1]
+      head = networks.DuelingHead(self._num_actions, last)
+    torso = networks.ObservationTorso(self._spec.observations, sizes)
+    return head(torso(observation))
 
   def _check_network(self) -> None:
     key = jax.random.key_data(jax.random.key(0))
-    observation = self._example_observation()
+    observation = networks.example(self._spec.observations)
     params = jax.eval_shape(self._network.init, key, observation)
     q = jax.eval_shape(self._network.apply, params, observation)
     if getattr(q, 'shape', None) != (1, self._num_actions):
@@ -357,12 +366,6 @@ class DQN:
         f'shape (1, {self._num_actions}), got {q}. Its last layer needs one '
         'output per action and no squeeze.'
       )
-
-  def _example_observation(self) -> types.NestedArray:
-    return jax.tree.map(
-      lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype),
-      self._spec.observations,
-    )
 
 
 def make_agent(

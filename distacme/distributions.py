@@ -121,7 +121,7 @@ class Gaussian:
       bound.reshape(*lead, *self._shape)
       for bound in (self._centre, self._radius)
     )
-    return (centre + radius * clipped).astype(self._dtype)
+    return jnp.asarray(centre + radius * clipped, self._dtype)
 
   def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     return params[..., : self._size], params[..., self._size :]

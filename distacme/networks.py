@@ -23,6 +23,13 @@ def flatten_observation(observation: types.NestedArray) -> jax.Array:
   return jnp.concatenate(leaves, axis=-1)
 
 
+def example(observations: types.NestedSpec) -> types.NestedArray:
+  """Returns a batch of one observation of zeros."""
+  return jax.tree.map(
+    lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), observations
+  )
+
+
 _LEAST_SIDE = 36  # pixels; less and the last convolution has nothing to see
 
 
@@ -111,6 +118,27 @@ class MLPTorso(hk.Module):
     if not self._hidden_sizes:
       return features
     return hk.nets.MLP(self._hidden_sizes, activate_final=True)(features)
+
+
+class ObservationTorso(hk.Module):
+  """Layers for any observation: an MLP, after convolutions if it is an image."""
+
+  def __init__(
+    self,
+    observations: types.NestedSpec,
+    hidden_sizes: Sequence[int],
+    convolutions: Callable[[], hk.Module] = NatureTorso,
+    name: str | None = None,
+  ):
+    super().__init__(name)
+    self._convolutions = convolutions if is_image(observations) else None
+    self._hidden_sizes = hidden_sizes
+
+  def __call__(self, observation: types.NestedArray) -> jax.Array:
+    """Maps a nest of [B, ...] to features [B, hidden_sizes[-1]]."""
+    if self._convolutions is not None:
+      observation = self._convolutions()(observation)
+    return MLPTorso(self._hidden_sizes)(observation)
 
 
 class DuelingHead(hk.Module):

@@ -1,0 +1,517 @@
+"""R2D2: deep Q-learning with a memory, from sequences, by many actors.
+
+Kapturowski et al. 2019 (openreview r1lyTjAqYX): double Q-learning with a dueling
+LSTM network, n steps and rescaled values, on overlapping sequences whose stored
+start state is warmed up ("burn-in") before anything is learnt. What differs: a
+sequence that starts where its episode does has a start state that is right, so
+that all of its steps are learnt from; importance weights are scaled over the
+sampled batch; the loss is a mean over a sequence's steps; and steps, batches and
+networks are by default of a size for two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import lazy
+from distacme import networks
+from distacme import specs
+from distacme import types
+from distacme.agents import dqn
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+_FIRST, _LAST = 0, 2  # of dm_env.StepType
+_LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
+
+# Makes the parts of a network whose outputs are action values [B, num_actions].
+Network = Callable[[], networks.RecurrentNetwork]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of R2D2; the paper's, where they differ, stand beside them."""
+
+  discount: float = 0.997
+  """Gamma, per environment step."""
+  n_step: int = 5
+  """Steps between an action and the value that bootstraps it."""
+  burn_in_length: int = 8
+  """Steps that only warm up the memory, unless an episode starts there; 40."""
+  trace_length: int = 40
+  """Steps of a sequence that are learnt from; 80."""
+  period: int = 20
+  """Steps between the starts of two sequences; 40."""
+  use_start_state: bool = True
+  """Whether sequences start with the state that the actor had, or with zeros."""
+  value_rescaling: bool = True
+  """Whether returns are squashed, so that rewards need no clipping."""
+  learning_rate: float = 1e-3
+  """Adam's step size; 1e-4."""
+  adam_epsilon: float = 1e-3
+  """Adam's epsilon."""
+  max_gradient_norm: float = 40.0
+  """Gradients are scaled down to this global norm."""
+  target_update_period: int = 100
+  """Learner steps between copies to the target network; 2500."""
+  hidden_sizes: tuple[int, ...] = (64,)
+  """Widths of the default network's layers before the memory; (512,)."""
+  lstm_size: int = 64
+  """Width of the memory and of the dueling head; 512."""
+  batch_size: int = 32
+  """Sequences per learner step; 64."""
+  samples_per_insert: float = 4.0
+  """Sequences learnt from for each one that is added."""
+  error_buffer: float = 0.0
+  """Samples by which either side may run ahead of that ratio; 0 chooses."""
+  min_replay_size: int = 50
+  """Sequences collected before learning starts."""
+  max_replay_size: int = 10_000
+  """Sequences kept; 100,000."""
+  priority_exponent: float = 0.9
+  """Alpha of prioritised replay; 0 samples uniformly."""
+  importance_exponent: float = 0.6
+  """Beta of prioritised replay; 1 corrects the bias in full."""
+  max_priority_weight: float = 0.9
+  """Eta: weight of a sequence's largest TD error in its priority, against the
+  mean."""
+  epsilon_base: float = 0.4
+  """Base of the exploration ladder."""
+  epsilon_exponent: float = 7.0
+  """Length of the exploration ladder, in powers of its base."""
+  evaluation_epsilon: float = 0.0
+  """Chance of a random action while evaluated."""
+
+  def __post_init__(self) -> None:
+    for name in ('learning_rate', 'adam_epsilon', 'max_gradient_norm'):
+      if not getattr(self, name) > 0:
+        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
+    for name in ('n_step', 'trace_length', 'target_update_period', 'lstm_size'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
+    for name in ('burn_in_length', 'epsilon_exponent'):
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'{name} must not be negative, got {getattr(self, name)}.'
+        )
+    for name in (
+      'discount',
+      'importance_exponent',
+      'max_priority_weight',
+      'epsilon_base',
+      'evaluation_epsilon',
+    ):
+      if not 0.0 <= getattr(self, name) <= 1.0:
+        raise ValueError(
+          f'{name} must be in [0, 1], got {getattr(self, name)}.'
+        )
+    if any(size < 1 for size in self.hidden_sizes):
+      raise ValueError(
+        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
+      )
+    if not 1 <= self.period <= self.trace_length:
+      raise ValueError(
+        f'period must be from 1 to trace_length={self.trace_length}, or steps '
+        f'between two sequences would never be learnt from, got {self.period}.'
+      )
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.ReplaySpec(
+      window=replay_spec.Sequences(
+        self.burn_in_length + self.trace_length + 1, self.period
+      ),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+      priority_exponent=self.priority_exponent,
+      first_priority=FirstPriority(self),
+    )
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: hk.Params
+  target_params: hk.Params
+  optimizer_state: Any
+  steps: jax.Array  # int32
+
+
+class ActorState(NamedTuple):
+  """What an actor remembers."""
+
+  epsilon: jax.Array | np.ndarray  # [B], constant over a run
+  memory: Any  # of the network's core
+
+
+def rescale(x: jax.Array) -> jax.Array:
+  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018)."""
+  return rlax.signed_hyperbolic(x, _RESCALING)
+
+
+def unscale(x: jax.Array) -> jax.Array:
+  """Returns the inverse of `rescale`."""
+  return rlax.signed_parabolic(x, _RESCALING)
+
+
+_RESCALING = 1e-3  # epsilon in h
+
+
+def td_errors(
+  q: jax.Array,
+  q_target: jax.Array,
+  data: types.Sequence,
+  discount: float,
+  n_step: int,
+  rescaled: bool,
+) -> jax.Array:
+  """Returns the double Q-learning errors of one sequence's steps.
+
+  Section 2.3 of the paper: the target of step t is h of the n-step return, which
+  the target network bootstraps with h^-1 of what it thinks of the online network's
+  choice. Returns that would reach beyond the sequence or the episode are cut
+  there, and bootstrapped from the last observation.
+
+  Args:
+    q: [L, num_actions] online network's values.
+    q_target: [L, num_actions] target network's values.
+    data: of the sequence, leaves [L, ...].
+    discount: gamma.
+    n_step: steps of a return.
+    rescaled: whether values are rescaled ones.
+
+  Returns:
+    [L - 1], target minus estimate; the gradient reaches the estimate only. What
+    stands where nothing was done is without meaning.
+  """
+  value = jnp.take_along_axis(q_target, q.argmax(-1)[:, None], axis=-1)[:, 0]
+  if rescaled:
+    value = unscale(value)
+  returns = rlax.n_step_bootstrapped_returns(
+    data.reward[:-1],
+    discount * data.discount[:-1],
+    value[1:],
+    n_step,
+    # A return ends with its episode; 0 takes the value there.
+    lambda_t=(data.step_type[1:] != _LAST).astype(value.dtype),
+  )
+  target = rescale(returns) if rescaled else returns
+  estimate = jnp.take_along_axis(q[:-1], data.action[:-1, None], axis=-1)[:, 0]
+  return jax.lax.stop_gradient(target) - estimate
+
+
+def learnt_steps(step_type: Any, burn_in_length: int) -> Any:
+  """Returns which steps [..., L - 1] of sequences are learnt from, as 0 or 1.
+
+  Of arrays of numpy on the actor and of JAX on the learner, as the next one.
+
+  Not padding, and not the burn-in, unless the sequence starts an episode: then
+  its start state is right.
+  """
+  position = np.arange(step_type.shape[-1] - 1)
+  warm = (position >= burn_in_length) | (step_type[..., :1] == _FIRST)
+  return (warm & (step_type[..., :-1] != _LAST)).astype(np.float32)
+
+
+def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
+  """Returns eta max |error| + (1 - eta) mean |error| over the learnt steps.
+
+  Args:
+    abs_error: [..., T].
+    learnt: [..., T] 0 or 1.
+    max_weight: eta.
+  """
+  abs_error = abs_error * learnt
+  count = learnt.sum(-1).clip(1.0)
+  mean = abs_error.sum(-1) / count
+  return max_weight * abs_error.max(-1) + (1 - max_weight) * mean
+
+
+class FirstPriority:
+  """Computes priorities on the actor, from the values that it acted with.
+
+  The online network stands in for the target network, of which an actor has
+  none.
+  """
+
+  def __init__(self, config: Config):
+    self._config = config
+
+  def __call__(
+    self, data: types.Sequence, values: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns priorities [K].
+
+    Args:
+      data: sequences [K, L, ...].
+      values: [K, L] 'chosen_q' and 'max_q' of each row.
+    """
+    config = self._config
+    value = values['max_q']
+    if config.value_rescaling:
+      value = _unscale(value)
+    returns = _n_step_returns(
+      data.reward[:, :-1],
+      config.discount * data.discount[:, :-1],
+      value[:, 1:],
+      data.step_type[:, 1:] != _LAST,
+      config.n_step,
+    )
+    if config.value_rescaling:
+      returns = _rescale(returns)
+    priority: np.ndarray = sequence_priority(
+      np.abs(returns - values['chosen_q'][:, :-1]),
+      learnt_steps(data.step_type, config.burn_in_length),
+      config.max_priority_weight,
+    )
+    return priority + _LEAST_PRIORITY
+
+
+# In numpy for the actor, which loads no rlax.
+def _rescale(x: np.ndarray) -> np.ndarray:
+  return np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + _RESCALING * x
+
+
+def _unscale(x: np.ndarray) -> np.ndarray:
+  root = np.sqrt(1 + 4 * _RESCALING * (np.abs(x) + 1 + _RESCALING))
+  return np.sign(x) * (((root - 1) / (2 * _RESCALING)) ** 2 - 1)
+
+
+def _n_step_returns(
+  reward: np.ndarray,
+  discount: np.ndarray,
+  value: np.ndarray,
+  goes_on: np.ndarray,
+  n_step: int,
+) -> np.ndarray:
+  """Returns n-step returns [K, T]; all arguments but the last are [K, T].
+
+  Where the episode does not go on, the value there bootstraps.
+  """
+  length = reward.shape[1]
+  last = value[:, -1:].repeat(n_step - 1, axis=1)
+  returns = np.concatenate([value, last], axis=1)[:, n_step - 1 :]
+  for step in reversed(range(n_step)):
+    # Steps beyond the sequence change nothing: the last value bootstraps.
+    at = slice(step, length)
+    onward = np.where(goes_on[:, at], returns[:, : length - step], value[:, at])
+    returns[:, : max(0, length - step)] = (
+      reward[:, at] + discount[:, at] * onward
+    )
+  return returns
+
+
+class R2D2:
+  """R2D2 for one environment spec; see `core.Agent`."""
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    if not isinstance(spec.actions, specs.DiscreteArray):
+      raise ValueError(
+        'R2D2 needs one discrete action (specs.DiscreteArray), got the action '
+        f'spec {spec.actions}. Use an agent for such actions, or an '
+        'environment with discrete ones.'
+      )
+    self._config = config
+    self._num_actions = int(spec.actions.num_values)
+    self._network = networks.unrolled(network or self._default_network)
+    self._spec = spec
+    self.replay = config.replay
+    self._check_network()
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state whose target network equals its online network."""
+    params = self._network.init(key, networks.example(self._spec.observations))
+    return LearnerState(
+      params=params,
+      # A copy: the learner donates its state, and no buffer may be given twice.
+      target_params=jax.tree.map(jnp.copy, params),
+      optimizer_state=self._optimizer.init(params),
+      steps=jnp.int32(0),
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns each row's epsilon, and an empty memory."""
+    config = self._config
+    if streams is None:
+      epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
+    else:
+      epsilon = dqn.exploration_ladder(
+        streams, config.epsilon_base, config.epsilon_exponent
+      )
+    return ActorState(epsilon, self._network.initial_state(batch_size))
+
+  def act(
+    self,
+    params: hk.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Acts epsilon-greedily."""
+    q, memory = self._network.step(params, observation, state.memory)
+    action = dqn.epsilon_greedy(key, q, state.epsilon)
+    chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    return types.ActorOutput(
+      action,
+      ActorState(state.epsilon, memory),
+      start_state=state.memory,
+      values={'chosen_q': chosen_q, 'max_q': q.max(axis=-1)},
+    )
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam and, when it is due, copies the target network."""
+    config = self._config
+    gradient, output = jax.grad(self.loss, has_aux=True)(
+      state.params, state.target_params, batch
+    )
+    updates, optimizer_state = self._optimizer.update(
+      gradient, state.optimizer_state
+    )
+    params = optax.apply_updates(state.params, updates)
+    steps = state.steps + 1
+    target_params = optax.periodic_update(
+      params, state.target_params, steps, config.target_update_period
+    )
+    output.metrics['gradient_norm'] = optax.tree.norm(gradient)
+    return LearnerState(params, target_params, optimizer_state, steps), output
+
+  def loss(
+    self, params: hk.Params, target_params: hk.Params, batch: types.Batch
+  ) -> tuple[jax.Array, types.UpdateOutput]:
+    """Returns the weighted mean squared error of the batch, and new priorities."""
+    config = self._config
+    data: types.Sequence = batch.data
+    q = self._unroll(params, data)
+    q_target = self._unroll(target_params, data)
+    error = jax.vmap(td_errors, (0, 0, 0, None, None, None))(
+      q,
+      q_target,
+      data._replace(start_state=(), observation=()),
+      config.discount,
+      config.n_step,
+      config.value_rescaling,
+    )
+    learnt = learnt_steps(data.step_type, config.burn_in_length)
+    weights = dqn.importance_weights(
+      batch.probability, config.importance_exponent
+    )
+    squares = jnp.sum(learnt * error**2, axis=-1) / config.trace_length
+    loss = jnp.mean(weights * squares) / 2
+    priorities = None
+    if self.replay.prioritized:
+      priorities = _LEAST_PRIORITY + sequence_priority(
+        jnp.abs(error), learnt, config.max_priority_weight
+      )
+    count = learnt.sum().clip(1.0)
+    metrics = {
+      'loss': loss,
+      'mean_q': (q[:, :-1].mean(-1) * learnt).sum() / count,
+      'mean_abs_td_error': (jnp.abs(error) * learnt).sum() / count,
+      'learnt_steps': learnt.sum(-1).mean(),
+    }
+    return loss, types.UpdateOutput(metrics, priorities)
+
+  def actor_params(self, state: LearnerState) -> hk.Params:
+    """Returns the online network's params."""
+    return state.params
+
+  def _unroll(self, params: hk.Params, data: types.Sequence) -> jax.Array:
+    """Returns action values [B, L, num_actions], the memory warmed up."""
+    length = self._config.burn_in_length
+    first = data.step_type == _FIRST
+    memory = data.start_state
+    if not self._config.use_start_state:
+      memory = self._network.initial_state(first.shape[0])
+    if not length:
+      return self._network.unroll(params, data.observation, first, memory)[0]
+
+    def part(rows: slice) -> tuple[Any, jax.Array]:
+      return jax.tree.map(lambda leaf: leaf[:, rows], (data.observation, first))
+
+    before, memory = self._network.unroll(params, *part(np.s_[:length]), memory)
+    # What only warms up is not learnt from; see `learnt_steps`.
+    warm = first[:, 0]
+    memory = jax.tree.map(
+      lambda leaf: jnp.where(
+        warm.reshape(-1, *[1] * (leaf.ndim - 1)),
+        leaf,
+        jax.lax.stop_gradient(leaf),
+      ),
+      memory,
+    )
+    after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
+    return jnp.concatenate([before, after], axis=1)
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    return optax.chain(
+      optax.clip_by_global_norm(config.max_gradient_norm),
+      optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
+
+  def _default_network(self) -> networks.RecurrentNetwork:
+    config = self._config
+    return networks.RecurrentNetwork(
+      networks.ObservationTorso(self._spec.observations, config.hidden_sizes),
+      hk.LSTM(config.lstm_size),
+      networks.DuelingHead(self._num_actions, config.lstm_size),
+    )
+
+  def _check_network(self) -> None:
+    key = jax.random.key_data(jax.random.key(0))
+    observation = networks.example(self._spec.observations)
+    params = jax.eval_shape(self._network.init, key, observation)
+    memory = self._network.initial_state(1)
+    q, _ = jax.eval_shape(self._network.step, params, observation, memory)
+    if getattr(q, 'shape', None) != (1, self._num_actions):
+      raise ValueError(
+        'the network must map a batch of 1 observation to action values of '
+        f'shape (1, {self._num_actions}), got {q}. Its head needs one output '
+        'per action and no squeeze.'
+      )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> R2D2:
+  """Returns R2D2 for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes the parts of a network whose outputs are action values
+      [B, num_actions]; by default an MLP, after convolutions if the observation
+      is one image, an LSTM and a dueling head.
+
+  Raises:
+    ValueError: if the environment's action is not a single discrete one.
+  """
+  return R2D2(config, spec, network)
