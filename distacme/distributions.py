@@ -151,3 +151,15 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
     f'finite bounds (specs.BoundedArray), got the action spec {spec}. Put a '
     'wrapper around the environment that offers one of them.'
   )
+
+
+def draw(
+  distribution: Distribution,
+  params: jax.Array,
+  key: types.Key,
+  explores: jax.Array | np.ndarray,
+) -> jax.Array:
+  """Returns samples where `explores` [B], and modes elsewhere; consumes `key`."""
+  sample, mode = distribution.sample(params, key), distribution.mode(params)
+  explores = explores.reshape(-1, *[1] * (sample.ndim - 1))
+  return jnp.where(explores, sample, mode)

@@ -160,6 +160,31 @@ class DuelingHead(hk.Module):
     return value + advantage - advantage.mean(axis=-1, keepdims=True)
 
 
+class PolicyValueHead(hk.Module):
+  """Parameters of a distribution over actions, and a state value."""
+
+  def __init__(self, num_params: int, name: str | None = None):
+    super().__init__(name)
+    self._num_params = num_params
+
+  def __call__(
+    self, features: jax.Array, of_values: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Maps features [B, F] to params [B, num_params] and values [B].
+
+    Args:
+      features: [B, F].
+      of_values: [B, F] for the values, if they have some of their own.
+    """
+    # Near zero, or the first policy would be a decided one.
+    small = hk.initializers.VarianceScaling(1e-4)
+    policy = hk.Linear(self._num_params, w_init=small, name='policy')(features)
+    value = hk.Linear(1, name='value')(
+      features if of_values is None else of_values
+    )
+    return policy, value[:, 0]
+
+
 class RecurrentNetwork(NamedTuple):
   """The parts of a network with a memory, made within `hk.transform`.
 
@@ -240,3 +265,33 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
     step_transformed.apply,
     unroll_transformed.apply,
   )
+
+
+def check_policy_and_value(
+  init: Callable[..., Any],
+  apply: Callable[..., Any],
+  observations: types.NestedSpec,
+  num_params: int,
+) -> None:
+  """Checks the outputs of a network for policy and value.
+
+  Args:
+    init: (key, observation [B, ...]) to params.
+    apply: (params, observation [B, ...]) to outputs.
+    observations: their spec.
+    num_params: of the policy.
+
+  Raises:
+    ValueError: if they have other shapes than [B, num_params] and [B].
+  """
+  key = jax.random.key_data(jax.random.key(0))
+  observation = example(observations)
+  params = jax.eval_shape(init, key, observation)
+  output = jax.eval_shape(apply, params, observation)
+  shapes = jax.tree.map(lambda leaf: leaf.shape, output)
+  if shapes != ((1, num_params), (1,)):
+    raise ValueError(
+      'the network must map a batch of 1 observation to a tuple of params of '
+      f'the policy, shape (1, {num_params}), and values, shape (1,), got '
+      f'{output}. Look at its head.'
+    )

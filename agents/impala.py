@@ -1,0 +1,350 @@
+"""IMPALA: actor-critic on unrolls of many actors, corrected by V-trace.
+
+Espeholt et al. 2018 (arXiv:1802.01561). What differs: losses are means over steps
+where the paper has sums, so that learning rates do not depend on the size of a
+batch; Adam without momentum stands for RMSProp; and actions may be continuous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import distributions
+from distacme import lazy
+from distacme import networks
+from distacme import specs
+from distacme import types
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+_FIRST, _LAST = 0, 2  # of dm_env.StepType
+
+# Makes the parts of a network, given how many parameters the distribution over
+# actions has. Its outputs are those [B, num_params], and state values [B].
+Network = Callable[[int], networks.RecurrentNetwork]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of IMPALA."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  unroll_length: int = 20
+  """Steps of an unroll."""
+  batch_size: int = 16
+  """Unrolls per learner step."""
+  queue_size: int = 32
+  """Unrolls that may wait for the learner; bounds how old their policy is."""
+  off_policy_correction: bool = True
+  """Whether V-trace corrects for the age of the policy that acted."""
+  clip_rho: float = 1.0
+  """Rho-bar: how far importance weights of the values' targets may go."""
+  clip_pg_rho: float = 1.0
+  """The same for the policy's gradient."""
+  trace_decay: float = 1.0
+  """Lambda: how much of the trace is kept from step to step."""
+  max_abs_reward: float = float('inf')
+  """Rewards are clipped to this size to learn from, not to evaluate."""
+  value_weight: float = 0.5
+  """Weight of the values' loss, against the policy's."""
+  entropy_weight: float = 0.01
+  """Weight of the policy's entropy."""
+  learning_rate: float = 1e-3
+  """Adam's step size."""
+  adam_epsilon: float = 1e-5
+  """Adam's epsilon."""
+  max_gradient_norm: float = 40.0
+  """Gradients are scaled down to this global norm."""
+  hidden_sizes: tuple[int, ...] = (64, 64)
+  """Widths of the default network's hidden layers; (256,) in the paper."""
+  deep: bool = False
+  """Whether images go through the deep residual convolutions of the paper."""
+  lstm_size: int = 0
+  """Width of the default network's memory; 0 for none, 256 in the paper."""
+
+  def __post_init__(self) -> None:
+    for name in (
+      'learning_rate',
+      'adam_epsilon',
+      'max_gradient_norm',
+      'max_abs_reward',
+      'clip_rho',
+      'clip_pg_rho',
+    ):
+      if not getattr(self, name) > 0:
+        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
+    for name in ('discount', 'trace_decay'):
+      if not 0.0 <= getattr(self, name) <= 1.0:
+        raise ValueError(
+          f'{name} must be in [0, 1], got {getattr(self, name)}.'
+        )
+    for name in ('value_weight', 'entropy_weight', 'lstm_size'):
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'{name} must not be negative, got {getattr(self, name)}.'
+        )
+    if any(size < 1 for size in self.hidden_sizes):
+      raise ValueError(
+        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
+      )
+    if self.unroll_length < 1:
+      raise ValueError(
+        f'unroll_length must be at least 1, got {self.unroll_length}.'
+      )
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.queue(
+      replay_spec.Sequences(
+        self.unroll_length + 1, self.unroll_length, across_episodes=True
+      ),
+      batch_size=self.batch_size,
+      max_size=self.queue_size,
+    )
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: hk.Params
+  optimizer_state: Any
+
+
+class ActorState(NamedTuple):
+  """What an actor remembers."""
+
+  memory: Any  # of the network's core
+  explores: jax.Array | np.ndarray  # [B] bool, constant: or takes the mode
+
+
+class VTrace(NamedTuple):
+  """What V-trace makes of an unroll, [T] each, gradients stopped.
+
+  Attributes:
+    target: of the values, v_s (eq. 1).
+    advantage: what the policy's gradient is weighted with (eq. 4, with rho).
+  """
+
+  target: jax.Array
+  advantage: jax.Array
+
+
+def v_trace(
+  value: jax.Array,
+  reward: jax.Array,
+  discount: jax.Array,
+  rho: jax.Array,
+  stepped: jax.Array,
+  config: Config,
+) -> VTrace:
+  """Returns the targets and advantages of one unroll.
+
+  Args:
+    value: [T + 1] of all rows; the last one bootstraps.
+    reward: [T].
+    discount: [T] gamma times the environment's.
+    rho: [T] pi(a|o) / mu(a|o).
+    stepped: [T] bool; where not, nothing was done: the observation is the last
+      of an episode, and its value what a truncated one is bootstrapped with.
+    config: whose clips and lambda to use.
+  """
+  # With a weight of 0 such a row keeps its value as its target, and cuts the
+  # trace.
+  rho = rho * stepped
+  value = jax.lax.stop_gradient(value)
+  out = rlax.vtrace_td_error_and_advantage(
+    value[:-1],
+    value[1:],
+    reward,
+    discount,
+    jax.lax.stop_gradient(rho),
+    config.trace_decay,
+    config.clip_rho,
+    config.clip_pg_rho,
+  )
+  return VTrace(out.errors + value[:-1], out.pg_advantage)
+
+
+class IMPALA:
+  """IMPALA for one environment spec; see `core.Agent`."""
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._policy = distributions.for_actions(spec.actions, 'IMPALA')
+    make = network or self._default_network
+    self._network = networks.unrolled(lambda: make(self._policy.num_params))
+    self.replay = config.replay
+    memory = self._network.initial_state(1)
+    networks.check_policy_and_value(
+      self._network.init,
+      lambda params, o: self._network.step(params, o, memory)[0],
+      spec.observations,
+      self._policy.num_params,
+    )
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns params and an optimiser that has seen nothing."""
+    params = self._network.init(key, networks.example(self._spec.observations))
+    return LearnerState(params, self._optimizer.init(params))
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns an empty memory; what is evaluated does not explore."""
+    explores = np.full(batch_size, streams is not None)
+    return ActorState(self._network.initial_state(batch_size), explores)
+
+  def act(
+    self,
+    params: hk.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Draws actions from the policy, or takes the likeliest."""
+    (policy, _), memory = self._network.step(params, observation, state.memory)
+    sample = distributions.draw(self._policy, policy, key, state.explores)
+    extras = {
+      'sample': sample,
+      'log_prob': self._policy.log_prob(policy, sample),
+    }
+    return types.ActorOutput(
+      self._policy.action(sample),
+      state._replace(memory=memory),
+      extras,
+      start_state=state.memory,
+    )
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam."""
+    gradient, metrics = jax.grad(self.loss, has_aux=True)(
+      state.params, batch.data
+    )
+    updates, optimizer_state = self._optimizer.update(
+      gradient, state.optimizer_state
+    )
+    params = optax.apply_updates(state.params, updates)
+    metrics['gradient_norm'] = optax.tree.norm(gradient)
+    return LearnerState(params, optimizer_state), types.UpdateOutput(metrics)
+
+  def loss(
+    self, params: hk.Params, data: types.Sequence
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the loss of unrolls [B, T + 1], a mean over their steps."""
+    config = self._config
+    (policy, value), _ = self._network.unroll(
+      params, data.observation, data.step_type == _FIRST, data.start_state
+    )
+    # The last row bootstraps, and is the first one of the next unroll.
+    policy, sample, behaviour, reward, discount, step_type = jax.tree.map(
+      lambda leaf: leaf[:, :-1],
+      (
+        policy,
+        data.extras['sample'],
+        data.extras['log_prob'],
+        data.reward,
+        data.discount,
+        data.step_type,
+      ),
+    )
+    stepped = step_type != _LAST
+    log_prob = self._policy.log_prob(policy, sample)
+    rho = jnp.exp(log_prob - behaviour)
+    corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
+    target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
+      value,
+      reward.clip(-config.max_abs_reward, config.max_abs_reward),
+      config.discount * discount,
+      corrected,
+      stepped,
+      config,
+    )
+
+    def mean(x: jax.Array) -> jax.Array:
+      return (x * stepped).sum() / stepped.sum().clip(1)
+
+    policy_loss = -mean(log_prob * advantage)
+    value_loss = mean((target - value[:, :-1]) ** 2) / 2
+    entropy = mean(self._policy.entropy(policy))
+    loss = (
+      policy_loss
+      + config.value_weight * value_loss
+      - config.entropy_weight * entropy
+    )
+    return loss, {
+      'loss': loss,
+      'policy_loss': policy_loss,
+      'value_loss': value_loss,
+      'entropy': entropy,
+      'mean_value': mean(value[:, :-1]),
+      'mean_rho': mean(rho),
+    }
+
+  def actor_params(self, state: LearnerState) -> hk.Params:
+    """Returns the network's params."""
+    return state.params
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    return optax.chain(
+      optax.clip_by_global_norm(config.max_gradient_norm),
+      optax.adam(
+        config.learning_rate, b1=0.0, b2=0.99, eps=config.adam_epsilon
+      ),
+    )
+
+  def _default_network(self, num_params: int) -> networks.RecurrentNetwork:
+    config = self._config
+    convolutions = networks.ShallowTorso
+    if config.deep:
+      convolutions = networks.DeepTorso
+    return networks.RecurrentNetwork(
+      networks.ObservationTorso(
+        self._spec.observations, config.hidden_sizes, convolutions
+      ),
+      hk.LSTM(config.lstm_size) if config.lstm_size else None,
+      networks.PolicyValueHead(num_params),
+    )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> IMPALA:
+  """Returns IMPALA for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes the parts of a network, given how many parameters the
+      distribution over actions has: (num_params) to `RecurrentNetwork`. Its
+      outputs are those [B, num_params], and values [B]; by default an MLP, after
+      convolutions if the observation is one image, and an LSTM if asked for.
+
+  Raises:
+    ValueError: if the environment's actions are neither one discrete one nor
+      bounded floats.
+  """
+  return IMPALA(config, spec, network)

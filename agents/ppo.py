@@ -1,0 +1,418 @@
+"""PPO: several epochs on each batch of unrolls, held back by a clipped ratio.
+
+Schulman et al. 2017 (arXiv:1707.06347), with generalised advantage estimation
+(Schulman et al. 2016, arXiv:1506.02438), and with what implementations have beside
+(Huang et al. 2022, "The 37 implementation details"): normalised observations and
+advantages, a network apart for the values, small last layers. What differs: unrolls
+come from a queue, so that in a program they are one or two updates old; the ratio
+is taken to the policy that acted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import distributions
+from distacme import lazy
+from distacme import networks
+from distacme import normalization
+from distacme import specs
+from distacme import types
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+_LAST = 2  # of dm_env.StepType
+
+# Maps a nest of observations [B, ...], and how many parameters the distribution
+# over actions has, to those [B, num_params] and state values [B].
+Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of PPO."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  unroll_length: int = 128
+  """Steps of an unroll."""
+  batch_size: int = 8
+  """Unrolls per learner step, which goes through them in several epochs."""
+  queue_size: int = 8
+  """Unrolls that may wait for the learner; bounds how old their policy is."""
+  num_epochs: int = 4
+  """Passes over each batch."""
+  num_minibatches: int = 4
+  """Gradient steps in a pass, each on an equal share of the batch's steps."""
+  gae_lambda: float = 0.95
+  """Lambda of generalised advantage estimation."""
+  clip_ratio: float = 0.2
+  """How far the policy may leave the one that acted before it is held back."""
+  value_weight: float = 0.5
+  """Weight of the values' loss, against the policy's."""
+  entropy_weight: float = 0.0
+  """Weight of the policy's entropy."""
+  max_abs_reward: float = float('inf')
+  """Rewards are clipped to this size to learn from, not to evaluate."""
+  normalize_observations: bool = True
+  """Whether floats are observed in deviations from their running mean."""
+  normalize_advantages: bool = True
+  """Whether each minibatch's advantages get mean 0 and deviation 1."""
+  learning_rate: float = 1e-3
+  """Adam's step size."""
+  adam_epsilon: float = 1e-5
+  """Adam's epsilon."""
+  max_gradient_norm: float = 0.5
+  """Gradients are scaled down to this global norm."""
+  hidden_sizes: tuple[int, ...] = (64, 64)
+  """Widths of the default network's hidden layers; (512,) for Atari."""
+
+  def __post_init__(self) -> None:
+    for name in (
+      'learning_rate',
+      'adam_epsilon',
+      'max_gradient_norm',
+      'max_abs_reward',
+      'clip_ratio',
+    ):
+      if not getattr(self, name) > 0:
+        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
+    for name in ('discount', 'gae_lambda'):
+      if not 0.0 <= getattr(self, name) <= 1.0:
+        raise ValueError(
+          f'{name} must be in [0, 1], got {getattr(self, name)}.'
+        )
+    for name in ('value_weight', 'entropy_weight'):
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'{name} must not be negative, got {getattr(self, name)}.'
+        )
+    for name in ('unroll_length', 'num_epochs', 'num_minibatches'):
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, got {getattr(self, name)}.'
+        )
+    if any(size < 1 for size in self.hidden_sizes):
+      raise ValueError(
+        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
+      )
+    steps = self.batch_size * self.unroll_length
+    if steps % self.num_minibatches:
+      raise ValueError(
+        f'num_minibatches={self.num_minibatches} does not divide the {steps} '
+        f'steps of batch_size={self.batch_size} unrolls of unroll_length='
+        f'{self.unroll_length}. Choose numbers that do.'
+      )
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.queue(
+      replay_spec.Sequences(
+        self.unroll_length + 1, self.unroll_length, across_episodes=True
+      ),
+      batch_size=self.batch_size,
+      max_size=self.queue_size,
+    )
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: hk.Params
+  statistics: normalization.Statistics  # of observations
+  optimizer_state: Any
+  key: types.Key  # of the shuffling
+
+
+class ActorState(NamedTuple):
+  """Exploration, constant over a run."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; or takes the mode
+
+
+class Steps(NamedTuple):
+  """Single steps of a batch's unrolls, [N, ...] each.
+
+  Attributes:
+    observation: normalised.
+    sample: what stands for the action, see `distributions`.
+    log_prob: of it, when it was drawn.
+    advantage: of it.
+    target: of the state's value.
+    weight: 1; or 0 where nothing was done.
+  """
+
+  observation: types.NestedArray
+  sample: jax.Array
+  log_prob: jax.Array
+  advantage: jax.Array
+  target: jax.Array
+  weight: jax.Array
+
+
+def advantages(
+  value: jax.Array,
+  reward: jax.Array,
+  discount: jax.Array,
+  stepped: jax.Array,
+  gae_lambda: float,
+) -> jax.Array:
+  """Returns the generalised advantages [T] of one unroll.
+
+  Args:
+    value: [T + 1] of all rows; the last one bootstraps.
+    reward: [T].
+    discount: [T] gamma times the environment's.
+    stepped: [T] bool; where not, nothing was done: the observation is the last
+      of an episode, and its value what a truncated one is bootstrapped with.
+    gae_lambda: lambda.
+  """
+  # Such a row's TD error, and so its advantage, is zero, which ends the trace.
+  reward = jnp.where(stepped, reward, value[:-1])
+  return rlax.truncated_generalized_advantage_estimation(
+    reward, discount * stepped, gae_lambda, value
+  )
+
+
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+  """Returns the mean of x [N] where weight [N] is 1."""
+  return (x * weight).sum() / weight.sum().clip(1.0)
+
+
+class PPO:
+  """PPO for one environment spec; see `core.Agent`."""
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._policy = distributions.for_actions(spec.actions, 'PPO')
+    make = network or self._default_network
+    self._network = hk.without_apply_rng(
+      hk.transform(lambda o: make(o, self._policy.num_params))
+    )
+    self.replay = config.replay
+    networks.check_policy_and_value(
+      self._network.init,
+      self._network.apply,
+      spec.observations,
+      self._policy.num_params,
+    )
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns params, and an optimiser that has seen nothing."""
+    params_key, key = jax.random.split(key)
+    params = self._network.init(
+      params_key, networks.example(self._spec.observations)
+    )
+    return LearnerState(
+      params,
+      normalization.initial(self._spec.observations),
+      self._optimizer.init(params),
+      key,
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns that what is evaluated does not explore."""
+    return ActorState(np.full(batch_size, streams is not None))
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Draws actions from the policy, or takes the likeliest."""
+    policy, _ = self._network.apply(
+      params['network'], self._observed(params['statistics'], observation)
+    )
+    sample = distributions.draw(self._policy, policy, key, state.explores)
+    extras = {
+      'sample': sample,
+      'log_prob': self._policy.log_prob(policy, sample),
+    }
+    return types.ActorOutput(self._policy.action(sample), state, extras)
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Goes through the unrolls in several epochs of minibatches."""
+    config = self._config
+    data: types.Sequence = batch.data
+    steps = self._steps(state, data)
+    key, shuffle_key = jax.random.split(state.key)
+    shares = jax.vmap(
+      lambda k: jax.random.permutation(k, steps.weight.shape[0])
+    )(jax.random.split(shuffle_key, config.num_epochs))
+    shares = shares.reshape(config.num_epochs * config.num_minibatches, -1)
+
+    def learn(carry: Any, share: jax.Array) -> tuple[Any, Any]:
+      params, optimizer_state = carry
+      minibatch = jax.tree.map(lambda leaf: leaf[share], steps)
+      gradient, metrics = jax.grad(self.loss, has_aux=True)(params, minibatch)
+      updates, optimizer_state = self._optimizer.update(
+        gradient, optimizer_state
+      )
+      metrics['gradient_norm'] = optax.tree.norm(gradient)
+      return (optax.apply_updates(params, updates), optimizer_state), metrics
+
+    (params, optimizer_state), metrics = jax.lax.scan(
+      learn,
+      (state.params, state.optimizer_state),
+      shares,
+      # Convolutions are many times slower inside of a loop on the CPU.
+      unroll=networks.is_image(self._spec.observations),
+    )
+    statistics = state.statistics
+    if config.normalize_observations:
+      # Only now: the batch was acted, and learnt from, with those before.
+      observation = _flat(data.observation, rows=np.s_[:-1])
+      statistics = normalization.updated(statistics, observation, steps.weight)
+    return (
+      LearnerState(params, statistics, optimizer_state, key),
+      types.UpdateOutput({name: x.mean() for name, x in metrics.items()}),
+    )
+
+  def _steps(self, state: LearnerState, data: types.Sequence) -> Steps:
+    """Returns what is learnt from unrolls [B, T + 1], step by step."""
+    config = self._config
+    observation = self._observed(state.statistics, data.observation)
+    _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
+      observation
+    )
+    stepped = data.step_type[:, :-1] != _LAST
+    limit = config.max_abs_reward
+    advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
+      value,
+      data.reward[:, :-1].clip(-limit, limit),
+      config.discount * data.discount[:, :-1],
+      stepped,
+      config.gae_lambda,
+    )
+    rows = np.s_[:-1]
+    return Steps(
+      _flat(observation, rows),
+      _flat(data.extras['sample'], rows),
+      _flat(data.extras['log_prob'], rows),
+      advantage.reshape(-1),
+      (advantage + value[:, :-1]).reshape(-1),
+      stepped.reshape(-1).astype(jnp.float32),
+    )
+
+  def loss(
+    self, params: hk.Params, steps: Steps
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the loss of a minibatch (eq. 9, with its sign turned)."""
+    config = self._config
+    policy, value = self._network.apply(params, steps.observation)
+    log_ratio = self._policy.log_prob(policy, steps.sample) - steps.log_prob
+    ratio = jnp.exp(log_ratio)
+    advantage = steps.advantage
+    if config.normalize_advantages:
+      advantage -= weighted_mean(advantage, steps.weight)
+      variance = weighted_mean(advantage**2, steps.weight)
+      advantage /= jnp.sqrt(variance + 1e-8)
+    clipped = ratio.clip(1 - config.clip_ratio, 1 + config.clip_ratio)
+
+    def mean(x: jax.Array) -> jax.Array:
+      return weighted_mean(x, steps.weight)
+
+    policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+    value_loss = mean((value - steps.target) ** 2) / 2
+    entropy = mean(self._policy.entropy(policy))
+    loss = (
+      policy_loss
+      + config.value_weight * value_loss
+      - config.entropy_weight * entropy
+    )
+    return loss, {
+      'loss': loss,
+      'policy_loss': policy_loss,
+      'value_loss': value_loss,
+      'entropy': entropy,
+      'mean_value': mean(value),
+      # Schulman's estimator of the divergence from the policy that acted.
+      'approximate_kl': mean(ratio - 1 - log_ratio),
+      'share_clipped': mean((jnp.abs(ratio - 1) > config.clip_ratio) * 1.0),
+    }
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the network's params and the observations' statistics."""
+    return {'network': state.params, 'statistics': state.statistics}
+
+  def _observed(
+    self, statistics: normalization.Statistics, observation: types.NestedArray
+  ) -> types.NestedArray:
+    if not self._config.normalize_observations:
+      return observation
+    return normalization.normalized(statistics, observation)
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    return optax.chain(
+      optax.clip_by_global_norm(config.max_gradient_norm),
+      optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
+
+  def _default_network(
+    self, observation: types.NestedArray, num_params: int
+  ) -> tuple[jax.Array, jax.Array]:
+    sizes, spec = self._config.hidden_sizes, self._spec.observations
+    if networks.is_image(spec):  # Convolutions are shared: they cost most.
+      features = networks.ObservationTorso(spec, sizes)(observation)
+      return networks.PolicyValueHead(num_params)(features)
+    features, of_values = (
+      hk.nets.MLP(sizes, activation=jnp.tanh, activate_final=True, name=name)(
+        networks.flatten_observation(observation)
+      )
+      for name in ('policy_torso', 'value_torso')
+    )
+    return networks.PolicyValueHead(num_params)(features, of_values)
+
+
+def _flat(nest: types.NestedArray, rows: slice) -> types.NestedArray:
+  """Returns some rows of leaves [B, L, ...], as [B * rows, ...]."""
+  return jax.tree.map(
+    lambda leaf: leaf[:, rows].reshape(-1, *leaf.shape[2:]), nest
+  )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> PPO:
+  """Returns PPO for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: maps a nest of observations [B, ...], and how many parameters the
+      distribution over actions has, to those [B, num_params] and state values
+      [B], and may use Haiku modules; by default two MLPs, or convolutions that
+      both share if the observation is one image.
+
+  Raises:
+    ValueError: if the environment's actions are neither one discrete one nor
+      bounded floats.
+  """
+  return PPO(config, spec, network)
