@@ -52,8 +52,9 @@ class RunConfig:
   """Environment steps between evaluations."""
   eval_episodes: int = 20
   """Greedy episodes in an evaluation."""
-  publish_period: int = 10
-  """Learner steps between publications of the params."""
+  publish_period: int | None = None
+  """Learner steps between publications of the params; by default 10, or 1 where
+  experience is used once, so that it is as new as can be."""
   updates_per_call: int = 1
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
@@ -80,7 +81,7 @@ class RunConfig:
       'publish_period',
       'updates_per_call',
     ):
-      if getattr(self, name) < 1:
+      if getattr(self, name) is not None and getattr(self, name) < 1:
         raise ValueError(
           f'{name} must be at least 1, got {getattr(self, name)}.'
         )
@@ -181,6 +182,10 @@ class Experiment:
       network = load_function(self.run.network)
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
+
+  def publish_period(self, agent: core.Agent) -> int:
+    """Returns the learner steps between publications of the params."""
+    return self.run.publish_period or (1 if agent.replay.used_once else 10)
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""

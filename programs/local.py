@@ -93,7 +93,7 @@ class _Parts:
       environment,
       agent,
       seed=experiment.seed,
-      publish_period=run.publish_period,
+      publish_period=experiment.publish_period(agent),
       updates_per_call=run.updates_per_call,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,

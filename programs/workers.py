@@ -215,7 +215,7 @@ def run_learner(
     restored.state if restored else state,
     placement=placement,
     steps=restored.steps if restored else 0,
-    publish_period=experiment.run.publish_period,
+    publish_period=experiment.publish_period(agent),
     save=save,
     save_period_s=experiment.run.checkpoint_period_s,
     executor=learner.background_executor,
