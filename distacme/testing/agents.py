@@ -59,7 +59,8 @@ class _Check:
     self._agent = agent
     self._spec = spec
     self._random = np.random.default_rng(seed)
-    self._key, self._act_key = (np.asarray(key) for key in seeding.keys(seed))
+    self._key = np.asarray(seeding.learner_key(seed))
+    self._act_key = np.asarray(seeding.actor_key(seed))
     self._state = agent.initial_learner_state(self._key)
     self._params = agent.actor_params(self._state)
     self._act = jax.jit(agent.act)
