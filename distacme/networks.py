@@ -121,7 +121,7 @@ class MLPTorso(hk.Module):
 
 
 class ObservationTorso(hk.Module):
-  """Layers for any observation: an MLP, after convolutions if it is an image."""
+  """Layers for any observation: an MLP, after convolutions of what is an image."""
 
   def __init__(
     self,
@@ -131,14 +131,19 @@ class ObservationTorso(hk.Module):
     name: str | None = None,
   ):
     super().__init__(name)
-    self._convolutions = convolutions if is_image(observations) else None
+    self._specs = jax.tree.leaves(observations)
     self._hidden_sizes = hidden_sizes
+    self._convolutions = convolutions
 
   def __call__(self, observation: types.NestedArray) -> jax.Array:
     """Maps a nest of [B, ...] to features [B, hidden_sizes[-1]]."""
-    if self._convolutions is not None:
-      observation = self._convolutions()(observation)
-    return MLPTorso(self._hidden_sizes)(observation)
+    leaves = [
+      self._convolutions()(leaf) if is_image(spec) else leaf
+      for spec, leaf in zip(
+        self._specs, jax.tree.leaves(observation), strict=True
+      )
+    ]
+    return MLPTorso(self._hidden_sizes)(leaves)
 
 
 class DuelingHead(hk.Module):
