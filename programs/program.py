@@ -107,18 +107,19 @@ def run(
     The last status.
   """
   program = make_program(experiment, directory)
-  if experiment.run.mode == 'processes':
-    members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
-  else:
-    lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
-    members = launchpad.launch_threads(program)
-  address = launchpad.service_address(program, 'variables')
-  directory.write_running(address)
   lodgers = (
     {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
   )
-  watch = _Watch(address, members, lodgers, directory, show)
+  watch = _Watch(lodgers, directory, show)
   with stop_signals.requested_from(watch.request_stop):
+    if experiment.run.mode == 'processes':
+      members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
+    else:
+      lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
+      members = launchpad.launch_threads(program)
+    address = launchpad.service_address(program, 'variables')
+    directory.write_running(address)
+    watch.attach(address, members)
     launchpad.wait(
       members,
       on_failure=watch.on_failure,
@@ -134,14 +135,12 @@ class _Watch:
 
   def __init__(
     self,
-    address: str,
-    members: list[launchpad.Worker],
     lodgers: Mapping[str, Sequence[str]],  # who lives in another's process
     directory: run_directory.RunDirectory,
     show: Callable[[dict[str, Any]], None],
   ):
-    self._address = address
-    self._members = members
+    self._address = ''  # until it is launched
+    self._members: list[launchpad.Worker] = []
     self._lodgers = lodgers
     self._directory = directory
     self._show = show
@@ -149,6 +148,12 @@ class _Watch:
     self._stop: dict[str, Any] | None = None  # asked for by the launcher
     self._next = 0.0
     self._failures: dict[str, str] = {}
+
+  def attach(self, address: str, members: list[launchpad.Worker]) -> None:
+    """Takes over what was launched, and passes on what was asked meanwhile."""
+    self._address, self._members = address, members
+    if self._stop is not None:
+      self.request_stop(**self._stop)
 
   def stopping(self) -> bool:
     """Whether the run is to end."""
@@ -162,6 +167,8 @@ class _Watch:
 
     if self._stop is None:
       self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
+    if not self._address:
+      return
     try:
       client.request_stop(self._address, reason, detail, worker, timeout_s=1.0)
     except ConnectionError:

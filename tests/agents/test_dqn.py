@@ -420,10 +420,11 @@ def test_images_go_through_convolutions_that_learn(dueling):
   )
   batch = random_batch(observation=images[0], next_observation=images[1])
   state = initial(agent)
-  first = state.params['nature_torso/conv2_d']
+  name = 'observation_torso/nature_torso/conv2_d'
+  first = state.params[name]
   assert first['w'].shape == (8, 8, 2, 32)
   new_state, _ = jax.jit(agent.update)(state, batch)
-  assert differs(first, new_state.params['nature_torso/conv2_d'])
+  assert differs(first, new_state.params[name])
 
 
 @pytest.mark.parametrize(

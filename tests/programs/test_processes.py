@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from distacme import logging
+from distacme import run_directory
 from tests.programs import launching
 
 pytestmark = pytest.mark.skipif(
@@ -346,3 +347,28 @@ def test_a_program_is_data_until_it_is_launched(tmp_path):
     'variables': 1, 'replay': 1, 'learner': 1, 'actor': 3, 'evaluator': 1,
   }  # fmt: skip
   assert listening([psutil.Process(os.getpid())]) == before
+
+
+def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
+  from distacme.programs import program
+  from distacme.runtime import launchpad
+
+  stopped = []
+  members = [
+    launchpad.Worker(
+      name,
+      exit_code=lambda: None,
+      terminate=lambda name=name: stopped.append(name),
+      kill=lambda: None,
+      log=None,
+    )
+    for name in ('actor/0', 'learner/0')
+  ]
+  directory = run_directory.RunDirectory(tmp_path)
+  watch = program._Watch({}, directory, show=lambda status: None)
+  watch.request_stop('interrupted')
+  assert watch.stopping()
+  watch.attach('localhost:1', members)  # where no server is yet
+  assert stopped == ['actor/0', 'learner/0']
+  watch.request_stop('failed', 'ended with signal 15', 'actor/0')
+  assert watch.finish()['stop']['reason'] == 'interrupted'
