@@ -307,13 +307,11 @@ def _n_step_returns(
   length = reward.shape[1]
   last = value[:, -1:].repeat(n_step - 1, axis=1)
   returns = np.concatenate([value, last], axis=1)[:, n_step - 1 :]
-  for step in reversed(range(n_step)):
-    # Steps beyond the sequence change nothing: the last value bootstraps.
-    at = slice(step, length)
-    onward = np.where(goes_on[:, at], returns[:, : length - step], value[:, at])
-    returns[:, : max(0, length - step)] = (
-      reward[:, at] + discount[:, at] * onward
-    )
+  # Steps beyond the sequence change nothing: the last value bootstraps.
+  for step in reversed(range(min(n_step, length))):
+    at, here = slice(step, length), slice(0, length - step)
+    onward = np.where(goes_on[:, at], returns[:, here], value[:, at])
+    returns[:, here] = reward[:, at] + discount[:, at] * onward
   return returns
 
 
