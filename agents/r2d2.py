@@ -6,9 +6,9 @@ start state is warmed up ("burn-in") before anything is learnt. What differs: a
 sequence that starts where its episode does has a start state that is right, so
 that all of its steps are learnt from; returns are cut at a sequence's end, which
 bootstraps, rather than reaching beyond it; importance weights are scaled over the
-sampled batch; the memory is not told the last action and reward, unless the
-observation has them; and steps, batches and networks are by default of a size for
-two cores.
+sampled batch; the memory is told the last action and reward only where the
+observation holds them (`wrappers.ObservationActionReward`); and steps, batches
+and networks are by default of a size for two cores.
 """
 
 from __future__ import annotations
