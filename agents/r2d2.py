@@ -164,14 +164,23 @@ class ActorState(NamedTuple):
   memory: Any  # of the network's core
 
 
-def rescale(x: jax.Array) -> jax.Array:
-  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018)."""
-  return rlax.signed_hyperbolic(x, _RESCALING)
+def rescale(x: Any, xp: Any = jnp) -> Any:
+  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018).
+
+  Args:
+    x: any shape.
+    xp: numpy on the actor, jax.numpy on the learner; as in the next one.
+  """
+  return xp.sign(x) * (xp.sqrt(abs(x) + 1) - 1) + _RESCALING * x
 
 
-def unscale(x: jax.Array) -> jax.Array:
+def unscale(x: Any, xp: Any = jnp) -> Any:
   """Returns the inverse of `rescale`."""
-  return rlax.signed_parabolic(x, _RESCALING)
+  # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers:
+  # in float32 that is wrong by up to 2e-4 below 1.
+  y = abs(x) + 1 + _RESCALING
+  root = 2 * y / (xp.sqrt(1 + 4 * _RESCALING * y) + 1)
+  return xp.sign(x) * (root**2 - 1)
 
 
 _RESCALING = 1e-3  # epsilon in h
@@ -272,7 +281,7 @@ class FirstPriority:
     config = self.config
     value = values['max_q']
     if config.value_rescaling:
-      value = _unscale(value)
+      value = unscale(value, np)
     returns = _n_step_returns(
       data.reward[:, :-1],
       config.discount * data.discount[:, :-1],
@@ -281,23 +290,13 @@ class FirstPriority:
       config.n_step,
     )
     if config.value_rescaling:
-      returns = _rescale(returns)
+      returns = rescale(returns, np)
     priority: np.ndarray = sequence_priority(
       np.abs(returns - values['chosen_q'][:, :-1]),
       learnt_steps(data.step_type, config.burn_in_length),
       config.max_priority_weight,
     )
     return priority + _LEAST_PRIORITY
-
-
-# In numpy for the actor, which loads no rlax.
-def _rescale(x: np.ndarray) -> np.ndarray:
-  return np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + _RESCALING * x
-
-
-def _unscale(x: np.ndarray) -> np.ndarray:
-  root = np.sqrt(1 + 4 * _RESCALING * (np.abs(x) + 1 + _RESCALING))
-  return np.sign(x) * (((root - 1) / (2 * _RESCALING)) ** 2 - 1)
 
 
 def _n_step_returns(
@@ -309,7 +308,8 @@ def _n_step_returns(
 ) -> np.ndarray:
   """Returns n-step returns [K, T]; all arguments but the last are [K, T].
 
-  Where the episode does not go on, the value there bootstraps.
+  What `td_errors` asks of rlax, in numpy, as the actor loads no rlax. Where the
+  episode does not go on, the value there bootstraps.
   """
   length = reward.shape[1]
   last = value[:, -1:].repeat(n_step - 1, axis=1)

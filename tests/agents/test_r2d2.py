@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import rlax
 
 from distacme import actor as actor_lib
 from distacme import counting
@@ -128,24 +129,35 @@ def test_it_keeps_the_contract(config, spec):
 )
 def test_rescaling_by_hand(x, h):
   np.testing.assert_allclose(r2d2.rescale(jnp.float32(x)), h, rtol=1e-5)
-  np.testing.assert_allclose(r2d2.unscale(jnp.float32(h)), x, rtol=1e-3)
+  np.testing.assert_allclose(r2d2.unscale(jnp.float32(h)), x, rtol=1e-5)
 
 
-def test_rescaling_and_its_inverse_cancel():
+@pytest.mark.parametrize('size', [1e-2, 1.0, 300.0])
+def test_rescaling_and_its_inverse_cancel(size):
+  x = jnp.linspace(-size, size, 41)
+  for one, other in (
+    (r2d2.rescale, r2d2.unscale),
+    (r2d2.unscale, r2d2.rescale),
+  ):
+    np.testing.assert_allclose(other(one(x)), x, rtol=1e-5, atol=1e-6)
+
+
+def test_rescaling_is_that_of_rlax():
   x = jnp.linspace(-300.0, 300.0, 41)
   np.testing.assert_allclose(
-    r2d2.unscale(r2d2.rescale(x)), x, rtol=2e-3, atol=1e-3
+    r2d2.rescale(x), rlax.signed_hyperbolic(x, 1e-3), rtol=1e-5
   )
-  h = jnp.linspace(-20.0, 20.0, 41)
-  np.testing.assert_allclose(r2d2.rescale(r2d2.unscale(h)), h, atol=2e-3)
+  np.testing.assert_allclose(
+    r2d2.unscale(x / 10), rlax.signed_parabolic(x / 10, 1e-3), rtol=1e-3
+  )
 
 
 def test_the_actors_rescaling_is_the_learners():
   x = np.linspace(-300.0, 300.0, 41, dtype=np.float32)
-  np.testing.assert_allclose(r2d2._rescale(x), r2d2.rescale(x), rtol=1e-5)
-  np.testing.assert_allclose(
-    r2d2._unscale(x / 10), r2d2.unscale(x / 10), rtol=2e-3, atol=1e-3
-  )
+  for function in (r2d2.rescale, r2d2.unscale):
+    on_actor = function(x, np)
+    assert isinstance(on_actor, np.ndarray) and on_actor.dtype == np.float32
+    np.testing.assert_allclose(on_actor, function(jnp.array(x)), rtol=1e-5)
 
 
 # The error, worked by hand. The online network prefers actions 0, 1, 0, 1, 0; the

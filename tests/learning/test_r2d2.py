@@ -71,15 +71,26 @@ def test_memory_that_starts_from_zeros_does_not(tmp_path):
   assert result['evaluations'] >= 20
 
 
+CARTPOLE = (
+  f'--env distacme.testing.environments:cartpole_without_velocities {LOCAL} '
+  '--solved-return 450 --eval-episodes 20'
+)
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_cartpole_is_balanced_without_seeing_velocities(seed, tmp_path):
   result = train(
     'r2d2',
-    '--env distacme.testing.environments:cartpole_without_velocities '
-    f'{LOCAL} --solved-return 450 --eval-episodes 20 --max-env-steps 300000 '
-    '--max-seconds 900 --discount 0.99 --learning-rate 2e-3 --trace-length 20 '
-    f'--period 10 --samples-per-insert 16 --seed {seed}',
+    f'{CARTPOLE} --max-env-steps 300000 --max-seconds 900 --discount 0.99 '
+    '--learning-rate 2e-3 --trace-length 20 --period 10 '
+    f'--samples-per-insert 16 --seed {seed}',
     tmp_path,
   )
   assert result['stop'] == 'solved'
   assert result['final_return'] >= 450
+
+
+def test_dqn_does_not_balance_it(tmp_path):
+  result = train('dqn', f'{CARTPOLE} --max-env-steps 80000 --seed 0', tmp_path)
+  assert result['stop'] == 'step_limit'
+  assert result['best_return'] <= 150
