@@ -4,9 +4,11 @@ Kapturowski et al. 2019 (openreview r1lyTjAqYX): double Q-learning with a duelin
 LSTM network, n steps and rescaled values, on overlapping sequences whose stored
 start state is warmed up ("burn-in") before anything is learnt. What differs: a
 sequence that starts where its episode does has a start state that is right, so
-that all of its steps are learnt from; importance weights are scaled over the
-sampled batch; the loss is a mean over a sequence's steps; and steps, batches and
-networks are by default of a size for two cores.
+that all of its steps are learnt from; returns are cut at a sequence's end, which
+bootstraps, rather than reaching beyond it; importance weights are scaled over the
+sampled batch; the memory is told the last action and reward only where the
+observation holds them (`wrappers.ObservationActionReward`); and steps, batches
+and networks are by default of a size for two cores.
 """
 
 from __future__ import annotations
@@ -162,14 +164,23 @@ class ActorState(NamedTuple):
   memory: Any  # of the network's core
 
 
-def rescale(x: jax.Array) -> jax.Array:
-  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018)."""
-  return rlax.signed_hyperbolic(x, _RESCALING)
+def rescale(x: Any, xp: Any = jnp) -> Any:
+  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018).
+
+  Args:
+    x: any shape.
+    xp: numpy on the actor, jax.numpy on the learner; as in the next one.
+  """
+  return xp.sign(x) * (xp.sqrt(abs(x) + 1) - 1) + _RESCALING * x
 
 
-def unscale(x: jax.Array) -> jax.Array:
+def unscale(x: Any, xp: Any = jnp) -> Any:
   """Returns the inverse of `rescale`."""
-  return rlax.signed_parabolic(x, _RESCALING)
+  # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers:
+  # in float32 that is wrong by up to 2e-4 below 1.
+  y = abs(x) + 1 + _RESCALING
+  root = 2 * y / (xp.sqrt(1 + 4 * _RESCALING * y) + 1)
+  return xp.sign(x) * (root**2 - 1)
 
 
 _RESCALING = 1e-3  # epsilon in h
@@ -219,24 +230,27 @@ def td_errors(
 
 
 def learnt_steps(step_type: Any, burn_in_length: int) -> Any:
-  """Returns which steps [..., L - 1] of sequences are learnt from, as 0 or 1.
-
-  Of arrays of numpy on the actor and of JAX on the learner, as the next one.
+  """Returns which steps [B, L - 1] of sequences are learnt from, as 0 or 1.
 
   Not padding, and not the burn-in, unless the sequence starts an episode: then
-  its start state is right.
+  its start state is right. Like `sequence_priority` it takes arrays of numpy, on
+  the actor, or of JAX, on the learner.
+
+  Args:
+    step_type: [B, L].
+    burn_in_length: steps.
   """
-  position = np.arange(step_type.shape[-1] - 1)
-  warm = (position >= burn_in_length) | (step_type[..., :1] == _FIRST)
-  return (warm & (step_type[..., :-1] != _LAST)).astype(np.float32)
+  position = np.arange(step_type.shape[1] - 1)[None]
+  warm = (position >= burn_in_length) | (step_type[:, :1] == _FIRST)
+  return (warm & (step_type[:, :-1] != _LAST)).astype(np.float32)
 
 
 def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
   """Returns eta max |error| + (1 - eta) mean |error| over the learnt steps.
 
   Args:
-    abs_error: [..., T].
-    learnt: [..., T] 0 or 1.
+    abs_error: [B, T].
+    learnt: [B, T] 0 or 1.
     max_weight: eta.
   """
   abs_error = abs_error * learnt
@@ -245,6 +259,7 @@ def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
   return max_weight * abs_error.max(-1) + (1 - max_weight) * mean
 
 
+@dataclasses.dataclass(frozen=True)
 class FirstPriority:
   """Computes priorities on the actor, from the values that it acted with.
 
@@ -252,8 +267,7 @@ class FirstPriority:
   none.
   """
 
-  def __init__(self, config: Config):
-    self._config = config
+  config: Config
 
   def __call__(
     self, data: types.Sequence, values: dict[str, np.ndarray]
@@ -264,10 +278,10 @@ class FirstPriority:
       data: sequences [K, L, ...].
       values: [K, L] 'chosen_q' and 'max_q' of each row.
     """
-    config = self._config
+    config = self.config
     value = values['max_q']
     if config.value_rescaling:
-      value = _unscale(value)
+      value = unscale(value, np)
     returns = _n_step_returns(
       data.reward[:, :-1],
       config.discount * data.discount[:, :-1],
@@ -276,23 +290,13 @@ class FirstPriority:
       config.n_step,
     )
     if config.value_rescaling:
-      returns = _rescale(returns)
+      returns = rescale(returns, np)
     priority: np.ndarray = sequence_priority(
       np.abs(returns - values['chosen_q'][:, :-1]),
       learnt_steps(data.step_type, config.burn_in_length),
       config.max_priority_weight,
     )
     return priority + _LEAST_PRIORITY
-
-
-# In numpy for the actor, which loads no rlax.
-def _rescale(x: np.ndarray) -> np.ndarray:
-  return np.sign(x) * (np.sqrt(np.abs(x) + 1) - 1) + _RESCALING * x
-
-
-def _unscale(x: np.ndarray) -> np.ndarray:
-  root = np.sqrt(1 + 4 * _RESCALING * (np.abs(x) + 1 + _RESCALING))
-  return np.sign(x) * (((root - 1) / (2 * _RESCALING)) ** 2 - 1)
 
 
 def _n_step_returns(
@@ -304,18 +308,17 @@ def _n_step_returns(
 ) -> np.ndarray:
   """Returns n-step returns [K, T]; all arguments but the last are [K, T].
 
-  Where the episode does not go on, the value there bootstraps.
+  What `td_errors` asks of rlax, in numpy, as the actor loads no rlax. Where the
+  episode does not go on, the value there bootstraps.
   """
   length = reward.shape[1]
   last = value[:, -1:].repeat(n_step - 1, axis=1)
   returns = np.concatenate([value, last], axis=1)[:, n_step - 1 :]
-  for step in reversed(range(n_step)):
-    # Steps beyond the sequence change nothing: the last value bootstraps.
-    at = slice(step, length)
-    onward = np.where(goes_on[:, at], returns[:, : length - step], value[:, at])
-    returns[:, : max(0, length - step)] = (
-      reward[:, at] + discount[:, at] * onward
-    )
+  # Steps beyond the sequence change nothing: the last value bootstraps.
+  for step in reversed(range(min(n_step, length))):
+    at, here = slice(step, length), slice(0, length - step)
+    onward = np.where(goes_on[:, at], returns[:, here], value[:, at])
+    returns[:, here] = reward[:, at] + discount[:, at] * onward
   return returns
 
 
@@ -405,11 +408,16 @@ class R2D2:
   def loss(
     self, params: hk.Params, target_params: hk.Params, batch: types.Batch
   ) -> tuple[jax.Array, types.UpdateOutput]:
-    """Returns the weighted mean squared error of the batch, and new priorities."""
+    """Returns half the weighted mean squared error, and new priorities.
+
+    A step weighs the same in every sequence: errors are summed over the steps
+    learnt from and divided by `trace_length`, whether there are more of them,
+    at an episode's start, or fewer, at its end.
+    """
     config = self._config
     data: types.Sequence = batch.data
-    q = self._unroll(params, data)
-    q_target = self._unroll(target_params, data)
+    q = self.action_values(params, data)
+    q_target = self.action_values(target_params, data)
     error = jax.vmap(td_errors, (0, 0, 0, None, None, None))(
       q,
       q_target,
@@ -438,12 +446,11 @@ class R2D2:
     }
     return loss, types.UpdateOutput(metrics, priorities)
 
-  def actor_params(self, state: LearnerState) -> hk.Params:
-    """Returns the online network's params."""
-    return state.params
+  def action_values(self, params: hk.Params, data: types.Sequence) -> jax.Array:
+    """Returns action values [B, L, num_actions], remembering from row to row.
 
-  def _unroll(self, params: hk.Params, data: types.Sequence) -> jax.Array:
-    """Returns action values [B, L, num_actions], the memory warmed up."""
+    Their gradient does not reach back into the burn-in, unless it is learnt from.
+    """
     length = self._config.burn_in_length
     first = data.step_type == _FIRST
     memory = data.start_state
@@ -468,6 +475,10 @@ class R2D2:
     )
     after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
     return jnp.concatenate([before, after], axis=1)
+
+  def actor_params(self, state: LearnerState) -> hk.Params:
+    """Returns the online network's params."""
+    return state.params
 
   @property
   def _optimizer(self) -> Any:

@@ -92,7 +92,7 @@ LAYERS = {
   'front_door': Layer('__init__', '', ALL),
   'testing': Layer(
     'testing testing.*',
-    'numpy dm_env tree jax haiku pytest hypothesis',
+    'numpy dm_env tree jax haiku gymnasium pytest hypothesis',
     'data contracts environments assembly workers testing',
   ),
 }

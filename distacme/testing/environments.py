@@ -1,11 +1,13 @@
 """Tiny environments whose every step a test can foretell.
 
-By name: 'distacme.testing.environments:catch', ':counting' and ':nested'.
+By name: 'distacme.testing.environments:catch', ':counting', ':nested' and
+':cartpole_without_velocities'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -234,3 +236,21 @@ def counting(seed: int) -> dm_env.Environment:
 def nested(seed: int) -> dm_env.Environment:
   """Returns the environment of nests."""
   return Nested(seed)
+
+
+def cartpole_without_velocities(seed: int) -> Any:
+  """Returns gymnasium's CartPole-v1, of which only positions are observed.
+
+  The cart's place and the pole's angle [2]; how fast they change is for a
+  memory to find out.
+  """
+  del seed  # Whoever makes environments seeds the first reset.
+  import gymnasium
+
+  cartpole = gymnasium.make('CartPole-v1')
+  bounds: Any = cartpole.observation_space
+  return gymnasium.wrappers.TransformObservation(
+    cartpole,
+    lambda observation: observation[::2],
+    gymnasium.spaces.Box(bounds.low[::2], bounds.high[::2]),
+  )

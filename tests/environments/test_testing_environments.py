@@ -2,7 +2,9 @@
 
 import dm_env
 import numpy as np
+import pytest
 
+from distacme import environments as library
 from distacme.testing import environments
 
 FIRST, MID, LAST = dm_env.StepType
@@ -61,3 +63,24 @@ def test_a_nested_step_is_rewarded_for_number_and_side():
   assert rewards == {
     (True, True): 1, (True, False): 0, (False, True): 0, (False, False): 0
   }  # fmt: skip
+
+
+def test_cartpole_without_velocities_shows_places_only():
+  gymnasium = pytest.importorskip('gymnasium')
+  hidden = library.make(
+    'distacme.testing.environments:cartpole_without_velocities', seed=3
+  )
+  whole = gymnasium.make('CartPole-v1')
+  observation, _ = whole.reset(seed=3)
+  timestep = hidden.reset()
+  for step in range(1000):
+    np.testing.assert_array_equal(timestep.observation, observation[[0, 2]])
+    hidden.observation_spec().validate(timestep.observation)
+    if timestep.last():
+      break
+    action = step % 2
+    observation, reward, terminated, _, _ = whole.step(action)
+    timestep = hidden.step(action)
+    assert timestep.reward == reward
+    assert timestep.last() == terminated
+  assert timestep.last() and step > 10

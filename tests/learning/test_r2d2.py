@@ -1,0 +1,96 @@
+"""R2D2 remembers what it must, and nothing else that we run here can.
+
+    pytest -m learning tests/learning
+
+Half a minute to some minutes each; `training` says where the scores go.
+"""
+
+import pytest
+
+from tests.learning.training import train
+
+pytestmark = pytest.mark.learning
+
+# The first two observations tell which of two actions is right at the end, 10 or
+# 20 steps later: +1 or -1. Whoever does not remember gets 0 on average.
+MEMORY_10, MEMORY_20 = 'bsuite:memory_len/9', 'bsuite:memory_len/13'
+MEMORY = '--solved-return 0.9 --eval-episodes 100 --max-env-steps 100000'
+LOCAL = '--mode local --envs-per-actor 8'
+PROCESSES = '--mode processes --num-actors 2 --envs-per-actor 4'
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('env', [MEMORY_10, MEMORY_20])
+def test_what_was_seen_at_the_start_is_remembered(env, seed, tmp_path):
+  result = train(
+    'r2d2', f'--env {env} {LOCAL} {MEMORY} --seed {seed}', tmp_path
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 0.9
+
+
+def test_actors_in_processes_remember_it_too(tmp_path):
+  result = train(
+    'r2d2', f'--env {MEMORY_10} {PROCESSES} {MEMORY} --seed 0', tmp_path
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 0.9
+
+
+def test_dqn_does_not_remember_it(tmp_path):
+  # The mean of 400 coins of +-1 is within 0.2 but for once in 16,000 times.
+  result = train(
+    'dqn',
+    f'--env {MEMORY_10} {LOCAL} --eval-episodes 400 --eval-period 10000 '
+    '--max-env-steps 30000 --seed 0',
+    tmp_path,
+  )
+  assert abs(result['final_return']) <= 0.2
+  assert result['best_return'] <= 0.2
+  assert result['evaluations'] >= 3
+
+
+# Sequences of half an episode: only the start state tells those with the last
+# step what there was at the start.
+HALVES = (
+  f'--env {MEMORY_20} {LOCAL} {MEMORY} --trace-length 10 --period 5 --seed 0'
+)
+
+
+def test_memory_reaches_across_the_starts_of_sequences(tmp_path):
+  result = train('r2d2', f'{HALVES} --burn-in-length 4', tmp_path)
+  assert result['stop'] == 'solved'
+
+
+def test_memory_that_starts_from_zeros_does_not(tmp_path):
+  result = train(
+    'r2d2', f'{HALVES} --burn-in-length 0 --no-use-start-state', tmp_path
+  )
+  assert result['stop'] == 'step_limit'
+  assert result['best_return'] <= 0.5
+  assert result['evaluations'] >= 20
+
+
+CARTPOLE = (
+  f'--env distacme.testing.environments:cartpole_without_velocities {LOCAL} '
+  '--solved-return 450 --eval-episodes 20'
+)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_cartpole_is_balanced_without_seeing_velocities(seed, tmp_path):
+  result = train(
+    'r2d2',
+    f'{CARTPOLE} --max-env-steps 300000 --max-seconds 900 --discount 0.99 '
+    '--learning-rate 2e-3 --trace-length 20 --period 10 '
+    f'--samples-per-insert 16 --seed {seed}',
+    tmp_path,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 450
+
+
+def test_dqn_does_not_balance_it(tmp_path):
+  result = train('dqn', f'{CARTPOLE} --max-env-steps 80000 --seed 0', tmp_path)
+  assert result['stop'] == 'step_limit'
+  assert result['best_return'] <= 150
