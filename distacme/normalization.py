@@ -52,7 +52,7 @@ def updated(
       continue
     weights = weight.reshape(-1, *[1] * (leaf.ndim - 1))
     batch_mean = (leaf * weights).sum(0) / added.clip(1.0)
-    batch_squares = ((leaf - batch_mean) ** 2 * weights).sum(0)
+    batch_squares = ((leaf - batch_mean[None]) ** 2 * weights).sum(0)
     shift = batch_mean - mean
     new['mean'][name] = mean + shift * share
     new['squares'][name] = (
