@@ -69,8 +69,8 @@ class Config:
   """Gradients are scaled down to this global norm."""
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (256,) in the paper."""
-  deep: bool = False
-  """Whether images go through the deep residual convolutions of the paper."""
+  convolutions: networks.Convolutions = 'shallow'
+  """What images go through: the paper's shallow or deep ones, or Mnih's."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
 
@@ -273,8 +273,8 @@ class IMPALA:
     stepped = step_type != _LAST
     log_prob = self._policy.log_prob(policy, sample)
     rho = jnp.exp(log_prob - behaviour)
-    limit = config.max_abs_reward
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
+    limit = config.max_abs_reward
     target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
       value,
       (config.reward_scale * reward).clip(-limit, limit),
@@ -320,12 +320,9 @@ class IMPALA:
 
   def _default_network(self, num_params: int) -> networks.RecurrentNetwork:
     config = self._config
-    convolutions = networks.ShallowTorso
-    if config.deep:
-      convolutions = networks.DeepTorso
     return networks.RecurrentNetwork(
       networks.ObservationTorso(
-        self._spec.observations, config.hidden_sizes, convolutions
+        self._spec.observations, config.hidden_sizes, config.convolutions
       ),
       hk.LSTM(config.lstm_size) if config.lstm_size else None,
       networks.PolicyValueHead(num_params, self._policy.num_constant),

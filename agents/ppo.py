@@ -77,6 +77,8 @@ class Config:
   """Gradients are scaled down to this global norm."""
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (512,) for Atari."""
+  convolutions: networks.Convolutions = 'nature'
+  """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
 
   def __post_init__(self) -> None:
     for name in (
@@ -379,10 +381,12 @@ class PPO:
   def _default_network(
     self, observation: types.NestedArray, num_params: int
   ) -> tuple[jax.Array, jax.Array]:
-    sizes, spec = self._config.hidden_sizes, self._spec.observations
+    config, spec = self._config, self._spec.observations
+    sizes = config.hidden_sizes
     head = networks.PolicyValueHead(num_params, self._policy.num_constant)
     if networks.is_image(spec):  # Convolutions are shared: they cost most.
-      return head(networks.ObservationTorso(spec, sizes)(observation))
+      torso = networks.ObservationTorso(spec, sizes, config.convolutions)
+      return head(torso(observation))
     features, of_values = (
       hk.nets.MLP(sizes, activation=jnp.tanh, activate_final=True, name=name)(
         networks.flatten_observation(observation)

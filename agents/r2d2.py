@@ -65,6 +65,8 @@ class Config:
   """Learner steps between copies to the target network; 2500."""
   hidden_sizes: tuple[int, ...] = (64,)
   """Widths of the default network's layers before the memory; (512,)."""
+  convolutions: networks.Convolutions = 'nature'
+  """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
   batch_size: int = 32
@@ -478,7 +480,9 @@ class R2D2:
   def _default_network(self) -> networks.RecurrentNetwork:
     config = self._config
     return networks.RecurrentNetwork(
-      networks.ObservationTorso(self._spec.observations, config.hidden_sizes),
+      networks.ObservationTorso(
+        self._spec.observations, config.hidden_sizes, config.convolutions
+      ),
       hk.LSTM(config.lstm_size),
       networks.DuelingHead(self._num_actions, config.lstm_size),
     )

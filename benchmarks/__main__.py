@@ -35,6 +35,7 @@ _GROUPS = {
     name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
   },
   'replay': program.ENVIRONMENT['learner'],
+  'unrolls': {},
   'params': program.ENVIRONMENT['variables'],
   'program': {},
   'rivals': {},

@@ -169,17 +169,19 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   vector = environments.make_vector(env, rows, seed=0)
   spec = specs.make_environment_spec(vector)
   agent = dqn.make_agent(config, spec)
-  learner_key, key = seeding.keys(0)
-  params = agent.actor_params(agent.initial_learner_state(learner_key))
+  state = agent.initial_learner_state(seeding.learner_key(0))
+  params = agent.actor_params(state)
   source = params_lib.LocalParams()
   source.publish(0, params)
-  layout = policy_lib.row_layout(agent, spec, params=params)
+  layout = policy_lib.row_layout(agent, spec, params)
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
     inserter = reverb.ReverbInserter(
       server.address, layout, stopped=lambda: False
     )
-    policy = policy_lib.Policy(agent, source, rows, key, streams)
+    policy = policy_lib.Policy(
+      agent, source, rows, seeding.actor_key(0), streams
+    )
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,

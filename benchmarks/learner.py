@@ -186,14 +186,14 @@ def own_cost(
 def make(config: dqn.Config) -> tuple[dqn.DQN, types.LearnerState]:
   """Returns an agent and its first state."""
   agent = dqn.make_agent(config, _SPEC)
-  key, _ = seeding.keys(0)
+  key = seeding.learner_key(0)
   return agent, jax.jit(agent.initial_learner_state)(key)
 
 
 def some_rows(config: dqn.Config, number: int) -> np.ndarray:
   """Returns rows as replay holds them."""
   agent, state = make(config)
-  layout = policy.row_layout(agent, _SPEC, state)
+  layout = policy.row_layout(agent, _SPEC, state.params)
   random = np.random.default_rng(0)
   rows = np.zeros(number, layout.dtype)
   data = layout.views(rows)
@@ -211,7 +211,7 @@ class _One:
   def __init__(self, config: dqn.Config):
     agent, state = make(config)
     size = config.batch_size
-    layout = policy.row_layout(agent, _SPEC, state)
+    layout = policy.row_layout(agent, _SPEC, state.params)
     self._data = layout.views(some_rows(config, size))
     key = np.arange(size, dtype=np.uint64)
     self._info = types.SampleInfo(
@@ -306,7 +306,7 @@ def finished(work: harness.Work, result: Callable[[], Any]) -> harness.Work:
 def live(config: dqn.Config, server: Any) -> Iterator[batches_lib.Batches]:
   """Yields prefetched batches of a server that another process writes to."""
   agent, state = make(config)
-  layout = policy.row_layout(agent, _SPEC, state)
+  layout = policy.row_layout(agent, _SPEC, state.params)
   block = config.block_size
   rows = some_rows(config, _ROWS // block * block).reshape(-1, block)
   with (

@@ -75,16 +75,20 @@ class EnvironmentLoop:
     """
     vector = environments.check_first_episode(environments.wrap(environment))
     run_state = run_state or counting.RunState()
-    learner_key, actor_key = seeding.keys(seed)
     if state is None:
-      state = jax.jit(agent.initial_learner_state)(learner_key)
+      state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
     self.params = params or params_lib.LocalParams()
     layout = policy.row_layout(
-      agent, specs.make_environment_spec(vector), state
+      agent,
+      specs.make_environment_spec(vector),
+      jax.eval_shape(agent.actor_params, state),
     )
     agent = frame_stacks.learning_from(layout, agent)
     self.replay = memory.make(agent.replay, layout, seed)
-    count = updates.choose_count(updates_per_call, agent, state, layout)
+    devices = jax.local_devices() if devices is None else devices
+    count = updates.choose_count(
+      updates_per_call, agent, state, layout, devices[0].platform
+    )
     placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
     self._batches = batches.Batches(self.replay, count, placement)
     self.learner = learner.Learner(
@@ -99,10 +103,11 @@ class EnvironmentLoop:
       save=save,
       save_period_s=save_period_s,
     )
+    key = seeding.actor_key(seed)
     streams = types.Streams(np.arange(vector.num_envs), vector.num_envs)
     self.actor = actor.Actor(
       vector,
-      policy.Policy(agent, self.params, vector.num_envs, actor_key, streams),
+      policy.Policy(agent, self.params, vector.num_envs, key, streams),
       self.replay.writer(vector.num_envs),
       run_state.reporter('actor/0'),
     )
@@ -145,5 +150,6 @@ class EnvironmentLoop:
     ):
       steps += self.step()
     self.actor.report()
+    self.learner.check()
     self.learner.report('learning')
     return steps

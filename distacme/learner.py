@@ -191,8 +191,16 @@ class Learner:
     """
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
-      self._metrics()
+      self.check()
       self._save(self.steps, self.state)
+
+  def check(self) -> None:
+    """Waits for the last update and looks at its metrics.
+
+    Raises:
+      FloatingPointError: if one is not finite.
+    """
+    self._metrics()
 
   def report(self, state: str) -> None:
     """Tells the run about progress and learns whether to stop.

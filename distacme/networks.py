@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import haiku as hk
 import jax
@@ -105,6 +105,14 @@ class DeepTorso(hk.Module):
     return features.reshape(features.shape[0], -1)
 
 
+Convolutions = Literal['nature', 'shallow', 'deep']
+_CONVOLUTIONS: dict[str, Callable[[], hk.Module]] = {
+  'nature': NatureTorso,
+  'shallow': ShallowTorso,
+  'deep': DeepTorso,
+}
+
+
 class MLPTorso(hk.Module):
   """A fully connected network with a rectifier after every layer."""
 
@@ -121,24 +129,29 @@ class MLPTorso(hk.Module):
 
 
 class ObservationTorso(hk.Module):
-  """Layers for any observation: an MLP, after convolutions if it is an image."""
+  """Layers for any observation: an MLP, after convolutions of what is an image."""
 
   def __init__(
     self,
     observations: types.NestedSpec,
     hidden_sizes: Sequence[int],
-    convolutions: Callable[[], hk.Module] = NatureTorso,
+    convolutions: Convolutions = 'nature',
     name: str | None = None,
   ):
     super().__init__(name)
-    self._convolutions = convolutions if is_image(observations) else None
+    self._specs = jax.tree.leaves(observations)
     self._hidden_sizes = hidden_sizes
+    self._convolutions = _CONVOLUTIONS[convolutions]
 
   def __call__(self, observation: types.NestedArray) -> jax.Array:
     """Maps a nest of [B, ...] to features [B, hidden_sizes[-1]]."""
-    if self._convolutions is not None:
-      observation = self._convolutions()(observation)
-    return MLPTorso(self._hidden_sizes)(observation)
+    leaves = [
+      self._convolutions()(leaf) if is_image(spec) else leaf
+      for spec, leaf in zip(
+        self._specs, jax.tree.leaves(observation), strict=True
+      )
+    ]
+    return MLPTorso(self._hidden_sizes)(leaves)
 
 
 class DuelingHead(hk.Module):

@@ -58,11 +58,6 @@ class Policy:
     self._act = jax.jit(self._flat_act)
     self._agent = agent
 
-  @property
-  def ready(self) -> bool:
-    """Whether there are params to act with."""
-    return self._source.newest() is not None
-
   def act(self, observation: Any, first: np.ndarray) -> types.ActorOutput:
     """Returns actions, extras and values as numpy arrays [B, ...].
 
@@ -98,6 +93,7 @@ class Policy:
       observation,
       jax.tree.unflatten(self._state_structure, before),
     )
+    self._check_state(before, output.state)
     # A leaf that goes straight through costs 50 us as an output on the CPU, for
     # nothing: it is as it was at the start.
     changed = [
@@ -108,10 +104,24 @@ class Policy:
     self._packing = _Packing(leaves)
     return self._packing.pack(leaves), changed
 
+  def _check_state(self, before: list[Any], state: types.ActorState) -> None:
+    """Checks that `act` returned a state like the one that it was given.
+
+    Raises:
+      TypeError: if it did not; the next call could not take it.
+    """
+    given = jax.tree.unflatten(self._state_structure, map(_form, before))
+    returned = jax.tree.map(_form, state)
+    if given != returned:
+      raise TypeError(
+        f'act was given the state {given} and returned {returned}: structure, '
+        'shapes and dtypes must be those of initial_actor_state.'
+      )
+
   def _refresh_params(self) -> None:
     newest = self._source.newest()
     if newest is None:
-      raise RuntimeError('there are no params yet: wait until `ready`.')
+      raise RuntimeError('there are no params yet: wait for the first.')
     if newest.version != self.version:
       self._params = jax.device_put(newest.params)
       self.version = newest.version
@@ -171,19 +181,15 @@ class _Packing:
 def row_layout(
   agent: core.Agent,
   spec: specs.EnvironmentSpec,
-  state: types.LearnerState | None = None,
-  params: types.Params = None,
+  params: types.Params,
 ) -> records.RowLayout:
   """Returns the layout of the rows that an agent writes and samples.
 
   Args:
     agent: asked, without computing anything, what its `act` stores.
     spec: of the environment.
-    state: a learner state (or its shapes), or
-    params: what it publishes (or its shapes).
+    params: what it publishes, or its shapes.
   """
-  if params is None:
-    params = jax.eval_shape(agent.actor_params, state)
   observation = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
     spec.observations,
@@ -204,6 +210,10 @@ def row_layout(
     # A block is an item by itself.
     share_frames=agent.replay.block_size == 1,
   )
+
+
+def _form(leaf: Any) -> str:
+  return f'{np.dtype(leaf.dtype)}{list(leaf.shape)}'
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

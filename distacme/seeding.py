@@ -7,8 +7,12 @@ import jax
 from distacme import types
 
 
-def keys(seed: int, stream: int = 0) -> tuple[types.Key, types.Key]:
-  """Returns raw keys for the learner and for the actor number `stream`."""
-  learner_key, actors_key = jax.random.split(jax.random.key(seed))
-  actor_key = jax.random.fold_in(actors_key, stream)
-  return jax.random.key_data(learner_key), jax.random.key_data(actor_key)
+def learner_key(seed: int) -> types.Key:
+  """Returns the learner's raw key."""
+  return jax.random.key_data(jax.random.split(jax.random.key(seed))[0])
+
+
+def actor_key(seed: int, stream: int = 0) -> types.Key:
+  """Returns the raw key of actor number `stream`."""
+  key = jax.random.split(jax.random.key(seed))[1]
+  return jax.random.key_data(jax.random.fold_in(key, stream))

@@ -38,7 +38,7 @@ def choose_count(
   agent: core.Agent,
   state: types.LearnerState,
   layout: records.RowLayout,
-  platform: str | None = None,
+  platform: str,
 ) -> int:
   """Returns how many updates one call makes: `wanted`, or 1.
 
@@ -50,13 +50,13 @@ def choose_count(
     agent: whose update it is.
     state: the learner's, or its shapes.
     layout: of the rows that replay gives.
-    platform: of the learner's devices; by default that of JAX.
+    platform: of the learner's devices.
 
   Raises:
     ValueError: if replay's rate limits leave no room for so many batches.
   """
   check_count(wanted, agent)
-  if wanted == 1 or (platform or jax.default_backend()) != 'cpu':
+  if wanted == 1 or platform != 'cpu':
     return wanted
   size = agent.replay.batch_size
   batch = types.Batch(layout.example(size), np.ones(size, np.float32))

@@ -85,9 +85,10 @@ def _jax() -> str:
 
 def _training() -> str:
   from distacme import lazy
+  from distacme.programs import config
 
   modules = [
-    'distacme.agents.dqn',
+    *(f'distacme.agents.{name}' for name in config.known_agents()),
     'distacme.programs.launch',
     'distacme.programs.local',
     'orbax.checkpoint',

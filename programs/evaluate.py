@@ -109,7 +109,7 @@ def evaluate(
   rows = evaluator.num_rows(episodes)
   # The same rows with and without a video, or it would change the returns.
   environment = video_lib.make_vector(experiment, rows, _STREAM, video)
-  _, key = seeding.keys(seed)
+  key = seeding.actor_key(seed)
   evaluator.Evaluator(
     environment,
     loaded.agent,

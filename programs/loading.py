@@ -17,7 +17,6 @@ import tree
 
 from distacme import checkpoint
 from distacme import core
-from distacme import environments
 from distacme import params as params_lib
 from distacme import policy as policy_lib
 from distacme import run_directory
@@ -45,7 +44,7 @@ class LoadedPolicy:
     """Prepares to act; `seed` decides what is random about the policy."""
     self.version = params.version
     self._spec = spec.observations
-    _, key = seeding.keys(seed)
+    key = seeding.actor_key(seed)
     source = params_lib.LocalParams(params)
     self._policy = policy_lib.Policy(agent, source, 1, key)
     self._first = np.array([True])
@@ -119,11 +118,7 @@ def load(
   """Returns a run with its params; see `load_policy`."""
   directory = run_directory.RunDirectory(pathlib.Path(run_dir).resolve())
   experiment = _experiment(directory, env, network)
-  environment = environments.make(
-    experiment.environment or experiment.run.env, experiment.run.seed
-  )
-  spec = specs.make_environment_spec(environment)
-  environment.close()
+  spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
   return LoadedRun(experiment, spec, agent, _params(directory, agent, best))
 

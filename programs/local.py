@@ -85,7 +85,7 @@ class _Parts:
     self._best = checkpoint.BestParams(directory.best)
     environment = experiment.make_vector(run.envs_per_actor, stream=0)
     agent = experiment.make_agent(specs.make_environment_spec(environment))
-    key, _ = seeding.keys(run.seed)
+    key = seeding.learner_key(run.seed)
     state = jax.jit(agent.initial_learner_state)(key)
     restored = self._checkpointer.restore(state)
     self.state = counting.RunState(run.limits, self._sink, counts)
@@ -102,7 +102,6 @@ class _Parts:
       save=self._save,
       save_period_s=run.checkpoint_period_s,
     )
-    _, evaluation_key = seeding.keys(experiment.seed, 1)
     self._replay = self.state.reporter('replay/0')
     self._replay_at = 0.0
     rows = evaluator.num_rows(run.eval_episodes)
@@ -111,7 +110,7 @@ class _Parts:
       agent,
       self.loop.params,
       self.state.reporter('evaluator/0'),
-      key=evaluation_key,
+      key=seeding.actor_key(experiment.seed, 1),
       episodes=run.eval_episodes,
       period=run.eval_period,
       solved_return=run.solved_return,

@@ -88,8 +88,7 @@ def _for_data(
     # The rate limits never hold up both: there is enough, it only takes long.
     return [
       f'the learner waits for its batches to be drawn ({share:.0%} of the time): '
-      'replay is what is slow. --replay-in-learner and, for uniform replay, '
-      '--block-size make it faster'
+      'replay is what is slow. --replay-in-learner makes it faster'
     ]
   return [
     f'the learner waits for the actors ({share:.0%} of the time): replay gives '

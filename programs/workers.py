@@ -180,7 +180,7 @@ def run_learner(
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
-  key, _ = seeding.keys(experiment.run.seed)
+  key = seeding.learner_key(experiment.run.seed)
   directory = run_directory.RunDirectory(run_dir)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
 
@@ -190,7 +190,8 @@ def run_learner(
 
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
-  layout = policy.row_layout(agent, spec, state)
+  params = jax.eval_shape(agent.actor_params, state)
+  layout = policy.row_layout(agent, spec, params)
   agent = frame_stacks.learning_from(layout, agent)
   count = updates.choose_count(
     experiment.run.updates_per_call,
@@ -268,10 +269,10 @@ def _act(
   streams = types.Streams(
     np.arange(index * rows, (index + 1) * rows), run.num_actors * rows
   )
-  _, key = seeding.keys(experiment.seed, index)
+  key = seeding.actor_key(experiment.seed, index)
   newest = connection.params.newest()
   assert newest is not None  # just waited for
-  layout = policy.row_layout(agent, spec, params=newest.params)
+  layout = policy.row_layout(agent, spec, newest.params)
   inserter = reverb.ReverbInserter(
     replay_address,
     layout,
@@ -314,7 +315,7 @@ def _evaluate(
   rows = evaluator.num_rows(run.eval_episodes)
   environment = experiment.make_vector(rows, stream=run.num_actors)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
-  _, key = seeding.keys(experiment.seed, run.num_actors)
+  key = seeding.actor_key(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
   evaluator.Evaluator(
     environment,

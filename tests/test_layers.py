@@ -40,7 +40,9 @@ LAYERS = {
   # L1: the protocols.
   'contracts': Layer('core', 'numpy dm_env', 'data'),
   # L2: what agents share; what the replay backends share.
-  'networks': Layer('networks', 'numpy jax haiku', 'data contracts'),
+  'networks': Layer(
+    'networks distributions normalization', 'numpy jax haiku', 'data contracts'
+  ),
   'assembly': Layer(
     'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
     'replay.transitions replay.writers',

@@ -229,7 +229,7 @@ def test_the_deep_torso_passes_on_what_its_residuals_leave():
 )
 def test_an_observation_gets_convolutions_if_it_is_an_image(spec, convolutions):
   features, params = apply(
-    lambda o: networks.ObservationTorso(spec, (7,), networks.ShallowTorso)(o),
+    lambda o: networks.ObservationTorso(spec, (7,), 'shallow')(o),
     np.zeros((3, *spec.shape), np.uint8),
   )
   assert features.shape == (3, 7)

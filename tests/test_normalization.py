@@ -36,10 +36,10 @@ def after(*batches):
 def assert_statistics_of(statistics, observation):
   assert statistics['count'] == len(observation)
   np.testing.assert_allclose(
-    statistics['mean']['0'], observation.mean(axis=0), rtol=1e-4
+    statistics['mean_0'], observation.mean(axis=0), rtol=1e-4
   )
   np.testing.assert_allclose(
-    statistics['squares']['0'] / len(observation),
+    statistics['squares_0'] / len(observation),
     observation.var(axis=0),
     rtol=1e-3,
   )
@@ -75,7 +75,7 @@ def test_a_mean_far_from_zero_does_not_cost_the_deviation():
   observation = np.float32(1e4) + batch(500)
   halves = after((observation[:250], ones(250)), (observation[250:], ones(250)))
   np.testing.assert_allclose(
-    halves['squares']['0'] / 500,
+    halves['squares_0'] / 500,
     observation.astype(np.float64).var(axis=0),
     rtol=0.02,
   )

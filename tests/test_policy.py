@@ -17,8 +17,8 @@ def key(seed=0):
   return jax.random.key_data(jax.random.key(seed))
 
 
-def make(seed=0, version=0, streams=None):
-  agent, source = agents.TellingAgent(), params.LocalParams()
+def make(seed=0, version=0, streams=None, agent=None):
+  agent, source = agent or agents.TellingAgent(), params.LocalParams()
   made = policy.Policy(agent, source, 3, key(seed), streams)
   if version is not None:
     publish(source, version)
@@ -41,13 +41,12 @@ def test_it_acts_with_the_newest_params_and_tells_their_version():
     np.testing.assert_array_equal(output.values['rewards'], 10.0 * version)
 
 
-def test_it_is_ready_once_there_are_params():
+def test_it_acts_once_there_are_params():
   acting, source, _ = make(version=None)
-  assert not acting.ready
-  with pytest.raises(RuntimeError, match='no params yet: wait until `ready`'):
+  with pytest.raises(RuntimeError, match='no params yet: wait for the first'):
     acting.act(OBSERVATION, FIRST)
   publish(source, 0)
-  assert acting.ready
+  acting.act(OBSERVATION, FIRST)
 
 
 def test_params_go_to_the_device_once_for_each_version(monkeypatch):
@@ -119,3 +118,15 @@ def test_the_agent_is_told_which_environments_act():
   assert make()[2].streams is None
   streams = types.Streams(np.arange(3), 9)
   assert make(streams=streams)[2].streams is streams
+
+
+def test_a_state_of_another_form_is_refused_and_both_are_named():
+  class Forgetful(agents.TellingAgent):
+    def act(self, params, key, observation, state):
+      output = super().act(params, key, observation, state)
+      return output._replace(state={'count': output.state * 1.0})
+
+  acting, _, _ = make(agent=Forgetful())
+  message = r'given the state int32\[3\] and returned .*count.*float32\[3\]'
+  with pytest.raises(TypeError, match=message):
+    acting.act(OBSERVATION, FIRST)

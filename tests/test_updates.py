@@ -35,8 +35,8 @@ def convolving(observation):
 def parts(network=None):
   """Returns an agent, its first state and its rows' layout."""
   agent = dqn.make_agent(CONFIG, SPEC, network)
-  state = agent.initial_learner_state(seeding.keys(0)[0])
-  return agent, state, policy.row_layout(agent, SPEC, state)
+  state = agent.initial_learner_state(seeding.learner_key(0))
+  return agent, state, policy.row_layout(agent, SPEC, state.params)
 
 
 class RandomSampler:

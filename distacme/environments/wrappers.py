@@ -217,6 +217,41 @@ class FrameStack(Wrapper):
     return timestep._replace(observation=stacked)
 
 
+class ObservationActionReward(Wrapper):
+  """Observes, beside the observation, what was done before and what it earned.
+
+  Observations become dicts: `observation`; `action` as float32, one-hot if it is
+  discrete; and `reward`. The last two are zero where an episode starts.
+  """
+
+  def __init__(self, environment: dm_env.Environment):
+    super().__init__(environment)
+    self._taken: types.NestedArray = None
+    self._observation_spec = {
+      'observation': self._observation_spec,
+      'action': _map(_taken_spec, self._action_spec),
+      'reward': specs.Array(self._reward_spec.shape, np.float32, 'reward'),
+    }
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Takes a step, or starts an episode if the last one is over."""
+    self._taken = _map(_taken, self._action_spec, action)
+    return super().step(action)
+
+  def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    spec = self._observation_spec
+    taken, reward = self._taken, timestep.reward
+    if timestep.first():
+      taken = _map(_zeros, spec['action'])
+      reward = np.zeros(spec['reward'].shape)
+    observation = {
+      'observation': timestep.observation,
+      'action': taken,
+      'reward': np.asarray(reward, np.float32),
+    }
+    return timestep._replace(observation=observation)
+
+
 class StepLimit(Wrapper):
   """Truncates episodes after `max_steps`: LAST with the discount as it was."""
 
@@ -289,6 +324,22 @@ def _scaled(spec: specs.Array, action: Any) -> Any:
   scaled = spec.minimum + share * (spec.maximum - spec.minimum)
   # Rounding must not carry it over its bounds.
   return np.clip(scaled, spec.minimum, spec.maximum).astype(spec.dtype)
+
+
+def _taken_spec(spec: specs.Array) -> specs.Array:
+  discrete = isinstance(spec, specs.DiscreteArray)
+  shape = (spec.num_values,) if discrete else spec.shape
+  return specs.Array(shape, np.float32, spec.name)
+
+
+def _taken(spec: specs.Array, action: np.ndarray) -> np.ndarray:
+  if isinstance(spec, specs.DiscreteArray):
+    return np.eye(spec.num_values, dtype=np.float32)[action]
+  return np.asarray(action, np.float32)
+
+
+def _zeros(spec: specs.Array) -> np.ndarray:
+  return np.zeros(spec.shape, spec.dtype)
 
 
 def _stacked_spec(spec: specs.Array, num_frames: int) -> specs.FrameStack:

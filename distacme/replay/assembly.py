@@ -48,6 +48,6 @@ class Inserter(Protocol):
 def copy(target: types.NestedArray, source: types.NestedArray) -> None:
   """Copies a nest of arrays into another."""
   if isinstance(target, np.ndarray):  # walking a nest costs microseconds
-    target[...] = source
+    np.copyto(target, source, casting='same_kind')
   elif target is not source:  # as () is
     tree.map_structure(np.copyto, target, source)

@@ -91,9 +91,9 @@ class RowLayout:
     if data.shape[-1] != block_size * self.itemsize:
       raise ValueError(
         f'replay holds items of {data.shape[-1]} bytes, this agent and '
-        f'environment need {block_size} x {self.itemsize}: they were written '
-        'with another environment spec, other extras or another block_size. '
-        'Start with an empty replay.'
+        f'environment need {block_size} x {self.itemsize}: actors and learner '
+        'do not agree about the environment spec, what `act` stores, or the '
+        'block_size. Give all of them the same.'
       )
     return data.view(self.dtype)
 

@@ -40,6 +40,7 @@ def check_agent(
   """
   check = _Check(agent, spec, seed)
   check.learner_state_depends_on_the_key_alone()
+  check.learner_state_can_be_saved()
   check.actor_params_can_travel()
   for batch_size in _BATCH_SIZES:
     check.actor_state_has_a_row_for_each_environment(batch_size)
@@ -59,7 +60,8 @@ class _Check:
     self._agent = agent
     self._spec = spec
     self._random = np.random.default_rng(seed)
-    self._key, self._act_key = (np.asarray(key) for key in seeding.keys(seed))
+    self._key = np.asarray(seeding.learner_key(seed))
+    self._act_key = np.asarray(seeding.actor_key(seed))
     self._state = agent.initial_learner_state(self._key)
     self._params = agent.actor_params(self._state)
     self._act = jax.jit(agent.act)
@@ -68,6 +70,13 @@ class _Check:
   def learner_state_depends_on_the_key_alone(self) -> None:
     again = self._agent.initial_learner_state(self._key)
     _same(self._state, again, 'two initial_learner_state of one key')
+
+  def learner_state_can_be_saved(self) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(self._state):
+      assert np.size(leaf), (
+        f'the learner state is empty at {jax.tree_util.keystr(path)}, and '
+        'checkpoints cannot hold empty arrays. Leave it out.'
+      )
 
   def actor_params_can_travel(self) -> None:
     flat = params_lib.flatten(self._params)

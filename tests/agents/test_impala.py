@@ -56,7 +56,7 @@ def differs(a, b):
     (unrolls.continuous(SPEC), {}),
     (unrolls.continuous(SPEC, (2, 1)), {'lstm_size': 8}),
     (IMAGE, {'batch_size': 2, 'unroll_length': 2}),
-    (IMAGE, {'batch_size': 2, 'unroll_length': 2, 'deep': True}),
+    (IMAGE, {'batch_size': 2, 'unroll_length': 2, 'convolutions': 'deep'}),
   ],
   ids=[
     'feed-forward',
@@ -567,13 +567,13 @@ def test_the_memory_has_the_size_asked_for():
 
 
 @pytest.mark.parametrize(
-  ('deep', 'first'), [(False, (8, 8, 1, 16)), (True, (3, 3, 1, 16))]
+  ('convolutions', 'first'),
+  [('shallow', (8, 8, 1, 16)), ('deep', (3, 3, 1, 16))],
 )
-def test_images_go_through_the_papers_convolutions(deep, first):
-  params = jax.eval_shape(
-    make(spec=IMAGE, deep=deep).initial_learner_state, KEY
-  ).params
-  name = f'{"deep" if deep else "shallow"}_torso/conv2_d'
+def test_images_go_through_the_papers_convolutions(convolutions, first):
+  agent = make(spec=IMAGE, convolutions=convolutions)
+  params = jax.eval_shape(agent.initial_learner_state, KEY).params
+  name = f'{convolutions}_torso/conv2_d'
   (found,) = [
     leaf['w'].shape for key, leaf in params.items() if key.endswith(name)
   ]

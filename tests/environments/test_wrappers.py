@@ -77,6 +77,7 @@ TestConcatObservation = contract_test(wrappers.ConcatObservation)
 TestCanonicalActions = contract_test(wrappers.CanonicalActions)
 TestActionRepeat = contract_test(lambda e: wrappers.ActionRepeat(e, 2))
 TestFrameStack = contract_test(lambda e: wrappers.FrameStack(e, 3))
+TestObservationActionReward = contract_test(wrappers.ObservationActionReward)
 TestStepLimit = contract_test(lambda e: wrappers.StepLimit(e, 2))
 
 
@@ -210,6 +211,48 @@ def test_frames_are_stacked_with_the_newest_last():
     [0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4],
     [0, 0, 0], [0, 0, 1],
   ]  # fmt: skip
+
+
+def test_before_the_first_frame_there_are_zeros():
+  environment = wrappers.FrameStack(Ones(), 3)
+  assert environment.reset().observation.tolist() == [[0, 0, 1]]
+  assert environment.step(0).observation.tolist() == [[0, 1, 1]]
+  assert environment.reset().observation.tolist() == [[0, 0, 1]]
+
+
+class Ones(testing_environments.Counting):
+  def observation_spec(self):
+    return specs.BoundedArray((1,), np.float32, 1, 1)
+
+  def _observation(self):
+    return np.ones(1, np.float32)
+
+
+def test_a_stack_says_so_and_allows_the_zeros_before_an_episode():
+  environment = wrappers.FrameStack(Ones(), 3)
+  spec = environment.observation_spec()
+  assert isinstance(spec, specs.FrameStack)
+  spec.validate(environment.reset().observation)
+  narrow = wrappers.SinglePrecision(environment).observation_spec()
+  assert isinstance(narrow, specs.FrameStack)
+
+
+def test_what_was_done_and_what_it_earned_is_observed():
+  inner = testing_environments.Catch(seed=0)
+  environment = wrappers.ObservationActionReward(inner)
+  spec = environment.observation_spec()
+  first = environment.reset()
+  assert first.observation['action'].tolist() == [0, 0, 0]
+  assert first.observation['reward'] == 0
+  seen = [environment.step(2) for _ in range(20)]
+  for timestep in (first, *seen):
+    assert_conforms(spec, timestep.observation)
+  assert seen[0].observation['action'].tolist() == [0, 0, 1]
+  (last,) = [t for t in seen[:12] if t.last()]
+  assert last.observation['reward'] == last.reward != 0
+  (again,) = [t for t in seen[:12] if t.first()]
+  assert again.observation['action'].tolist() == [0, 0, 0]
+  assert again.observation['reward'] == 0
 
 
 def test_frames_of_nests_are_stacked_leaf_by_leaf():

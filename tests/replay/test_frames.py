@@ -121,7 +121,7 @@ def collect(run, window, prioritized, share):
 
 
 @hypothesis.given(playing.runs(), windows, st.booleans())
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=40, deadline=None)
 def test_shared_frames_become_the_stacks_that_were_seen(
   run, window, prioritized
 ):

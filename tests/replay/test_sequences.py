@@ -27,7 +27,7 @@ def windows(draw, across=None):
   return replay_spec.Sequences(length, draw(st.integers(1, length - 1)), across)
 
 
-def check(max_examples=60, across=None):
+def check(max_examples=40, across=None):
   """Decorates a property of runs and windows."""
   return playing.check(max_examples, window=windows(across))
 
@@ -92,7 +92,7 @@ def in_order(collector):
   return np.argsort(names, kind='stable')
 
 
-@check(max_examples=200)
+@check(max_examples=80)
 def test_sequences_equal_the_reference_in_order(run, window):
   collector, want = play(run, window), reference(run, window)
   order = in_order(collector)
@@ -178,7 +178,7 @@ def remember(data, values):
   return (valid * values['a'] * powers).sum(axis=1)
 
 
-@check(max_examples=120, across=False)
+@check(across=False)
 def test_first_priorities_use_the_values_of_every_row(run, window):
   collector, windows = play(run, window, remember), reference(run, window)
   order = in_order(collector)
