@@ -2,96 +2,20 @@
 
     pytest -m learning tests/learning
 
-Minutes each. Every run appends a line to the file that DISTACME_LEARNING_RESULTS
-names, by default runs/learning.jsonl.
+Minutes each; `training` says where the scores go.
 """
-
-import datetime
-import json
-import os
-import pathlib
-import platform
-import shlex
-import subprocess
-import sys
-import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
-RESULTS = pathlib.Path(
-  os.environ.get('DISTACME_LEARNING_RESULTS', ROOT / 'runs/learning.jsonl')
-)
+from tests.learning.training import train
 
 pytestmark = pytest.mark.learning
-
-
-def train(flags, directory):
-  """Runs `distacme train`; returns what the run came to, and keeps a record."""
-  command = ['distacme', 'train', '--agent', 'dqn', *shlex.split(flags)]
-  program = pathlib.Path(sys.executable).with_name(command[0])
-  start = time.monotonic()
-  done = subprocess.run(
-    [program, *command[1:], '--run-dir', directory],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    timeout=1800,
-  )
-  wall_s = time.monotonic() - start
-  assert done.returncode == 0, done.stdout[-4000:]
-  summary = json.loads((directory / 'summary.json').read_text())
-  score = json.loads((directory / 'best/score.json').read_text())
-  config = json.loads((directory / 'config.json').read_text())
-  result = {
-    'command': shlex.join(command),
-    'seed': config['run']['seed'],
-    'env_steps': summary['counts']['env_steps'],
-    'learner_steps': summary['counts']['learner_steps'],
-    'wall_s': round(wall_s, 1),
-    'run_s': round(summary['seconds'], 1),
-    'stop': summary['stop']['reason'],
-    'final_return': summary['workers']['evaluator/0']['metrics']['mean_return'],
-    'best_return': score['mean_return'],
-    'evaluations': summary['counts']['evaluations'],
-    **machine(),
-  }
-  RESULTS.parent.mkdir(parents=True, exist_ok=True)
-  with RESULTS.open('a') as file:
-    file.write(json.dumps(result) + '\n')
-  assert result['learner_steps'] > 0
-  return result
-
-
-def machine():
-  """Returns where and when a result was measured, and of which code."""
-  git = ['git', '-C', str(ROOT)]
-  commit = subprocess.run(
-    [*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
-  ).stdout.strip()
-  status = [*git, 'status', '--porcelain', '--untracked-files=no']
-  changed = subprocess.run(status, capture_output=True, text=True).stdout
-  return {
-    'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-    'cores': len(os.sched_getaffinity(0)),
-    'cpu': cpu_model(),
-    'git': commit + ('+changes' if changed else ''),
-  }
-
-
-def cpu_model():
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return platform.processor()
-  models = [line for line in lines if line.startswith('model name')]
-  return models[0].partition(': ')[2] if models else platform.machine()
 
 
 @pytest.mark.parametrize('seed', range(10))
 def test_catch_is_solved(seed, tmp_path):
   result = train(
+    'dqn',
     '--env bsuite:catch/0 --mode local --solved-return 0.95 '
     f'--eval-episodes 100 --max-env-steps 50000 --seed {seed}',
     tmp_path,
@@ -116,7 +40,7 @@ CARTPOLE = (
   ids=['local', 'processes'],
 )
 def test_cartpole_is_solved(mode, seed, tmp_path):
-  result = train(f'{CARTPOLE} {mode} --seed {seed}', tmp_path)
+  result = train('dqn', f'{CARTPOLE} {mode} --seed {seed}', tmp_path)
   assert result['stop'] == 'solved'
   assert result['final_return'] >= 475
 
@@ -125,6 +49,7 @@ def test_deep_sea_is_not_solved(tmp_path):
   # Its 20 steps to the right are one policy of a million: who finds it without
   # directed exploration has been told.
   result = train(
+    'dqn',
     '--env bsuite:deep_sea/5 --mode local --envs-per-actor 8 '
     '--solved-return 0.5 --eval-period 3000 --max-env-steps 30000 --seed 0',
     tmp_path,
