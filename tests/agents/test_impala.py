@@ -52,23 +52,14 @@ def differs(a, b):
   ('spec', 'changes'),
   [
     (SPEC, {}),
-    (SPEC, {'lstm_size': 8}),
-    (unrolls.continuous(SPEC), {}),
     (unrolls.continuous(SPEC, (2, 1)), {'lstm_size': 8}),
-    (IMAGE, {'batch_size': 2, 'unroll_length': 2}),
-    (IMAGE, {'batch_size': 2, 'unroll_length': 2, 'convolutions': 'deep'}),
+    (IMAGE, {}),
   ],
-  ids=[
-    'feed-forward',
-    'recurrent',
-    'continuous',
-    'continuous and recurrent',
-    'shallow convolutions',
-    'deep convolutions',
-  ],
+  ids=['feed-forward', 'continuous and recurrent', 'image'],
 )
 def test_it_keeps_the_contract(spec, changes):
-  agent_checks.check_agent(make(spec=spec, **changes), spec)
+  agent = make(spec=spec, batch_size=2, unroll_length=2, **changes)
+  agent_checks.check_agent(agent, spec)
 
 
 # V-trace.
@@ -570,14 +561,21 @@ def test_the_memory_has_the_size_asked_for():
   ('convolutions', 'first'),
   [('shallow', (8, 8, 1, 16)), ('deep', (3, 3, 1, 16))],
 )
-def test_images_go_through_the_papers_convolutions(convolutions, first):
-  agent = make(spec=IMAGE, convolutions=convolutions)
-  params = jax.eval_shape(agent.initial_learner_state, KEY).params
-  name = f'{convolutions}_torso/conv2_d'
-  (found,) = [
-    leaf['w'].shape for key, leaf in params.items() if key.endswith(name)
-  ]
-  assert found == first
+def test_images_go_through_the_papers_convolutions_which_learn(
+  convolutions, first
+):
+  agent = make(spec=IMAGE, convolutions=convolutions, unroll_length=2)
+  params = initial(agent).params
+  (name,) = (k for k in params if k.endswith(f'{convolutions}_torso/conv2_d'))
+  assert params[name]['w'].shape == first
+  data = random_batch(size=1, length=4).data
+  images = np.random.default_rng(0).integers(
+    256, size=(1, 4, 36, 36, 1), dtype=np.uint8
+  )
+  gradient, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
+    params, data._replace(observation=images)
+  )
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient[name]))
 
 
 def test_a_network_of_another_output_is_refused():

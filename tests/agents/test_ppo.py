@@ -61,12 +61,15 @@ def assert_close(a, b, tolerance=1e-4):
   [
     (SPEC, {}),
     (unrolls.continuous(SPEC), {'normalize_observations': False}),
-    (IMAGE, {'batch_size': 2, 'unroll_length': 2, 'num_epochs': 1}),
+    (IMAGE, {}),
   ],
   ids=['discrete', 'continuous', 'image'],
 )
 def test_it_keeps_the_contract(spec, changes):
-  agent_checks.check_agent(make(spec=spec, **changes), spec)
+  agent = make(
+    spec=spec, batch_size=2, unroll_length=2, num_epochs=1, **changes
+  )
+  agent_checks.check_agent(agent, spec)
 
 
 # Generalised advantage estimation.
