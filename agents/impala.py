@@ -53,8 +53,10 @@ class Config:
   """The same for the policy's gradient."""
   trace_decay: float = 1.0
   """Lambda: how much of the trace is kept from step to step."""
+  reward_scale: float = 1.0
+  """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size to learn from, not to evaluate."""
+  """Rewards are clipped to this size after that; nothing of it is evaluated."""
   value_weight: float = 0.5
   """Weight of the values' loss, against the policy's."""
   entropy_weight: float = 0.01
@@ -77,6 +79,7 @@ class Config:
       'learning_rate',
       'adam_epsilon',
       'max_gradient_norm',
+      'reward_scale',
       'max_abs_reward',
       'clip_rho',
       'clip_pg_rho',
@@ -271,9 +274,10 @@ class IMPALA:
     log_prob = self._policy.log_prob(policy, sample)
     rho = jnp.exp(log_prob - behaviour)
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
+    limit = config.max_abs_reward
     target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
       value,
-      reward.clip(-config.max_abs_reward, config.max_abs_reward),
+      (config.reward_scale * reward).clip(-limit, limit),
       config.discount * discount,
       corrected,
       stepped,
@@ -321,7 +325,7 @@ class IMPALA:
         self._spec.observations, config.hidden_sizes, config.convolutions
       ),
       hk.LSTM(config.lstm_size) if config.lstm_size else None,
-      networks.PolicyValueHead(num_params),
+      networks.PolicyValueHead(num_params, self._policy.num_constant),
     )
 
 

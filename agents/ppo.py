@@ -61,8 +61,10 @@ class Config:
   """Weight of the values' loss, against the policy's."""
   entropy_weight: float = 0.0
   """Weight of the policy's entropy."""
+  reward_scale: float = 1.0
+  """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size to learn from, not to evaluate."""
+  """Rewards are clipped to this size after that; nothing of it is evaluated."""
   normalize_observations: bool = True
   """Whether floats are observed in deviations from their running mean."""
   normalize_advantages: bool = True
@@ -83,6 +85,7 @@ class Config:
       'learning_rate',
       'adam_epsilon',
       'max_gradient_norm',
+      'reward_scale',
       'max_abs_reward',
       'clip_ratio',
     ):
@@ -304,7 +307,7 @@ class PPO:
     limit = config.max_abs_reward
     advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
       value,
-      data.reward[:, :-1].clip(-limit, limit),
+      (config.reward_scale * data.reward[:, :-1]).clip(-limit, limit),
       config.discount * data.discount[:, :-1],
       stepped,
       config.gae_lambda,
@@ -380,16 +383,17 @@ class PPO:
   ) -> tuple[jax.Array, jax.Array]:
     config, spec = self._config, self._spec.observations
     sizes = config.hidden_sizes
+    head = networks.PolicyValueHead(num_params, self._policy.num_constant)
     if networks.is_image(spec):  # Convolutions are shared: they cost most.
       torso = networks.ObservationTorso(spec, sizes, config.convolutions)
-      return networks.PolicyValueHead(num_params)(torso(observation))
+      return head(torso(observation))
     features, of_values = (
       hk.nets.MLP(sizes, activation=jnp.tanh, activate_final=True, name=name)(
         networks.flatten_observation(observation)
       )
       for name in ('policy_torso', 'value_torso')
     )
-    return networks.PolicyValueHead(num_params)(features, of_values)
+    return head(features, of_values)
 
 
 def _flat(nest: types.NestedArray, rows: slice) -> types.NestedArray:

@@ -159,6 +159,10 @@ class ParamsSink(Protocol):
     """Makes `params` the newest; keeps no reference to donated buffers."""
 
 
+class ParamsStore(ParamsSink, ParamsSource, Protocol):
+  """Both ends, in one process."""
+
+
 class Directive(NamedTuple):
   """What the run tells a worker in answer to its report.
 

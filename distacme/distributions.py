@@ -25,6 +25,7 @@ class Distribution(Protocol):
   """
 
   num_params: int  # that a network gives for each state
+  num_constant: int  # of those, the last, that may be the same in all states
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws from the distributions of params [..., num_params]."""
@@ -47,6 +48,7 @@ class Categorical:
 
   def __init__(self, spec: specs.DiscreteArray):
     self.num_params = int(spec.num_values)
+    self.num_constant = 0
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws actions, int32 [...]."""
@@ -78,18 +80,23 @@ class Gaussian:
   sample [..., size] is meant for [-1, 1]; `action` clips it and scales it to the
   bounds. Densities are those of the sample before that, as is usual: clipping
   changes what the environment sees, not the gradient.
+
+  Deviations are best the same in all states (Schulman et al. 2015, PPO after it):
+  with some of their own, a policy finds that noise which is clipped acts as well
+  as a mean, and loses what it learnt.
   """
 
   def __init__(self, spec: specs.BoundedArray):
     self._shape = spec.shape
-    self._dtype = spec.dtype
+    # JAX has no float64 by default, and dm_control's specs ask for it.
+    self._dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     self._size = int(np.prod(spec.shape))
     self.num_params = 2 * self._size
-    low, high = (
-      np.broadcast_to(bound, spec.shape).astype(np.float32)
+    self.num_constant = self._size
+    self._low, self._high = (
+      np.broadcast_to(bound, spec.shape).astype(self._dtype)
       for bound in (spec.minimum, spec.maximum)
     )
-    self._centre, self._radius = (low + high) / 2, (high - low) / 2
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws samples [..., size]."""
@@ -114,14 +121,14 @@ class Gaussian:
 
   def action(self, sample: jax.Array) -> jax.Array:
     """Returns actions within the bounds, in the spec's shape and dtype."""
-    clipped = jnp.clip(sample, -1.0, 1.0)
-    clipped = clipped.reshape(*sample.shape[:-1], *self._shape)
-    lead = (1,) * (sample.ndim - 1)
-    centre, radius = (
-      bound.reshape(*lead, *self._shape)
-      for bound in (self._centre, self._radius)
+    sample = sample.reshape(*sample.shape[:-1], *self._shape)
+    lead = (1,) * (sample.ndim - len(self._shape))
+    low, high = (
+      np.reshape(bound, (*lead, *self._shape))
+      for bound in (self._low, self._high)
     )
-    return jnp.asarray(centre + radius * clipped, self._dtype)
+    scaled = (low + high) / 2 + (high - low) / 2 * sample
+    return jnp.clip(scaled, low, high).astype(self._dtype)
 
   def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     return params[..., : self._size], params[..., self._size :]

@@ -16,7 +16,7 @@ from distacme import counting
 from distacme import environments
 from distacme import frame_stacks
 from distacme import learner
-from distacme import params
+from distacme import params as params_lib
 from distacme import placement as placement_lib
 from distacme import policy
 from distacme import seeding
@@ -44,6 +44,7 @@ class EnvironmentLoop:
     seed: int = 0,
     publish_period: int = 1,
     updates_per_call: int = 1,
+    params: core.ParamsStore | None = None,
     devices: Sequence[jax.Device] | None = None,
     run_state: counting.RunState | None = None,
     state: types.LearnerState | None = None,
@@ -60,6 +61,7 @@ class EnvironmentLoop:
       publish_period: learner steps after which the actor gets new params.
       updates_per_call: learner steps made by one compiled call; see
         `learner.Learner`.
+      params: how they get from the learner to the actor; by default at once.
       devices: to learn on; by default all that there are.
       run_state: counts, logs and stops; by default one of its own.
       state: learner state to start from; by default a new one.
@@ -75,7 +77,7 @@ class EnvironmentLoop:
     run_state = run_state or counting.RunState()
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
-    self.params = params.LocalParams()
+    self.params = params or params_lib.LocalParams()
     layout = policy.row_layout(
       agent,
       specs.make_environment_spec(vector),

@@ -176,9 +176,13 @@ class DuelingHead(hk.Module):
 class PolicyValueHead(hk.Module):
   """Parameters of a distribution over actions, and a state value."""
 
-  def __init__(self, num_params: int, name: str | None = None):
+  def __init__(
+    self, num_params: int, num_constant: int = 0, name: str | None = None
+  ):
+    """Takes the number of params, and how many, the last, all states share."""
     super().__init__(name)
     self._num_params = num_params
+    self._num_constant = num_constant
 
   def __call__(
     self, features: jax.Array, of_values: jax.Array | None = None
@@ -191,7 +195,14 @@ class PolicyValueHead(hk.Module):
     """
     # Near zero, or the first policy would be a decided one.
     small = hk.initializers.VarianceScaling(1e-4)
-    policy = hk.Linear(self._num_params, w_init=small, name='policy')(features)
+    policy = hk.Linear(
+      self._num_params - self._num_constant, w_init=small, name='policy'
+    )(features)
+    if self._num_constant:
+      shape = (1, self._num_constant)
+      constant = hk.get_parameter('constant', shape, init=jnp.zeros)
+      constant = jnp.repeat(constant, features.shape[0], axis=0)
+      policy = jnp.concatenate([policy, constant], axis=-1)
     value = hk.Linear(1, name='value')(
       features if of_values is None else of_values
     )

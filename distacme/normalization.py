@@ -47,7 +47,7 @@ def updated(
       continue
     weights = weight.reshape(-1, *[1] * (leaf.ndim - 1))
     mean = (leaf * weights).sum(0) / added.clip(1.0)
-    squares = ((leaf - mean) ** 2 * weights).sum(0)
+    squares = ((leaf - mean[None]) ** 2 * weights).sum(0)
     shift = mean - statistics[f'mean_{i}']
     between = shift**2 * statistics['count'] * share
     new[f'mean_{i}'] = statistics[f'mean_{i}'] + shift * share

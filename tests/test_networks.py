@@ -158,3 +158,181 @@ def test_rows_are_independent(rows):
   whole, _ = apply(head, features)
   part, _ = apply(head, features[:rows])
   np.testing.assert_allclose(part, whole[:rows], rtol=1e-4, atol=1e-6)
+
+
+# Torsos of Espeholt et al. 2018, fig. 3.
+
+
+def random_image(shape):
+  return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def test_the_shallow_torso_has_the_papers_layers():
+  features, params = apply(
+    lambda o: networks.ShallowTorso(name='t')(o), random_image((2, 84, 84, 4))
+  )
+  assert features.shape == (2, 9 * 9 * 32)
+  assert features.min() == 0.0 < features.max()
+  assert {name: leaf['w'].shape for name, leaf in params.items()} == {
+    't/conv2_d': (8, 8, 4, 16),
+    't/conv2_d_1': (4, 4, 16, 32),
+  }
+
+
+def test_the_deep_torso_has_the_papers_fifteen_layers():
+  features, params = apply(
+    lambda o: networks.DeepTorso(name='t')(o), random_image((1, 84, 84, 4))
+  )
+  # Each of 3 sections halves the sides: 84, 42, 21, 11.
+  assert features.shape == (1, 11 * 11 * 32)
+  assert features.min() == 0.0 < features.max()
+  shapes = [leaf['w'].shape for leaf in params.values()]
+  assert len(shapes) == 15
+  assert shapes[:5] == [(3, 3, 4, 16)] + 4 * [(3, 3, 16, 16)]
+  assert shapes[5:10] == [(3, 3, 16, 32)] + 4 * [(3, 3, 32, 32)]
+  assert shapes[10:] == 5 * [(3, 3, 32, 32)]
+
+
+def test_the_deep_torso_passes_on_what_its_residuals_leave():
+  # With residual layers of zeros, only the first of each section is left.
+  def torso(o):
+    return networks.DeepTorso(name='t')(o)
+
+  image = random_image((1, 12, 12, 1))
+  _, params = apply(torso, image)
+  sections = {'t/conv2_d', 't/conv2_d_5', 't/conv2_d_10'}
+  zeroed = {
+    name: layer if name in sections else jax.tree.map(jnp.zeros_like, layer)
+    for name, layer in params.items()
+  }
+  result = hk.without_apply_rng(hk.transform(torso)).apply(zeroed, image)
+  x = jnp.asarray(image, jnp.float32) / 255
+  for name in ('t/conv2_d', 't/conv2_d_5', 't/conv2_d_10'):
+    x = jax.lax.conv_general_dilated(
+      x,
+      params[name]['w'],
+      (1, 1),
+      'SAME',
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    x = jax.lax.reduce_window(
+      x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME'
+    )
+  np.testing.assert_allclose(
+    result, np.maximum(x, 0).reshape(1, -1), rtol=1e-4, atol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  ('spec', 'convolutions'),
+  [(specs.Array((40, 40, 1), np.uint8), 2), (specs.Array((5,), np.uint8), 0)],
+)
+def test_an_observation_gets_convolutions_if_it_is_an_image(spec, convolutions):
+  features, params = apply(
+    lambda o: networks.ObservationTorso(spec, (7,), 'shallow')(o),
+    np.zeros((3, *spec.shape), np.uint8),
+  )
+  assert features.shape == (3, 7)
+  assert sum('conv2_d' in name for name in params) == convolutions
+
+
+def test_policy_and_value_come_from_their_own_features():
+  features, other = np.ones((5, 4), np.float32), np.zeros((5, 4), np.float32)
+
+  def head(f, of_values=None):
+    return networks.PolicyValueHead(3, name='head')(f, of_values)
+
+  (policy, value), params = apply(head, features)
+  assert (policy.shape, value.shape) == ((5, 3), (5,))
+  assert np.abs(policy).max() < 0.1 < np.abs(params['head/value']['w']).max()
+  transformed = hk.without_apply_rng(hk.transform(head))
+  apart_policy, apart_value = transformed.apply(params, features, other)
+  np.testing.assert_array_equal(apart_policy, policy)
+  assert not apart_value.any()
+
+
+def test_params_that_are_constant_are_the_same_in_all_states():
+  features = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+  def head(f):
+    return networks.PolicyValueHead(5, num_constant=2, name='head')(f)
+
+  (policy, _), params = apply(head, features)
+  assert policy.shape == (5, 5)
+  assert not policy[:, 3:].any()
+  assert (np.ptp(policy[:, :3], axis=0) > 0).all()
+  params['head']['constant'] = jnp.array([[1.0, 2.0]])
+  moved, _ = hk.without_apply_rng(hk.transform(head)).apply(params, features)
+  np.testing.assert_array_equal(moved[:, :3], policy[:, :3])
+  np.testing.assert_array_equal(moved[:, 3:], np.tile([1.0, 2.0], (5, 1)))
+
+
+# Networks with a memory.
+
+
+def make_recurrent():
+  return networks.RecurrentNetwork(
+    networks.MLPTorso((8,)), hk.LSTM(6), networks.PolicyValueHead(3)
+  )
+
+
+def make_forgetful():
+  return networks.RecurrentNetwork(
+    networks.MLPTorso((8,)), None, networks.PolicyValueHead(3)
+  )
+
+
+def assert_close(a, b):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b
+  )
+
+
+@pytest.mark.parametrize('make', [make_recurrent, make_forgetful])
+def test_an_unroll_is_its_steps(make):
+  network = networks.unrolled(make)
+  random = np.random.default_rng(0)
+  observation = random.normal(size=(3, 5, 2)).astype(np.float32)
+  first = np.zeros((3, 5), bool)
+  first[0, 0] = first[1, 3] = first[2, 4] = True
+  params = network.init(KEY, observation[:, 0])
+  # Not the initial one: the first row may be in the midst of an episode.
+  start = jax.tree.map(
+    lambda leaf: random.normal(size=leaf.shape).astype(np.float32),
+    network.initial_state(3),
+  )
+  outputs, end = network.unroll(params, observation, first, start)
+
+  state, initial, steps = start, network.initial_state(3), []
+  for t in range(5):
+    row = first[:, t, None]
+    state = jax.tree.map(lambda i, s, r=row: np.where(r, i, s), initial, state)
+    output, state = network.step(params, observation[:, t], state)
+    steps.append(output)
+  by_steps = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *steps)
+  assert_close(outputs, by_steps)
+  assert_close(end, state)
+  assert outputs[1].shape == (3, 5)
+
+
+def test_what_was_before_an_episode_does_not_matter():
+  network = networks.unrolled(make_recurrent)
+  random = np.random.default_rng(0)
+  observation = random.normal(size=(2, 1, 4, 2)).astype(np.float32)
+  observation[1, :, 2:] = observation[0, :, 2:]
+  params = network.init(KEY, observation[0, :, 0])
+  first = np.array([[False, False, True, False]])
+  state = network.initial_state(1)
+  (a, _), _ = network.unroll(params, observation[0], first, state)
+  (b, _), _ = network.unroll(params, observation[1], first, state)
+  assert_close(a[:, 2:], b[:, 2:])
+  assert (a[:, :2] != b[:, :2]).any()
+  # While without a start between, it does.
+  (a, _), _ = network.unroll(params, observation[0], first & False, state)
+  (b, _), _ = network.unroll(params, observation[1], first & False, state)
+  assert (np.abs(a - b)[:, 2:] > 1e-6).any()
+
+
+def test_the_memory_of_a_network_without_one_is_nothing():
+  network = networks.unrolled(make_forgetful)
+  assert network.initial_state(4) == ()

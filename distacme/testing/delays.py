@@ -1,0 +1,34 @@
+"""Params that come late, as in a program whose actors are slow or far away."""
+
+from __future__ import annotations
+
+import collections
+
+from distacme import core
+from distacme import types
+
+
+class DelayedParams:
+  """Shows what was published `delay` publications ago; a sink and a source.
+
+  Until there are as many, that is what came first. In an `EnvironmentLoop` the
+  policy that acts is so many updates older than the one that learns:
+
+      loop = EnvironmentLoop(environment, agent, params=DelayedParams(50))
+  """
+
+  def __init__(self, delay: int):
+    """Takes a number of publications; 0 for none."""
+    if delay < 0:
+      raise ValueError(f'delay must not be negative, got {delay}.')
+    self._published: collections.deque[core.VersionedParams] = (
+      collections.deque(maxlen=delay + 1)
+    )
+
+  def publish(self, version: int, params: types.Params) -> None:
+    """Takes the newest params, to be shown later."""
+    self._published.append(core.VersionedParams(version, params))
+
+  def newest(self) -> core.VersionedParams | None:
+    """Returns the params whose time has come; None before the first."""
+    return self._published[0] if self._published else None
