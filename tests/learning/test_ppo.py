@@ -53,8 +53,8 @@ def test_pendulum_swings_up(seed, tmp_path):
     '--env gymnasium:Pendulum-v1 --mode local --envs-per-actor 4 '
     '--solved-return -180 --eval-episodes 50 --eval-period 10000 '
     '--max-env-steps 200000 --discount 0.9 --reward-scale 0.03 '
-    '--learning-rate 5e-4 --unroll-length 512 --batch-size 4 --queue-size 4 --num-epochs 10 '
-    f'--num-minibatches 16 --seed {seed}',
+    '--learning-rate 5e-4 --unroll-length 512 --batch-size 4 --queue-size 4 '
+    f'--num-epochs 10 --num-minibatches 16 --seed {seed}',
     tmp_path,
   )
   assert result['stop'] == 'solved'
