@@ -380,7 +380,7 @@ def make_agent(
     spec: of the environment.
     network: maps a nest of observations [B, ...] to action values
       [B, num_actions] and may use Haiku modules; by default an MLP, after
-      convolutions if the observation is one image.
+      convolutions of what is an image.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.

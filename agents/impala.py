@@ -342,7 +342,7 @@ def make_agent(
     network: makes the parts of a network, given how many parameters the
       distribution over actions has: (num_params) to `RecurrentNetwork`. Its
       outputs are those [B, num_params], and values [B]; by default an MLP, after
-      convolutions if the observation is one image, and an LSTM if asked for.
+      convolutions of what is an image, and an LSTM if asked for.
 
   Raises:
     ValueError: if the environment's actions are neither one discrete one nor

@@ -523,8 +523,8 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes the parts of a network whose outputs are action values
-      [B, num_actions]; by default an MLP, after convolutions if the observation
-      is one image, an LSTM and a dueling head.
+      [B, num_actions]; by default an MLP, after convolutions of what is an image,
+      an LSTM and a dueling head.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.
