@@ -19,7 +19,7 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DELETE_ON_ERROR:
 export PYTHON
 
-.PHONY: help setup train test core slow learn bench lint format lock clean
+.PHONY: help setup train test core learn bench lint format lock clean
 
 help:  ## Lists these targets.
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -38,9 +38,6 @@ test: setup  ## Runs the tests, then those of `make core` if it has a Python.
 # PYTHONSAFEPATH: `python -c` here would import the checkout, not the wheel.
 core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Python and JAX.
 	@PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
-
-slow: setup  ## Runs the exact tests of agents that `make test` leaves out; minutes.
-	@$(BIN)/pytest -m slow $(ARGS)
 
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
 	@rm -f runs/learning.jsonl

@@ -10,6 +10,19 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # processes that a test starts as well.
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 
+# Tests compile far more than they compute: a compiler that tries less hard halves
+# the time of an agent's exact tests. Learning checks run what users run.
+QUICK_COMPILER = (
+  '--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+)
+
+
+def pytest_configure(config):
+  """Chooses the compiler's effort, before anything imports JAX."""
+  if config.option.markexpr != 'learning':
+    os.environ.setdefault('XLA_FLAGS', QUICK_COMPILER)
+
+
 # The same examples every time: a test that fails now and then teaches people to
 # run it again. HYPOTHESIS_PROFILE=default looks for new ones.
 hypothesis.settings.register_profile('repeatable', derandomize=True)

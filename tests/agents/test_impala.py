@@ -18,8 +18,6 @@ from distacme.testing import environments
 
 from . import unrolls
 
-pytestmark = pytest.mark.slow
-
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 SMALL = impala.Config(
   hidden_sizes=(16,), batch_size=4, unroll_length=5, queue_size=4

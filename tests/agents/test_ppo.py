@@ -18,8 +18,6 @@ from distacme.testing import environments
 
 from . import unrolls
 
-pytestmark = pytest.mark.slow
-
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 SMALL = ppo.Config(
   hidden_sizes=(16,),

@@ -26,8 +26,6 @@ from tests.replay import playing
 
 FIRST, MID, LAST = 0, 1, 2
 
-pytestmark = pytest.mark.slow
-
 SPEC = specs.make_environment_spec(environments.Counting())
 SMALL = r2d2.Config(
   discount=0.9,
