@@ -21,6 +21,7 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -79,34 +80,16 @@ class Config:
   """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
-    for name in (
-      'learning_rate',
-      'adam_epsilon',
-      'max_gradient_norm',
-      'huber_delta',
-    ):
-      if not getattr(self, name) > 0:
-        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
-    if any(size < 1 for size in self.hidden_sizes):
-      raise ValueError(
-        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
-      )
-    if self.epsilon_exponent < 0:
-      raise ValueError(
-        f'epsilon_exponent must not be negative, got {self.epsilon_exponent}.'
-      )
+    ranges.check_positive(
+      self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm', 'huber_delta'
+    )
+    ranges.check_at_least_one(self, 'hidden_sizes', 'target_update_period')
+    ranges.check_not_negative(self, 'epsilon_exponent')
+    ranges.check_share(
+      self, 'epsilon_base', 'evaluation_epsilon', 'importance_exponent'
+    )
     if self.dueling and not self.hidden_sizes:
       raise ValueError('dueling needs at least one of hidden_sizes, got ().')
-    if self.target_update_period < 1:
-      raise ValueError(
-        'target_update_period must be at least 1 learner step, got '
-        f'{self.target_update_period}.'
-      )
-    for name in ('epsilon_base', 'evaluation_epsilon', 'importance_exponent'):
-      if not 0.0 <= getattr(self, name) <= 1.0:
-        raise ValueError(
-          f'{name} must be in [0, 1], got {getattr(self, name)}.'
-        )
     _ = self.replay  # checks itself
 
   @property

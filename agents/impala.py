@@ -19,6 +19,7 @@ import numpy as np
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -75,7 +76,8 @@ class Config:
   """Width of the default network's memory; 0 for none, 256 in the paper."""
 
   def __post_init__(self) -> None:
-    for name in (
+    ranges.check_positive(
+      self,
       'learning_rate',
       'adam_epsilon',
       'max_gradient_norm',
@@ -83,27 +85,12 @@ class Config:
       'max_abs_reward',
       'clip_rho',
       'clip_pg_rho',
-    ):
-      if not getattr(self, name) > 0:
-        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
-    for name in ('discount', 'trace_decay'):
-      if not 0.0 <= getattr(self, name) <= 1.0:
-        raise ValueError(
-          f'{name} must be in [0, 1], got {getattr(self, name)}.'
-        )
-    for name in ('value_weight', 'entropy_weight', 'lstm_size'):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'{name} must not be negative, got {getattr(self, name)}.'
-        )
-    if any(size < 1 for size in self.hidden_sizes):
-      raise ValueError(
-        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
-      )
-    if self.unroll_length < 1:
-      raise ValueError(
-        f'unroll_length must be at least 1, got {self.unroll_length}.'
-      )
+    )
+    ranges.check_share(self, 'discount', 'trace_decay')
+    ranges.check_not_negative(
+      self, 'value_weight', 'entropy_weight', 'lstm_size'
+    )
+    ranges.check_at_least_one(self, 'unroll_length', 'hidden_sizes')
     _ = self.replay  # checks itself
 
   @property

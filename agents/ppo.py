@@ -23,6 +23,7 @@ from distacme import distributions
 from distacme import lazy
 from distacme import networks
 from distacme import normalization
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -81,35 +82,20 @@ class Config:
   """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
 
   def __post_init__(self) -> None:
-    for name in (
+    ranges.check_positive(
+      self,
       'learning_rate',
       'adam_epsilon',
       'max_gradient_norm',
       'reward_scale',
       'max_abs_reward',
       'clip_ratio',
-    ):
-      if not getattr(self, name) > 0:
-        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
-    for name in ('discount', 'gae_lambda'):
-      if not 0.0 <= getattr(self, name) <= 1.0:
-        raise ValueError(
-          f'{name} must be in [0, 1], got {getattr(self, name)}.'
-        )
-    for name in ('value_weight', 'entropy_weight'):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'{name} must not be negative, got {getattr(self, name)}.'
-        )
-    for name in ('unroll_length', 'num_epochs', 'num_minibatches'):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
-    if any(size < 1 for size in self.hidden_sizes):
-      raise ValueError(
-        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
-      )
+    )
+    ranges.check_share(self, 'discount', 'gae_lambda')
+    ranges.check_not_negative(self, 'value_weight', 'entropy_weight')
+    ranges.check_at_least_one(
+      self, 'unroll_length', 'num_epochs', 'num_minibatches', 'hidden_sizes'
+    )
     steps = self.batch_size * self.unroll_length
     if steps % self.num_minibatches:
       raise ValueError(

@@ -24,6 +24,7 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
@@ -96,34 +97,26 @@ class Config:
   """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
-    for name in ('learning_rate', 'adam_epsilon', 'max_gradient_norm'):
-      if not getattr(self, name) > 0:
-        raise ValueError(f'{name} must be positive, got {getattr(self, name)}.')
-    for name in ('n_step', 'trace_length', 'target_update_period', 'lstm_size'):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
-    for name in ('burn_in_length', 'epsilon_exponent'):
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'{name} must not be negative, got {getattr(self, name)}.'
-        )
-    for name in (
+    ranges.check_positive(
+      self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm'
+    )
+    ranges.check_at_least_one(
+      self,
+      'n_step',
+      'trace_length',
+      'target_update_period',
+      'lstm_size',
+      'hidden_sizes',
+    )
+    ranges.check_not_negative(self, 'burn_in_length', 'epsilon_exponent')
+    ranges.check_share(
+      self,
       'discount',
       'importance_exponent',
       'max_priority_weight',
       'epsilon_base',
       'evaluation_epsilon',
-    ):
-      if not 0.0 <= getattr(self, name) <= 1.0:
-        raise ValueError(
-          f'{name} must be in [0, 1], got {getattr(self, name)}.'
-        )
-    if any(size < 1 for size in self.hidden_sizes):
-      raise ValueError(
-        f'hidden_sizes must be at least 1 each, got {self.hidden_sizes}.'
-      )
+    )
     if not 1 <= self.period <= self.trace_length:
       raise ValueError(
         f'period must be from 1 to trace_length={self.trace_length}, or steps '

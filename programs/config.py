@@ -17,6 +17,7 @@ from distacme import agents
 from distacme import core
 from distacme import counting
 from distacme import environments
+from distacme import ranges
 from distacme import run_directory
 from distacme import specs
 from distacme.programs import devices
@@ -73,24 +74,18 @@ class RunConfig:
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
   def __post_init__(self) -> None:
-    for name in (
+    ranges.check_at_least_one(
+      self,
       'num_actors',
       'envs_per_actor',
       'eval_period',
       'eval_episodes',
-      'publish_period',
       'updates_per_call',
-    ):
-      if getattr(self, name) is not None and getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
-    if self.checkpoint_period_s <= 0:
-      raise ValueError(
-        f'checkpoint_period_s must be positive, got {self.checkpoint_period_s}.'
-      )
-    if self.seed < 0:
-      raise ValueError(f'seed must not be negative, got {self.seed}.')
+    )
+    if self.publish_period is not None:
+      ranges.check_at_least_one(self, 'publish_period')
+    ranges.check_positive(self, 'checkpoint_period_s')
+    ranges.check_not_negative(self, 'seed')
     if not self.jit and self.mode != 'local':
       raise ValueError(
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
@@ -129,10 +124,7 @@ class SeedsConfig:
   """How many of the runs of --seeds go on side by side."""
 
   def __post_init__(self) -> None:
-    if self.seeds_at_once < 1:
-      raise ValueError(
-        f'seeds_at_once must be at least 1, got {self.seeds_at_once}.'
-      )
+    ranges.check_at_least_one(self, 'seeds_at_once')
     if self.seeds_at_once > 1 and not self.seeds:
       raise ValueError(
         f'seeds_at_once={self.seeds_at_once} is for several seeds. Add for '

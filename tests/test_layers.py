@@ -35,7 +35,7 @@ class Layer(NamedTuple):
 
 LAYERS = {
   # L0: plain data.
-  'data': Layer('types specs replay.spec', 'numpy dm_env tree', 'data'),
+  'data': Layer('types specs ranges replay.spec', 'numpy dm_env tree', 'data'),
   'lazy': Layer('lazy', '', ''),
   # L1: the protocols.
   'contracts': Layer('core', 'numpy dm_env', 'data'),
@@ -57,7 +57,7 @@ LAYERS = {
   # L3: mathematics, which knows no process.
   'agents': Layer(
     'agents agents.*',
-    'numpy dm_env tree jax haiku optax rlax chex distrax',
+    'numpy dm_env tree jax haiku optax rlax',
     'data lazy contracts networks agents',
   ),
   # L3': processes, which know no mathematics and no backend.

@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 
+from distacme import ranges
+
 # Computes priorities [B] on the actor, in numpy. Of n-step windows it is given
 # (reward [B], discount [B], `values` at the window's first observation, at its
 # last); of sequences (`types.Sequence` [B, L], `values` [B, L]).
@@ -169,11 +171,9 @@ class ReplaySpec:
   used_once: bool = False
 
   def __post_init__(self) -> None:
-    for name in ('batch_size', 'max_size', 'min_size', 'block_size'):
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, got {getattr(self, name)}.'
-        )
+    ranges.check_at_least_one(
+      self, 'batch_size', 'max_size', 'min_size', 'block_size'
+    )
     if not 0 < self.samples_per_insert < math.inf:
       raise ValueError(
         'samples_per_insert must be positive and finite, got '

@@ -488,7 +488,7 @@ def test_a_nest_of_observations_is_joined():
     ),
     (
       {'target_update_period': 0},
-      'target_update_period must be at least 1 learner step, got 0',
+      'target_update_period must be at least 1, got 0',
     ),
     ({'epsilon_base': 1.5}, r'epsilon_base must be in \[0, 1\], got 1\.5'),
     ({'epsilon_exponent': -1.0}, 'epsilon_exponent must not be negative'),

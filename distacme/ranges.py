@@ -1,0 +1,43 @@
+"""Checks of a frozen Config's fields, in one wording; NaN passes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def check_positive(config: Any, *names: str) -> None:
+  """Raises ValueError unless each field is above 0."""
+  _check(config, names, 'be positive', lambda value: value > 0)
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+  """Raises ValueError unless each field is 0 or above."""
+  _check(config, names, 'not be negative', lambda value: value >= 0)
+
+
+def check_at_least_one(config: Any, *names: str) -> None:
+  """Raises ValueError unless each field, a count or several, is 1 or above."""
+
+  def holds(value: Any) -> bool:
+    counts = value if isinstance(value, tuple) else (value,)
+    return all(count >= 1 for count in counts)
+
+  _check(config, names, 'be at least 1', holds)
+
+
+def check_share(config: Any, *names: str) -> None:
+  """Raises ValueError unless each field is in [0, 1]."""
+  _check(config, names, 'be in [0, 1]', lambda value: 0 <= value <= 1)
+
+
+def _check(
+  config: Any,
+  names: tuple[str, ...],
+  what: str,
+  holds: Callable[[Any], bool],
+) -> None:
+  for name in names:
+    value = getattr(config, name)
+    if not holds(value):
+      raise ValueError(f'{name} must {what}, got {value}.')

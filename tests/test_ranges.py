@@ -1,0 +1,34 @@
+"""Fields outside of their range are named with what they are."""
+
+import dataclasses
+import math
+
+import pytest
+
+from distacme import ranges
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  first: float = 1.0
+  second: float | tuple[int, ...] = 1
+
+
+@pytest.mark.parametrize(
+  ('check', 'right', 'wrong', 'message'),
+  [
+    (ranges.check_positive, (1e-9, math.inf), (0, -1, math.nan), 'be positive'),
+    (ranges.check_not_negative, (0, math.inf), (-1e-9, math.nan), 'not be neg'),
+    (ranges.check_at_least_one, (1, 7, (), (3, 1)), (0, (3, 0)), 'be at least'),
+    (ranges.check_share, (0, 0.5, 1), (-0.1, 1.1, math.nan), r'be in \[0, 1\]'),
+  ],
+)
+def test_only_what_is_in_range_passes(check, right, wrong, message):
+  for value in right:
+    check(Config(second=value), 'first', 'second')
+  for value in wrong:
+    config = Config(second=value)
+    check(config, 'first')
+    with pytest.raises(ValueError, match=f'second must {message}') as caught:
+      check(config, 'first', 'second')
+    assert str(caught.value).endswith(f', got {value}.')
