@@ -40,9 +40,8 @@ core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Pyt
 	@PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
 
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
-	@rm -f runs/learning.jsonl
 	@$(BIN)/pytest -m learning tests/learning $(ARGS)
-	@scripts/score_table runs/learning.jsonl
+	@scripts/score_table
 
 bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
 	@if scripts/find_python $(RIVALS) >/dev/null 2>&1; \

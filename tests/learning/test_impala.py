@@ -14,6 +14,7 @@ from distacme.agents import impala
 from distacme.environments import vector
 from distacme.testing import delays
 from distacme.testing import environments
+from tests.learning.training import record
 from tests.learning.training import train
 
 pytestmark = pytest.mark.learning
@@ -124,7 +125,7 @@ def share_caught(delay, seed, **changes):
   )
   loop.run(num_steps=200_000)
   assert loop.learner.steps > 500
-  return np.mean(caught[-len(caught) // 4 :])
+  return float(np.mean(caught[-len(caught) // 4 :]))
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -133,7 +134,12 @@ def test_v_trace_makes_up_for_a_policy_of_50_updates_ago(seed):
   prompt = share_caught(0, seed)
   late = share_caught(50, seed)
   uncorrected = share_caught(50, seed, off_policy_correction=False)
-  print(f'{seed=} {prompt=:.3f} {late=:.3f} {uncorrected=:.3f}')
+  record(
+    f'pytest -m learning tests/learning/test_impala.py -k ago[{seed}]',
+    prompt=prompt,
+    late=late,
+    uncorrected=uncorrected,
+  )
   assert prompt > 0.95
   assert late > 0.9 * prompt
   assert uncorrected < 0.7 * prompt

@@ -1,7 +1,7 @@
 """Training runs of the command line, and the record that is kept of them.
 
-Every run appends a line to the file that DISTACME_LEARNING_RESULTS names, by
-default runs/learning.jsonl.
+The file that DISTACME_LEARNING_RESULTS names, by default docs/scores.jsonl, has the
+last result of every command; `scripts/score_table` makes tables of it.
 """
 
 import datetime
@@ -16,11 +16,11 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = pathlib.Path(
-  os.environ.get('DISTACME_LEARNING_RESULTS', ROOT / 'runs/learning.jsonl')
+  os.environ.get('DISTACME_LEARNING_RESULTS', ROOT / 'docs/scores.jsonl')
 )
 
 
-def train(agent, flags, directory):
+def train(agent, flags, directory, timeout_s=1800):
   """Runs `distacme train`; returns what the run came to, and keeps a record."""
   command = ['distacme', 'train', '--agent', agent, *shlex.split(flags)]
   program = pathlib.Path(sys.executable).with_name(command[0])
@@ -31,31 +31,34 @@ def train(agent, flags, directory):
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    timeout=1800,
+    timeout=timeout_s,
   )
   wall_s = time.monotonic() - start
   assert done.returncode == 0, done.stdout[-4000:]
   summary = json.loads((directory / 'summary.json').read_text())
   score = json.loads((directory / 'best/score.json').read_text())
-  config = json.loads((directory / 'config.json').read_text())
-  result = {
-    'command': shlex.join(command),
-    'seed': config['run']['seed'],
-    'env_steps': summary['counts']['env_steps'],
-    'learner_steps': summary['counts']['learner_steps'],
-    'wall_s': round(wall_s, 1),
-    'run_s': round(summary['seconds'], 1),
-    'stop': summary['stop']['reason'],
-    'final_return': summary['workers']['evaluator/0']['metrics']['mean_return'],
-    'best_return': score['mean_return'],
-    'evaluations': summary['counts']['evaluations'],
-    **machine(),
-  }
+  assert summary['counts']['learner_steps'] > 0
+  return record(
+    shlex.join(command),
+    env_steps=summary['counts']['env_steps'],
+    learner_steps=summary['counts']['learner_steps'],
+    wall_s=round(wall_s, 1),
+    stop=summary['stop']['reason'],
+    final_return=summary['workers']['evaluator/0']['metrics']['mean_return'],
+    best_return=score['mean_return'],
+    evaluations=summary['counts']['evaluations'],
+  )
+
+
+def record(command, **result):
+  """Keeps a result in the place of the last one of this command."""
+  row = {'command': command, **result, **machine()}
   RESULTS.parent.mkdir(parents=True, exist_ok=True)
-  with RESULTS.open('a') as file:
-    file.write(json.dumps(result) + '\n')
-  assert result['learner_steps'] > 0
-  return result
+  lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+  rows = {old['command']: old for old in map(json.loads, lines)}
+  rows[command] = row
+  RESULTS.write_text(''.join(json.dumps(r) + '\n' for r in rows.values()))
+  return row
 
 
 def machine():
@@ -64,7 +67,7 @@ def machine():
   commit = subprocess.run(
     [*git, 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True
   ).stdout.strip()
-  status = [*git, 'status', '--porcelain', '--untracked-files=no']
+  status = [*git, 'status', '--porcelain', '--', '*.py']
   changed = subprocess.run(status, capture_output=True, text=True).stdout
   return {
     'date': datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
