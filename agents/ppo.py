@@ -270,7 +270,7 @@ class PPO:
       (state.params, state.optimizer_state),
       shares,
       # Convolutions are many times slower inside of a loop on the CPU.
-      unroll=networks.is_image(self._spec.observations),
+      unroll=networks.has_image(self._spec.observations),
     )
     statistics = state.statistics
     if config.normalize_observations:
@@ -370,7 +370,7 @@ class PPO:
     config, spec = self._config, self._spec.observations
     sizes = config.hidden_sizes
     head = networks.PolicyValueHead(num_params, self._policy.num_constant)
-    if networks.is_image(spec):  # Convolutions are shared: they cost most.
+    if networks.has_image(spec):  # Convolutions are shared: they cost most.
       torso = networks.ObservationTorso(spec, sizes, config.convolutions)
       return head(torso(observation))
     features, of_values = (
@@ -402,7 +402,7 @@ def make_agent(
     network: maps a nest of observations [B, ...], and how many parameters the
       distribution over actions has, to those [B, num_params] and state values
       [B], and may use Haiku modules; by default two MLPs, or convolutions that
-      both share if the observation is one image.
+      both share if an image is observed.
 
   Raises:
     ValueError: if the environment's actions are neither one discrete one nor

@@ -43,6 +43,11 @@ def is_image(spec: types.NestedSpec) -> bool:
   )
 
 
+def has_image(observations: types.NestedSpec) -> bool:
+  """Says whether a nest of specs has one of an image."""
+  return any(is_image(spec) for spec in jax.tree.leaves(observations))
+
+
 class ConvTorso(hk.Module):
   """Plain convolutions, each with a rectifier."""
 

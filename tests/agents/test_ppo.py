@@ -546,8 +546,12 @@ def test_the_first_policy_is_nearly_even():
   assert np.abs(logits).max() < 0.1
 
 
-def test_an_images_convolutions_are_shared():
-  params = jax.eval_shape(make(spec=IMAGE).initial_learner_state, KEY).params
+@pytest.mark.parametrize('nested', [False, True])
+def test_an_images_convolutions_are_shared(nested):
+  image = IMAGE.observations
+  seen = {'image': image, 'speed': SPEC.observations} if nested else image
+  agent = make(spec=IMAGE._replace(observations=seen))
+  params = jax.eval_shape(agent.initial_learner_state, KEY).params
   convolutions = [name for name in params if 'conv2_d' in name]
   assert len(convolutions) == 3
 

@@ -18,7 +18,8 @@ def test_pong_is_learnt_from_pixels(tmp_path):
     '--batch-size 8 --queue-size 16 --num-epochs 3 --num-minibatches 4 '
     '--learning-rate 5e-4 --entropy-weight 0.01 --clip-ratio 0.1 '
     '--max-abs-reward 1 --hidden-sizes 256 --convolutions shallow '
-    '--eval-period 200000 --eval-episodes 3 --max-seconds 3600 --seed 0',
+    '--eval-period 200000 --eval-episodes 3 --max-seconds 3600 '
+    '--max-env-steps 2000000 --seed 0',
     tmp_path,
     timeout_s=4500,
   )

@@ -53,6 +53,7 @@ def test_deep_sea_is_not_solved(tmp_path):
     '--env bsuite:deep_sea/5 --mode local --envs-per-actor 8 '
     '--solved-return 0.5 --eval-period 3000 --max-env-steps 30000 --seed 0',
     tmp_path,
+    control=True,
   )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] < 0.5

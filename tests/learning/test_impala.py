@@ -91,6 +91,7 @@ def test_without_a_memory_it_is_not(tmp_path):
     'impala',
     f'{MEMORY} --eval-episodes 400 --max-env-steps 100000 --seed 0',
     tmp_path,
+    control=True,
   )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] <= 0.2

@@ -39,6 +39,7 @@ def test_who_looks_one_step_ahead_does_not_solve_it(tmp_path):
     'ppo',
     f'{CARTPOLE} --mode local --envs-per-actor 8 --discount 0 --seed 0',
     tmp_path,
+    control=True,
   )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] < 400

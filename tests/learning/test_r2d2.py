@@ -44,6 +44,7 @@ def test_dqn_does_not_remember_it(tmp_path):
     f'--env {MEMORY_10} {LOCAL} --eval-episodes 400 --eval-period 10000 '
     '--max-env-steps 30000 --seed 0',
     tmp_path,
+    control=True,
   )
   assert abs(result['final_return']) <= 0.2
   assert result['best_return'] <= 0.2
@@ -64,7 +65,10 @@ def test_memory_reaches_across_the_starts_of_sequences(tmp_path):
 
 def test_memory_that_starts_from_zeros_does_not(tmp_path):
   result = train(
-    'r2d2', f'{HALVES} --burn-in-length 0 --no-use-start-state', tmp_path
+    'r2d2',
+    f'{HALVES} --burn-in-length 0 --no-use-start-state',
+    tmp_path,
+    control=True,
   )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] <= 0.5
@@ -91,6 +95,11 @@ def test_cartpole_is_balanced_without_seeing_velocities(seed, tmp_path):
 
 
 def test_dqn_does_not_balance_it(tmp_path):
-  result = train('dqn', f'{CARTPOLE} --max-env-steps 80000 --seed 0', tmp_path)
+  result = train(
+    'dqn',
+    f'{CARTPOLE} --max-env-steps 80000 --seed 0',
+    tmp_path,
+    control=True,
+  )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] <= 150

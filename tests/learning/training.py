@@ -20,8 +20,16 @@ RESULTS = pathlib.Path(
 )
 
 
-def train(agent, flags, directory, timeout_s=1800):
-  """Runs `distacme train`; returns what the run came to, and keeps a record."""
+def train(agent, flags, directory, control=False, timeout_s=1800):
+  """Runs `distacme train`; returns what the run came to, and keeps a record.
+
+  Args:
+    agent: its name.
+    flags: all others.
+    directory: of the run.
+    control: whether this must not learn.
+    timeout_s: how long the command may take.
+  """
   command = ['distacme', 'train', '--agent', agent, *shlex.split(flags)]
   program = pathlib.Path(sys.executable).with_name(command[0])
   start = time.monotonic()
@@ -40,6 +48,7 @@ def train(agent, flags, directory, timeout_s=1800):
   assert summary['counts']['learner_steps'] > 0
   return record(
     shlex.join(command),
+    control=control,
     env_steps=summary['counts']['env_steps'],
     learner_steps=summary['counts']['learner_steps'],
     wall_s=round(wall_s, 1),
