@@ -129,7 +129,7 @@ class TanhGaussian(Gaussian):
   they are asked of, is the sample before tanh, of which they are exact.
   """
 
-  _LOG_STD = (-10.0, 2.0)  # softly within; what is outside helps nobody
+  _LOG_STD = (-10.0, 2.0)  # beyond them densities are noise, or all alike
 
   def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
     """Returns the logarithm of the density of tanh(samples [..., size])."""
@@ -147,8 +147,7 @@ class TanhGaussian(Gaussian):
 
   def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean, log_std = super()._split(params)
-    low, high = self._LOG_STD
-    return mean, low + (high - low) * jax.nn.sigmoid(log_std + 1.6)
+    return mean, log_std.clip(*self._LOG_STD)
 
 
 def for_actions(spec: types.NestedSpec, agent: str) -> Any:
