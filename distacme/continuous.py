@@ -84,4 +84,6 @@ def _described(spec: types.NestedSpec) -> str:
     for name in ('minimum', 'maximum'):
       if not np.isfinite(getattr(spec, name)).all():
         return f'{name}={getattr(spec, name)} in the action spec {spec}'
+  if np.issubdtype(spec.dtype, np.floating):
+    return f'the action spec {spec}, which has no bounds'
   return f'dtype={spec.dtype} in the action spec {spec}'
