@@ -20,6 +20,7 @@ from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
 
+optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
 
@@ -59,7 +60,7 @@ def check_atoms(config: Any) -> None:
 def categorical_loss(
   atoms: np.ndarray,
   logits_tm1: jax.Array,
-  logits_t: jax.Array,
+  probability_t: jax.Array,
   data: types.Transition,
 ) -> jax.Array:
   """Returns the mean cross-entropy to projected targets (eq. 3, app. A).
@@ -67,12 +68,17 @@ def categorical_loss(
   Args:
     atoms: [A] of all distributions.
     logits_tm1: [B, A] at the windows' starts; the gradient reaches these only.
-    logits_t: [B, A] at their ends.
+    probability_t: [B, A] at their ends.
     data: rewards and discounts.
   """
-  return jax.vmap(
-    rlax.categorical_td_learning, in_axes=(None, 0, 0, 0, None, 0)
-  )(atoms, logits_tm1, data.reward, data.discount, atoms, logits_t).mean()
+
+  def target(r_t: jax.Array, discount_t: jax.Array, p_t: jax.Array) -> Any:
+    return rlax.categorical_l2_project(r_t + discount_t * atoms, p_t, atoms)
+
+  targets = jax.vmap(target)(data.reward, data.discount, probability_t)
+  return optax.softmax_cross_entropy(
+    logits_tm1, jax.lax.stop_gradient(targets)
+  ).mean()
 
 
 def critic_metrics(
@@ -119,7 +125,8 @@ class D4PG(ddpg.DDPG):
     logits_t = self._critic.apply(
       target_params.critic, data.next_observation, a_t
     )
-    loss = categorical_loss(self._atoms, logits_tm1, logits_t, data)
+    probability_t = jax.nn.softmax(logits_t)
+    loss = categorical_loss(self._atoms, logits_tm1, probability_t, data)
     return loss, critic_metrics(self._atoms, logits_tm1, loss)
 
   def q(

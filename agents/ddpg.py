@@ -185,7 +185,7 @@ class DDPG:
     )
     self.replay = config.replay
 
-  def initial_learner_state(self, key: types.Key) -> LearnerState:
+  def initial_learner_state(self, key: types.Key) -> types.LearnerState:
     """Returns a state whose target networks equal the online ones."""
     params = self._initial_params(key)
     return LearnerState(
@@ -235,8 +235,8 @@ class DDPG:
     return jnp.tanh(self._policy.apply(policy, observation))
 
   def update(
-    self, state: LearnerState, batch: types.Batch
-  ) -> tuple[LearnerState, types.UpdateOutput]:
+    self, state: types.LearnerState, batch: types.Batch
+  ) -> tuple[types.LearnerState, types.UpdateOutput]:
     """Takes one step of Adam with both networks and moves their targets."""
     critic_gradient, critic_metrics = jax.grad(self.critic_loss, has_aux=True)(
       state.params.critic, state.target_params, batch.data

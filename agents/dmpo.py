@@ -11,13 +11,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from distacme import lazy
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
 from distacme.agents import mpo
-
-rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +60,7 @@ class DMPO(mpo.MPO):
       sampled: [N, B, num_atoms] target logits of actions at the windows' ends.
       data: rewards and discounts.
     """
-    mixture = jax.nn.logsumexp(jax.nn.log_softmax(sampled), axis=0)
+    mixture = jax.nn.softmax(sampled).mean(axis=0)
     loss = d4pg.categorical_loss(self._atoms, taken, mixture, data)
     return loss, d4pg.critic_metrics(self._atoms, taken, loss)
 

@@ -118,6 +118,10 @@ class Gaussian(NamedTuple):
   mean: jax.Array
   std: jax.Array
 
+  def draw(self, key: types.Key) -> jax.Array:
+    """Returns action vectors [..., size]."""
+    return self.mean + self.std * jax.random.normal(key, self.mean.shape)
+
   def log_prob(self, vector: jax.Array) -> jax.Array:
     """Returns log-densities [...] of action vectors [..., size]."""
     error = (vector - self.mean) / self.std
@@ -213,30 +217,27 @@ def policy_loss(
   )
   with_mean = Gaussian(online.mean, target.std)
   with_std = Gaussian(target.mean, online.std)
-  log_prob = with_mean.log_prob(vectors) + with_std.log_prob(vectors)
+  log_prob = jax.vmap(with_mean.log_prob)(vectors)
+  log_prob += jax.vmap(with_std.log_prob)(vectors)
   fit_loss = -((weights + penalty_weights) * log_prob).sum(axis=0).mean()
   divergence_mean = target.divergence(with_mean)
   divergence_std = target.divergence(with_std)
-  divergence_loss, alpha_loss = (
-    rlax.compute_parametric_kl_penalty_and_dual_loss(
-      [
-        (
-          divergence,
-          rlax.LagrangePenalty(alpha, jnp.float32(bound), per_dimension=True),
-        )
-        for divergence, alpha, bound in (
-          (divergence_mean, duals.alpha_mean, config.epsilon_mean),
-          (divergence_std, duals.alpha_std, config.epsilon_std),
-        )
-      ],
-      positive,
-    )
-  )
+
+  def hold(divergence: jax.Array, dual: jax.Array, bound: float) -> jax.Array:
+    penalty = rlax.LagrangePenalty(dual, jnp.float32(bound), True)
+    losses = jax.vmap(
+      lambda of_state: rlax.compute_parametric_kl_penalty_and_dual_loss(
+        [(of_state, penalty)], positive
+      )
+    )(divergence)
+    return sum(losses).mean()
+
   loss = (
     fit_loss
     + temperature_loss
     + penalty_loss
-    + (divergence_loss + alpha_loss).mean()
+    + hold(divergence_mean, duals.alpha_mean, config.epsilon_mean)
+    + hold(divergence_std, duals.alpha_std, config.epsilon_std)
   )
   uneven = (weights * jnp.log(weights * len(weights) + 1e-8)).sum(axis=0)
   return loss, {
@@ -315,8 +316,7 @@ class MPO:
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes its means."""
     policy = self.policy(params, observation)
-    noise = policy.std * jax.random.normal(key, policy.mean.shape)
-    vector = policy.mean + noise * state.explores[:, None]
+    vector = jnp.where(state.explores[:, None], policy.draw(key), policy.mean)
     return types.ActorOutput(self._bounds.action(vector), state)
 
   def policy(
@@ -365,8 +365,9 @@ class MPO:
     """Returns the losses of critic, policy and duals, added; consumes `key`."""
     config = self._config
     target = self.policy(target_params.policy, data.next_observation)
-    shape = (config.num_action_samples, *target.mean.shape)
-    vectors = target.mean + target.std * jax.random.normal(key, shape)
+    vectors = jax.vmap(target.draw)(
+      jax.random.split(key, config.num_action_samples)
+    )
     sampled = jax.vmap(self._critic.apply, (None, None, 0))(
       target_params.critic, data.next_observation, vectors.clip(-1.0, 1.0)
     )  # [N, B, num_values]
@@ -411,13 +412,14 @@ class MPO:
   def _optimizer(self) -> Any:
     config = self._config
     limit = config.max_gradient_norm
+    names: Any = Learnt._fields
     return optax.multi_transform(
       {
         'policy': ddpg.adam(config.policy_learning_rate, limit),
         'critic': ddpg.adam(config.critic_learning_rate, limit),
         'duals': optax.adam(config.dual_learning_rate),
       },
-      Learnt('policy', 'critic', 'duals'),
+      Learnt(*names),
     )
 
   def _default_network(self, size: int) -> networks.ActorCritic:

@@ -278,13 +278,13 @@ class SAC:
   @property
   def _optimizer(self) -> Any:
     config = self._config
-    names = Learnt(*Learnt._fields)
+    names: Any = Learnt._fields
     return optax.multi_transform(
       {
         name: ddpg.adam(config.learning_rate, config.max_gradient_norm)
         for name in names
       },
-      names,
+      Learnt(*names),
     )
 
   def _default_network(self, size: int) -> networks.ActorCritic:

@@ -328,7 +328,9 @@ def twin(network: hk.Transformed) -> hk.Transformed:
     )
 
   def apply(params: hk.Params, *inputs: Any) -> Any:
-    return jax.vmap(lambda one: network.apply(one, *inputs))(params)
+    return jax.vmap(lambda one: network.apply(one, *inputs), axis_size=2)(
+      params
+    )
 
   return hk.Transformed(init, apply)
 

@@ -63,7 +63,10 @@ def test_an_element_of_one_value_is_harmless():
     (specs.BoundedArray((2,), np.int32, 0, 3), 'got dtype=int32 in the action'),
     (specs.Array((2,), np.float32), 'got the action spec Array.* no bounds'),
     (specs.DiscreteArray(3), 'got dtype=int32 in the action spec Discrete'),
-    ({'a': specs.BoundedArray((), np.float32, 0, 1)}, "got the action spec {'a'"),
+    (
+      {'a': specs.BoundedArray((), np.float32, 0, 1)},
+      "got the action spec {'a'",
+    ),
   ],
   ids=['minimum', 'maximum', 'integers', 'unbounded', 'discrete', 'nested'],
 )

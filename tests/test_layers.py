@@ -43,7 +43,7 @@ LAYERS = {
   'networks': Layer(
     'networks continuous distributions normalization',
     'numpy jax haiku',
-    'data contracts',
+    'data contracts networks',
   ),
   'assembly': Layer(
     'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
