@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import continuous
 from distacme import specs
 from distacme import types
 
@@ -86,17 +87,11 @@ class Gaussian:
   as a mean, and loses what it learnt.
   """
 
-  def __init__(self, spec: specs.BoundedArray):
-    self._shape = spec.shape
-    # JAX has no float64 by default, and dm_control's specs ask for it.
-    self._dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
-    self._size = int(np.prod(spec.shape))
+  def __init__(self, bounds: continuous.Bounds):
+    self._bounds = bounds
+    self._size = bounds.size
     self.num_params = 2 * self._size
     self.num_constant = self._size
-    self._low, self._high = (
-      np.broadcast_to(bound, spec.shape).astype(self._dtype)
-      for bound in (spec.minimum, spec.maximum)
-    )
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws samples [..., size]."""
@@ -121,17 +116,38 @@ class Gaussian:
 
   def action(self, sample: jax.Array) -> jax.Array:
     """Returns actions within the bounds, in the spec's shape and dtype."""
-    sample = sample.reshape(*sample.shape[:-1], *self._shape)
-    lead = (1,) * (sample.ndim - len(self._shape))
-    low, high = (
-      np.reshape(bound, (*lead, *self._shape))
-      for bound in (self._low, self._high)
-    )
-    scaled = (low + high) / 2 + (high - low) / 2 * sample
-    return jnp.clip(scaled, low, high).astype(self._dtype)
+    return self._bounds.action(sample)
 
   def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
     return params[..., : self._size], params[..., self._size :]
+
+
+class TanhGaussian(Gaussian):
+  """The same, squashed by tanh instead of clipped (Haarnoja et al. 2018, app. C).
+
+  Densities are those of the squashed sample, in [-1, 1]; what is drawn, and what
+  they are asked of, is the sample before tanh, of which they are exact.
+  """
+
+  _LOG_STD = (-10.0, 2.0)  # beyond them densities are noise, or all alike
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the density of tanh(samples [..., size])."""
+    # log(1 - tanh(x)^2), without cancelling.
+    log_slope = 2 * (np.log(2.0) - sample - jax.nn.softplus(-2 * sample))
+    return super().log_prob(params, sample) - log_slope.sum(axis=-1)
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """There is no formula for it: average -log_prob over samples."""
+    raise NotImplementedError(self.entropy.__doc__)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns actions within the bounds, in the spec's shape and dtype."""
+    return super().action(jnp.tanh(sample))
+
+  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    mean, log_std = super()._split(params)
+    return mean, log_std.clip(*self._LOG_STD)
 
 
 def for_actions(spec: types.NestedSpec, agent: str) -> Any:
@@ -146,13 +162,8 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
   """
   if isinstance(spec, specs.DiscreteArray):
     return Categorical(spec)
-  if (
-    isinstance(spec, specs.BoundedArray)
-    and np.issubdtype(spec.dtype, np.floating)
-    and np.isfinite(spec.minimum).all()
-    and np.isfinite(spec.maximum).all()
-  ):
-    return Gaussian(spec)
+  if continuous.is_bounded(spec):
+    return Gaussian(continuous.Bounds(spec, agent))
   raise ValueError(
     f'{agent} needs one discrete action (specs.DiscreteArray) or floats with '
     f'finite bounds (specs.BoundedArray), got the action spec {spec}. Put a '

@@ -159,6 +159,111 @@ class ObservationTorso(hk.Module):
     return MLPTorso(self._hidden_sizes)(leaves)
 
 
+class LayerNormMLP(hk.Module):
+  """A fully connected network whose first layer is normalised, and bounded.
+
+  That of Hoffman et al. 2020 (arXiv:2006.00979) for continuous control: inputs of
+  any size do no harm. Exponential units follow.
+  """
+
+  def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
+    super().__init__(name)
+    self._hidden_sizes = hidden_sizes
+
+  def __call__(self, features: jax.Array) -> jax.Array:
+    """Maps features [B, F] to [B, hidden_sizes[-1]]."""
+    if not self._hidden_sizes:
+      return features
+    first, *others = self._hidden_sizes
+    features = hk.LayerNorm(-1, True, True)(hk.Linear(first)(features))
+    features = jnp.tanh(features)
+    for size in others:
+      features = jax.nn.elu(hk.Linear(size)(features))
+    return features
+
+
+class ActorCritic(NamedTuple):
+  """A network for the policy and one for the values, or what belongs to each.
+
+  Attributes:
+    policy: maps a nest of observations [B, ...] to [B, num_params].
+    critic: maps such observations and action vectors [B, size] in [-1, 1] to
+      values [B, num_values].
+  """
+
+  policy: Any
+  critic: Any
+
+
+def layer_norm_actor_critic(
+  observations: types.NestedSpec,
+  hidden_sizes: Sequence[int],
+  num_params: int,
+  num_values: int = 1,
+) -> ActorCritic:
+  """Returns two `LayerNormMLP`, after convolutions of what is an image.
+
+  Args:
+    observations: their spec.
+    hidden_sizes: of both.
+    num_params: outputs of the policy, near zero at first.
+    num_values: outputs of the critic.
+  """
+
+  def policy(observation: types.NestedArray) -> jax.Array:
+    features = LayerNormMLP(hidden_sizes)(
+      ObservationTorso(observations, ())(observation)
+    )
+    small = hk.initializers.VarianceScaling(1e-4)
+    return hk.Linear(num_params, w_init=small)(features)
+
+  def critic(observation: types.NestedArray, action: jax.Array) -> jax.Array:
+    features = ObservationTorso(observations, ())(observation)
+    features = jnp.concatenate([features, action], axis=-1)
+    return hk.Linear(num_values)(LayerNormMLP(hidden_sizes)(features))
+
+  return ActorCritic(policy, critic)
+
+
+def transformed(
+  make: Callable[[], ActorCritic],
+  observations: types.NestedSpec,
+  size: int,
+  num_params: int,
+  num_values: int = 1,
+) -> ActorCritic:
+  """Returns the pure functions, `init` and `apply`, of a policy and a critic.
+
+  Args:
+    make: makes the two; may use Haiku modules.
+    observations: their spec.
+    size: of an action vector.
+    num_params: that the policy must have as outputs.
+    num_values: that the critic must.
+
+  Raises:
+    ValueError: if they have others.
+  """
+  pure = ActorCritic(
+    hk.without_apply_rng(hk.transform(lambda o: make().policy(o))),
+    hk.without_apply_rng(hk.transform(lambda o, a: make().critic(o, a))),
+  )
+  inputs = (example(observations), jnp.zeros((1, size)))
+  for name, network, given, width in (
+    ('policy', pure.policy, inputs[:1], num_params),
+    ('critic', pure.critic, inputs, num_values),
+  ):
+    key = jax.random.key_data(jax.random.key(0))
+    params = jax.eval_shape(network.init, key, *given)
+    output = jax.eval_shape(network.apply, params, *given)
+    if getattr(output, 'shape', None) != (1, width):
+      raise ValueError(
+        f'the {name} must map a batch of 1 to shape (1, {width}), got {output}. '
+        'Look at its last layer.'
+      )
+  return pure
+
+
 class DuelingHead(hk.Module):
   """Action values from a state value and advantages (Wang et al. 2016, eq. 9)."""
 
@@ -212,6 +317,22 @@ class PolicyValueHead(hk.Module):
       features if of_values is None else of_values
     )
     return policy, value[:, 0]
+
+
+def twin(network: hk.Transformed) -> hk.Transformed:
+  """Returns two of a network; params and outputs get a leading axis [2]."""
+
+  def init(key: types.Key, *inputs: Any) -> hk.Params:
+    return jax.vmap(lambda one: network.init(one, *inputs))(
+      jax.random.split(key)
+    )
+
+  def apply(params: hk.Params, *inputs: Any) -> Any:
+    return jax.vmap(lambda one: network.apply(one, *inputs), axis_size=2)(
+      params
+    )
+
+  return hk.Transformed(init, apply)
 
 
 class RecurrentNetwork(NamedTuple):

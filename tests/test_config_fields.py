@@ -51,13 +51,25 @@ def names_read(tree: ast.AST) -> set[str]:
   return found
 
 
+def readers(path: pathlib.Path) -> set[pathlib.Path]:
+  """Returns the files that may read a setting of the Config in `path`.
+
+  An agent reads its own settings, or one that it builds on does; those of a
+  program may be read anywhere.
+  """
+  if path.parent.name != 'agents':
+    return set(FILES)
+  found = {path}
+  for node in ast.walk(TREES[path]):
+    if isinstance(node, ast.ImportFrom) and node.module == 'distacme.agents':
+      for alias in node.names:
+        found |= readers(path.with_name(f'{alias.name}.py'))
+  return found
+
+
 @pytest.mark.parametrize(('path', 'config'), CONFIGS)
 def test_every_field_is_read(path, config):
-  # An agent reads its own settings; those of a program may be read anywhere.
-  own = path.parent.name == 'agents'
-  read = set().union(
-    *(names_read(tree) for p, tree in TREES.items() if p == path or not own)
-  )
+  read = set().union(*(names_read(TREES[file]) for file in readers(path)))
   assert not fields(config) - read
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distacme import continuous
 from distacme import distributions
 from distacme import specs
 
@@ -14,7 +15,7 @@ LOGITS = np.array([[0.0, 1.0, -2.0], [5.0, 5.0, -50.0]], np.float32)
 BOUNDS = specs.BoundedArray(
   (2, 1), np.float64, [[-1.0], [0.0]], [[3.0], [10.0]], 'torque'
 )
-GAUSSIAN = distributions.Gaussian(BOUNDS)
+GAUSSIAN = distributions.Gaussian(continuous.Bounds(BOUNDS, 'a test'))
 MEAN = np.array([[0.5, -2.0], [0.0, 0.0]])
 LOG_STD = np.array([[-1.0, 0.3], [0.0, 1.0]])
 PARAMS = np.concatenate([MEAN, LOG_STD], axis=-1).astype(np.float32)

@@ -41,7 +41,9 @@ LAYERS = {
   'contracts': Layer('core', 'numpy dm_env', 'data'),
   # L2: what agents share; what the replay backends share.
   'networks': Layer(
-    'networks distributions normalization', 'numpy jax haiku', 'data contracts'
+    'networks continuous distributions normalization',
+    'numpy jax haiku',
+    'data contracts networks',
   ),
   'assembly': Layer(
     'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '

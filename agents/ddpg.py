@@ -1,0 +1,341 @@
+"""DDPG: a deterministic policy that climbs the gradient of its critic.
+
+Lillicrap et al. 2016 (arXiv:1509.02971). What differs: n steps may be made at once,
+networks are normalised after their first layer, rather than every batch before it,
+and the first actions, before anything is learnt, are even over their bounds, as in
+later work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import continuous
+from distacme import lazy
+from distacme import networks
+from distacme import ranges
+from distacme import specs
+from distacme import types
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+# Makes policy and critic, given the size of an action vector.
+Network = Callable[[int], networks.ActorCritic]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of DDPG."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  n_step: int = 1
+  """Steps between the two ends of a transition."""
+  batch_size: int = 256
+  """Transitions per learner step."""
+  samples_per_insert: float = 256.0
+  """Transitions sampled per environment step; batch_size for an update each."""
+  min_replay_size: int = 1_000
+  """Transitions acted evenly at random before learning begins."""
+  max_replay_size: int = 1_000_000
+  """Transitions kept."""
+  error_buffer: float = 0.0
+  """Samples by which actors or learner may run ahead; 0 chooses."""
+  policy_learning_rate: float = 1e-3
+  """Adam's step size for the policy; 1e-4 in the paper."""
+  critic_learning_rate: float = 1e-3
+  """Adam's step size for the critic."""
+  max_gradient_norm: float = 40.0
+  """Gradients of each network are scaled down to this global norm."""
+  target_update_period: int = 1
+  """Learner steps between two moves of the target networks."""
+  target_step_size: float = 0.005
+  """Tau: how far they move each time; 0.001 in the paper, 1 copies."""
+  noise_std: float = 0.2
+  """Sigma: deviation of what is added to actions in [-1, 1], at every step."""
+  noise_reversion: float = 1.0
+  """Theta: how much of the noise is forgotten from step to step. 1 draws it anew;
+  less is an Ornstein-Uhlenbeck process, 0.15 in the paper."""
+  hidden_sizes: tuple[int, ...] = (256, 256)
+  """Widths of the default networks' hidden layers."""
+
+  def __post_init__(self) -> None:
+    ranges.check_positive(
+      self,
+      'policy_learning_rate',
+      'critic_learning_rate',
+      'max_gradient_norm',
+      'target_step_size',
+      'noise_reversion',
+    )
+    ranges.check_share(self, 'target_step_size', 'noise_reversion')
+    ranges.check_not_negative(self, 'noise_std')
+    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.ReplaySpec(
+      window=replay_spec.NStep(self.n_step, self.discount),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+    )
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: networks.ActorCritic
+  target_params: networks.ActorCritic
+  optimizer_state: Any
+  steps: jax.Array  # int32
+
+
+class ActorState(NamedTuple):
+  """Exploration."""
+
+  noise: jax.Array | np.ndarray  # [B, size], the last that was added
+  explores: jax.Array | np.ndarray  # [B] bool, constant
+
+
+def explore(
+  vector: jax.Array,
+  key: types.Key,
+  state: ActorState,
+  learnt: jax.Array,
+  config: Any,
+) -> tuple[jax.Array, ActorState]:
+  """Returns action vectors [B, size] with noise, and the noise; consumes `key`.
+
+  Args:
+    vector: [B, size] in [-1, 1], the policy's.
+    key: for chance.
+    state: of exploration.
+    learnt: [] bool; if not, actions are even over [-1, 1].
+    config: has `noise_std` and `noise_reversion`.
+  """
+  noise_key, even_key = jax.random.split(key)
+  noise = (1 - config.noise_reversion) * state.noise
+  noise += config.noise_std * jax.random.normal(noise_key, vector.shape)
+  even = jax.random.uniform(even_key, vector.shape, minval=-1.0)
+  noisy = jnp.where(learnt, (vector + noise).clip(-1.0, 1.0), even)
+  return (
+    jnp.where(state.explores[:, None], noisy, vector),
+    state._replace(noise=noise),
+  )
+
+
+def adam(learning_rate: float, max_gradient_norm: float) -> Any:
+  """Returns Adam, on gradients that are scaled down to a global norm."""
+  return optax.chain(
+    optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate)
+  )
+
+
+def moved_target(
+  params: Any, target_params: Any, steps: jax.Array, config: Any
+) -> Any:
+  """Returns the target networks' params after learner step `steps`.
+
+  `config` has `target_update_period` and `target_step_size`.
+  """
+  moved = optax.incremental_update(
+    params, target_params, config.target_step_size
+  )
+  return optax.periodic_update(
+    moved, target_params, steps, config.target_update_period
+  )
+
+
+class DDPG:
+  """DDPG for one environment spec; see `core.Agent`."""
+
+  name = 'DDPG'
+  num_values = 1  # that the critic gives for an action
+
+  def __init__(
+    self,
+    config: Any,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._bounds = continuous.Bounds(spec.actions, self.name)
+    make = network or self._default_network
+    self._policy, self._critic = networks.transformed(
+      lambda: make(self._bounds.size),
+      spec.observations,
+      self._bounds.size,
+      self._bounds.size,
+      self.num_values,
+    )
+    self.replay = config.replay
+
+  def initial_learner_state(self, key: types.Key) -> types.LearnerState:
+    """Returns a state whose target networks equal the online ones."""
+    params = self._initial_params(key)
+    return LearnerState(
+      params,
+      # A copy: the learner donates its state, and no buffer may be given twice.
+      jax.tree.map(jnp.copy, params),
+      self._optimizer.init(params),
+      steps=jnp.int32(0),
+    )
+
+  def _initial_params(self, key: types.Key) -> networks.ActorCritic:
+    policy_key, critic_key = jax.random.split(key)
+    observation = networks.example(self._spec.observations)
+    action = jnp.zeros((1, self._bounds.size))
+    return networks.ActorCritic(
+      self._policy.init(policy_key, observation),
+      self._critic.init(critic_key, observation, action),
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns no noise; what is evaluated does not explore."""
+    return ActorState(
+      np.zeros((batch_size, self._bounds.size), np.float32),
+      np.full(batch_size, streams is not None),
+    )
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Follows the policy, with noise; or anything, before it has learnt."""
+    vector = self.act_vector(params['policy'], observation)
+    vector, state = explore(
+      vector, key, state, params['steps'] > 0, self._config
+    )
+    return types.ActorOutput(self._bounds.action(vector), state)
+
+  def act_vector(
+    self, policy: hk.Params, observation: types.NestedArray
+  ) -> jax.Array:
+    """Returns the policy's action vectors [B, size] in [-1, 1]."""
+    return jnp.tanh(self._policy.apply(policy, observation))
+
+  def update(
+    self, state: types.LearnerState, batch: types.Batch
+  ) -> tuple[types.LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam with both networks and moves their targets."""
+    critic_gradient, critic_metrics = jax.grad(self.critic_loss, has_aux=True)(
+      state.params.critic, state.target_params, batch.data
+    )
+    policy_gradient, policy_metrics = jax.grad(self.policy_loss, has_aux=True)(
+      state.params.policy, state.params.critic, batch.data.observation
+    )
+    updates, optimizer_state = self._optimizer.update(
+      networks.ActorCritic(policy_gradient, critic_gradient),
+      state.optimizer_state,
+    )
+    params = optax.apply_updates(state.params, updates)
+    steps = state.steps + 1
+    target_params = moved_target(
+      params, state.target_params, steps, self._config
+    )
+    return (
+      LearnerState(params, target_params, optimizer_state, steps),
+      types.UpdateOutput(critic_metrics | policy_metrics),
+    )
+
+  def critic_loss(
+    self,
+    critic: hk.Params,
+    target_params: networks.ActorCritic,
+    data: types.Transition,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns half the mean squared error of the critic (section 3, eq. 4)."""
+    q_tm1 = self._critic.apply(
+      critic, data.observation, self._bounds.vector(data.action)
+    )[:, 0]
+    a_t = self.act_vector(target_params.policy, data.next_observation)
+    q_t = self._critic.apply(target_params.critic, data.next_observation, a_t)[
+      :, 0
+    ]
+    error = jax.vmap(rlax.td_learning)(q_tm1, data.reward, data.discount, q_t)
+    loss = jnp.mean(error**2) / 2
+    return loss, {
+      'critic_loss': loss,
+      'mean_q': q_tm1.mean(),
+      'mean_abs_td_error': jnp.abs(error).mean(),
+    }
+
+  def policy_loss(
+    self,
+    policy: hk.Params,
+    critic: hk.Params,
+    observation: types.NestedArray,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns minus the mean value of what the policy does (eq. 6)."""
+    vector = self.act_vector(policy, observation)
+    loss = -self.q(critic, observation, vector).mean()
+    return loss, {'policy_loss': loss}
+
+  def q(
+    self,
+    critic: hk.Params,
+    observation: types.NestedArray,
+    vector: jax.Array,
+  ) -> jax.Array:
+    """Returns the values [B] of action vectors [B, size]."""
+    return self._critic.apply(critic, observation, vector)[:, 0]
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the policy's params, and how often they were updated."""
+    return {'policy': state.params.policy, 'steps': state.steps}
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    return optax.multi_transform(
+      {
+        'policy': adam(config.policy_learning_rate, config.max_gradient_norm),
+        'critic': adam(config.critic_learning_rate, config.max_gradient_norm),
+      },
+      networks.ActorCritic('policy', 'critic'),
+    )
+
+  def _default_network(self, size: int) -> networks.ActorCritic:
+    return networks.layer_norm_actor_critic(
+      self._spec.observations, self._config.hidden_sizes, size, self.num_values
+    )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> DDPG:
+  """Returns DDPG for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes policy and critic, given the size of an action vector; see
+      `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+      [-1, 1] by tanh, the critic's are [B, 1]; by default two normalised MLPs.
+
+  Raises:
+    ValueError: if the environment's actions are not bounded floats.
+  """
+  return DDPG(config, spec, network)

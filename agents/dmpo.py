@@ -1,0 +1,90 @@
+"""DMPO: MPO with a categorical critic.
+
+Hoffman et al. 2020 (arXiv:2006.00979). The target is the mixture of the critic's
+distributions over the actions drawn; all that is not here stands in our MPO.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from distacme import specs
+from distacme import types
+from distacme.agents import d4pg
+from distacme.agents import mpo
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(mpo.Config):
+  """Settings of DMPO."""
+
+  num_atoms: int = 51
+  """Atoms of the critic's distributions."""
+  min_value: float = -150.0
+  """The lowest atom: no return below it can be told from it."""
+  max_value: float = 150.0
+  """The highest. Rewards in [0, 1] make returns of up to 1 / (1 - discount)."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    d4pg.check_atoms(self)
+
+
+class DMPO(mpo.MPO):
+  """DMPO for one environment spec; see `core.Agent`."""
+
+  name = 'DMPO'
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: mpo.Network | None = None,
+  ):
+    self.num_values = config.num_atoms
+    self._atoms = np.linspace(
+      config.min_value, config.max_value, config.num_atoms, dtype=np.float32
+    )
+    super().__init__(config, spec, network)
+
+  def critic_loss(
+    self, taken: jax.Array, sampled: jax.Array, data: types.Transition
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the mean cross-entropy to the projected mixtures.
+
+    Args:
+      taken: [B, num_atoms] logits of what was done.
+      sampled: [N, B, num_atoms] target logits of actions at the windows' ends.
+      data: rewards and discounts.
+    """
+    mixture = jax.nn.softmax(sampled).mean(axis=0)
+    loss = d4pg.categorical_loss(self._atoms, taken, mixture, data)
+    return loss, d4pg.critic_metrics(self._atoms, taken, loss)
+
+  def q(self, values: jax.Array) -> jax.Array:
+    """Returns the means [...] of distributions [..., num_atoms]."""
+    return jax.nn.softmax(values) @ self._atoms
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: mpo.Network | None = None,
+) -> DMPO:
+  """Returns DMPO for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes policy and critic, given the size of an action vector; see
+      `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+      deviations before softplus, the critic's are logits [B, num_atoms]; by
+      default two normalised MLPs.
+
+  Raises:
+    ValueError: if the environment's actions are not bounded floats.
+  """
+  return DMPO(config, spec, network)

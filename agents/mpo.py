@@ -1,0 +1,452 @@
+"""MPO: a policy fitted to its own actions, weighted by what they are worth.
+
+Abdolmaleki et al. 2018 (arXiv:1806.06920), with the mean and the deviation bounded
+apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki et
+al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). What
+differs from the paper: the critic learns from n-step returns instead of Retrace; and
+one set of actions, drawn where the window ends, serves both steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import continuous
+from distacme import lazy
+from distacme import networks
+from distacme import ranges
+from distacme import specs
+from distacme import types
+from distacme.agents import ddpg
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+rlax = lazy.module('rlax')
+
+# Makes policy and critic, given the size of an action vector.
+Network = Callable[[int], networks.ActorCritic]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of MPO."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  n_step: int = 5
+  """Steps between the two ends of a transition."""
+  batch_size: int = 256
+  """Transitions per learner step."""
+  samples_per_insert: float = 64.0
+  """Transitions sampled per environment step; 32 in Acme."""
+  min_replay_size: int = 1_000
+  """Transitions before learning begins."""
+  max_replay_size: int = 1_000_000
+  """Transitions kept."""
+  error_buffer: float = 0.0
+  """Samples by which actors or learner may run ahead; 0 chooses."""
+  num_action_samples: int = 20
+  """Actions drawn in each state."""
+  policy_learning_rate: float = 3e-4
+  """Adam's step size for the policy; 1e-4 in Acme."""
+  critic_learning_rate: float = 3e-4
+  """Adam's step size for the critic; 1e-4 in Acme."""
+  dual_learning_rate: float = 1e-2
+  """Adam's step size for the temperatures and the Lagrange multipliers."""
+  max_gradient_norm: float = 40.0
+  """Gradients of each network are scaled down to this global norm."""
+  target_update_period: int = 100
+  """Learner steps between two moves of the target networks."""
+  target_step_size: float = 1.0
+  """Tau: how far they move each time; 1 copies."""
+  epsilon: float = 0.1
+  """Bound on the divergence of the weighted actions from the target policy."""
+  epsilon_mean: float = 2.5e-3
+  """Bound on that of the policy's mean, in each dimension of an action."""
+  epsilon_std: float = 1e-6
+  """Bound on that of the policy's deviation, in each dimension."""
+  epsilon_penalty: float = 1e-3
+  """Bound for the weights that punish actions out of bounds."""
+  initial_std: float = 0.7
+  """Deviation of the first policy, for actions in [-1, 1]."""
+  hidden_sizes: tuple[int, ...] = (256, 256)
+  """Widths of the default networks' hidden layers."""
+
+  def __post_init__(self) -> None:
+    ranges.check_positive(
+      self,
+      'policy_learning_rate',
+      'critic_learning_rate',
+      'dual_learning_rate',
+      'max_gradient_norm',
+      'target_step_size',
+      'epsilon',
+      'epsilon_mean',
+      'epsilon_std',
+      'epsilon_penalty',
+      'initial_std',
+    )
+    ranges.check_share(self, 'target_step_size')
+    ranges.check_at_least_one(
+      self, 'num_action_samples', 'target_update_period', 'hidden_sizes'
+    )
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.ReplaySpec(
+      window=replay_spec.NStep(self.n_step, self.discount),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+    )
+
+
+class Gaussian(NamedTuple):
+  """A policy: means and deviations [..., size] of action vectors."""
+
+  mean: jax.Array
+  std: jax.Array
+
+  def draw(self, key: types.Key) -> jax.Array:
+    """Returns action vectors [..., size]."""
+    return self.mean + self.std * jax.random.normal(key, self.mean.shape)
+
+  def log_prob(self, vector: jax.Array) -> jax.Array:
+    """Returns log-densities [...] of action vectors [..., size]."""
+    error = (vector - self.mean) / self.std
+    each = -(error**2) / 2 - jnp.log(self.std) - np.log(2 * np.pi) / 2
+    return each.sum(axis=-1)
+
+  def divergence(self, other: Gaussian) -> jax.Array:
+    """Returns KL(self || other) in each dimension [..., size]."""
+    ratio = self.std / other.std
+    error = (self.mean - other.mean) / other.std
+    return (ratio**2 + error**2 - 1) / 2 - jnp.log(ratio)
+
+
+class Duals(NamedTuple):
+  """Temperatures and Lagrange multipliers, before `positive`."""
+
+  temperature: jax.Array  # []
+  penalty_temperature: jax.Array  # []
+  alpha_mean: jax.Array  # [size]
+  alpha_std: jax.Array  # [size]
+
+
+def positive(dual: jax.Array) -> jax.Array:
+  """Maps what follows gradients to what is positive."""
+  return jax.nn.softplus(dual) + 1e-8
+
+
+# So low that `positive` is nearly 0, and has a gradient still.
+_LEAST_DUAL = -18.0
+
+
+class Learnt(NamedTuple):
+  """What follows gradients."""
+
+  policy: hk.Params
+  critic: hk.Params
+  duals: Duals
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: Learnt
+  target_params: networks.ActorCritic
+  optimizer_state: Any
+  steps: jax.Array  # int32
+  key: types.Key  # of the actions that are drawn
+
+
+class ActorState(NamedTuple):
+  """Exploration, constant over a run."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; or takes the mean
+
+
+def policy_loss(
+  online: Gaussian,
+  target: Gaussian,
+  vectors: jax.Array,
+  q: jax.Array,
+  duals: Duals,
+  config: Config,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Returns the loss of policy and duals, a mean over states.
+
+  The expectation (1806.06920, eq. 7 to 9) weights the actions; the maximisation
+  fits the online policy to them, its mean with the target's deviation and its
+  deviation with the target's mean (1812.02256, eq. 12 to 14), both held back by a
+  divergence.
+
+  Args:
+    online: policy [B, size].
+    target: policy [B, size] that drew the actions.
+    vectors: [N, B, size] those.
+    q: [N, B] their values.
+    duals: temperatures and multipliers.
+    config: whose bounds to use.
+  """
+
+  def weigh(
+    values: jax.Array, dual: jax.Array, bound: float
+  ) -> tuple[jax.Array, jax.Array]:
+    loss, weights, _ = rlax.mpo_compute_weights_and_temperature_loss(
+      values, rlax.LagrangePenalty(dual, jnp.float32(bound)), positive
+    )
+    return loss.mean(), jax.lax.stop_gradient(weights)
+
+  q = jax.lax.stop_gradient(q)
+  temperature_loss, weights = weigh(q, duals.temperature, config.epsilon)
+  excess = jnp.linalg.norm(vectors - vectors.clip(-1.0, 1.0), axis=-1)
+  penalty_loss, penalty_weights = weigh(
+    -excess, duals.penalty_temperature, config.epsilon_penalty
+  )
+  with_mean = Gaussian(online.mean, target.std)
+  with_std = Gaussian(target.mean, online.std)
+  log_prob = jax.vmap(with_mean.log_prob)(vectors)
+  log_prob += jax.vmap(with_std.log_prob)(vectors)
+  fit_loss = -((weights + penalty_weights) * log_prob).sum(axis=0).mean()
+  divergence_mean = target.divergence(with_mean)
+  divergence_std = target.divergence(with_std)
+
+  def hold(divergence: jax.Array, dual: jax.Array, bound: float) -> jax.Array:
+    penalty = rlax.LagrangePenalty(dual, jnp.float32(bound), True)
+    losses = jax.vmap(
+      lambda of_state: rlax.compute_parametric_kl_penalty_and_dual_loss(
+        [(of_state, penalty)], positive
+      )
+    )(divergence)
+    return sum(losses).mean()
+
+  loss = (
+    fit_loss
+    + temperature_loss
+    + penalty_loss
+    + hold(divergence_mean, duals.alpha_mean, config.epsilon_mean)
+    + hold(divergence_std, duals.alpha_std, config.epsilon_std)
+  )
+  uneven = (weights * jnp.log(weights * len(weights) + 1e-8)).sum(axis=0)
+  return loss, {
+    'policy_loss': fit_loss,
+    'temperature': positive(duals.temperature),
+    # As a share of their bounds.
+    'weights_divergence': uneven.mean() / config.epsilon,
+    'mean_divergence': divergence_mean.mean() / config.epsilon_mean,
+    'std_divergence': divergence_std.mean() / config.epsilon_std,
+    'mean_std': online.std.mean(),
+  }
+
+
+class MPO:
+  """MPO for one environment spec; see `core.Agent`."""
+
+  name = 'MPO'
+  num_values = 1  # that the critic gives for an action
+
+  def __init__(
+    self,
+    config: Any,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._bounds = continuous.Bounds(spec.actions, self.name)
+    make = network or self._default_network
+    self._policy, self._critic = networks.transformed(
+      lambda: make(self._bounds.size),
+      spec.observations,
+      self._bounds.size,
+      2 * self._bounds.size,
+      self.num_values,
+    )
+    self.replay = config.replay
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state whose target networks equal the online ones."""
+    policy_key, critic_key, key = jax.random.split(key, 3)
+    size = self._bounds.size
+    observation = networks.example(self._spec.observations)
+    params = Learnt(
+      self._policy.init(policy_key, observation),
+      self._critic.init(critic_key, observation, jnp.zeros((1, size))),
+      Duals(
+        temperature=jnp.float32(10.0),
+        penalty_temperature=jnp.float32(10.0),
+        alpha_mean=jnp.full(size, 10.0),
+        alpha_std=jnp.full(size, 1_000.0),
+      ),
+    )
+    target_params = networks.ActorCritic(params.policy, params.critic)
+    return LearnerState(
+      params,
+      # A copy: the learner donates its state, and no buffer may be given twice.
+      jax.tree.map(jnp.copy, target_params),
+      self._optimizer.init(params),
+      jnp.int32(0),
+      key,
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns that what is evaluated does not explore."""
+    return ActorState(np.full(batch_size, streams is not None))
+
+  def act(
+    self,
+    params: hk.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Draws actions from the policy, or takes its means."""
+    policy = self.policy(params, observation)
+    vector = jnp.where(state.explores[:, None], policy.draw(key), policy.mean)
+    return types.ActorOutput(self._bounds.action(vector), state)
+
+  def policy(
+    self, params: hk.Params, observation: types.NestedArray
+  ) -> Gaussian:
+    """Returns the policy [B, size] in a batch of observations."""
+    output = self._policy.apply(params, observation)
+    mean, raw = jnp.split(output, 2, axis=-1)
+    scale = self._config.initial_std / np.log(2.0)
+    return Gaussian(mean, scale * jax.nn.softplus(raw) + 1e-6)
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes a step of Adam with all that is learnt, and moves the targets."""
+    key, loss_key = jax.random.split(state.key)
+    gradient, metrics = jax.grad(self.loss, has_aux=True)(
+      state.params, state.target_params, batch.data, loss_key
+    )
+    updates, optimizer_state = self._optimizer.update(
+      gradient, state.optimizer_state
+    )
+    params = optax.apply_updates(state.params, updates)
+    params = params._replace(
+      duals=jax.tree.map(lambda x: x.clip(_LEAST_DUAL), params.duals)
+    )
+    steps = state.steps + 1
+    target_params = ddpg.moved_target(
+      networks.ActorCritic(params.policy, params.critic),
+      state.target_params,
+      steps,
+      self._config,
+    )
+    return (
+      LearnerState(params, target_params, optimizer_state, steps, key),
+      types.UpdateOutput(metrics),
+    )
+
+  def loss(
+    self,
+    params: Learnt,
+    target_params: networks.ActorCritic,
+    data: types.Transition,
+    key: types.Key,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the losses of critic, policy and duals, added; consumes `key`."""
+    config = self._config
+    target = self.policy(target_params.policy, data.next_observation)
+    vectors = jax.vmap(target.draw)(
+      jax.random.split(key, config.num_action_samples)
+    )
+    sampled = jax.vmap(self._critic.apply, (None, None, 0))(
+      target_params.critic, data.next_observation, vectors.clip(-1.0, 1.0)
+    )  # [N, B, num_values]
+    taken = self._critic.apply(
+      params.critic, data.observation, self._bounds.vector(data.action)
+    )
+    critic_loss, critic_metrics = self.critic_loss(taken, sampled, data)
+    online = self.policy(params.policy, data.next_observation)
+    loss, policy_metrics = policy_loss(
+      online, target, vectors, self.q(sampled), params.duals, config
+    )
+    return critic_loss + loss, critic_metrics | policy_metrics
+
+  def critic_loss(
+    self, taken: jax.Array, sampled: jax.Array, data: types.Transition
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns half the mean squared error of the critic.
+
+    Args:
+      taken: [B, 1] values of what was done.
+      sampled: [N, B, 1] target values of actions at the windows' ends.
+      data: rewards and discounts.
+    """
+    q_tm1, q_t = self.q(taken), self.q(sampled).mean(axis=0)
+    error = jax.vmap(rlax.td_learning)(q_tm1, data.reward, data.discount, q_t)
+    loss = jnp.mean(error**2) / 2
+    return loss, {
+      'critic_loss': loss,
+      'mean_q': q_tm1.mean(),
+      'mean_abs_td_error': jnp.abs(error).mean(),
+    }
+
+  def q(self, values: jax.Array) -> jax.Array:
+    """Returns values [...] from the critic's outputs [..., num_values]."""
+    return values[..., 0]
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the policy's params."""
+    return state.params.policy
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    limit = config.max_gradient_norm
+    names: Any = Learnt._fields
+    return optax.multi_transform(
+      {
+        'policy': ddpg.adam(config.policy_learning_rate, limit),
+        'critic': ddpg.adam(config.critic_learning_rate, limit),
+        'duals': optax.adam(config.dual_learning_rate),
+      },
+      Learnt(*names),
+    )
+
+  def _default_network(self, size: int) -> networks.ActorCritic:
+    return networks.layer_norm_actor_critic(
+      self._spec.observations,
+      self._config.hidden_sizes,
+      2 * size,
+      self.num_values,
+    )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> MPO:
+  """Returns MPO for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes policy and critic, given the size of an action vector; see
+      `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+      deviations before softplus, the critic's are [B, 1]; by default two
+      normalised MLPs.
+
+  Raises:
+    ValueError: if the environment's actions are not bounded floats.
+  """
+  return MPO(config, spec, network)

@@ -1,0 +1,317 @@
+"""SAC: two critics and a policy that is paid for its entropy.
+
+Haarnoja et al. 2018 (arXiv:1812.05905), with the temperature that is learnt. What
+differs: networks are normalised after their first layer, and the first actions,
+before anything is learnt, are even over their bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import continuous
+from distacme import distributions
+from distacme import lazy
+from distacme import networks
+from distacme import ranges
+from distacme import specs
+from distacme import types
+from distacme.agents import ddpg
+from distacme.replay import spec as replay_spec
+
+optax = lazy.module('optax')
+
+# Makes policy and critic, given the size of an action vector.
+Network = Callable[[int], networks.ActorCritic]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Settings of SAC."""
+
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  n_step: int = 1
+  """Steps between the two ends of a transition; entropy counts at the last."""
+  batch_size: int = 256
+  """Transitions per learner step."""
+  samples_per_insert: float = 256.0
+  """Transitions sampled per environment step; batch_size for an update each."""
+  min_replay_size: int = 1_000
+  """Transitions acted evenly at random before learning begins."""
+  max_replay_size: int = 1_000_000
+  """Transitions kept."""
+  error_buffer: float = 0.0
+  """Samples by which actors or learner may run ahead; 0 chooses."""
+  learning_rate: float = 1e-3
+  """Adam's step size, for all that is learnt; 3e-4 in the paper."""
+  max_gradient_norm: float = 40.0
+  """Gradients of each network are scaled down to this global norm."""
+  target_update_period: int = 1
+  """Learner steps between two moves of the target critics."""
+  target_step_size: float = 0.005
+  """Tau: how far they move each time; 1 copies."""
+  initial_temperature: float = 1.0
+  """Alpha at first: what a nat of entropy is worth in rewards."""
+  target_entropy: float | None = None
+  """The entropy that alpha is to keep, in nats of actions in [-1, 1]; by default
+  minus the size of an action."""
+  hidden_sizes: tuple[int, ...] = (256, 256)
+  """Widths of the default networks' hidden layers."""
+
+  def __post_init__(self) -> None:
+    ranges.check_positive(
+      self,
+      'learning_rate',
+      'max_gradient_norm',
+      'target_step_size',
+      'initial_temperature',
+    )
+    ranges.check_share(self, 'target_step_size')
+    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """What these settings ask of replay."""
+    return replay_spec.ReplaySpec(
+      window=replay_spec.NStep(self.n_step, self.discount),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+    )
+
+
+class Learnt(NamedTuple):
+  """What follows gradients; the critic's leaves are [2, ...]."""
+
+  policy: hk.Params
+  critic: hk.Params
+  log_temperature: jax.Array  # []
+
+
+class LearnerState(NamedTuple):
+  """All that learning changes."""
+
+  params: Learnt
+  target_critic: hk.Params
+  optimizer_state: Any
+  steps: jax.Array  # int32
+  key: types.Key  # of the actions that are drawn
+
+
+class ActorState(NamedTuple):
+  """Exploration, constant over a run."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; or takes the mode
+
+
+class SAC:
+  """SAC for one environment spec; see `core.Agent`."""
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._bounds = continuous.Bounds(spec.actions, 'SAC')
+    self._distribution = distributions.TanhGaussian(self._bounds)
+    make = network or self._default_network
+    self._policy, critic = networks.transformed(
+      lambda: make(self._bounds.size),
+      spec.observations,
+      self._bounds.size,
+      self._distribution.num_params,
+    )
+    self._critic = networks.twin(critic)
+    self.replay = config.replay
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state whose target critics equal the online ones."""
+    policy_key, critic_key, key = jax.random.split(key, 3)
+    observation = networks.example(self._spec.observations)
+    action = jnp.zeros((1, self._bounds.size))
+    params = Learnt(
+      self._policy.init(policy_key, observation),
+      self._critic.init(critic_key, observation, action),
+      jnp.float32(np.log(self._config.initial_temperature)),
+    )
+    return LearnerState(
+      params,
+      # A copy: the learner donates its state, and no buffer may be given twice.
+      jax.tree.map(jnp.copy, params.critic),
+      self._optimizer.init(params),
+      jnp.int32(0),
+      key,
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> ActorState:
+    """Returns that what is evaluated does not explore."""
+    return ActorState(np.full(batch_size, streams is not None))
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> types.ActorOutput:
+    """Draws actions from the policy, or takes the likeliest.
+
+    Before the policy has learnt, they are even over their bounds.
+    """
+    draw_key, even_key = jax.random.split(key)
+    policy = self._policy.apply(params['policy'], observation)
+    mode = self._distribution.mode(policy)
+    drawn = jnp.where(
+      params['steps'] > 0,
+      self._distribution.sample(policy, draw_key),
+      jnp.arctanh(jax.random.uniform(even_key, mode.shape, minval=-1.0)),
+    )
+    sample = jnp.where(state.explores[:, None], drawn, mode)
+    return types.ActorOutput(self._distribution.action(sample), state)
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes a step of Adam with all three, and moves the target critics."""
+    key, loss_key = jax.random.split(state.key)
+    gradient, metrics = jax.grad(self.loss, has_aux=True)(
+      state.params, state.target_critic, batch.data, loss_key
+    )
+    updates, optimizer_state = self._optimizer.update(
+      gradient, state.optimizer_state
+    )
+    params = optax.apply_updates(state.params, updates)
+    steps = state.steps + 1
+    target_critic = ddpg.moved_target(
+      params.critic, state.target_critic, steps, self._config
+    )
+    return (
+      LearnerState(params, target_critic, optimizer_state, steps, key),
+      types.UpdateOutput(metrics),
+    )
+
+  def loss(
+    self,
+    params: Learnt,
+    target_critic: hk.Params,
+    data: types.Transition,
+    key: types.Key,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the losses of critics, policy and temperature, added.
+
+    Each has a gradient for its own params only, as if they were minimised one by
+    one; consumes `key`.
+    """
+    fixed = jax.lax.stop_gradient(params)
+    temperature = jnp.exp(fixed.log_temperature)
+    next_key, key = jax.random.split(key)
+
+    # The critics (eq. 5), from the lower of the two targets.
+    next_vector, next_log_prob = self._drawn(
+      fixed.policy, data.next_observation, next_key
+    )
+    q_t = self._q(target_critic, data.next_observation, next_vector).min(axis=0)
+    target = data.reward + data.discount * (q_t - temperature * next_log_prob)
+    q_tm1 = self._q(
+      params.critic, data.observation, self._bounds.vector(data.action)
+    )
+    error = jax.lax.stop_gradient(target)[None] - q_tm1
+    critic_loss = (error**2).mean(axis=1).sum() / 2
+
+    # The policy (eq. 9).
+    vector, log_prob = self._drawn(params.policy, data.observation, key)
+    q = self._q(fixed.critic, data.observation, vector).min(axis=0)
+    policy_loss = (temperature * log_prob - q).mean()
+
+    # The temperature (eq. 18), whose logarithm is learnt.
+    entropy = -jax.lax.stop_gradient(log_prob).mean()
+    excess = entropy - self._target_entropy
+    temperature_loss = params.log_temperature * excess
+    return critic_loss + policy_loss + temperature_loss, {
+      'critic_loss': critic_loss,
+      'policy_loss': policy_loss,
+      'mean_q': q_tm1.mean(),
+      'mean_abs_td_error': jnp.abs(error).mean(),
+      'entropy': entropy,
+      'temperature': temperature,
+    }
+
+  def _drawn(
+    self, policy: hk.Params, observation: types.NestedArray, key: types.Key
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns action vectors [B, size] and their log-densities [B]."""
+    params = self._policy.apply(policy, observation)
+    sample = self._distribution.sample(params, key)
+    return jnp.tanh(sample), self._distribution.log_prob(params, sample)
+
+  def _q(
+    self, critic: hk.Params, observation: types.NestedArray, vector: jax.Array
+  ) -> jax.Array:
+    """Returns both critics' values [2, B]."""
+    return self._critic.apply(critic, observation, vector)[..., 0]
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the policy's params, and how often they were updated."""
+    return {'policy': state.params.policy, 'steps': state.steps}
+
+  @property
+  def _target_entropy(self) -> float:
+    given = self._config.target_entropy
+    return -float(self._bounds.size) if given is None else given
+
+  @property
+  def _optimizer(self) -> Any:
+    config = self._config
+    names: Any = Learnt._fields
+    return optax.multi_transform(
+      {
+        name: ddpg.adam(config.learning_rate, config.max_gradient_norm)
+        for name in names
+      },
+      Learnt(*names),
+    )
+
+  def _default_network(self, size: int) -> networks.ActorCritic:
+    del size
+    return networks.layer_norm_actor_critic(
+      self._spec.observations,
+      self._config.hidden_sizes,
+      self._distribution.num_params,
+    )
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> SAC:
+  """Returns SAC for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: makes policy and critic, of which there will be two, given the size
+      of an action vector; see `networks.ActorCritic`. The policy's outputs
+      [B, 2 * size] are means and logarithms of deviations before tanh, the
+      critic's are [B, 1]; by default normalised MLPs.
+
+  Raises:
+    ValueError: if the environment's actions are not bounded floats.
+  """
+  return SAC(config, spec, network)

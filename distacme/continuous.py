@@ -1,0 +1,89 @@
+"""Bounded continuous actions: the one place where they are scaled."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import specs
+from distacme import types
+
+
+def is_bounded(spec: types.NestedSpec) -> bool:
+  """Says whether `spec` is of one array of floats with finite bounds."""
+  return (
+    isinstance(spec, specs.BoundedArray)
+    and np.issubdtype(spec.dtype, np.floating)
+    and bool(np.isfinite(spec.minimum).all())
+    and bool(np.isfinite(spec.maximum).all())
+  )
+
+
+class Bounds:
+  """Actions of any shape as vectors in [-1, 1], and back.
+
+  Attributes:
+    size: elements of an action.
+  """
+
+  def __init__(self, spec: types.NestedSpec, agent: str):
+    """Takes the action spec, and the agent's name for the message.
+
+    Raises:
+      ValueError: if the spec is not of one array of floats with finite bounds.
+    """
+    if not is_bounded(spec):
+      raise ValueError(
+        f'{agent} needs actions that are one array of floats with finite bounds '
+        f'(specs.BoundedArray), got {_described(spec)}. Put a wrapper around the '
+        'environment that offers them, or choose another agent.'
+      )
+    self._shape = spec.shape
+    self.size = int(np.prod(spec.shape))
+    # JAX has no float64 by default, and dm_control's specs ask for it.
+    self._dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
+    self._low, self._high = (
+      np.broadcast_to(bound, spec.shape).astype(self._dtype)
+      for bound in (spec.minimum, spec.maximum)
+    )
+
+  def action(self, vector: jax.Array) -> jax.Array:
+    """Returns actions in the spec's shape and dtype, from vectors [..., size].
+
+    What is outside of [-1, 1] is clipped.
+    """
+    vector = vector.reshape(*vector.shape[:-1], *self._shape)
+    low, high = self._like(vector)
+    scaled = (low + high) / 2 + (high - low) / 2 * vector
+    return jnp.clip(scaled, low, high).astype(self._dtype)
+
+  def vector(self, action: jax.Array) -> jax.Array:
+    """Returns vectors [..., size], float32, from actions as the spec has them."""
+    low, high = self._like(action)
+    # An element that can have one value only is of no size; any divisor will do.
+    half = jnp.where(high > low, (high - low) / 2, 1.0)
+    vector = (action - (low + high) / 2) / half
+    lead = action.shape[: action.ndim - len(self._shape)]
+    return vector.reshape(*lead, self.size).astype(jnp.float32)
+
+  def _like(self, action: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the bounds with as many axes as `action`."""
+    lead = (1,) * (action.ndim - len(self._shape))
+    return (
+      np.reshape(self._low, (*lead, *self._shape)),
+      np.reshape(self._high, (*lead, *self._shape)),
+    )
+
+
+def _described(spec: types.NestedSpec) -> str:
+  """Says what is wrong with a spec, by field."""
+  if not isinstance(spec, specs.Array):
+    return f'the action spec {spec}'
+  if isinstance(spec, specs.BoundedArray):
+    for name in ('minimum', 'maximum'):
+      if not np.isfinite(getattr(spec, name)).all():
+        return f'{name}={getattr(spec, name)} in the action spec {spec}'
+  if np.issubdtype(spec.dtype, np.floating):
+    return f'the action spec {spec}, which has no bounds'
+  return f'dtype={spec.dtype} in the action spec {spec}'

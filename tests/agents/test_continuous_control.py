@@ -1,0 +1,174 @@
+"""What every agent for continuous control must hold to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distacme import specs
+from distacme import types
+from distacme.testing import agents as agent_checks
+
+from .continuous_control import AGENTS
+from .continuous_control import KEY
+from .continuous_control import SPEC
+from .continuous_control import batch
+from .continuous_control import known_networks
+from .continuous_control import make
+from .continuous_control import same
+
+NAMES = list(AGENTS)
+FIRST_EVEN = ['ddpg', 'd4pg', 'td3', 'sac']
+
+
+def initial(agent):
+  return jax.jit(agent.initial_learner_state)(KEY)
+
+
+def acting(agent, rows=64, evaluated=False, learnt=True):
+  """Returns what an agent does where all rows see the same."""
+  state = initial(agent)
+  if learnt and hasattr(state, 'steps'):
+    state = state._replace(steps=jnp.int32(1))
+  streams = None if evaluated else types.Streams(np.arange(rows), rows)
+  observation = jnp.ones((rows, 4))
+  return jax.jit(agent.act)(
+    agent.actor_params(state),
+    KEY,
+    observation,
+    agent.initial_actor_state(rows, streams),
+  ).action
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_it_keeps_the_contract(name):
+  # What is not compiled is the same for those who share the update.
+  without_jit = name in ('ddpg', 'sac')
+  agent_checks.check_agent(make(name), SPEC, without_jit=without_jit)
+
+
+def test_actions_may_have_any_shape_and_images_be_seen():
+  spec = SPEC._replace(
+    observations=specs.BoundedArray((36, 36, 1), np.uint8, 0, 255),
+    actions=specs.BoundedArray((2, 1), np.float64, -3.0, 1.0),
+  )
+  agent = make('ddpg', spec, batch_size=2)
+  agent_checks.check_agent(agent, spec, without_jit=False)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_updates_change_every_parameter_and_the_critic_learns(name):
+  rate = 'learning_rate' if name == 'sac' else 'critic_learning_rate'
+  agent = make(name, target_update_period=2, **{rate: 1e-2})
+  update = jax.jit(agent.update)
+  first = state = initial(agent)
+  losses = []
+  for _ in range(60):
+    state, output = update(state, batch())
+    losses.append(float(output.metrics['critic_loss']))
+  assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+  changed = jax.tree.map(lambda a, b: np.any(a != b), first, state)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(changed.params):
+    assert leaf, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_is_evaluated_does_not_explore(name):
+  assert np.ptp(acting(make(name), evaluated=True), axis=0).max() < 1e-5
+  assert np.ptp(acting(make(name)), axis=0).min() > 0.1
+
+
+@pytest.mark.parametrize('name', FIRST_EVEN)
+def test_first_actions_are_even_over_their_bounds(name):
+  actions = acting(make(name), rows=4_000, learnt=False)
+  for element, low, high in ((0, -2.0, 2.0), (1, 0.0, 10.0)):
+    share, _ = np.histogram(actions[:, element], 4, (low, high))
+    np.testing.assert_allclose(share / 4_000, 0.25, atol=0.03)
+  # Then they are those of a policy.
+  later = acting(make(name), rows=4_000)
+  share, _ = np.histogram(later[:, 0], 4, (-2.0, 2.0))
+  assert abs(share[1] + share[2] - 2_000) > 300
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_no_gradient_without_a_future_depends_on_it(name):
+  """A discount of 0 does not bootstrap."""
+  agent = make(name)
+  data = batch().data._replace(discount=np.zeros(6, np.float32))
+  other = data._replace(next_observation=data.next_observation + 1.0)
+  update = jax.jit(agent.update)
+  results = [
+    update(initial(agent), types.Batch(d, np.ones(6, np.float32)))[1].metrics
+    for d in (data, other)
+  ]
+  first, second = (float(m['critic_loss']) for m in results)
+  np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('wrong', ['policy', 'critic'])
+def test_a_network_of_another_output_is_refused_by_name(name, wrong):
+  def give(width):
+    return lambda observation, *_: jnp.zeros((observation.shape[0], width))
+
+  params = 2 if name in ('ddpg', 'd4pg', 'td3') else 4
+  values = 7 if name in ('d4pg', 'dmpo') else 1
+  widths = (99, values) if wrong == 'policy' else (params, 99)
+  network = known_networks(*map(give, widths))
+  with pytest.raises(
+    ValueError, match=rf'the {wrong} must map .* \(1, \d\), got .*99'
+  ):
+    make(name, network=network)
+
+
+@pytest.mark.parametrize('name', ['ddpg', 'd4pg', 'td3'])
+def test_a_users_network_is_the_one_that_acts(name):
+  def critic(observation, action):
+    return jnp.zeros((len(action), 7 if name == 'd4pg' else 1))
+
+  network = known_networks(same([np.arctanh(0.5), -50.0]), critic)
+  action = acting(make(name, network=network), rows=3, evaluated=True)
+  np.testing.assert_allclose(action, [[1.0, 0.0]] * 3, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_unbounded_actions_are_refused_before_anything_starts(name):
+  actions = specs.BoundedArray((2,), np.float32, -np.inf, np.inf)
+  with pytest.raises(ValueError, match=f'{name.upper()} needs .* minimum=-inf'):
+    make(name, SPEC._replace(actions=actions))
+
+
+@pytest.mark.parametrize(
+  ('names', 'changes', 'message'),
+  [
+    (NAMES, {'hidden_sizes': (0,)}, r'hidden_sizes must be at least 1, got \('),
+    (NAMES, {'target_update_period': 0}, 'target_update_period must be at le'),
+    (NAMES, {'target_step_size': 1.5}, r'target_step_size must be in \[0, 1\]'),
+    (NAMES, {'target_step_size': 0.0}, 'target_step_size must be positive'),
+    (NAMES, {'max_gradient_norm': 0}, 'max_gradient_norm must be positive'),
+    (NAMES, {'n_step': 0}, 'n-step window must be at least 1, got 0'),
+    (['ddpg', 'mpo'], {'policy_learning_rate': 0}, 'policy_learning_rate must'),
+    (['ddpg', 'mpo'], {'critic_learning_rate': 0}, 'critic_learning_rate must'),
+    (['ddpg'], {'noise_std': -1}, 'noise_std must not be negative, got -1'),
+    (['ddpg'], {'noise_reversion': 0}, 'noise_reversion must be positive'),
+    (['ddpg'], {'noise_reversion': 2}, r'noise_reversion must be in \[0, 1\]'),
+    (['td3'], {'smoothing_std': -1}, 'smoothing_std must not be negative'),
+    (['td3'], {'smoothing_clip': -1}, 'smoothing_clip must not be negative'),
+    (['sac'], {'initial_temperature': 0}, 'initial_temperature must be posi'),
+    (['sac'], {'learning_rate': 0}, 'learning_rate must be positive'),
+    (['d4pg', 'dmpo'], {'num_atoms': 1}, 'num_atoms must be at least 2, got 1'),
+    (['d4pg', 'dmpo'], {'max_value': -3}, 'min_value=-3.0 must be less than'),
+    (['mpo'], {'num_action_samples': 0}, 'num_action_samples must be at least'),
+    (['mpo'], {'epsilon': 0}, 'epsilon must be positive'),
+    (['mpo'], {'epsilon_mean': 0}, 'epsilon_mean must be positive'),
+    (['mpo'], {'epsilon_std': 0}, 'epsilon_std must be positive'),
+    (['mpo'], {'epsilon_penalty': 0}, 'epsilon_penalty must be positive'),
+    (['mpo'], {'dual_learning_rate': 0}, 'dual_learning_rate must be positive'),
+    (['mpo'], {'initial_std': 0}, 'initial_std must be positive'),
+  ],
+  ids=str,
+)
+def test_settings_out_of_range_are_refused(names, changes, message):
+  for name in names:
+    with pytest.raises(ValueError, match=message):
+      make(name, **changes)

@@ -1,0 +1,77 @@
+"""Bounded actions are vectors in [-1, 1] and back."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from distacme import continuous
+from distacme import specs
+
+
+def bounds(minimum, maximum, shape, dtype=np.float32):
+  spec = specs.BoundedArray(shape, dtype, minimum, maximum)
+  return continuous.Bounds(spec, 'a test')
+
+
+@pytest.mark.parametrize('lead', [(), (5,), (3, 5)])
+@pytest.mark.parametrize('shape', [(), (1,), (3,), (2, 3)])
+def test_there_and_back_is_the_same(shape, lead):
+  random = np.random.default_rng(0)
+  low = random.uniform(-3, 1, shape)
+  box = bounds(low, low + random.uniform(0.5, 2, shape), shape)
+  vector = random.uniform(-1, 1, (*lead, box.size)).astype(np.float32)
+  action = box.action(jnp.asarray(vector))
+  assert action.shape == (*lead, *shape)
+  np.testing.assert_allclose(box.vector(action), vector, atol=1e-5)
+
+
+def test_ends_and_middle_are_those_of_the_spec():
+  box = bounds([-2.0, 0.0], [2.0, 10.0], (2,))
+  for vector, action in (
+    ([-1.0, -1.0], [-2.0, 0.0]),
+    ([1.0, 1.0], [2.0, 10.0]),
+    ([0.0, 0.0], [0.0, 5.0]),
+    ([7.0, -7.0], [2.0, 0.0]),  # clipped
+  ):
+    np.testing.assert_allclose(box.action(jnp.array(vector)), action)
+
+
+def test_double_precision_is_asked_for_in_vain():
+  box = bounds(-1.0, 1.0, (2,), np.float64)
+  assert box.action(jnp.zeros(2)).dtype == np.float32
+  assert box.vector(np.zeros(2, np.float64)).dtype == np.float32
+
+
+def test_an_element_of_one_value_is_harmless():
+  box = bounds([-1.0, 4.0], [1.0, 4.0], (2,))
+  action = box.action(jnp.array([0.5, -0.3]))
+  np.testing.assert_allclose(action, [0.5, 4.0])
+  np.testing.assert_allclose(box.vector(action), [0.5, 0.0])
+
+
+@pytest.mark.parametrize(
+  ('spec', 'message'),
+  [
+    (
+      specs.BoundedArray((2,), np.float32, -np.inf, 1.0, 'push'),
+      "got minimum=-inf in the action spec .*name='push'",
+    ),
+    (
+      specs.BoundedArray((2,), np.float32, [0, 0], [1, np.inf]),
+      r'got maximum=\[ 1. inf\] in the action spec',
+    ),
+    (specs.BoundedArray((2,), np.int32, 0, 3), 'got dtype=int32 in the action'),
+    (specs.Array((2,), np.float32), 'got the action spec Array.* no bounds'),
+    (specs.DiscreteArray(3), 'got dtype=int32 in the action spec Discrete'),
+    (
+      {'a': specs.BoundedArray((), np.float32, 0, 1)},
+      "got the action spec {'a'",
+    ),
+  ],
+  ids=['minimum', 'maximum', 'integers', 'unbounded', 'discrete', 'nested'],
+)
+def test_other_actions_are_refused_with_what_to_do(spec, message):
+  with pytest.raises(ValueError, match=message) as caught:
+    continuous.Bounds(spec, 'DDPG')
+  assert 'DDPG needs actions that are one array of floats' in str(caught.value)
+  assert 'wrapper' in str(caught.value)
