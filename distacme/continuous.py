@@ -12,12 +12,13 @@ from distacme import types
 
 def is_bounded(spec: types.NestedSpec) -> bool:
   """Says whether `spec` is of one array of floats with finite bounds."""
-  return (
-    isinstance(spec, specs.BoundedArray)
-    and np.issubdtype(spec.dtype, np.floating)
-    and bool(np.isfinite(spec.minimum).all())
-    and bool(np.isfinite(spec.maximum).all())
-  )
+  if not isinstance(spec, specs.BoundedArray):
+    return False
+  if not np.issubdtype(spec.dtype, np.floating):
+    return False
+  with np.errstate(over='ignore', invalid='ignore'):
+    # Bounds as far apart as floats reach are finite, and mean that there are none.
+    return bool(np.isfinite(np.float32(spec.maximum - spec.minimum)).all())
 
 
 class Bounds:
@@ -85,5 +86,5 @@ def _described(spec: types.NestedSpec) -> str:
       if not np.isfinite(getattr(spec, name)).all():
         return f'{name}={getattr(spec, name)} in the action spec {spec}'
   if np.issubdtype(spec.dtype, np.floating):
-    return f'the action spec {spec}, which has no bounds'
+    return f'the action spec {spec}, which has no bounds to speak of'
   return f'dtype={spec.dtype} in the action spec {spec}'

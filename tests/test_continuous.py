@@ -62,13 +62,25 @@ def test_an_element_of_one_value_is_harmless():
     ),
     (specs.BoundedArray((2,), np.int32, 0, 3), 'got dtype=int32 in the action'),
     (specs.Array((2,), np.float32), 'got the action spec Array.* no bounds'),
+    (
+      specs.BoundedArray((2,), np.float32, -3e38, 3e38),
+      'no bounds to speak of',
+    ),
     (specs.DiscreteArray(3), 'got dtype=int32 in the action spec Discrete'),
     (
       {'a': specs.BoundedArray((), np.float32, 0, 1)},
       "got the action spec {'a'",
     ),
   ],
-  ids=['minimum', 'maximum', 'integers', 'unbounded', 'discrete', 'nested'],
+  ids=[
+    'minimum',
+    'maximum',
+    'integers',
+    'unbounded',
+    'far apart',
+    'discrete',
+    'nested',
+  ],
 )
 def test_other_actions_are_refused_with_what_to_do(spec, message):
   with pytest.raises(ValueError, match=message) as caught:
