@@ -2,8 +2,8 @@
 
 Lillicrap et al. 2016 (arXiv:1509.02971). What differs: n steps may be made at once,
 networks are normalised after their first layer, rather than every batch before it,
-and the first actions, before anything is learnt, are even over their bounds, as in
-later work.
+weights do not decay, both networks step at once, and the first actions, before anything
+is learnt, are even over their bounds, as in later work.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Config:
     )
     ranges.check_share(self, 'target_step_size', 'noise_reversion')
     ranges.check_not_negative(self, 'noise_std')
-    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+    ranges.check_at_least_one(
+      self, 'n_step', 'target_update_period', 'hidden_sizes', 'min_replay_size'
+    )
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     _ = self.replay  # checks itself
 
   @property

@@ -83,7 +83,10 @@ class Config:
     ranges.check_positive(
       self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm', 'huber_delta'
     )
-    ranges.check_at_least_one(self, 'hidden_sizes', 'target_update_period')
+    ranges.check_at_least_one(
+      self, 'n_step', 'hidden_sizes', 'target_update_period', 'min_replay_size'
+    )
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     ranges.check_not_negative(self, 'epsilon_exponent')
     ranges.check_share(
       self, 'epsilon_base', 'evaluation_epsilon', 'importance_exponent'

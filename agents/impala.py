@@ -90,7 +90,11 @@ class Config:
     ranges.check_not_negative(
       self, 'value_weight', 'entropy_weight', 'lstm_size'
     )
-    ranges.check_at_least_one(self, 'unroll_length', 'hidden_sizes')
+    ranges.check_at_least_one(
+      self, 'unroll_length', 'batch_size', 'hidden_sizes'
+    )
+    # Or a batch would never be complete.
+    ranges.check_at_most(self, 'batch_size', 'queue_size')
     _ = self.replay  # checks itself
 
   @property

@@ -95,8 +95,14 @@ class Config:
     )
     ranges.check_share(self, 'target_step_size')
     ranges.check_at_least_one(
-      self, 'num_action_samples', 'target_update_period', 'hidden_sizes'
+      self,
+      'n_step',
+      'num_action_samples',
+      'target_update_period',
+      'hidden_sizes',
+      'min_replay_size',
     )
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     _ = self.replay  # checks itself
 
   @property

@@ -4,8 +4,9 @@ Schulman et al. 2017 (arXiv:1707.06347), with generalised advantage estimation
 (Schulman et al. 2016, arXiv:1506.02438), and with what implementations have beside
 (Huang et al. 2022, "The 37 implementation details"): normalised observations and
 advantages, a network apart for the values, small last layers. What differs: unrolls
-come from a queue, so that in a program they are one or two updates old; the ratio
-is taken to the policy that acted.
+come from a queue, so that in a program they are some updates old (`data_age`); the
+ratio is taken to the policy that acted; and the learning rate stays what it is, values
+are not clipped, weights not orthogonal at first.
 """
 
 from __future__ import annotations
@@ -94,8 +95,15 @@ class Config:
     ranges.check_share(self, 'discount', 'gae_lambda')
     ranges.check_not_negative(self, 'value_weight', 'entropy_weight')
     ranges.check_at_least_one(
-      self, 'unroll_length', 'num_epochs', 'num_minibatches', 'hidden_sizes'
+      self,
+      'unroll_length',
+      'batch_size',
+      'num_epochs',
+      'num_minibatches',
+      'hidden_sizes',
     )
+    # Or a batch would never be complete.
+    ranges.check_at_most(self, 'batch_size', 'queue_size')
     steps = self.batch_size * self.unroll_length
     if steps % self.num_minibatches:
       raise ValueError(
@@ -274,7 +282,7 @@ class PPO:
     )
     statistics = state.statistics
     if config.normalize_observations:
-      # Only now: the batch was acted, and learnt from, with those before.
+      # Only now: the batch is learnt from with those before, as it was acted.
       observation = _flat(data.observation, rows=np.s_[:-1])
       statistics = normalization.updated(statistics, observation, steps.weight)
     return (

@@ -107,7 +107,9 @@ class Config:
       'target_update_period',
       'lstm_size',
       'hidden_sizes',
+      'min_replay_size',
     )
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     ranges.check_not_negative(self, 'burn_in_length', 'epsilon_exponent')
     ranges.check_share(
       self,

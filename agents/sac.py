@@ -75,7 +75,10 @@ class Config:
       'initial_temperature',
     )
     ranges.check_share(self, 'target_step_size')
-    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+    ranges.check_at_least_one(
+      self, 'n_step', 'target_update_period', 'hidden_sizes', 'min_replay_size'
+    )
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     _ = self.replay  # checks itself
 
   @property

@@ -31,6 +31,15 @@ def check_share(config: Any, *names: str) -> None:
   _check(config, names, 'be in [0, 1]', lambda value: 0 <= value <= 1)
 
 
+def check_at_most(config: Any, name: str, limit: str) -> None:
+  """Raises ValueError unless one field is no more than another."""
+  value, most = getattr(config, name), getattr(config, limit)
+  if not value <= most:
+    raise ValueError(
+      f'{name} must not be more than {limit}={most}, got {value}.'
+    )
+
+
 def _check(
   config: Any,
   names: tuple[str, ...],

@@ -25,11 +25,16 @@ def check_count(count: int, agent: core.Agent) -> None:
   room = limits.max_balance - limits.min_balance
   needed = count * spec.batch_size + limits.samples_per_insert * spec.block_size
   if count > 1 and needed > room:
+    more = (
+      f'Let the queue hold {needed:g} (queue_size)'
+      if spec.used_once
+      else f'Set error_buffer={needed / 2:g} or more'
+    )
     raise ValueError(
       f'updates_per_call={count} draws {count} x {spec.batch_size} samples at '
       f'once, and with one insert that is {needed:g}, more than the {room:g} '
-      'by which replay lets actors and learner run apart. Set '
-      f'error_buffer={needed / 2:g} or more, or lower updates_per_call.'
+      'by which replay lets actors and learner run apart. '
+      f'{more}, or lower updates_per_call.'
     )
 
 

@@ -316,6 +316,10 @@ def check_resumable(
     return
   before = run_directory.read_json(directory.config)
   now = json.loads(json.dumps(experiment.as_dict(), default=str))
+  # A setting that did not exist then was at its default, as it were.
+  for field in dataclasses.fields(experiment.agent):
+    default = json.loads(json.dumps(field.default, default=str))
+    before['agent'].setdefault(field.name, default)
   pairs = [('agent', name) for name in now['agent']]
   pairs += [('run', name) for name in ('agent', 'env', 'network')]
   changed = [

@@ -201,7 +201,11 @@ def test_a_module_in_no_layer_is_named():
   [
     ('distacme', 'reverb launchpad tensorflow grpc jax rlax optax orbax'),
     # Actors import the agent's file, and need neither optimiser nor losses.
-    ('distacme.agents.dqn', 'reverb launchpad tensorflow grpc rlax optax'),
+    *[
+      (module, 'reverb launchpad tensorflow grpc rlax optax')
+      for module in sorted(MODULES)
+      if module.startswith('distacme.agents.')
+    ],
     ('distacme.actor', 'reverb launchpad tensorflow grpc rlax optax orbax'),
     ('distacme.replay.memory', 'reverb launchpad tensorflow grpc jax'),
     ('distacme.replay.reverb', 'launchpad tensorflow grpc jax'),

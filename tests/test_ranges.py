@@ -14,6 +14,14 @@ class Config:
   second: float | tuple[int, ...] = 1
 
 
+def test_a_field_may_be_as_much_as_another_and_no_more():
+  ranges.check_at_most(Config(1.0, 1), 'first', 'second')
+  with pytest.raises(
+    ValueError, match=r'first must not be more than second=1, got 1\.5\.'
+  ):
+    ranges.check_at_most(Config(1.5, 1), 'first', 'second')
+
+
 @pytest.mark.parametrize(
   ('check', 'right', 'wrong', 'message'),
   [

@@ -17,6 +17,7 @@ from distacme import specs
 from distacme import types
 from distacme import updates
 from distacme.agents import dqn
+from distacme.agents import ppo
 from distacme.testing import agents
 from distacme.testing import environments as testing_environments
 from tests import feeding
@@ -174,3 +175,12 @@ def test_more_batches_than_replay_lets_go_at_once_are_refused():
     '40 by which .* Set error_buffer=22 or more, or lower updates_per_call',
   ):
     updates.check_count(5, agent)
+
+
+def test_more_batches_than_a_queue_holds_are_refused():
+  agent = ppo.make_agent(ppo.Config(queue_size=16), SPEC)
+  with pytest.raises(
+    ValueError,
+    match=r'updates_per_call=2 .* Let the queue hold 17 \(queue_size',
+  ):
+    updates.check_count(2, agent)

@@ -227,6 +227,12 @@ class ReplaySpec:
         f'priority_exponent={self.priority_exponent} and '
         f'samples_per_insert={self.samples_per_insert}. Set 0 and 1.'
       )
+    if (self.min_size, self.block_size, self.error_buffer) != (1, 1, 0):
+      raise ValueError(
+        'a queue waits for nothing but a batch, and its windows are single, got '
+        f'min_size={self.min_size}, block_size={self.block_size} and '
+        f'error_buffer={self.error_buffer}. Set 1, 1 and 0.'
+      )
     if self.max_size < self.batch_size:
       raise ValueError(
         f'max_size={self.max_size} of a queue is less than a batch of '

@@ -495,11 +495,14 @@ def test_a_nest_of_observations_is_joined():
     ({'evaluation_epsilon': -0.1}, r'evaluation_epsilon must be in \[0, 1\]'),
     ({'importance_exponent': 2.0}, r'importance_exponent must be in \[0, 1\]'),
     # What replay refuses is refused here already, before there is an agent.
-    ({'n_step': 0}, 'must be at least 1, got 0'),
+    ({'n_step': 0}, 'n_step must be at least 1, got 0'),
     ({'discount': 1.1}, r'discount must be in \[0, 1\], got 1\.1'),
     ({'batch_size': 0}, 'batch_size must be at least 1, got 0'),
     ({'samples_per_insert': 0}, 'samples_per_insert must be positive.* got 0'),
-    ({'min_replay_size': 200_000}, 'min_size=200000 is more than max_size'),
+    (
+      {'min_replay_size': 200_000},
+      'min_replay_size must not be more than max_',
+    ),
     ({'priority_exponent': -1}, 'priority_exponent must not be negative'),
     ({'block_size': 8}, 'Set priority_exponent=0 or block_size=1'),
     ({'error_buffer': 1.0}, r'error_buffer=1\.0 is too small'),

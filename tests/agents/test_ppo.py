@@ -599,7 +599,7 @@ def test_other_actions_are_refused_with_what_to_do():
     ),
     # What replay refuses is refused here already, before there is an agent.
     ({'batch_size': 0}, 'batch_size must be at least 1, got 0'),
-    ({'queue_size': 4}, 'max_size=4 of a queue is less than a batch'),
+    ({'queue_size': 4}, 'batch_size must not be more than queue_size=4, got 8'),
   ],
 )
 def test_an_impossible_setting_is_refused_by_name(changes, message):

@@ -761,7 +761,7 @@ def test_a_continuous_action_is_refused_with_what_to_do():
     # What replay refuses is refused here already, before there is an agent.
     ({'batch_size': 0}, 'batch_size must be at least 1, got 0'),
     ({'samples_per_insert': 0}, 'samples_per_insert must be positive.* got 0'),
-    ({'min_replay_size': 20_000}, 'min_size=20000 is more than max_size'),
+    ({'min_replay_size': 20_000}, 'min_replay_size must not be more than max_'),
     ({'priority_exponent': -1}, 'priority_exponent must not be negative'),
     ({'error_buffer': 1.0}, r'error_buffer=1\.0 is too small'),
   ],

@@ -107,6 +107,18 @@ def test_other_settings_are_no_resumption(trained, capsys):
   assert 'learning_rate was' in capsys.readouterr().err
 
 
+def test_a_setting_that_is_new_since_was_at_its_default(trained):
+  directory = run_directory.RunDirectory(trained / 'seed0')
+  written = run_directory.read_json(directory.config)
+  del written['agent']['dueling']
+  run_directory.write_json(directory.config, written)
+  experiment, _ = cli.parse([*TINY])
+  config.check_resumable(experiment, directory)
+  other, _ = cli.parse([*TINY, '--dueling'])
+  with pytest.raises(ValueError, match='but dueling was False and is True'):
+    config.check_resumable(other, directory)
+
+
 @pytest.mark.parametrize(
   'flags, sentence',
   [

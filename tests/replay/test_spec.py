@@ -84,6 +84,11 @@ def test_an_impossible_window_is_refused(n, discount, message):
     ),
     ({'error_buffer': -5.0}, 'error_buffer=-5.0 is too small'),
     ({'error_buffer': math.nan}, 'error_buffer=nan is too small'),
+    (
+      {'used_once': True, 'min_size': 1, 'block_size': 4},
+      'a queue waits .* got min_size=1, block_size=4 and error_buffer=0.0. Set',
+    ),
+    ({'used_once': True}, 'got min_size=10, block_size=1'),
   ],
 )
 def test_an_impossible_spec_is_refused(changes, message):
