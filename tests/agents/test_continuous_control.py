@@ -42,9 +42,8 @@ def acting(agent, rows=64, evaluated=False, learnt=True):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_it_keeps_the_contract(name):
-  # What is not compiled is the same for those who share the update.
-  without_jit = name in ('ddpg', 'sac')
-  agent_checks.check_agent(make(name), SPEC, without_jit=without_jit)
+  # What is not compiled takes longest, and is much the same for all.
+  agent_checks.check_agent(make(name), SPEC, without_jit=name == 'sac')
 
 
 def test_actions_may_have_any_shape_and_images_be_seen():

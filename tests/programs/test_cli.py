@@ -36,7 +36,7 @@ def refused(capsys, *flags):
 @pytest.mark.parametrize(
   'flags, sentence',
   [
-    ('--agent dqm', "Did you mean 'dqn'? Known: dqn"),
+    ('--agent dqm', "Did you mean 'dqn'? Known: d4pg, ddpg, dmpo, dqn"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
     ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
     ('--mode local --env atarri:Pong', 'Known families: atari, bsuite'),
