@@ -87,7 +87,10 @@ def refused(capsys, *flags):
     ('--seed -1', 'seed must not be negative, got -1'),
     ('--max-seconds 0', 'max_seconds must be positive'),
     ('--checkpoint-period-s 0', 'checkpoint_period_s must be positive'),
-    ('--min-replay-size 200000', 'the learner would wait for ever'),
+    (
+      '--min-replay-size 200000',
+      'more than max_replay_size=100000, got 200000',
+    ),
     ('--mode local --run-dir /dev/null', 'is no run directory'),
   ],
 )
