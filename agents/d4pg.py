@@ -150,8 +150,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given the size of an action vector; see
-      `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+    network: makes policy and critic, given how many outputs the policy must have;
+      see `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
       [-1, 1] by tanh, the critic's are logits [B, num_atoms]; by default two
       normalised MLPs.
 

@@ -28,7 +28,7 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-# Makes policy and critic, given the size of an action vector.
+# Makes policy and critic, given how many outputs the policy must have.
 Network = Callable[[int], networks.ActorCritic]
 
 
@@ -45,7 +45,8 @@ class Config:
   samples_per_insert: float = 256.0
   """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
-  """Transitions acted evenly at random before learning begins."""
+  """Transitions before learning begins; until the first params that were learnt, a
+  new run acts evenly at random."""
   max_replay_size: int = 1_000_000
   """Transitions kept."""
   error_buffer: float = 0.0
@@ -55,7 +56,8 @@ class Config:
   critic_learning_rate: float = 1e-3
   """Adam's step size for the critic."""
   max_gradient_norm: float = 40.0
-  """Gradients of each network are scaled down to this global norm."""
+  """Gradients of each network are scaled down to this global norm; not so in the
+  paper."""
   target_update_period: int = 1
   """Learner steps between two moves of the target networks."""
   target_step_size: float = 0.005
@@ -79,23 +81,13 @@ class Config:
     )
     ranges.check_share(self, 'target_step_size', 'noise_reversion')
     ranges.check_not_negative(self, 'noise_std')
-    ranges.check_at_least_one(
-      self, 'n_step', 'target_update_period', 'hidden_sizes', 'min_replay_size'
-    )
-    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
-      window=replay_spec.NStep(self.n_step, self.discount),
-      batch_size=self.batch_size,
-      max_size=self.max_replay_size,
-      min_size=self.min_replay_size,
-      samples_per_insert=self.samples_per_insert,
-      error_buffer=self.error_buffer,
-    )
+    return replay_spec.uniform(self)
 
 
 class LearnerState(NamedTuple):
@@ -318,9 +310,12 @@ class DDPG:
       networks.ActorCritic('policy', 'critic'),
     )
 
-  def _default_network(self, size: int) -> networks.ActorCritic:
+  def _default_network(self, num_params: int) -> networks.ActorCritic:
     return networks.layer_norm_actor_critic(
-      self._spec.observations, self._config.hidden_sizes, size, self.num_values
+      self._spec.observations,
+      self._config.hidden_sizes,
+      num_params,
+      self.num_values,
     )
 
 
@@ -334,8 +329,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given the size of an action vector; see
-      `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+    network: makes policy and critic, given how many outputs the policy must have;
+      see `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
       [-1, 1] by tanh, the critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:

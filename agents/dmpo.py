@@ -79,8 +79,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given the size of an action vector; see
-      `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+    network: makes policy and critic, given how many outputs the policy must have;
+      see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
       deviations before softplus, the critic's are logits [B, num_atoms]; by
       default two normalised MLPs.
 

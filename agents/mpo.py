@@ -3,8 +3,7 @@
 Abdolmaleki et al. 2018 (arXiv:1806.06920), with the mean and the deviation bounded
 apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki et
 al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). What
-differs from the paper: the critic learns from n-step returns instead of Retrace; and
-one set of actions, drawn where the window ends, serves both steps.
+differs from the paper: the critic learns from n-step returns instead of Retrace.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import continuous
+from distacme import distributions
 from distacme import lazy
 from distacme import networks
 from distacme import ranges
@@ -30,7 +30,7 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-# Makes policy and critic, given the size of an action vector.
+# Makes policy and critic, given how many outputs the policy must have.
 Network = Callable[[int], networks.ActorCritic]
 
 
@@ -96,35 +96,25 @@ class Config:
     ranges.check_share(self, 'target_step_size')
     ranges.check_at_least_one(
       self,
-      'n_step',
       'num_action_samples',
       'target_update_period',
       'hidden_sizes',
-      'min_replay_size',
     )
-    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
-      window=replay_spec.NStep(self.n_step, self.discount),
-      batch_size=self.batch_size,
-      max_size=self.max_replay_size,
-      min_size=self.min_replay_size,
-      samples_per_insert=self.samples_per_insert,
-      error_buffer=self.error_buffer,
-    )
+    return replay_spec.uniform(self)
 
 
-class Gaussian(NamedTuple):
+class MeanAndStd(NamedTuple):
   """A policy: means and deviations [..., size] of action vectors."""
 
   mean: jax.Array
   std: jax.Array
 
-  def draw(self, key: types.Key) -> jax.Array:
+  def sample(self, key: types.Key) -> jax.Array:
     """Returns action vectors [..., size]."""
     return self.mean + self.std * jax.random.normal(key, self.mean.shape)
 
@@ -134,7 +124,7 @@ class Gaussian(NamedTuple):
     each = -(error**2) / 2 - jnp.log(self.std) - np.log(2 * np.pi) / 2
     return each.sum(axis=-1)
 
-  def divergence(self, other: Gaussian) -> jax.Array:
+  def divergence(self, other: MeanAndStd) -> jax.Array:
     """Returns KL(self || other) in each dimension [..., size]."""
     ratio = self.std / other.std
     error = (self.mean - other.mean) / other.std
@@ -177,15 +167,9 @@ class LearnerState(NamedTuple):
   key: types.Key  # of the actions that are drawn
 
 
-class ActorState(NamedTuple):
-  """Exploration, constant over a run."""
-
-  explores: jax.Array | np.ndarray  # [B] bool; or takes the mean
-
-
 def policy_loss(
-  online: Gaussian,
-  target: Gaussian,
+  online: MeanAndStd,
+  target: MeanAndStd,
   vectors: jax.Array,
   q: jax.Array,
   duals: Duals,
@@ -221,8 +205,8 @@ def policy_loss(
   penalty_loss, penalty_weights = weigh(
     -excess, duals.penalty_temperature, config.epsilon_penalty
   )
-  with_mean = Gaussian(online.mean, target.std)
-  with_std = Gaussian(target.mean, online.std)
+  with_mean = MeanAndStd(online.mean, target.std)
+  with_std = MeanAndStd(target.mean, online.std)
   log_prob = jax.vmap(with_mean.log_prob)(vectors)
   log_prob += jax.vmap(with_std.log_prob)(vectors)
   fit_loss = -((weights + penalty_weights) * log_prob).sum(axis=0).mean()
@@ -274,7 +258,7 @@ class MPO:
     self._bounds = continuous.Bounds(spec.actions, self.name)
     make = network or self._default_network
     self._policy, self._critic = networks.transformed(
-      lambda: make(self._bounds.size),
+      lambda: make(2 * self._bounds.size),
       spec.observations,
       self._bounds.size,
       2 * self._bounds.size,
@@ -293,8 +277,8 @@ class MPO:
       Duals(
         temperature=jnp.float32(10.0),
         penalty_temperature=jnp.float32(10.0),
-        alpha_mean=jnp.full(size, 10.0),
-        alpha_std=jnp.full(size, 1_000.0),
+        alpha_mean=jnp.full(size, 10.0, jnp.float32),
+        alpha_std=jnp.full(size, 1_000.0, jnp.float32),
       ),
     )
     target_params = networks.ActorCritic(params.policy, params.critic)
@@ -309,30 +293,30 @@ class MPO:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> ActorState:
+  ) -> distributions.Explores:
     """Returns that what is evaluated does not explore."""
-    return ActorState(np.full(batch_size, streams is not None))
+    return distributions.explores(batch_size, streams)
 
   def act(
     self,
     params: hk.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: ActorState,
+    state: distributions.Explores,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes its means."""
     policy = self.policy(params, observation)
-    vector = jnp.where(state.explores[:, None], policy.draw(key), policy.mean)
+    vector = jnp.where(state.explores[:, None], policy.sample(key), policy.mean)
     return types.ActorOutput(self._bounds.action(vector), state)
 
   def policy(
     self, params: hk.Params, observation: types.NestedArray
-  ) -> Gaussian:
+  ) -> MeanAndStd:
     """Returns the policy [B, size] in a batch of observations."""
     output = self._policy.apply(params, observation)
     mean, raw = jnp.split(output, 2, axis=-1)
     scale = self._config.initial_std / np.log(2.0)
-    return Gaussian(mean, scale * jax.nn.softplus(raw) + 1e-6)
+    return MeanAndStd(mean, scale * jax.nn.softplus(raw) + 1e-6)
 
   def update(
     self, state: LearnerState, batch: types.Batch
@@ -369,23 +353,41 @@ class MPO:
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the losses of critic, policy and duals, added; consumes `key`."""
-    config = self._config
-    target = self.policy(target_params.policy, data.next_observation)
-    vectors = jax.vmap(target.draw)(
-      jax.random.split(key, config.num_action_samples)
+    bootstrap_key, fit_key = jax.random.split(key)
+    _, _, sampled = self._sampled(
+      target_params, data.next_observation, bootstrap_key
     )
-    sampled = jax.vmap(self._critic.apply, (None, None, 0))(
-      target_params.critic, data.next_observation, vectors.clip(-1.0, 1.0)
-    )  # [N, B, num_values]
     taken = self._critic.apply(
       params.critic, data.observation, self._bounds.vector(data.action)
     )
     critic_loss, critic_metrics = self.critic_loss(taken, sampled, data)
-    online = self.policy(params.policy, data.next_observation)
+    target, vectors, values = self._sampled(
+      target_params, data.observation, fit_key
+    )
+    online = self.policy(params.policy, data.observation)
     loss, policy_metrics = policy_loss(
-      online, target, vectors, self.q(sampled), params.duals, config
+      online, target, vectors, self.q(values), params.duals, self._config
     )
     return critic_loss + loss, critic_metrics | policy_metrics
+
+  def _sampled(
+    self,
+    target_params: networks.ActorCritic,
+    observation: types.NestedArray,
+    key: types.Key,
+  ) -> tuple[MeanAndStd, jax.Array, jax.Array]:
+    """Returns what the target networks do and hold of it; consumes `key`.
+
+    That is the policy [B, size], actions of it [N, B, size], and the critic's
+    outputs for those [N, B, num_values].
+    """
+    policy = self.policy(target_params.policy, observation)
+    keys = jax.random.split(key, self._config.num_action_samples)
+    vectors = jax.vmap(policy.sample)(keys)
+    values = jax.vmap(self._critic.apply, (None, None, 0))(
+      target_params.critic, observation, vectors.clip(-1.0, 1.0)
+    )
+    return policy, vectors, values
 
   def critic_loss(
     self, taken: jax.Array, sampled: jax.Array, data: types.Transition
@@ -428,11 +430,11 @@ class MPO:
       Learnt(*names),
     )
 
-  def _default_network(self, size: int) -> networks.ActorCritic:
+  def _default_network(self, num_params: int) -> networks.ActorCritic:
     return networks.layer_norm_actor_critic(
       self._spec.observations,
       self._config.hidden_sizes,
-      2 * size,
+      num_params,
       self.num_values,
     )
 
@@ -447,8 +449,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given the size of an action vector; see
-      `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+    network: makes policy and critic, given how many outputs the policy must have;
+      see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
       deviations before softplus, the critic's are [B, 1]; by default two
       normalised MLPs.
 

@@ -134,12 +134,6 @@ class LearnerState(NamedTuple):
   key: types.Key  # of the shuffling
 
 
-class ActorState(NamedTuple):
-  """Exploration, constant over a run."""
-
-  explores: jax.Array | np.ndarray  # [B] bool; or takes the mode
-
-
 class Steps(NamedTuple):
   """Single steps of a batch's unrolls, [N, ...] each.
 
@@ -228,16 +222,16 @@ class PPO:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> ActorState:
+  ) -> distributions.Explores:
     """Returns that what is evaluated does not explore."""
-    return ActorState(np.full(batch_size, streams is not None))
+    return distributions.explores(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: ActorState,
+    state: distributions.Explores,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest."""
     policy, _ = self._network.apply(

@@ -28,7 +28,7 @@ from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
 
-# Makes policy and critic, given the size of an action vector.
+# Makes policy and critic, given how many outputs the policy must have.
 Network = Callable[[int], networks.ActorCritic]
 
 
@@ -45,7 +45,8 @@ class Config:
   samples_per_insert: float = 256.0
   """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
-  """Transitions acted evenly at random before learning begins."""
+  """Transitions before learning begins; until the first params that were learnt, a
+  new run acts evenly at random."""
   max_replay_size: int = 1_000_000
   """Transitions kept."""
   error_buffer: float = 0.0
@@ -53,7 +54,8 @@ class Config:
   learning_rate: float = 1e-3
   """Adam's step size, for all that is learnt; 3e-4 in the paper."""
   max_gradient_norm: float = 40.0
-  """Gradients of each network are scaled down to this global norm."""
+  """Gradients of each network are scaled down to this global norm; not so in the
+  paper."""
   target_update_period: int = 1
   """Learner steps between two moves of the target critics."""
   target_step_size: float = 0.005
@@ -75,23 +77,13 @@ class Config:
       'initial_temperature',
     )
     ranges.check_share(self, 'target_step_size')
-    ranges.check_at_least_one(
-      self, 'n_step', 'target_update_period', 'hidden_sizes', 'min_replay_size'
-    )
-    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
-      window=replay_spec.NStep(self.n_step, self.discount),
-      batch_size=self.batch_size,
-      max_size=self.max_replay_size,
-      min_size=self.min_replay_size,
-      samples_per_insert=self.samples_per_insert,
-      error_buffer=self.error_buffer,
-    )
+    return replay_spec.uniform(self)
 
 
 class Learnt(NamedTuple):
@@ -112,12 +104,6 @@ class LearnerState(NamedTuple):
   key: types.Key  # of the actions that are drawn
 
 
-class ActorState(NamedTuple):
-  """Exploration, constant over a run."""
-
-  explores: jax.Array | np.ndarray  # [B] bool; or takes the mode
-
-
 class SAC:
   """SAC for one environment spec; see `core.Agent`."""
 
@@ -133,7 +119,7 @@ class SAC:
     self._distribution = distributions.TanhGaussian(self._bounds)
     make = network or self._default_network
     self._policy, critic = networks.transformed(
-      lambda: make(self._bounds.size),
+      lambda: make(self._distribution.num_params),
       spec.observations,
       self._bounds.size,
       self._distribution.num_params,
@@ -162,16 +148,16 @@ class SAC:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> ActorState:
+  ) -> distributions.Explores:
     """Returns that what is evaluated does not explore."""
-    return ActorState(np.full(batch_size, streams is not None))
+    return distributions.explores(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: ActorState,
+    state: distributions.Explores,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest.
 
@@ -290,12 +276,9 @@ class SAC:
       Learnt(*names),
     )
 
-  def _default_network(self, size: int) -> networks.ActorCritic:
-    del size
+  def _default_network(self, num_params: int) -> networks.ActorCritic:
     return networks.layer_norm_actor_critic(
-      self._spec.observations,
-      self._config.hidden_sizes,
-      self._distribution.num_params,
+      self._spec.observations, self._config.hidden_sizes, num_params
     )
 
 
@@ -309,8 +292,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, of which there will be two, given the size
-      of an action vector; see `networks.ActorCritic`. The policy's outputs
+    network: makes policy and critic, of which there will be two, given how many
+      outputs the policy must have; see `networks.ActorCritic`. The policy's outputs
       [B, 2 * size] are means and logarithms of deviations before tanh, the
       critic's are [B, 1]; by default normalised MLPs.
 

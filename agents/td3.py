@@ -22,7 +22,6 @@ from distacme import types
 from distacme.agents import ddpg
 
 optax = lazy.module('optax')
-rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,10 @@ class LearnerState(NamedTuple):
 
 
 class TD3(ddpg.DDPG):
-  """TD3 for one environment spec; see `core.Agent`."""
+  """TD3 for one environment spec; see `core.Agent`.
+
+  Its critic is two: `critics_loss` and `update` take the place of DDPG's.
+  """
 
   name = 'TD3'
 
@@ -191,8 +193,8 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, of which there will be two, given the size
-      of an action vector; see `networks.ActorCritic`. The policy's outputs
+    network: makes policy and critic, of which there will be two, given how many
+      outputs the policy must have; see `networks.ActorCritic`. The policy's outputs
       [B, size] are squashed to [-1, 1] by tanh, the critic's are [B, 1]; by
       default normalised MLPs.
 

@@ -6,7 +6,7 @@ a hundred megabytes.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +169,17 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
     f'finite bounds (specs.BoundedArray), got the action spec {spec}. Put a '
     'wrapper around the environment that offers one of them.'
   )
+
+
+class Explores(NamedTuple):
+  """An actor's state that only tells whether it explores; constant."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; if not, it takes the mode
+
+
+def explores(batch_size: int, streams: types.Streams | None) -> Explores:
+  """Returns that what is evaluated, which has no streams, does not explore."""
+  return Explores(np.full(batch_size, streams is not None))
 
 
 def draw(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -283,6 +284,28 @@ class ReplaySpec:
       min_balance=centre - buffer,
       max_balance=centre + buffer,
     )
+
+
+def uniform(config: Any) -> ReplaySpec:
+  """Returns the spec of n-step transitions that are all drawn alike.
+
+  Args:
+    config: has `n_step`, `discount`, `batch_size`, `min_replay_size`,
+      `max_replay_size`, `samples_per_insert` and `error_buffer`.
+
+  Raises:
+    ValueError: by these names, if they do not fit together.
+  """
+  ranges.check_at_least_one(config, 'n_step', 'min_replay_size')
+  ranges.check_at_most(config, 'min_replay_size', 'max_replay_size')
+  return ReplaySpec(
+    window=NStep(config.n_step, config.discount),
+    batch_size=config.batch_size,
+    max_size=config.max_replay_size,
+    min_size=config.min_replay_size,
+    samples_per_insert=config.samples_per_insert,
+    error_buffer=config.error_buffer,
+  )
 
 
 def queue(

@@ -25,7 +25,7 @@ def gaussians(seed, spread=0.1):
   mean = random.normal(size=(2, STATES, SIZE)) * spread
   std = np.exp(random.normal(size=(2, STATES, SIZE)) * spread)
   return (
-    mpo.Gaussian(*map(jnp.float32, pair))
+    mpo.MeanAndStd(*map(jnp.float32, pair))
     for pair in zip(mean, std, strict=True)
   )
 
@@ -38,14 +38,14 @@ def duals(value=1.0):
 def drawn(target, seed=0):
   """Returns actions [ACTIONS, STATES, SIZE] of a policy, and values."""
   keys = jax.random.split(jax.random.key(seed), ACTIONS)
-  vectors = jax.vmap(target.draw)(keys)
+  vectors = jax.vmap(target.sample)(keys)
   q = np.random.default_rng(seed).normal(size=(ACTIONS, STATES)) * 3
   return vectors, jnp.float32(q)
 
 
 def test_divergence_is_the_integral_of_its_definition():
-  p = mpo.Gaussian(jnp.array([0.3]), jnp.array([0.5]))
-  q = mpo.Gaussian(jnp.array([-0.1]), jnp.array([0.9]))
+  p = mpo.MeanAndStd(jnp.array([0.3]), jnp.array([0.5]))
+  q = mpo.MeanAndStd(jnp.array([-0.1]), jnp.array([0.9]))
   x = jnp.linspace(-5, 5, 20_001)[:, None]
   log_p, log_q = (jax.vmap(g.log_prob)(x) for g in (p, q))
   integral = np.sum(np.exp(log_p) * (log_p - log_q)) * 10 / 20_000

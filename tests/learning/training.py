@@ -32,7 +32,7 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
   """
   command = ['distacme', 'train', '--agent', agent, *shlex.split(flags)]
   program = pathlib.Path(sys.executable).with_name(command[0])
-  start = time.monotonic()
+  code, start = machine(), time.monotonic()
   done = subprocess.run(
     [program, *command[1:], '--run-dir', directory],
     cwd=ROOT,
@@ -56,12 +56,13 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
     final_return=summary['workers']['evaluator/0']['metrics']['mean_return'],
     best_return=score['mean_return'],
     evaluations=summary['counts']['evaluations'],
+    **code,
   )
 
 
 def record(command, **result):
   """Keeps a result in the place of the last one of this command."""
-  row = {'command': command, **result, **machine()}
+  row = {'command': command, **machine(), **result}
   RESULTS.parent.mkdir(parents=True, exist_ok=True)
   lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
   rows = {old['command']: old for old in map(json.loads, lines)}
