@@ -14,6 +14,7 @@ import numpy as np
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
+from distacme.agents import ddpg
 from distacme.agents import mpo
 
 
@@ -42,7 +43,7 @@ class DMPO(mpo.MPO):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: mpo.Network | None = None,
+    network: ddpg.Network | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -72,7 +73,7 @@ class DMPO(mpo.MPO):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: mpo.Network | None = None,
+  network: ddpg.Network | None = None,
 ) -> DMPO:
   """Returns DMPO for an environment.
 

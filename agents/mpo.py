@@ -8,7 +8,6 @@ differs from the paper: the critic learns from n-step returns instead of Retrace
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -29,9 +28,6 @@ from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
-
-# Makes policy and critic, given how many outputs the policy must have.
-Network = Callable[[int], networks.ActorCritic]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +247,7 @@ class MPO:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: Network | None = None,
+    network: ddpg.Network | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -442,7 +438,7 @@ class MPO:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: Network | None = None,
+  network: ddpg.Network | None = None,
 ) -> MPO:
   """Returns MPO for an environment.
 

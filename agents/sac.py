@@ -7,7 +7,6 @@ before anything is learnt, are even over their bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -27,9 +26,6 @@ from distacme.agents import ddpg
 from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
-
-# Makes policy and critic, given how many outputs the policy must have.
-Network = Callable[[int], networks.ActorCritic]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +107,7 @@ class SAC:
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: Network | None = None,
+    network: ddpg.Network | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -285,7 +281,7 @@ class SAC:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: Network | None = None,
+  network: ddpg.Network | None = None,
 ) -> SAC:
   """Returns SAC for an environment.
 

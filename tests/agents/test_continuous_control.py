@@ -90,8 +90,7 @@ def test_first_actions_are_even_over_their_bounds(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_no_gradient_without_a_future_depends_on_it(name):
-  """A discount of 0 does not bootstrap."""
+def test_a_discount_of_0_does_not_bootstrap(name):
   agent = make(name)
   data = batch().data._replace(discount=np.zeros(6, np.float32))
   other = data._replace(next_observation=data.next_observation + 1.0)

@@ -216,10 +216,7 @@ def test_both_critics_learn_from_the_lower_target():
 
 
 def test_targets_are_smoothed_by_clipped_noise():
-  seen = []
-
   def critic(observation, vector):
-    seen.append(vector)
     return vector[:, :1]
 
   agent = make(

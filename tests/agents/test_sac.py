@@ -7,7 +7,6 @@ import pytest
 
 from distacme import continuous
 from distacme import distributions
-from distacme.agents import sac
 
 from .continuous_control import KEY
 from .continuous_control import SPEC
@@ -92,8 +91,7 @@ def test_temperature_rises_while_entropy_is_too_low(target, rises):
 def test_each_part_follows_its_own_loss():
   agent, state, gradient, _ = parts()
   data = batch().data
-  next_key, key = jax.random.split(KEY)
-  del next_key
+  _, key = jax.random.split(KEY)
   fixed = state.params
 
   def of_policy(policy):
@@ -131,4 +129,3 @@ def test_metrics_are_those_of_their_names():
   np.testing.assert_allclose(metrics['temperature'], 0.7, rtol=1e-5)
   assert metrics['critic_loss'] > 0
   assert metrics['mean_abs_td_error'] > 0
-  assert sac.Config().target_entropy is None
