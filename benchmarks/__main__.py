@@ -2,8 +2,8 @@
 
     python -m benchmarks [GROUP ...] [--record]
 
-With --record all groups are run and, if all went well, their table replaces that
-in docs/benchmarks.md, machine and date included.
+With --record, and if all went well, the rows take the place of those of the same
+name in the table in docs/benchmarks.md; if all groups were run, of the whole table.
 """
 
 from __future__ import annotations
@@ -26,21 +26,24 @@ from distacme.programs import program
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENT = _ROOT / 'docs/benchmarks.md'
+# See benchmarks/learner.py; these are the actor's settings for one core.
+_LEARNER = program.ENVIRONMENT['learner'] | {
+  name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
+}
 # What each group's process is started with: what its worker has in a program.
 _GROUPS = {
   'actor': program.ENVIRONMENT['actor'],
-  # See benchmarks/learner.py; these are the actor's settings for one core.
-  'learner': program.ENVIRONMENT['learner']
-  | {
-    name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
-  },
+  'learner': _LEARNER,
+  'agents': _LEARNER,
   'replay': program.ENVIRONMENT['learner'],
   'unrolls': {},
   'params': program.ENVIRONMENT['variables'],
   'program': {},
   'rivals': {},
+  'continuous_rivals': {},
 }
 _HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')
+_RECORDED = (*_HEADER, 'date', 'commit')
 
 
 def main() -> int:
@@ -50,8 +53,6 @@ def main() -> int:
   parser.add_argument('--record', action='store_true')
   flags = parser.parse_args()
   unknown = set(flags.groups) - set(_GROUPS)
-  if flags.record and flags.groups:
-    parser.error('--record is for all groups: it replaces the whole table.')
   if unknown:
     parser.error(f'unknown groups {unknown}; there are {", ".join(_GROUPS)}.')
   results: list[harness.Result] = []
@@ -66,7 +67,7 @@ def main() -> int:
     print(f'failed: {", ".join(failed)}', file=sys.stderr)
     return 1
   if flags.record:
-    record(results)
+    record(results, keep=bool(flags.groups))
   return 0
 
 
@@ -127,24 +128,34 @@ def show(results: list[harness.Result]) -> None:
   rich_console.Console().print(table)
 
 
-def record(results: list[harness.Result]) -> None:
-  """Replaces the table in the document."""
-  lines = [
-    f'| {" | ".join(_HEADER)} |',
-    '|' + '---|' * len(_HEADER),
-    *[f'| {" | ".join(cells(result))} |' for result in results],
-    '',
-    f'Measured on {datetime.datetime.now(datetime.timezone.utc).date()} with '
-    f'`make bench` at {_commit()}; {len(os.sched_getaffinity(0))} cores, '
-    f'{_cpu()}.',
-  ]
-  text, count = re.subn(
-    r'(?s)(<!-- speed -->\n).*?(<!-- /speed -->)',
-    lambda match: f'{match[1]}\n' + '\n'.join(lines) + f'\n\n{match[2]}',
-    _DOCUMENT.read_text(),
+def record(results: list[harness.Result], keep: bool) -> None:
+  """Writes rows into the document's table.
+
+  Args:
+    results: new rows.
+    keep: whether rows of other names stay.
+  """
+  text = _DOCUMENT.read_text()
+  found = re.search(r'(?s)<!-- speed -->\n(.*?)<!-- /speed -->', text)
+  assert found, f'{_DOCUMENT} has no place for the table'
+  old = found[1].splitlines()[2:] if keep else []
+  rows = {line.split(' | ')[0]: line for line in old if line.startswith('| ')}
+  measured = (
+    str(datetime.datetime.now(datetime.timezone.utc).date()),
+    _commit(),
   )
-  assert count == 1, f'{_DOCUMENT} has no place for the table'
-  _DOCUMENT.write_text(text)
+  for result in results:
+    line = f'| {" | ".join((*cells(result), *measured))} |'
+    rows[line.split(' | ')[0]] = line
+  lines = [
+    f'| {" | ".join(_RECORDED)} |',
+    '|' + '---|' * len(_RECORDED),
+    *rows.values(),
+    '',
+    f'{len(os.sched_getaffinity(0))} cores, {_cpu()}.',
+  ]
+  table = '\n'.join(lines) + '\n\n'
+  _DOCUMENT.write_text(text[: found.start(1)] + table + text[found.end(1) :])
 
 
 def _commit() -> str:

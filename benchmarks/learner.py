@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from distacme import specs
 from distacme import types
 from distacme import updates
 from distacme.agents import dqn
+from distacme.replay import records
 from distacme.replay import reverb
 
 # CartPole's.
@@ -62,19 +63,20 @@ def main() -> None:
 
 def in_memory() -> None:
   """Batches that lie ready: what the loop around the update costs."""
+  case = of_dqn(_ITEMS)
   rates = harness.rates(
     {
-      'bare': bare(_ITEMS),
-      'ours': learning(_ITEMS, _AtHand(_ITEMS)),
-      'bare, several': bare(_ITEMS, _SEVERAL),
-      'ours, several': learning(_ITEMS, _AtHand(_ITEMS, _SEVERAL)),
+      'bare': bare(case),
+      'ours': learning(case, AtHand(case)),
+      'bare, several': bare(case, _SEVERAL),
+      'ours, several': learning(case, AtHand(case, _SEVERAL)),
     }
   )
   calls = f', {_SEVERAL} updates a call'
   for ours, bare_, more, limit in (
     ('ours', 'bare', '', ''),
     ('ours, several', 'bare, several', calls, calls),
-    ('ours, several', 'bare', calls, ''),
+    ('ours, several', 'bare', f'{calls}, and single ones', ''),
   ):
     harness.compare(
       f'learner, MLP, batch 256, data in memory{more}',
@@ -93,16 +95,17 @@ def from_replay() -> None:
     ('uniform', _UNIFORM),
     ('prioritized', _ITEMS),
   ):
+    case = of_dqn(config)
     for place, server in (
       ('in its process', in_this_process),
       ('beside', servers.replay),
     ):
-      with live(config, server) as ours, live(config, server) as sampled:
+      with live(case, server) as ours, live(case, server) as sampled:
         rates = harness.rates(
           {
-            'bare': bare(config),
+            'bare': bare(case),
             'sampled': harness.repeated(lambda s=sampled: take(s), 4),
-            'ours': learning(config, ours),
+            'ours': learning(case, ours),
           }
         )
       name = f'learner, MLP, batch 256, {kind} replay {place}'
@@ -141,16 +144,17 @@ def publishing() -> None:
     sink = params_lib.RemoteParams(
       client.VariableClient(running.address, 'learner/0')
     )
-    agent, state = make(_SEVEN_MB)
-    costs = [own_cost(sink, version, agent, state) for version in range(12)]
-    never = learning(_SEVEN_MB, _AtHand(_SEVEN_MB))
+    case = of_dqn(_SEVEN_MB)
+    state = case.state()
+    costs = [
+      own_cost(sink, version, case.agent, state) for version in range(12)
+    ]
+    never = learning(case, AtHand(case))
     first = harness.rates({'never': never}, 2.0, rounds=1)['never'][0]
     rates = harness.rates(
       {
         'never': never,
-        'every second': learning(
-          _SEVEN_MB, _AtHand(_SEVEN_MB), sink, round(first)
-        ),
+        'every second': learning(case, AtHand(case), sink, round(first)),
       },
       4.0,
       rounds=5,
@@ -183,36 +187,48 @@ def own_cost(
   return 1e3 * (time.process_time() - start)
 
 
-def make(config: dqn.Config) -> tuple[dqn.DQN, types.LearnerState]:
-  """Returns an agent and its first state."""
-  agent = dqn.make_agent(config, _SPEC)
-  key = seeding.learner_key(0)
-  return agent, jax.jit(agent.initial_learner_state)(key)
+class Case(NamedTuple):
+  """An agent that learns from transitions, and its environment's spec."""
+
+  agent: core.Agent
+  spec: specs.EnvironmentSpec
+
+  def state(self) -> types.LearnerState:
+    """Returns its first state."""
+    return jax.jit(self.agent.initial_learner_state)(seeding.learner_key(0))
+
+  def layout(self) -> records.RowLayout:
+    """Returns how replay holds its transitions."""
+    params = self.agent.actor_params(self.state())
+    return policy.row_layout(self.agent, self.spec, params)
+
+  def rows(self, number: int) -> np.ndarray:
+    """Returns so many transitions as replay holds them."""
+    random = np.random.default_rng(0)
+    rows = np.zeros(number, self.layout().dtype)
+    data = self.layout().views(rows)
+    for observation in (data.observation, data.next_observation):
+      observation[:] = random.normal(size=observation.shape)
+    if isinstance(self.spec.actions, specs.DiscreteArray):
+      data.action[:] = random.integers(0, self.spec.actions.num_values, number)
+    else:
+      data.action[:] = random.uniform(-1, 1, data.action.shape)
+    data.reward[:] = 1.0
+    data.discount[:] = 0.97
+    return rows
 
 
-def some_rows(config: dqn.Config, number: int) -> np.ndarray:
-  """Returns rows as replay holds them."""
-  agent, state = make(config)
-  layout = policy.row_layout(agent, _SPEC, state.params)
-  random = np.random.default_rng(0)
-  rows = np.zeros(number, layout.dtype)
-  data = layout.views(rows)
-  data.observation[:] = random.normal(size=(number, 4))
-  data.next_observation[:] = random.normal(size=(number, 4))
-  data.action[:] = random.integers(0, 2, number)
-  data.reward[:] = 1.0
-  data.discount[:] = 0.97
-  return rows
+def of_dqn(config: dqn.Config) -> Case:
+  """Returns DQN on CartPole."""
+  return Case(dqn.make_agent(config, _SPEC), _SPEC)
 
 
 class _One:
   """A sampler that always gives one batch."""
 
-  def __init__(self, config: dqn.Config):
-    agent, state = make(config)
-    size = config.batch_size
-    layout = policy.row_layout(agent, _SPEC, state.params)
-    self._data = layout.views(some_rows(config, size))
+  def __init__(self, case: Case):
+    size = case.agent.replay.batch_size
+    self._data = case.layout().views(case.rows(size))
     key = np.arange(size, dtype=np.uint64)
     self._info = types.SampleInfo(
       key, np.full(size, 1e-4), np.zeros(size, np.int64)
@@ -225,27 +241,28 @@ class _One:
     """Nobody asks for them."""
 
 
-class _AtHand(batches_lib.Batches):
+class AtHand(batches_lib.Batches):
   """What is drawn once, on the device, and given again and again."""
 
-  def __init__(self, config: dqn.Config, count: int = 1):
-    super().__init__(_One(config), count)
+  def __init__(self, case: Case, count: int = 1):
+    super().__init__(_One(case), count)
     drawn = self._draw()
     self._drawn = drawn._replace(batch=jax.device_put(drawn.batch))
 
   def get(self, timeout_s: float | None = None) -> batches_lib.Drawn:
+    """Returns it at once."""
     return self._drawn
 
 
-def bare(config: dqn.Config, count: int = 1) -> harness.Work:
+def bare(case: Case, count: int = 1) -> harness.Work:
   """Returns work that is the compiled update on data of the device.
 
   It holds what it gave to an update until that has ended, as the learner does:
   a loop that drops it before stands still, and would be no limit.
   """
-  agent, state = make(config)
-  update = jax.jit(updates.make(agent, count), donate_argnums=0)
-  batch = _AtHand(config, count).get().batch
+  state = case.state()
+  update = jax.jit(updates.make(case.agent, count), donate_argnums=0)
+  batch = AtHand(case, count).get().batch
   under_way: collections.deque[Any] = collections.deque()
 
   def call() -> float:
@@ -263,19 +280,18 @@ def bare(config: dqn.Config, count: int = 1) -> harness.Work:
 
 
 def learning(
-  config: dqn.Config,
+  case: Case,
   batches: batches_lib.Batches,
   sink: Any = None,
   publish_period: int = 10,
 ) -> harness.Work:
   """Returns work that is a learner like that of a program, with its senders."""
-  agent, state = make(config)
   worker = learner.Learner(
-    agent,
+    case.agent,
     batches,
     sink or params_lib.LocalParams(),
     counting.RunState().reporter('learner/0'),
-    state,
+    case.state(),
     publish_period=publish_period if sink else 10**9,
     executor=learner.background_executor,
   )
@@ -303,20 +319,19 @@ def finished(work: harness.Work, result: Callable[[], Any]) -> harness.Work:
 
 
 @contextlib.contextmanager
-def live(config: dqn.Config, server: Any) -> Iterator[batches_lib.Batches]:
+def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
   """Yields prefetched batches of a server that another process writes to."""
-  agent, state = make(config)
-  layout = policy.row_layout(agent, _SPEC, state.params)
-  block = config.block_size
-  rows = some_rows(config, _ROWS // block * block).reshape(-1, block)
+  layout, spec = case.layout(), case.agent.replay
+  block = spec.block_size
+  rows = case.rows(_ROWS // block * block).reshape(-1, block)
   with (
-    server(agent.replay) as running,
+    server(spec) as running,
     servers.inserter(
       running.address, layout, rows, _INSERTS_PER_SECOND / block
     ),
   ):
-    sampler = reverb.ReverbSampler(running.address, agent.replay, layout)
-    placement = placement_lib.Placement(config.batch_size)
+    sampler = reverb.ReverbSampler(running.address, spec, layout)
+    placement = placement_lib.Placement(spec.batch_size)
     batches = batches_lib.PrefetchedBatches(sampler, 1, placement)
     yield batches
     batches.close()
