@@ -39,6 +39,7 @@ _GROUPS = {
   'unrolls': {},
   'params': program.ENVIRONMENT['variables'],
   'program': {},
+  'scaling': {},
   'rivals': {},
   'continuous_rivals': {},
 }

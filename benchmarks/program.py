@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import os
 import pathlib
@@ -23,11 +23,11 @@ _RUNS = 3
 _SECONDS = 15.0  # of learning, until a program has settled
 _DEADLINE_S = 120.0
 _SAMPLES_PER_INSERT = 32.0
-_FLAGS = [
+_FLAGS = (
   *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
   *('--mode', 'processes', '--num-actors', '2'),
   *('--samples-per-insert', f'{_SAMPLES_PER_INSERT}'),
-]
+)
 _SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 
 
@@ -64,13 +64,13 @@ def main() -> None:
 
 @contextlib.contextmanager
 def program(
-  directory: run_directory.RunDirectory,
+  directory: run_directory.RunDirectory, flags: Sequence[str] = _FLAGS
 ) -> Iterator[subprocess.Popen[bytes]]:
   """Runs the program meanwhile; yields its launcher."""
   log = directory.path.with_suffix('.out')
   with open(log, 'wb') as output:
     launcher = subprocess.Popen(
-      [_SCRIPT, 'train', *_FLAGS, '--run-dir', directory.path],
+      [_SCRIPT, 'train', *flags, '--run-dir', directory.path],
       stdout=output,
       stderr=subprocess.STDOUT,
     )

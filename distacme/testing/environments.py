@@ -1,12 +1,13 @@
 """Tiny environments whose every step a test can foretell.
 
-By name: 'distacme.testing.environments:catch', ':counting', ':nested' and
-':cartpole_without_velocities'.
+By name: 'distacme.testing.environments:catch', ':counting', ':nested',
+':cartpole_without_velocities' and ':slow_pendulum'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import time
 from typing import Any
 
 import dm_env
@@ -254,3 +255,20 @@ def cartpole_without_velocities(seed: int) -> Any:
     lambda observation: observation[::2],
     gymnasium.spaces.Box(bounds.low[::2], bounds.high[::2]),
   )
+
+
+def slow_pendulum(seed: int) -> Any:
+  """Returns gymnasium's Pendulum-v1 that waits 10 ms in every step.
+
+  As one that waits for a simulator elsewhere, or for a robot: the machine's cores
+  are free meanwhile, so that many of them go as fast as one.
+  """
+  del seed  # Whoever makes environments seeds the first reset.
+  import gymnasium
+
+  class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):
+    def step(self, action: Any) -> Any:
+      time.sleep(0.01)
+      return self.env.step(action)
+
+  return Slow(gymnasium.make('Pendulum-v1'))

@@ -1,5 +1,7 @@
 """The tiny environments do what tests rely on."""
 
+import time
+
 import dm_env
 import numpy as np
 import pytest
@@ -63,6 +65,21 @@ def test_a_nested_step_is_rewarded_for_number_and_side():
   assert rewards == {
     (True, True): 1, (True, False): 0, (False, True): 0, (False, False): 0
   }  # fmt: skip
+
+
+def test_slow_pendulum_takes_its_time():
+  pytest.importorskip('gymnasium')
+  slow = library.make('distacme.testing.environments:slow_pendulum', seed=3)
+  quick = library.make('gymnasium:Pendulum-v1', seed=3)
+  first, same = slow.reset(), quick.reset()
+  np.testing.assert_array_equal(first.observation, same.observation)
+  start = time.perf_counter()
+  for _ in range(5):
+    timestep = slow.step(np.ones(1, np.float32))
+  assert time.perf_counter() - start >= 0.05
+  for _ in range(5):
+    same = quick.step(np.ones(1, np.float32))
+  np.testing.assert_array_equal(timestep.observation, same.observation)
 
 
 def test_cartpole_without_velocities_shows_places_only():
