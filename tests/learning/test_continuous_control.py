@@ -41,12 +41,111 @@ def test_pendulum_swings_up(agent, run, tmp_path):
   assert result['stop'] == 'solved'
 
 
-def test_without_noise_and_first_actions_ddpg_does_not(tmp_path):
+# The noise of the paper: an Ornstein-Uhlenbeck process with theta 0.15 and sigma 0.2.
+MOUNTAIN_CAR = (
+  '--env gymnasium:MountainCarContinuous-v0 --eval-episodes 20 '
+  '--eval-period 5000 --solved-return 90 --max-env-steps 60000 --mode local '
+  '--policy-learning-rate 1e-4 --noise-std 0.2 --noise-reversion 0.15 '
+  '--samples-per-insert 64'
+)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_ddpg_gets_up_the_mountain(seed, tmp_path):
+  result = train('ddpg', f'{MOUNTAIN_CAR} --seed {seed}', tmp_path)
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 90
+
+
+# An update for every fourth step; rewards are in [0, 1], episodes 1,000 steps long.
+CARTPOLE = f'{LOCAL} --samples-per-insert 64 --eval-episodes 10'
+BALANCE = (
+  f'--env dm_control:cartpole/balance {CARTPOLE} --eval-period 5000 '
+  '--solved-return 950 --max-env-steps 50000'
+)
+SWINGUP = (
+  f'--env dm_control:cartpole/swingup {CARTPOLE} --eval-period 10000 '
+  '--max-env-steps 150000'
+)
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('agent', ['d4pg', 'ddpg'])
+def test_the_pole_is_balanced(agent, seed, tmp_path):
+  result = train(agent, f'{BALANCE} --seed {seed}', tmp_path)
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 950
+
+
+@pytest.mark.parametrize(
+  ('agent', 'least'),
+  [('d4pg', 750), ('ddpg', 750), ('mpo', 700), ('dmpo', 700)],
+)
+def test_the_pole_is_swung_up(agent, least, tmp_path):
   result = train(
-    'ddpg',
-    f'{PENDULUM} {LOCAL} --solved-return -200 --max-env-steps 10000 '
-    '--noise-std 0 --min-replay-size 1 --seed 0',
+    agent,
+    f'{SWINGUP} --solved-return {least} --seed 0',
+    tmp_path,
+    timeout_s=3600,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= least
+
+
+@pytest.mark.parametrize('agent', ['mpo', 'dmpo'])
+def test_the_walker_stands(agent, tmp_path):
+  result = train(
+    agent,
+    f'--env dm_control:walker/stand {CARTPOLE} --eval-period 10000 '
+    '--solved-return 900 --max-env-steps 150000 --seed 0',
+    tmp_path,
+    timeout_s=3600,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 900
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('num_actors', [1, 4])
+def test_d4pg_learns_alike_from_one_actor_and_four(num_actors, seed, tmp_path):
+  # As many samples per insert, so that both learn as much from as many steps.
+  result = train(
+    'd4pg',
+    f'--env gymnasium:Pendulum-v1 --eval-episodes 20 --eval-period 5000 {ATOMS} '
+    '--samples-per-insert 64 --max-env-steps 30000 --mode processes '
+    f'--num-actors {num_actors} --seed {seed}',
+    tmp_path,
+  )
+  assert result['stop'] == 'step_limit'
+  assert result['best_return'] >= -250
+
+
+# What must not learn.
+
+
+@pytest.mark.parametrize(
+  ('agent', 'flags'),
+  [
+    # It neither explores nor begins with what is random.
+    ('ddpg', '--noise-std 0 --min-replay-size 1'),
+    # Returns go to -1700: they all look alike.
+    ('d4pg', '--min-value -1 --max-value 0'),
+    # Who looks one step ahead is paid for not moving.
+    ('td3', '--discount 0'),
+    ('sac', '--discount 0'),
+    # The policy may go as far as it likes at every step.
+    ('mpo', '--epsilon-mean 2.5 --epsilon-std 1e-3'),
+    ('dmpo', f'--epsilon-mean 2.5 --epsilon-std 1e-3 {ATOMS}'),
+  ],
+)
+def test_what_must_not_swing_up_does_not(agent, flags, tmp_path):
+  steps = 24_000 if agent in ('mpo', 'dmpo') else 10_000
+  result = train(
+    agent,
+    f'{PENDULUM} {LOCAL} --solved-return -250 --max-env-steps {steps} {flags} '
+    '--seed 0',
     tmp_path,
     control=True,
   )
   assert result['stop'] == 'step_limit'
+  assert result['evaluations'] >= 4
