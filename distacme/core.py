@@ -194,3 +194,10 @@ class Reporter(Protocol):
 
   def request_stop(self, reason: str, detail: str = '') -> None:
     """Asks the whole run to end; the first reason given stands."""
+
+  def fail(self, detail: str) -> None:
+    """Tells the run that this worker failed and ends; the run may go on.
+
+    Args:
+      detail: a traceback, for people.
+    """

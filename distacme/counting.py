@@ -73,6 +73,7 @@ class RunState:
     sink: Sink | None = None,
     counts: Mapping[str, int] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    elapsed_s: float = 0.0,
   ) -> None:
     """Starts the run's clock.
 
@@ -81,11 +82,12 @@ class RunState:
       sink: where metrics go, if anywhere.
       counts: what a resumed run had counted before.
       clock: returns seconds.
+      elapsed_s: what the clock shows at first.
     """
     self._limits = limits
     self._sink = sink
     self._clock = clock
-    self._start = clock()
+    self._start = clock() - elapsed_s
     self._lock = threading.Lock()
     self._total = _Tally(counts or {}, self._start)
     self._workers: dict[str, _Worker] = {}
@@ -107,9 +109,7 @@ class RunState:
     """Takes a worker's report; see `core.Reporter.report`."""
     now = self._clock()
     with self._lock:
-      entry = self._workers.get(worker)
-      if entry is None:
-        entry = self._workers[worker] = _Worker(_Tally({}, now))
+      entry = self._worker(worker, now)
       entry.heartbeat = now
       if state:
         entry.state = state
@@ -170,6 +170,13 @@ class RunState:
     if self.directive().stop:
       self._call_back()
 
+  def fail(self, worker: str, detail: str) -> None:
+    """Notes that a worker failed; see `core.Reporter.fail`."""
+    with self._lock:
+      entry = self._worker(worker, self._clock())
+      entry.failures += 1
+      entry.failure = detail
+
   def set_params_version(self, version: int) -> None:
     """Notes the version of the newest params, for `status`."""
     with self._lock:
@@ -197,6 +204,8 @@ class RunState:
             'counts': dict(worker.tally.counts),
             'rates': worker.tally.rates(now),
             'metrics': dict(worker.metrics),
+            'failures': worker.failures,
+            'failure': worker.failure,
           }
           for name, worker in self._workers.items()
         },
@@ -204,6 +213,10 @@ class RunState:
     if status['stop']:
       self._call_back()
     return status
+
+  def _worker(self, name: str, now: float) -> _Worker:
+    """Returns what is known of a worker, which may be heard of just now."""
+    return self._workers.setdefault(name, _Worker(_Tally({}, now), now))
 
   def _directive(self, now: float) -> core.Directive:
     self._check_limits(now)
@@ -256,13 +269,18 @@ class _Reporter:
   def request_stop(self, reason: str, detail: str = '') -> None:
     self._state.request_stop(reason, detail, self._worker)
 
+  def fail(self, detail: str) -> None:
+    self._state.fail(self._worker, detail)
+
 
 @dataclasses.dataclass
 class _Worker:
   tally: _Tally
-  heartbeat: float = 0.0
+  heartbeat: float
   state: str = ''
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+  failures: int = 0
+  failure: str = ''  # the last one's detail
 
 
 class _Tally:

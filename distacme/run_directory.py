@@ -12,7 +12,7 @@ import pathlib
 import platform
 import re
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 _COUNTS_KEPT = 4  # more than there are checkpoints
 
@@ -43,6 +43,13 @@ class Running:
     except PermissionError:  # there is one, of another user
       pass
     return False
+
+
+class Progress(NamedTuple):
+  """How far a run had come when its variable server was last heard of."""
+
+  counts: Mapping[str, int]
+  seconds: float  # of the run's clock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +87,13 @@ class RunDirectory:
   def running(self) -> Iterator[None]:
     """Lets others find the run while it goes on; forgets how it ended before."""
     self.summary.unlink(missing_ok=True)
+    self._progress.unlink(missing_ok=True)
     self.write_running()
     try:
       yield
     finally:
       self._running.unlink(missing_ok=True)
+      self._progress.unlink(missing_ok=True)
 
   def write_running(self, address: str = '') -> None:
     """Says that this process runs the run, and where its server listens."""
@@ -98,6 +107,17 @@ class RunDirectory:
     """
     try:
       return Running(**read_json(self._running))
+    except FileNotFoundError:
+      return None
+
+  def write_progress(self, progress: Progress) -> None:
+    """Keeps how far the run has come, for a restarted variable server."""
+    write_json(self._progress, progress._asdict())
+
+  def read_progress(self) -> Progress | None:
+    """Returns how far this run had come; None if it begins, or is resumed."""
+    try:
+      return Progress(**read_json(self._progress))
     except FileNotFoundError:
       return None
 
@@ -156,6 +176,10 @@ class RunDirectory:
   @property
   def _running(self) -> pathlib.Path:
     return self.path / 'running.json'
+
+  @property
+  def _progress(self) -> pathlib.Path:
+    return self.path / 'progress.json'
 
   @property
   def _counts(self) -> pathlib.Path:

@@ -59,6 +59,12 @@ class RunConfig:
   updates_per_call: int = 1
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
+  max_restarts: int = 3
+  """Restarts of a worker of a program within ten minutes; one more failure ends
+  the run. 0 ends it at the first."""
+  hang_timeout_s: float = 300.0
+  """Seconds without a heartbeat, as of an environment that hangs in a step, after
+  which a worker of a program is killed and restarted."""
   checkpoint_period_s: float = 60.0
   """Seconds between checkpoints of the learner."""
   run_dir: pathlib.Path | None = None
@@ -84,8 +90,8 @@ class RunConfig:
     )
     if self.publish_period is not None:
       ranges.check_at_least_one(self, 'publish_period')
-    ranges.check_positive(self, 'checkpoint_period_s')
-    ranges.check_not_negative(self, 'seed')
+    ranges.check_positive(self, 'checkpoint_period_s', 'hang_timeout_s')
+    ranges.check_not_negative(self, 'seed', 'max_restarts')
     if not self.jit and self.mode != 'local':
       raise ValueError(
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'

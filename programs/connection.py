@@ -19,6 +19,7 @@ from distacme import params
 from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
+_STATUS_S = 5.0
 _POLL_S = 0.1
 
 
@@ -54,11 +55,16 @@ class Connection:
     """See `core.Reporter`."""
     self._reporter.request_stop(reason, detail)
 
+  def fail(self, detail: str) -> None:
+    """See `core.Reporter`; sends what was counted, too."""
+    self._reporter.fail(detail)
+    self._reporter.flush(_GOODBYE_S)
+
   def status(self) -> dict[str, Any]:
     """Returns the run's status; see `counting.RunState`."""
     from distacme.variables import client
 
-    return client.status(self._address, timeout_s=1.0)
+    return client.status(self._address, timeout_s=_STATUS_S)
 
   @property
   def terminated(self) -> bool:
@@ -224,11 +230,14 @@ def _run_connected(
   code = 0
   try:
     function(connection, *args)
-  except BaseException:  # whatever ends a worker ends the run
+  except BaseException as error:  # whoever launched it decides what is next
     code = 1
     detail = traceback.format_exc()
     logging.error('%s failed:\n%s', connection.name, detail)
     if not connection.terminated:
-      connection.request_stop(counting.StopReason.FAILED.value, detail)
-  connection.done()
+      connection.fail(detail)
+      if isinstance(error, FloatingPointError):  # it would come to it again
+        connection.request_stop(counting.StopReason.FAILED.value, detail)
+  else:
+    connection.done()
   return code

@@ -25,6 +25,7 @@ class Display:
     self._console = console or rich_console.Console()
     self._live: rich_live.Live | None = None
     self._next = 0.0
+    self._first_failure = ''
 
   def __enter__(self) -> Display:
     if self._console.is_terminal:
@@ -39,7 +40,16 @@ class Display:
       self._live.__exit__(*args)
 
   def show(self, status: dict[str, Any]) -> None:
-    """Shows `status`; on a terminal in place, else a line every few seconds."""
+    """Shows `status`; on a terminal in place, else a line every few seconds.
+
+    The first failure of a worker is shown once, above all that comes.
+    """
+    failure = status.get('first_failure', '')
+    if failure and not self._first_failure:
+      self._first_failure = failure
+      self._console.print(
+        failure, markup=False, highlight=False, soft_wrap=True
+      )
     self.show_view(
       lambda: progress_table(status),
       lambda: [progress_line(status)],
@@ -106,14 +116,23 @@ def ending(status: dict[str, Any]) -> str:
     f'{counts.get("env_steps", 0):,} environment steps, '
     f'{counts.get("learner_steps", 0):,} learner steps'
   ]
-  if stop.get('detail'):
-    lines.append(stop['detail'].rstrip())
+  detail = stop.get('detail', '').rstrip()
+  if detail and detail != status.get('first_failure'):  # shown already
+    lines.append(detail)
   lines += [
-    f'{worker} {how}'
+    how
     for worker, how in status.get('failures', {}).items()
-    if worker != stop.get('worker')
+    if worker != stop.get('worker') and how != status.get('first_failure')
   ]
+  if status.get('restarts'):
+    lines.append(f'restarted: {restarted(status)}')
   return '\n'.join(lines)
+
+
+def restarted(status: dict[str, Any]) -> str:
+  """Returns which workers were restarted, and how often."""
+  counts = sorted(status['restarts'].items())
+  return ', '.join(f'{worker} {count}x' for worker, count in counts)
 
 
 def _overview(status: dict[str, Any]) -> list[str]:
@@ -137,6 +156,8 @@ def _overview(status: dict[str, Any]) -> list[str]:
   parts += [
     f'{title} {mean:,.4g}' for title, mean in means.items() if mean is not None
   ]
+  if status.get('restarts'):
+    parts.append(f'restarted {restarted(status)}')
   limits = status['limits']
   if limits['max_seconds']:
     left = max(0.0, limits['max_seconds'] - status['seconds'])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import platform
 import time
 from typing import Any
 
@@ -15,8 +17,10 @@ from distacme.programs import connection
 from distacme.programs import workers
 from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
+from distacme.runtime import supervision
 
 _STATUS_PERIOD_S = 0.5
+_HEARD_S = 5.0  # without a status after which heartbeats are not to be judged
 _GRACE_S = 60.0  # for workers to save and end, before they are killed
 
 _ALL = {
@@ -120,18 +124,19 @@ def run(
     address = launchpad.service_address(program, 'variables')
     directory.write_running(address)
     watch.attach(address, members)
-    launchpad.wait(
-      members,
-      on_failure=watch.on_failure,
-      stopping=watch.stopping,
-      poll=watch.poll,
-      grace_s=_GRACE_S,
+    policy = supervision.RestartPolicy(
+      experiment.run.max_restarts,
+      hang_timeout_s=experiment.run.hang_timeout_s,
     )
+    supervision.Supervisor(members, watch, policy, grace_s=_GRACE_S).watch()
   return watch.finish()
 
 
 class _Watch:
-  """What the launcher knows of the run, from its variable server."""
+  """What the launcher knows of the run, from its variable server.
+
+  A `supervision.Run`.
+  """
 
   def __init__(
     self,
@@ -140,18 +145,22 @@ class _Watch:
     show: Callable[[dict[str, Any]], None],
   ):
     self._address = ''  # until it is launched
-    self._members: list[launchpad.Worker] = []
+    self._members: list[supervision.Worker] = []
     self._lodgers = lodgers
     self._directory = directory
     self._show = show
     self._status: dict[str, Any] | None = None
     self._stop: dict[str, Any] | None = None  # asked for by the launcher
     self._next = 0.0
+    self._heard = 0.0  # when the last status came
     self._failures: dict[str, str] = {}
+    self._restarts: collections.Counter[str] = collections.Counter()
+    self._first_failure = ''
 
-  def attach(self, address: str, members: list[launchpad.Worker]) -> None:
+  def attach(self, address: str, members: list[supervision.Worker]) -> None:
     """Takes over what was launched, and passes on what was asked meanwhile."""
     self._address, self._members = address, members
+    self._heard = time.monotonic()
     if self._stop is not None:
       self.request_stop(**self._stop)
 
@@ -177,10 +186,36 @@ class _Watch:
         if member.exit_code() is None:
           member.terminate()
 
-  def on_failure(self, worker: launchpad.Worker, how: str) -> None:
+  def silent_s(self, worker: str) -> float:
+    """Returns the seconds since a worker's last heartbeat; 0 before the first.
+
+    While the variable server does not answer, it is the one that is silent.
+    """
+    unheard_s = time.monotonic() - self._heard
+    if worker.startswith('variables/'):
+      return unheard_s
+    if unheard_s > _HEARD_S or self._status is None:
+      return 0.0
+    reported = self._status['workers'].get(worker)
+    return reported['seconds_since_report'] if reported else 0.0
+
+  def may_restart(self, worker: str, code: int) -> bool:
+    """Whether it was killed, or has worked: else it would fail again at once."""
+    if code < 0 or worker.startswith('variables/'):
+      return True
+    reported = self._ask().get(worker, {})
+    return bool(reported.get('counts') or reported.get('metrics'))
+
+  def on_restart(
+    self, worker: supervision.Worker, how: str, delay_s: float
+  ) -> None:
+    """Remembers how the worker ended; the first one is shown."""
+    self._restarts[worker.name] += 1
+    self._note(worker, how, f'; it is restarted in {delay_s:g} s')
+
+  def on_failure(self, worker: supervision.Worker, how: str) -> None:
     """Ends the run, if it does not end already, because a worker failed."""
-    log = f'; its log is {worker.log}' if worker.log else ''
-    detail = f'ended with {how}{log}'
+    detail = self._note(worker, how, '')
     self._failures[worker.name] = detail
     self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
     # It cannot say goodbye itself, and the services wait for it.
@@ -191,6 +226,21 @@ class _Watch:
         last_words.close()
       except (TimeoutError, ConnectionError):
         pass
+
+  def _note(self, worker: supervision.Worker, how: str, more: str) -> str:
+    """Returns how a worker failed, the first time with its traceback."""
+    log = f'; its log is {worker.log}' if worker.log else ''
+    detail = f'{worker.name} on {platform.node()} ended with {how}{log}{more}'
+    if not self._first_failure:
+      traceback = self._ask().get(worker.name, {}).get('failure', '')
+      detail = self._first_failure = f'{detail}\n{traceback}'.rstrip()
+    return detail
+
+  def _ask(self) -> dict[str, Any]:
+    """Returns what is known of the workers, as new as can be."""
+    self._next = 0.0
+    self.poll()
+    return self._status['workers'] if self._status else {}
 
   def poll(self) -> None:
     """Asks for the status and shows it, not too often."""
@@ -204,7 +254,16 @@ class _Watch:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
       return
-    self._show(self._status)
+    self._heard = time.monotonic()
+    self._show(self._with_failures(self._status))
+
+  def _with_failures(self, status: dict[str, Any]) -> dict[str, Any]:
+    """Adds what the launcher knows to the status of a run."""
+    return status | {
+      'failures': self._failures,
+      'restarts': dict(self._restarts),
+      'first_failure': self._first_failure,
+    }
 
   def finish(self) -> dict[str, Any]:
     """Returns how the run ended."""
@@ -216,7 +275,7 @@ class _Watch:
     if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
       status['stop'] = self._stop  # which it did by SIGTERM
     status['stop'] = status['stop'] or self._stop
-    status['failures'] = self._failures
+    status = self._with_failures(status)
     run_directory.write_json(self._directory.summary, status)
     self._show(status)
     return status

@@ -9,6 +9,7 @@ optimiser), and the launcher, which only names these functions, nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+import dataclasses
 import pathlib
 import threading
 import time
@@ -22,6 +23,7 @@ from distacme.replay import spec as replay_spec
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 _TERMINATED_S = 3.0  # the same, where it was the launcher's last resort
 _REPLAY_PERIOD_S = 1.0
+_PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 Connection = connection_lib.Connection
 
@@ -36,7 +38,8 @@ def run_variables(
   """The variable server: params, counters, metrics, and the run's end.
 
   It is the last to go: it waits for the goodbyes of `others`, all workers but
-  itself, and then writes how the run ended.
+  itself, and then writes how the run ended. If it is restarted it goes on with the
+  counters that it had at most `_PROGRESS_PERIOD_S` before.
   """
   from distacme import logging as metrics_logging
   from distacme import run_directory
@@ -44,7 +47,11 @@ def run_variables(
 
   process = connection_lib.take_process()
   sink = metrics_logging.MetricsSink(run_dir)
-  state = counting.RunState(limits, sink, counts)
+  directory = run_directory.RunDirectory(run_dir)
+  before = directory.read_progress() or run_directory.Progress(counts, 0.0)
+  state = counting.RunState(
+    limits, sink, before.counts, elapsed_s=before.seconds
+  )
   terminated = threading.Event()
 
   def terminate() -> None:
@@ -57,14 +64,20 @@ def run_variables(
   if process:
     process.on_terminate(terminate)
   service = server.VariableServer(state, address)
+  save_at = time.monotonic()
   while state.directive().stop is None:
+    if time.monotonic() >= save_at:
+      save_at += _PROGRESS_PERIOD_S
+      status = state.status()
+      directory.write_progress(
+        run_directory.Progress(status['counts'], status['seconds'])
+      )
     time.sleep(0.05)
   # Who was terminated while it started says no goodbye.
   _wait_for(
     others, state.status, _TERMINATED_S if terminated.is_set() else _FINISH_S
   )
   service.stop()
-  directory = run_directory.RunDirectory(run_dir)
   run_directory.write_json(directory.summary, state.status())
   sink.close()
   if process:
@@ -190,6 +203,10 @@ def run_learner(
 
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
+  # One that was restarted went back to its last checkpoint.
+  counted = connection.status()['counts'].get('learner_steps', 0)
+  behind = counted - (restored.steps if restored else 0)
+  connection.report({'learner_steps': -behind} if behind else None)
   params = jax.eval_shape(agent.actor_params, state)
   layout = policy.row_layout(agent, spec, params)
   agent = frame_stacks.learning_from(layout, agent)
@@ -259,6 +276,12 @@ def _act(
 
   use_one_core()
   connection.report(state='starting')
+  status = connection.status()
+  if status['workers'].get(connection.name, {}).get('counts'):
+    # One that was restarted would else act its first episodes again.
+    experiment = dataclasses.replace(
+      experiment, resumed_at=status['counts']['env_steps']
+    )
   run = experiment.run
   rows = run.envs_per_actor
   environment = experiment.make_vector(rows, stream=index)

@@ -31,7 +31,7 @@ _SEND_TOGETHER = 8
 _SEND_AFTER_S = 0.05
 _FRAMES_PER_CHUNK = 4  # sampled as a whole, and so long a window may wait
 _POLL_MS = 100  # how soon a blocked writer notices a stop
-_LOST_AFTER_S = 10
+_ANSWER_S = 2  # for the answer to a question
 _EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
 
 
@@ -234,10 +234,9 @@ class ReverbInserter:
       if blocked_s > explain_after_s:
         explain_after_s *= 4
         logging.warning(
-          'writing to replay has been blocked for %.1f s: %s The actor waits '
-          'for the learner to sample more.',
+          'writing to replay has been blocked for %.1f s: %s',
           blocked_s,
-          describe(self._client, self._address),
+          describe(self._client, self._address, _BLOCKED),
         )
     self.blocked_s += time.monotonic() - start
 
@@ -268,6 +267,7 @@ class ReverbSampler:
     # Items are fetched ahead, at most one batch of them: what is fetched counts
     # as sampled, so more would blur the rate limits.
     self._sampler = self._client.NewSampler(_TABLE, -1, self._items)
+    self._lost_priorities = 0  # sendings
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
@@ -294,32 +294,51 @@ class ReverbSampler:
     return [window.view(dtype)[:, 0] for window in windows]
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Sets priorities; see `core.Sampler`."""
+    """Sets priorities; see `core.Sampler`.
+
+    Those that a server is not there for are lost, as its items may be.
+    """
     replay_spec.check_priorities(priority)
     updates = list(zip(key.tolist(), priority.tolist(), strict=True))
-    self._client.MutatePriorities(_TABLE, updates, [])
+    try:
+      self._client.MutatePriorities(_TABLE, updates, [])
+    except RuntimeError as error:
+      self._lost_priorities += 1
+      if self._lost_priorities.bit_count() == 1:  # 1, 2, 4, ... times
+        logging.warning(
+          'the replay server at %s did not take priorities, %d times so far: %s',
+          self._address,
+          self._lost_priorities,
+          error,
+        )
 
   def describe(self) -> str:
     """Says in a sentence what the table holds, for messages."""
     return describe(self._client, self._address)
 
 
-def describe(client: Any, address: str) -> str:
+_BLOCKED = ' The actor waits for the learner to sample more.'
+
+
+def describe(client: Any, address: str, more: str = '') -> str:
   """Says in a sentence what the table at `address` holds.
 
-  Raises:
-    ConnectionError: if the server does not answer for so long that it is lost.
-      A blocked writer has no other way to notice.
+  Args:
+    client: of the server.
+    address: of the server.
+    more: what to add, if it answers. One that does not may be restarted, to which
+      writers and samplers connect by themselves.
   """
   try:
-    (info,) = client.ServerInfo(_LOST_AFTER_S)
+    (info,) = client.ServerInfo(_ANSWER_S)
   except RuntimeError as error:
-    raise ConnectionError(
-      f'the replay server at {address} does not answer any more ({error}).'
-    ) from error
+    return (
+      f'the replay server at {address} does not answer ({error}); it is tried '
+      'again.'
+    )
   stats = reverb_extension.table_stats(info)
   return (
     f'the replay server at {address} holds {stats.size} items; '
     f'{stats.inserted} were inserted and {stats.sampled} sampled so far, and '
-    f'sampling starts at {stats.min_size}.'
+    f'sampling starts at {stats.min_size}.{more}'
   )

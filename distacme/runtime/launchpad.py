@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import functools
 import io
-import math
 import pathlib
 import signal
 import subprocess
-import time
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from absl import flags
 import launchpad as lp
@@ -30,6 +28,7 @@ from launchpad.nodes.python import local_multi_processing
 from launchpad.nodes.python import node as lp_node
 
 from distacme.runtime import stop_signals
+from distacme.runtime import supervision
 
 Program: TypeAlias = lp.Program
 
@@ -63,29 +62,11 @@ class ServiceNode(WorkerNode):
     return self._track_handle(AddressHandle(self._own_address))
 
 
-class Worker(NamedTuple):
-  """A running worker.
-
-  Attributes:
-    name: group and number.
-    exit_code: returns None while it runs, 0 if it is done.
-    terminate: asks it to end (SIGTERM).
-    kill: makes it. Threads have neither.
-    log: the file of what it printed.
-  """
-
-  name: str
-  exit_code: Callable[[], int | None]
-  terminate: Callable[[], None]
-  kill: Callable[[], None]
-  log: pathlib.Path | None
-
-
 def launch_processes(
   program: Program,
   logs: pathlib.Path,
   environment: Mapping[str, Mapping[str, str]],
-) -> list[Worker]:
+) -> list[supervision.Worker]:
   """Starts every node as a process of its own, through `launchpad.launch`.
 
   Args:
@@ -105,13 +86,44 @@ def launch_processes(
     program, 'local_mp', local_resources=resources, terminal='output_to_files'
   )
   return [
-    Worker(name, process.poll, process.terminate, process.kill, logs / name)
+    _Process(process, logs / name).worker(name)
     for name, process in _members(manager)
-    if isinstance(process, subprocess.Popen)
   ]
 
 
-def launch_threads(program: Program) -> list[Worker]:
+class _Process:
+  """A process that Launchpad started and that can be started again."""
+
+  def __init__(self, first: subprocess.Popen[bytes], log: pathlib.Path):
+    self._process = first
+    self._log = log
+    # Launchpad does not keep it, and runs on Linux only.
+    entries = pathlib.Path(f'/proc/{first.pid}/environ').read_bytes()
+    self._environment = dict(
+      entry.split(b'=', 1) for entry in entries.split(b'\0') if entry
+    )
+
+  def worker(self, name: str) -> supervision.Worker:
+    return supervision.Worker(
+      name,
+      exit_code=lambda: self._process.poll(),
+      terminate=lambda: self._process.terminate(),
+      kill=lambda: self._process.kill(),
+      log=self._log,
+      restart=self._restart,
+    )
+
+  def _restart(self) -> None:
+    with open(self._log, 'a') as output:
+      self._process = subprocess.Popen(
+        self._process.args,
+        env=self._environment,
+        stdout=output,
+        stderr=output,
+      )
+
+
+def launch_threads(program: Program) -> list[supervision.Worker]:
   """Starts every node as a thread, through `launchpad.launch`."""
   manager = _launch(program, 'local_mt')
 
@@ -125,7 +137,14 @@ def launch_threads(program: Program) -> list[Worker]:
     """Threads end by themselves or not at all."""
 
   return [
-    Worker(name, functools.partial(exit_code, thread), nothing, nothing, None)
+    supervision.Worker(
+      name,
+      functools.partial(exit_code, thread),
+      terminate=nothing,
+      kill=nothing,
+      log=None,
+      restart=None,
+    )
     for name, thread in _members(manager)
   ]
 
@@ -143,7 +162,7 @@ def _launch(program: Program, launch_type: str, **kwargs: Any) -> Any:
     manager = lp.launch(program, launch_type=launch_type, **kwargs)
   for number, handler in handlers.items():
     signal.signal(number, handler)
-  # `wait` below does this, and says what went wrong once.
+  # `supervision` does this, and says what went wrong once.
   atexit.unregister(manager.wait)
   return manager
 
@@ -163,56 +182,6 @@ def service_address(program: Program, group: str) -> str:
   """Returns where the service of a launched program listens."""
   (node,) = program.groups[group]
   return str(node.create_handle().dereference())
-
-
-def wait(
-  workers: list[Worker],
-  *,
-  on_failure: Callable[[Worker, str], None],
-  stopping: Callable[[], bool],
-  poll: Callable[[], None],
-  grace_s: float,
-  period_s: float = 0.05,
-) -> None:
-  """Waits until all workers have ended.
-
-  Args:
-    workers: to wait for.
-    on_failure: called, with the worker and how it ended, for each that ends
-      with another exit code than 0, or not at all; makes the others stop.
-    stopping: whether the run is to end.
-    poll: called between looks.
-    grace_s: seconds after which workers of a run that is to end are killed,
-      first asked by a signal at half that time.
-    period_s: seconds between looks.
-  """
-  running = list(workers)
-  asked = False
-  stop_at = math.inf
-  while running:
-    for worker in list(running):
-      code = worker.exit_code()
-      if code is not None:
-        running.remove(worker)
-        # One that had not begun yet when it was asked to end did nothing wrong.
-        if code and not (code == -signal.SIGTERM and stopping()):
-          on_failure(
-            worker, f'signal {-code}' if code < 0 else f'exit code {code}'
-          )
-    if stopping():
-      stop_at = min(stop_at, time.monotonic())
-    waited = time.monotonic() - stop_at
-    if waited > grace_s / 2 and not asked:
-      asked = True
-      for worker in running:
-        worker.terminate()
-    if waited > grace_s:
-      for worker in running:
-        on_failure(worker, f'no end {grace_s:.0f} s after it was to stop')
-        worker.kill()
-      return
-    poll()
-    time.sleep(period_s)
 
 
 def stop_requested() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import itertools
 import logging
 import threading
+import time
 from typing import Any, NamedTuple
 
 import grpc
@@ -20,6 +21,9 @@ _OPTIONS = (
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 1000),
 )
+
+
+_RETRY_S = 0.2
 
 
 class Newest(NamedTuple):
@@ -63,6 +67,7 @@ class VariableClient:
     self._closed = threading.Event()
     self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
+    self._published: Newest | None = None
     self._wait_for_server(connect_timeout_s)
 
   def publish(
@@ -77,8 +82,9 @@ class VariableClient:
     Args:
       version: larger than those before; 0 or more.
       names: of the leaves, which `newest` returns; no two alike.
-      arrays: the leaves. They must not change meanwhile, and may afterwards.
-      timeout_s: for the whole.
+      arrays: the leaves, which must not change: a server that is restarted gets
+        them again.
+      timeout_s: for the whole, in which it is tried again and again.
 
     Returns:
       Whether these are now the newest; False if the server had this version or
@@ -88,16 +94,45 @@ class VariableClient:
       ValueError: if the params cannot be sent, or the server refuses them.
       ConnectionError: if the server does not answer.
     """
-    header, chunks = wire.encode(version, names, arrays)
-    answer = reporter_lib.call(
-      self._channel.stream_unary(wire.method('Publish')),
-      itertools.chain([header], chunks),
-      self._address,
-      timeout_s,
-      # It was there when this client was made: it does not come back.
-      wait_for_server=False,
-    )
-    return answer['accepted']
+    accepted = self._send(Newest(version, list(names), list(arrays)), timeout_s)
+    self._published = Newest(version, list(names), list(arrays))
+    return accepted
+
+  def _send(self, params: Newest, timeout_s: float) -> bool:
+    """Sends params, again and again to a server that is not there."""
+    deadline = time.monotonic() + timeout_s
+    tries = 0
+    while True:
+      header, chunks = wire.encode(*params)
+      tries += 1
+      try:
+        answer = reporter_lib.call(
+          self._channel.stream_unary(wire.method('Publish')),
+          itertools.chain([header], chunks),
+          self._address,
+          max(0.0, deadline - time.monotonic()),
+        )
+        break
+      except ConnectionRefusedError:  # it is there
+        raise
+      except ConnectionError:
+        if self._closed.wait(_RETRY_S) or time.monotonic() >= deadline:
+          raise
+    if tries > 1:
+      logging.getLogger(__name__).warning(
+        'Params were published to %s after %d tries.', self._address, tries
+      )
+    return bool(answer['accepted'])
+
+  def _publish_again(self, answer: dict[str, Any]) -> None:
+    """Gives a server that was restarted the params that it had."""
+    published = self._published
+    if published is None or answer['params_version'] >= published.version:
+      return
+    try:
+      self._send(published, timeout_s=_RETRY_S)
+    except ConnectionError:
+      pass  # the next answer to a report asks again
 
   def subscribe(self) -> None:
     """Starts to receive params; must precede `newest`."""
@@ -122,11 +157,16 @@ class VariableClient:
       return self._arrived.wait_for(newer, timeout_s)
 
   def reporter(
-    self, period_s: float = 0.5, lost_after_s: float = 10.0
+    self, period_s: float = 0.5, lost_after_s: float = 120.0
   ) -> reporter_lib.Reporter:
     """Returns a `core.Reporter`, closed with this client."""
     reporter = reporter_lib.Reporter(
-      self._channel, self._address, self._worker, period_s, lost_after_s
+      self._channel,
+      self._address,
+      self._worker,
+      period_s,
+      lost_after_s,
+      on_answer=self._publish_again,
     )
     self._reporters.append(reporter)
     return reporter
@@ -177,7 +217,7 @@ class VariableClient:
           self._address,
           error.details() if isinstance(error, grpc.RpcError) else error,
         )
-      self._closed.wait(0.2)
+      self._closed.wait(_RETRY_S)
 
   def _read(self, messages: Iterator[bytes]) -> None:
     for message in messages:
@@ -199,6 +239,14 @@ def status(
 ) -> dict[str, Any]:
   """Returns `counting.RunState.status` of the run at `address`."""
   return _call_once(address, credentials, 'Status', {}, timeout_s)
+
+
+def fail(
+  address: str, worker: str, detail: str, timeout_s: float = 5.0
+) -> None:
+  """Tells the run at `address` that a worker failed; see `core.Reporter.fail`."""
+  request = {'worker': worker, 'detail': detail}
+  _call_once(address, None, 'Fail', request, timeout_s)
 
 
 def request_stop(

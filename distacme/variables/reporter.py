@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import logging
 import threading
 import time
@@ -29,8 +29,9 @@ class Reporter:
   directive known: its counts are about `period_s` old and lack what this worker
   has not sent yet; a stop comes at once, by a call that waits for it.
 
-  If the server does not answer for `lost_after_s`, the directive says 'failed'
-  and `lost` says why, and the worker is to end itself.
+  A server that does not answer is asked again, since it may be restarted. If it
+  does not answer for `lost_after_s`, the directive says 'failed' and `lost` says
+  why, and the worker is to end itself.
   """
 
   def __init__(
@@ -40,6 +41,7 @@ class Reporter:
     worker: str,
     period_s: float,
     lost_after_s: float,
+    on_answer: Callable[[dict[str, Any]], None],
   ) -> None:
     """Starts sending; `variables.client.VariableClient.reporter` makes these.
 
@@ -50,15 +52,18 @@ class Reporter:
       period_s: time between sends, which are also made if there is nothing to
         say, to learn the directive and whether the server is there.
       lost_after_s: how long the server may be silent.
+      on_answer: is given every answer to a report.
     """
     self.lost = ''
     self._address = address
     self._worker = worker
     self._period_s = period_s
     self._lost_after_s = lost_after_s
+    self._on_answer = on_answer
     self._report = channel.unary_unary(wire.method('Report'))
     self._wait_stop = channel.unary_unary(wire.method('WaitStop'))
     self._request_stop = channel.unary_unary(wire.method('RequestStop'))
+    self._fail = channel.unary_unary(wire.method('Fail'))
 
     self._lock = threading.Lock()  # Held for no longer than an addition takes.
     self._alive = False
@@ -72,6 +77,7 @@ class Reporter:
     self._sequence = 0
     self._unacknowledged: bytes | None = None
     self._last_answer = time.monotonic()
+    self._unanswered = 0  # reports in a row
     self._closed = threading.Event()
     self._stop_call: grpc.Future | None = None
     self._thread = threading.Thread(
@@ -100,9 +106,20 @@ class Reporter:
 
   def request_stop(self, reason: str, detail: str = '') -> None:
     """Asks the run to end; waits for the answer, and raises if none comes."""
-    request = {'worker': self._worker, 'reason': reason, 'detail': detail}
-    answer = call(
+    self._call(
       self._request_stop,
+      {'worker': self._worker, 'reason': reason, 'detail': detail},
+    )
+
+  def fail(self, detail: str) -> None:
+    """Tells that this worker failed; as `request_stop`."""
+    self._call(self._fail, {'worker': self._worker, 'detail': detail})
+
+  def _call(
+    self, method: grpc.UnaryUnaryMultiCallable, request: dict[str, Any]
+  ) -> None:
+    answer = call(
+      method,
       request,
       self._address,
       timeout_s=_RPC_TIMEOUT_S,
@@ -146,9 +163,10 @@ class Reporter:
         self._note_silence(error)
         return False
       self._unacknowledged = None
-      self._last_answer = time.monotonic()
+      self._note_answer()
     answer = wire.unpack(data)
     self._learn(answer['stop'], answer['counts'])
+    self._on_answer(answer)
     return True
 
   def _take(self) -> dict[str, Any]:
@@ -183,7 +201,20 @@ class Reporter:
     with self._lock:
       self._directive = core.Directive(self._directive.stop or stop, counts)
 
+  def _note_answer(self) -> None:
+    if self._unanswered:
+      logging.getLogger(__name__).warning(
+        'The variable server at %s answers again, after %d reports of %s that '
+        'it did not.',
+        self._address,
+        self._unanswered,
+        self._worker,
+      )
+    self._unanswered = 0
+    self._last_answer = time.monotonic()
+
   def _note_silence(self, error: grpc.RpcError) -> None:
+    self._unanswered += 1
     silent_s = time.monotonic() - self._last_answer
     if silent_s < self._lost_after_s or self._directive.stop:
       return
@@ -221,6 +252,7 @@ def call(
 
   Raises:
     ValueError: if the server refuses the request.
+    ConnectionRefusedError: if it is busy with another of that kind.
     ConnectionError: if it does not answer.
   """
   if isinstance(request, dict):
@@ -231,6 +263,10 @@ def call(
     code, details = error.code(), error.details()
     if code == grpc.StatusCode.INVALID_ARGUMENT:
       raise ValueError(
+        f'The variable server at {address} refused: {details}'
+      ) from None
+    if code == grpc.StatusCode.ABORTED:
+      raise ConnectionRefusedError(
         f'The variable server at {address} refused: {details}'
       ) from None
     raise ConnectionError(

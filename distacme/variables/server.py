@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from distacme import core
 from distacme import counting
 from distacme.variables import wire
 
@@ -119,6 +118,7 @@ class VariableServer:
         'Report': unary(_refusing(self._report)),
         'WaitStop': unary(_refusing(self._wait_stop)),
         'RequestStop': unary(_refusing(self._request_stop)),
+        'Fail': unary(_refusing(self._fail)),
         'Status': unary(_refusing(self._status)),
       },
     )
@@ -177,13 +177,13 @@ class VariableServer:
     with self._acknowledging:
       # A client repeats a report whose answer it did not get.
       if message['sequence'] <= self._acknowledged.get(session, -1):
-        return _answer(self._state.directive())
+        return self._answer()
       self._acknowledged[session] = message['sequence']
       if message['alive']:
         self._state.report(worker, message['counts'], state=message['state'])
     for metrics in message['metrics']:
       self._state.report(worker, metrics=metrics)
-    return _answer(self._state.directive())
+    return self._answer()
 
   def _wait_stop(
     self, request: bytes, context: grpc.ServicerContext
@@ -191,7 +191,7 @@ class VariableServer:
     del request
     context.add_callback(self._notify)
     self._wait(context, lambda: self._state.directive().stop)
-    return _answer(self._state.directive())
+    return self._answer()
 
   def _request_stop(
     self, request: bytes, context: grpc.ServicerContext
@@ -201,12 +201,29 @@ class VariableServer:
       str(message.get(key, '')) for key in ('reason', 'detail', 'worker')
     )
     self._state.request_stop(reason, detail, worker)
-    return _answer(self._state.directive())
+    return self._answer()
+
+  def _fail(
+    self, request: bytes, context: grpc.ServicerContext
+  ) -> dict[str, Any]:
+    message = wire.unpack(request)
+    worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
+    self._state.fail(worker, detail)
+    return self._answer()
 
   def _status(
     self, request: bytes, context: grpc.ServicerContext
   ) -> dict[str, Any]:
     return self._state.status()
+
+  def _answer(self) -> dict[str, Any]:
+    """Returns the directive, and what params there are, if any."""
+    directive = self._state.directive()
+    return {
+      'stop': directive.stop,
+      'counts': dict(directive.counts),
+      'params_version': self._newest.version,
+    }
 
   def _wait(
     self, context: grpc.ServicerContext, condition: Callable[[], Any]
@@ -244,10 +261,6 @@ def _refusing(
   return handle
 
 
-def _answer(directive: core.Directive) -> dict[str, Any]:
-  return {'stop': directive.stop, 'counts': dict(directive.counts)}
-
-
 def _checked_report(message: dict[str, Any]) -> dict[str, Any]:
   """Returns `message` if it has the fields of a report, of the right types."""
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
@@ -259,9 +272,10 @@ def _checked_report(message: dict[str, Any]) -> dict[str, Any]:
         f' {message.get(name)!r:.80}.'
       )
   for name, count in message['counts'].items():
-    if type(count) is not int or not 0 <= count < 2**63:
+    # Less than 0 from a learner that went back to its last checkpoint.
+    if type(count) is not int or not -(2**63) <= count < 2**63:
       raise ValueError(
-        f'Counter {name!r:.80} must grow by an int >= 0, got {count!r:.80}.'
+        f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
       )
   for metrics in message['metrics']:
     if not isinstance(metrics, dict) or not all(

@@ -73,6 +73,13 @@ class Run:
         return process
     raise LookupError(f'{name} is not among {self.family()}')
 
+  def restarted(self, name, first):
+    """Says whether a worker runs in another process than its `first`."""
+    try:
+      return self.worker(name).pid != first.pid
+    except LookupError:
+      return False
+
   def wait_until_learning(self):
     """Waits until the learner has made a step."""
 

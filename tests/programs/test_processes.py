@@ -120,16 +120,47 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
 @pytest.mark.parametrize(
   'worker', ['actor/1', 'learner/0', 'replay/0', 'variables/0', 'evaluator/0']
 )
-def test_a_killed_worker_ends_the_run_and_is_named(start, worker):
-  run = start()
+def test_a_killed_worker_is_restarted_and_the_run_goes_on(start, worker):
+  run = start('--max-env-steps', '4000', '--checkpoint-period-s', '1')
   run.wait_until_learning()
-  run.worker(worker).kill()
+  run.wait_for(lambda: any((run.run_dir / 'checkpoints').glob('[0-9]*')))
+  first = run.worker(worker)
+  first.kill()
+  run.wait_for(lambda: run.restarted(worker, first))
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert f'{worker} on ' in run.output
+  assert 'ended with signal 9' in run.output
+  assert f'restarted: {worker} 1x' in run.output
+  assert run.summary['stop']['reason'] == 'step_limit'
+  assert run.summary['restarts'] == {worker: 1}
+  assert not run.summary['failures']
+  assert run.summary['counts']['env_steps'] >= 4000
+  assert not run.left_after(0.5)
+
+
+def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
+  run = start('--max-restarts', '0')
+  run.wait_until_learning()
+  run.worker('actor/1').kill()
   code, seconds = run.wait()
   assert code == 1
-  assert f'failed ({worker})' in run.output
-  assert 'ended with signal 9' in run.output
+  assert 'failed (actor/1)' in run.output
+  assert run.output.count('ended with signal 9') == 1
   assert not run.left_after(0.5)
   assert seconds < 10.0
+
+
+def test_a_worker_that_hangs_is_killed_and_restarted(start):
+  run = start('--hang-timeout-s', '8', '--max-env-steps', '4000')
+  run.wait_until_learning()
+  actor = run.worker('actor/0')
+  actor.suspend()
+  run.wait_for(lambda: run.restarted('actor/0', actor))
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert 'ended with no heartbeat for 8 s' in run.output
+  assert run.summary['restarts'] == {'actor/0': 1}
 
 
 def test_learner_and_replay_share_a_process_and_end_in_order(start):
@@ -167,16 +198,16 @@ def test_a_signal_ends_a_learner_beside_replay_in_order(start):
   assert seconds < 5.0
 
 
-def test_a_killed_learner_takes_replay_with_it_and_ends_the_run(start):
-  run = start('--replay-in-learner')
+def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
+  run = start('--replay-in-learner', '--max-env-steps', '4000')
   run.wait_until_learning()
-  run.worker('learner/0').kill()
-  code, seconds = run.wait()
-  assert code == 1, run.output
-  assert 'failed (learner/0)' in run.output
-  assert 'ended with signal 9' in run.output
+  learner = run.worker('learner/0')
+  learner.kill()
+  run.wait_for(lambda: run.restarted('learner/0', learner))
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert run.summary['restarts'] == {'learner/0': 1}
   assert not run.left_after(0.5)
-  assert seconds < 10.0
 
 
 def test_no_worker_outlives_a_killed_launcher(start):
@@ -186,12 +217,17 @@ def test_no_worker_outlives_a_killed_launcher(start):
   assert not run.left_after(10)
 
 
-def test_the_first_traceback_of_a_failing_environment_is_shown_once(start):
-  run = start(env='broken_environments:jammed')
+def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
+  start,
+):
+  run = start('--max-restarts', '1', env='broken_environments:jammed')
   code, _ = run.wait()
   assert code == 1
+  # The first is shown once, the others are counted.
   assert run.output.count('RuntimeError: the door is jammed') == 1
+  assert 'its log is' in run.output
   assert 'failed (actor/' in run.output
+  assert set(run.summary['restarts'].values()) == {1}
   assert not run.left_after(0.5)
 
 
@@ -351,16 +387,17 @@ def test_a_program_is_data_until_it_is_launched(tmp_path):
 
 def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
   from distacme.programs import program
-  from distacme.runtime import launchpad
+  from distacme.runtime import supervision
 
   stopped = []
   members = [
-    launchpad.Worker(
+    supervision.Worker(
       name,
       exit_code=lambda: None,
       terminate=lambda name=name: stopped.append(name),
       kill=lambda: None,
       log=None,
+      restart=None,
     )
     for name in ('actor/0', 'learner/0')
   ]
