@@ -94,6 +94,7 @@ class RunState:
     self._stop: dict[str, Any] | None = None
     self._on_stop: list[Callable[[], None]] = []
     self._params_version: int | None = None
+    self._num_actors: int | None = None
 
   def reporter(self, worker: str) -> core.Reporter:
     """Returns the line of a worker that lives in this process."""
@@ -177,6 +178,17 @@ class RunState:
       entry.failures += 1
       entry.failure = detail
 
+  def scale(self, num_actors: int) -> None:
+    """Asks whoever launched the run for so many actors, by `status`.
+
+    Raises:
+      ValueError: if it is less than one.
+    """
+    if num_actors < 1:
+      raise ValueError(f'num_actors must be at least 1, got {num_actors}.')
+    with self._lock:
+      self._num_actors = num_actors
+
   def set_params_version(self, version: int) -> None:
     """Notes the version of the newest params, for `status`."""
     with self._lock:
@@ -195,6 +207,7 @@ class RunState:
         'counts': dict(self._total.counts),
         'rates': self._total.rates(now),
         'params_version': self._params_version,
+        'num_actors': self._num_actors,  # that were asked for since it began
         'stop': self._stop and dict(self._stop),
         'limits': dataclasses.asdict(self._limits),
         'workers': {

@@ -22,6 +22,7 @@ _COMMANDS = {
   'evaluate': "play greedy episodes with a run's params",
   'plot': 'draw the learning curves of runs',
   'watch': 'show what a running program does, live',
+  'scale': 'start or end actors of a running program',
   'agents': 'list the agents',
   'environments': 'list the families of environments and how to name them',
   'doctor': 'check the installation and say how to get what is missing',

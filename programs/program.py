@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
+import pathlib
 import platform
 import time
 from typing import Any
@@ -89,10 +91,34 @@ def make_program(
     node = launchpad.ServiceNode(workers.run_replay_server, variables, *table)
     replay = program.add_node(node, label='replay')
     worker(workers.run_learner, 'learner/0', experiment, replay, directory.path)
-  for index, name in enumerate(actors):
-    worker(workers.run_actor, name, experiment, index, replay)
+  for index in range(run.num_actors):
+    add_actor(program, experiment, index, variables, replay)
   worker(workers.run_evaluator, 'evaluator/0', experiment, directory.path)
   return program
+
+
+def add_actor(
+  program: launchpad.Program,
+  experiment: config_lib.Experiment,
+  index: int,
+  variables: Any,
+  replay: Any,
+  label: str = 'actor',
+) -> None:
+  """Adds an actor's node to a program.
+
+  Args:
+    program: to add to.
+    experiment: that it acts in.
+    index: its number.
+    variables: the variable server's handle or address.
+    replay: the replay server's.
+    label: of the node's group.
+  """
+  name = f'actor/{index}'
+  task = connection.Task(name, workers.run_actor, (experiment, index, replay))
+  node = launchpad.WorkerNode(connection.run_workers, variables, task)
+  program.add_node(node, label=label)
 
 
 def run(
@@ -128,8 +154,49 @@ def run(
       experiment.run.max_restarts,
       hang_timeout_s=experiment.run.hang_timeout_s,
     )
-    supervision.Supervisor(members, watch, policy, grace_s=_GRACE_S).watch()
+    supervisor = supervision.Supervisor(
+      members, watch, policy, grace_s=_GRACE_S
+    )
+    if experiment.run.mode == 'processes':
+      replay = launchpad.service_address(
+        program, 'learner' if experiment.run.replay_in_learner else 'replay'
+      )
+      watch.actors = _Actors(
+        experiment, (address, replay), directory.logs, supervisor
+      )
+    supervisor.watch()
   return watch.finish()
+
+
+class _Actors:
+  """As many actors as are asked for while the run goes on."""
+
+  def __init__(
+    self,
+    experiment: config_lib.Experiment,
+    addresses: tuple[str, str],  # of the variable server and of replay
+    logs: pathlib.Path,
+    supervisor: supervision.Supervisor,
+  ):
+    self._experiment = experiment
+    self._addresses = addresses
+    self._logs = logs
+    self._supervisor = supervisor
+    self.count = experiment.run.num_actors
+
+  def scale(self, count: int) -> None:
+    """Starts actors, or lets those of the highest numbers end."""
+    for index in range(count, self.count):
+      self._supervisor.dismiss(f'actor/{index}')
+    if count > self.count:
+      more = launchpad.Program('distacme')
+      for index in range(self.count, count):
+        label = f'actor/{index}'
+        add_actor(more, self._experiment, index, *self._addresses, label)
+      self._supervisor.add(
+        launchpad.launch_processes(more, self._logs, ENVIRONMENT)
+      )
+    self.count = count
 
 
 class _Watch:
@@ -152,7 +219,8 @@ class _Watch:
     self._status: dict[str, Any] | None = None
     self._stop: dict[str, Any] | None = None  # asked for by the launcher
     self._next = 0.0
-    self._heard = 0.0  # when the last status came
+    self.actors: _Actors | None = None  # threads stay as many as they are
+    self._heard = -math.inf  # when the last status came
     self._failures: dict[str, str] = {}
     self._restarts: collections.Counter[str] = collections.Counter()
     self._first_failure = ''
@@ -160,7 +228,6 @@ class _Watch:
   def attach(self, address: str, members: list[supervision.Worker]) -> None:
     """Takes over what was launched, and passes on what was asked meanwhile."""
     self._address, self._members = address, members
-    self._heard = time.monotonic()
     if self._stop is not None:
       self.request_stop(**self._stop)
 
@@ -187,7 +254,7 @@ class _Watch:
           member.terminate()
 
   def silent_s(self, worker: str) -> float:
-    """Returns the seconds since a worker's last heartbeat; 0 before the first.
+    """Returns the seconds since a worker's last heartbeat; inf before the first.
 
     While the variable server does not answer, it is the one that is silent.
     """
@@ -197,7 +264,7 @@ class _Watch:
     if unheard_s > _HEARD_S or self._status is None:
       return 0.0
     reported = self._status['workers'].get(worker)
-    return reported['seconds_since_report'] if reported else 0.0
+    return reported['seconds_since_report'] if reported else math.inf
 
   def may_restart(self, worker: str, code: int) -> bool:
     """Whether it was killed, or has worked: else it would fail again at once."""
@@ -256,6 +323,10 @@ class _Watch:
       return
     self._heard = time.monotonic()
     self._show(self._with_failures(self._status))
+    wanted = self._status['num_actors']
+    if self.actors and wanted not in (None, self.actors.count):
+      if not self.stopping():
+        self.actors.scale(wanted)
 
   def _with_failures(self, status: dict[str, Any]) -> dict[str, Any]:
     """Adds what the launcher knows to the status of a run."""

@@ -106,7 +106,8 @@ def _wait_for(
     }
     if now['stop']:
       ended.add(now['stop']['worker'])
-    if ended.issuperset(workers):
+    added = {name for name in now['workers'] if name.startswith('actor/')}
+    if ended.issuperset(added.union(workers)):
       return
     time.sleep(0.02)
 
@@ -284,15 +285,18 @@ def _act(
     )
   run = experiment.run
   rows = run.envs_per_actor
-  environment = experiment.make_vector(rows, stream=index)
+  # The evaluator's stream is that after the first actors'.
+  stream = index + (index >= run.num_actors)
+  environment = experiment.make_vector(rows, stream=stream)
   spec = specs.make_environment_spec(environment)
   agent = experiment.make_agent(spec)
   if not connection.wait_for_params():
     return
+  num_actors = max(run.num_actors, index + 1)  # it may have been added later
   streams = types.Streams(
-    np.arange(index * rows, (index + 1) * rows), run.num_actors * rows
+    np.arange(index * rows, (index + 1) * rows), num_actors * rows
   )
-  key = seeding.actor_key(experiment.seed, index)
+  key = seeding.actor_key(experiment.seed, stream)
   newest = connection.params.newest()
   assert newest is not None  # just waited for
   layout = policy.row_layout(agent, spec, newest.params)

@@ -2,13 +2,14 @@
 
 import collections
 import dataclasses
+import math
 
 import pytest
 
 from distacme.runtime import supervision
 
 POLICY = supervision.RestartPolicy(
-  max_restarts=2, first_delay_s=0.01, hang_timeout_s=0.1
+  max_restarts=2, first_delay_s=0.01, hang_timeout_s=0.1, start_s=0.1
 )
 
 
@@ -59,7 +60,7 @@ class FakeRun:
     self.polls_left -= 1
 
   def silent_s(self, worker):
-    return 1.0 if worker in self.silent else 0.0
+    return math.inf if worker in self.silent else 0.0
 
   def may_restart(self, worker, code):
     return worker not in self.useless
@@ -125,6 +126,15 @@ def test_who_hangs_is_killed_and_started_again():
   ((name, how, _),) = run.restarts
   assert name == 'actor/0'
   assert how == 'no heartbeat for 0 s, so that it was killed'
+
+
+def test_a_first_heartbeat_may_take_longer():
+  actor = Fake('actor/0', None)
+  run = FakeRun(silent=['actor/0'], stop_after=150)
+  watch(run, actor.worker(), start_s=60.0, grace_s=0.02)
+  assert not run.restarts
+  assert run.failures  # at the end of the run, for which it was not hung either
+  assert 'no heartbeat' not in str(run.failures)
 
 
 def test_nothing_is_started_again_while_the_run_ends():

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import io
 import pathlib
+import shutil
 import signal
 import subprocess
 from typing import Any, TypeAlias
@@ -72,23 +73,36 @@ def launch_processes(
   Args:
     program: to launch.
     logs: directory for what each worker prints.
-    environment: environment variables by group.
+    environment: environment variables by group; that of a node that is added to a
+      program, labelled 'actor/5', is 'actor'.
   """
   resources = {
-    group: local_multi_processing.PythonProcess(
-      env={**variables, **stop_signals.parent_variable()}
+    label: local_multi_processing.PythonProcess(
+      env={
+        **environment[label.partition('/')[0]],
+        **stop_signals.parent_variable(),
+      }
     )
-    for group, variables in environment.items()
+    for label in program.groups
   }
   # Launchpad reads the directory from the environment, once, at import.
-  launch_local_output_to_files._LOGGING_DIR = str(logs)
+  fresh = logs / 'new'
+  launch_local_output_to_files._LOGGING_DIR = str(fresh)
   manager = _launch(
     program, 'local_mp', local_resources=resources, terminal='output_to_files'
   )
-  return [
-    _Process(process, logs / name).worker(name)
-    for name, process in _members(manager)
-  ]
+  workers = []
+  for title, process in _members(manager):
+    # 'actor/5/0' is the only node labelled 'actor/5'.
+    name = '/'.join(title.split('/')[:2])
+    log = logs / name
+    log.parent.mkdir(exist_ok=True)
+    if log.exists():  # of one that was there before
+      log.rename(log.with_name(f'{log.name}.before'))
+    (fresh / title).rename(log)  # it goes on writing there
+    workers.append(_Process(process, log).worker(name))
+  shutil.rmtree(fresh)
+  return workers
 
 
 class _Process:

@@ -47,12 +47,14 @@ class RestartPolicy:
     first_delay_s: seconds before the first restart within that time; every
       further one waits twice as long.
     hang_timeout_s: seconds without a heartbeat after which a worker is killed.
+    start_s: what the first heartbeat may take longer.
   """
 
   max_restarts: int = 3
   period_s: float = 600.0
   first_delay_s: float = 0.5
   hang_timeout_s: float = 300.0
+  start_s: float = 120.0
 
 
 class Run(Protocol):
@@ -65,7 +67,7 @@ class Run(Protocol):
     """Called between looks at the workers, many times a second."""
 
   def silent_s(self, worker: str) -> float:
-    """Returns the seconds since a worker's last heartbeat; 0 before the first."""
+    """Returns the seconds since a worker's last heartbeat; inf before the first."""
 
   def may_restart(self, worker: str, code: int) -> bool:
     """Whether it is of use to start a worker again that ended with `code`."""
@@ -85,6 +87,7 @@ class _Life:
     self.since = time.monotonic()
     self.restart_at: float | None = None
     self.hung = ''
+    self.dismissed = False
     self.restarts: collections.deque[float] = collections.deque()
 
 
@@ -120,6 +123,13 @@ class Supervisor:
     """Watches more workers."""
     self._lives += [_Life(worker) for worker in workers]
 
+  def dismiss(self, name: str) -> None:
+    """Lets a worker end, and not start again."""
+    for life in self._lives:
+      if life.worker.name == name:
+        life.dismissed = True
+        life.worker.terminate()
+
   def watch(self) -> None:
     """Returns once every worker has ended, or was killed for not ending."""
     asked = False
@@ -152,7 +162,7 @@ class Supervisor:
     if code is None:
       self._kill_if_it_hangs(life)
       return True
-    if code == 0:
+    if code == 0 or life.dismissed:
       return False
     stopping = self._run.stopping()
     if stopping and code == -signal.SIGTERM:
@@ -170,7 +180,7 @@ class Supervisor:
 
   def _goes_on_waiting(self, life: _Life) -> bool:
     assert life.restart_at is not None and life.worker.restart is not None
-    if self._run.stopping():
+    if self._run.stopping() or life.dismissed:
       return False
     now = time.monotonic()
     if now >= life.restart_at:
@@ -191,10 +201,12 @@ class Supervisor:
     )
 
   def _kill_if_it_hangs(self, life: _Life) -> None:
-    # Its last heartbeat may be of the process before this one.
-    silent_s = min(
-      self._run.silent_s(life.worker.name), time.monotonic() - life.since
-    )
-    if silent_s > self._policy.hang_timeout_s and not life.hung:
+    silent_s = self._run.silent_s(life.worker.name)
+    timeout_s = self._policy.hang_timeout_s
+    age_s = time.monotonic() - life.since
+    if silent_s > age_s:  # none yet, or one of the process before this one
+      silent_s = age_s
+      timeout_s += self._policy.start_s
+    if silent_s > timeout_s and not life.hung:
       life.hung = f'no heartbeat for {silent_s:.0f} s, so that it was killed'
       life.worker.kill()

@@ -241,6 +241,11 @@ def status(
   return _call_once(address, credentials, 'Status', {}, timeout_s)
 
 
+def scale(address: str, num_actors: int, timeout_s: float = 5.0) -> None:
+  """Asks the run at `address` for so many actors."""
+  _call_once(address, None, 'Scale', {'num_actors': num_actors}, timeout_s)
+
+
 def fail(
   address: str, worker: str, detail: str, timeout_s: float = 5.0
 ) -> None:

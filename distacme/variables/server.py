@@ -119,6 +119,7 @@ class VariableServer:
         'WaitStop': unary(_refusing(self._wait_stop)),
         'RequestStop': unary(_refusing(self._request_stop)),
         'Fail': unary(_refusing(self._fail)),
+        'Scale': unary(_refusing(self._scale)),
         'Status': unary(_refusing(self._status)),
       },
     )
@@ -209,6 +210,15 @@ class VariableServer:
     message = wire.unpack(request)
     worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
     self._state.fail(worker, detail)
+    return self._answer()
+
+  def _scale(
+    self, request: bytes, context: grpc.ServicerContext
+  ) -> dict[str, Any]:
+    number = wire.unpack(request).get('num_actors')
+    if type(number) is not int:
+      raise ValueError(f'num_actors must be an int, got {number!r:.80}.')
+    self._state.scale(number)
     return self._answer()
 
   def _status(

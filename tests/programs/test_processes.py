@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import psutil
@@ -161,6 +162,39 @@ def test_a_worker_that_hangs_is_killed_and_restarted(start):
   assert code == 0, run.output
   assert 'ended with no heartbeat for 8 s' in run.output
   assert run.summary['restarts'] == {'actor/0': 1}
+
+
+def test_actors_come_and_go_while_the_run_goes_on(start):
+  run = start('--max-env-steps', '100000')
+  run.wait_until_learning()
+  assert scale(run, 4) == 0
+  added = [f'actor/{index}' for index in (2, 3)]
+  run.wait_for(lambda: acting(run).issuperset(added))
+  first = run.worker('actor/1')
+  assert scale(run, 1) == 0
+  run.wait_for(lambda: not launching.alive(first))
+  run.wait_for(lambda: len(run.family()) == 5)
+  run.worker('actor/0')
+  assert scale(run, 2) == 0
+  run.wait_for(lambda: run.restarted('actor/1', first))
+  run.process.send_signal(signal.SIGTERM)
+  code, _ = run.wait()
+  assert code == 143, run.output
+  assert not run.left_after(0.5)
+  assert not run.summary['restarts']
+  assert not run.summary['failures']
+
+
+def scale(run, num_actors):
+  """Runs `distacme scale`; returns its exit code."""
+  command = [launching.SCRIPT, 'scale', run.run_dir]
+  command += ['--num-actors', str(num_actors)]
+  return subprocess.run([str(part) for part in command], timeout=60).returncode
+
+
+def acting(run):
+  """Returns the workers that have logged that they acted."""
+  return {row['worker'] for row in run.metrics() if 'policy_lag' in row}
 
 
 def test_learner_and_replay_share_a_process_and_end_in_order(start):
