@@ -19,7 +19,7 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DELETE_ON_ERROR:
 export PYTHON
 
-.PHONY: help setup train test core learn bench lint format lock clean
+.PHONY: help setup train test core learn chaos bench lint format lock clean
 
 help:  ## Lists these targets.
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -42,6 +42,9 @@ core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Pyt
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
 	@$(BIN)/pytest -m learning tests/learning $(ARGS)
 	@scripts/score_table
+
+chaos: setup  ## Kills workers of programs for minutes, and watches their memory.
+	@$(BIN)/pytest -m chaos tests/programs/test_chaos.py $(ARGS)
 
 bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
 	@if scripts/find_python $(RIVALS) >/dev/null 2>&1; \

@@ -160,7 +160,8 @@ class Supervisor:
       return self._goes_on_waiting(life)
     code = life.worker.exit_code()
     if code is None:
-      self._kill_if_it_hangs(life)
+      if not self._run.stopping():
+        self._kill_if_it_hangs(life)
       return True
     if code == 0 or life.dismissed:
       return False

@@ -91,9 +91,9 @@ class Run:
     )
     self.family()
 
-  def wait_for(self, condition):
+  def wait_for(self, condition, timeout_s=DEADLINE_S):
     """Waits for `condition()` while the run goes on."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + timeout_s
     while not condition():
       assert self.process.poll() is None, self.output
       assert time.monotonic() < deadline, self.output
