@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import enum
 import threading
@@ -17,6 +17,10 @@ DONE = 'done'
 
 # Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
 RATE_WINDOW_S = 10.0
+
+# Of workers, of counters, and of one worker's metrics: what a run keeps may not
+# grow with whatever a peer thinks of.
+_MAX_NAMES = 10_000
 
 
 class StopReason(str, enum.Enum):
@@ -104,12 +108,18 @@ class RunState:
     metrics: Mapping[str, float] | None = None,
     state: str = '',
   ) -> core.Directive:
-    """Takes a worker's report; see `core.Reporter.report`."""
+    """Takes a worker's report; see `core.Reporter.report`.
+
+    Raises:
+      ValueError: if the run knows too many names of its kind already.
+    """
     now = self._clock()
     with self._lock:
-      entry = self._workers.get(worker)
-      if entry is None:
-        entry = self._workers[worker] = _Worker(_Tally({}, now))
+      entry = self._workers.get(worker) or _Worker(_Tally({}, now))
+      _check_room(self._workers, [worker])
+      _check_room(self._total.counts, counts or ())
+      _check_room(entry.metrics, metrics or ())
+      self._workers[worker] = entry
       entry.heartbeat = now
       if state:
         entry.state = state
@@ -236,6 +246,16 @@ class RunState:
       callbacks, self._on_stop = self._on_stop, []
     for callback in callbacks:
       callback()
+
+
+def _check_room(known: Mapping[str, Any], new: Collection[str]) -> None:
+  if len(known) + len(new) <= _MAX_NAMES:
+    return
+  if len(known.keys() | set(new)) > _MAX_NAMES:
+    raise ValueError(
+      f'A run has at most {_MAX_NAMES} workers, counters, and metrics of a'
+      f' worker; no room for {next(iter(new))!r:.80}.'
+    )
 
 
 class _Reporter:
