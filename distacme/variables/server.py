@@ -64,7 +64,8 @@ class VariableServer:
     Args:
       run_state: what reports go to.
       address: host:port; port 0 chooses a free one. 'localhost' is 127.0.0.1.
-      credentials: for TLS; needed on any interface but loopback.
+      credentials: of the run's key (`keys`), which clients then need too;
+        without, the server listens on loopback only.
 
     Raises:
       ValueError: if `address` is not loopback and there are no credentials.
@@ -270,7 +271,8 @@ def _host(address: str, encrypted: bool) -> str:
   if not loopback and not encrypted:
     raise ValueError(
       f'{address} can be reached from other hosts, and without credentials'
-      ' anyone there could change the params: pass TLS credentials, or listen'
-      ' on localhost.'
+      ' anyone there could change the params: pass those of a key'
+      ' (distacme.variables.keys.make, then server_credentials, and'
+      ' channel_credentials for clients), or listen on localhost.'
     )
   return host

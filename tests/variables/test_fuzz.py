@@ -6,7 +6,6 @@ write, against the decoding and against a server that goes on afterwards.
 
 import json
 import logging
-import socket
 import tracemalloc
 
 import grpc
@@ -20,6 +19,7 @@ from distacme import logging as metrics_logging
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire
+from tests import garbage
 
 # A chunk, and what Python makes of a header of the largest size.
 MEMORY_BYTES = 40 * wire.MAX_HEADER_BYTES
@@ -251,44 +251,13 @@ def test_the_server_takes_or_refuses_any_params(
   call(stubborn, caplog, 'Publish', iter([header, *chunks]))
 
 
-def send(address, data):
-  """Sends bytes to a port and returns when the other side has hung up."""
-  host, _, port = address.rpartition(':')
-  with socket.create_connection((host, int(port)), timeout=20) as connection:
-    try:
-      connection.sendall(data)
-      connection.shutdown(socket.SHUT_WR)
-      while connection.recv(1 << 16):
-        pass
-    except TimeoutError:
-      raise
-    except OSError:
-      pass  # It hung up before it had read everything.
-
-
-PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
-GARBAGE = {
-  'nothing': b'',
-  'zeros': bytes(100_000),
-  'noise': np.random.default_rng(0).bytes(100_000),
-  'http': b'GET / HTTP/1.1\r\nHost: localhost\r\n\r\n',
-  'tls': bytes.fromhex('16030100c8010000c40303') + bytes(200),
-  'pickle': b'\x80\x04\x95' + bytes(100),
-  'half a preface': PREFACE[:10],
-  # A frame of 16 MB that never comes, of settings and of data.
-  'a large frame': PREFACE + b'\xff\xff\xff\x04\x00\x00\x00\x00\x00',
-  'data first': PREFACE + b'\x00\x00\x05\x00\x00\x00\x00\x00\x01aaaaa',
-  'noise after it': PREFACE + np.random.default_rng(1).bytes(100_000),
-}
-
-
-@pytest.mark.parametrize('kind', GARBAGE)
+@pytest.mark.parametrize('kind', garbage.KINDS)
 def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(
   start_process, kind
 ):
   process, address = start_process()
   for _ in range(3):
-    send(address, GARBAGE[kind])
+    garbage.send(address, garbage.KINDS[kind])
   learner = client.VariableClient(address, 'learner/0')
   assert learner.publish(1, ['w'], [np.zeros(3)])
   learner.close()
