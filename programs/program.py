@@ -12,6 +12,7 @@ from distacme import lazy
 from distacme import run_directory
 from distacme.programs import config as config_lib
 from distacme.programs import connection
+from distacme.programs import doors
 from distacme.programs import workers
 from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
@@ -120,11 +121,17 @@ def run(
     address = launchpad.service_address(program, 'variables')
     directory.write_running(address)
     watch.attach(address, members)
+    open_doors = doors.Doors(launchpad.service_addresses(program))
+
+    def poll() -> None:
+      watch.poll()
+      open_doors.look()
+
     launchpad.wait(
       members,
       on_failure=watch.on_failure,
       stopping=watch.stopping,
-      poll=watch.poll,
+      poll=poll,
       grace_s=_GRACE_S,
     )
   return watch.finish()

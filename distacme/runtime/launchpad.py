@@ -165,6 +165,15 @@ def service_address(program: Program, group: str) -> str:
   return str(node.create_handle().dereference())
 
 
+def service_addresses(program: Program) -> dict[str, str]:
+  """Returns where every service of a launched program listens, by group."""
+  return {
+    group: service_address(program, group)
+    for group, nodes in program.groups.items()
+    if any(isinstance(node, ServiceNode) for node in nodes)
+  }
+
+
 def wait(
   workers: list[Worker],
   *,
