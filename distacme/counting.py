@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import enum
 import threading
@@ -17,6 +17,10 @@ DONE = 'done'
 
 # Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
 RATE_WINDOW_S = 10.0
+
+# Of workers, of counters, and of one worker's metrics: what a run keeps may not
+# grow with whatever a peer thinks of.
+_MAX_NAMES = 10_000
 
 
 class StopReason(str, enum.Enum):
@@ -107,10 +111,16 @@ class RunState:
     metrics: Mapping[str, float] | None = None,
     state: str = '',
   ) -> core.Directive:
-    """Takes a worker's report; see `core.Reporter.report`."""
+    """Takes a worker's report; see `core.Reporter.report`.
+
+    Raises:
+      ValueError: if the run knows too many names of its kind already.
+    """
     now = self._clock()
     with self._lock:
       entry = self._worker(worker, now)
+      _check_room(self._total.counts, counts or ())
+      _check_room(entry.metrics, metrics or ())
       entry.heartbeat = now
       if state:
         entry.state = state
@@ -229,6 +239,7 @@ class RunState:
 
   def _worker(self, name: str, now: float) -> _Worker:
     """Returns what is known of a worker, which may be heard of just now."""
+    _check_room(self._workers, [name])
     return self._workers.setdefault(name, _Worker(_Tally({}, now), now))
 
   def _directive(self, now: float) -> core.Directive:
@@ -262,6 +273,16 @@ class RunState:
       callbacks, self._on_stop = self._on_stop, []
     for callback in callbacks:
       callback()
+
+
+def _check_room(known: Mapping[str, Any], new: Collection[str]) -> None:
+  if len(known) + len(new) <= _MAX_NAMES:
+    return
+  if len(known.keys() | set(new)) > _MAX_NAMES:
+    raise ValueError(
+      f'A run has at most {_MAX_NAMES} workers, counters, and metrics of a'
+      f' worker; no room for {next(iter(new))!r:.80}.'
+    )
 
 
 class _Reporter:

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Callable, Sequence
 import importlib
 import importlib.metadata
+import ipaddress
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from typing import NamedTuple
@@ -113,6 +115,38 @@ def _reverb() -> str:
   return f'server and client, {reverb_extension.load().__name__}'
 
 
+# In a process of its own, since Reverb writes what it does to the terminal.
+_SERVE = """
+import socket
+from distacme.replay import reverb
+from distacme.replay import spec
+from distacme.runtime import listening
+with socket.socket() as free:
+  free.bind(('localhost', 0))
+  port = free.getsockname()[1]
+queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
+server = reverb.ReplayServer(queue, port)
+print(*listening.addresses(port))
+server.stop()
+"""
+
+
+def _closed_doors() -> str:
+  done = subprocess.run(
+    [sys.executable, '-c', _SERVE], capture_output=True, text=True, timeout=60
+  )
+  if done.returncode:
+    raise RuntimeError(done.stderr.strip().rpartition('\n')[2])
+  addresses = done.stdout.split()
+  if not addresses or not all(
+    ipaddress.ip_address(address).is_loopback for address in addresses
+  ):
+    raise RuntimeError(
+      f'it listens on {" and ".join(addresses) or "no address that is known"}'
+    )
+  return f'it listens on {" and ".join(addresses)} only'
+
+
 def _ffmpeg() -> str:
   import imageio_ffmpeg
 
@@ -181,6 +215,12 @@ CHECKS = (
   ),
   Check('Launchpad', _launchpad, _LAUNCH, '--mode threads, --mode processes'),
   Check('Reverb', _reverb, _LAUNCH, 'replay server'),
+  Check(
+    'replay behind loopback',
+    _closed_doors,
+    f'{_LAUNCH}, or close the port of a run with a firewall',
+    'replay server that other hosts cannot reach',
+  ),
   Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
   Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
   Check('ale-py', _environment('atari:Pong', 'ale-py'), _ENVS, 'atari:...'),

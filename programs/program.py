@@ -16,6 +16,7 @@ from distacme import lazy
 from distacme import run_directory
 from distacme.programs import config as config_lib
 from distacme.programs import connection
+from distacme.programs import doors
 from distacme.programs import workers
 from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
@@ -150,6 +151,7 @@ def run(
     address = launchpad.service_address(program, 'variables')
     directory.write_running(address)
     watch.attach(address, members)
+    watch.doors = doors.Doors(launchpad.service_addresses(program))
     policy = supervision.RestartPolicy(
       experiment.run.max_restarts,
       hang_timeout_s=experiment.run.hang_timeout_s,
@@ -220,6 +222,7 @@ class _Watch:
     self._stop: dict[str, Any] | None = None  # asked for by the launcher
     self._next = 0.0
     self.actors: _Actors | None = None  # threads stay as many as they are
+    self.doors: doors.Doors | None = None
     self._heard = -math.inf  # when the last status came
     self._failures: dict[str, str] = {}
     self._restarts: collections.Counter[str] = collections.Counter()
@@ -317,6 +320,8 @@ class _Watch:
     if now < self._next:
       return
     self._next = now + _STATUS_PERIOD_S
+    if self.doors:
+      self.doors.look()
     try:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:

@@ -195,3 +195,23 @@ def test_metrics_that_cannot_be_written_stop_the_run_and_say_so():
   assert stop['reason'] == 'failed'
   assert 'Could not write metrics: No space left' in stop['detail']
   assert state.status()['counts'] == {'learner_steps': 1}
+
+
+@pytest.mark.parametrize('what', ['worker', 'counts', 'metrics'])
+def test_a_run_keeps_so_many_names_and_no_more(what, monkeypatch):
+  monkeypatch.setattr(counting, '_MAX_NAMES', 3)
+  state = counting.RunState()
+
+  def report(name):
+    if what == 'worker':
+      state.report(name)
+    else:
+      state.report('a', **{what: {name: 1}})
+
+  for name in 'abcabc':
+    report(name)
+  with pytest.raises(ValueError, match="no room for 'd'"):
+    report('d')
+  report('c')
+  known = {'worker': ['a', 'b', 'c']}.get(what, ['a'])
+  assert list(state.status()['workers']) == known

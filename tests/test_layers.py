@@ -81,7 +81,7 @@ LAYERS = {
   ),
   'variable_server': Layer(
     'variables variables.*',
-    'numpy tree grpc ml_dtypes',
+    'numpy tree grpc ml_dtypes cryptography',
     'data contracts workers logging variable_server',
   ),
   'launchers': Layer(
@@ -206,7 +206,10 @@ def test_a_module_in_no_layer_is_named():
     ('distacme.actor', 'reverb launchpad tensorflow grpc rlax optax orbax'),
     ('distacme.replay.memory', 'reverb launchpad tensorflow grpc jax'),
     ('distacme.replay.reverb', 'launchpad tensorflow grpc jax'),
-    ('distacme.variables.server', 'reverb launchpad tensorflow jax'),
+    (
+      'distacme.variables.server',
+      'reverb launchpad tensorflow jax cryptography',
+    ),
   ],
 )
 def test_a_process_loads_only_what_it_needs(module, unwanted):

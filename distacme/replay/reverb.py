@@ -20,6 +20,7 @@ import numpy as np
 from distacme import types
 from distacme.replay import records
 from distacme.replay import reverb_extension
+from distacme.replay import reverb_loopback
 from distacme.replay import spec as replay_spec
 
 _TABLE = 'experience'
@@ -39,8 +40,13 @@ class ReplayServer:
   """A Reverb server with the table that a `ReplaySpec` asks for."""
 
   def __init__(self, spec: replay_spec.ReplaySpec, port: int):
-    """Starts the server; it listens on all interfaces, as Reverb always does."""
+    """Starts the server.
+
+    It listens on loopback if `reverb_loopback` can make it, else on all
+    interfaces.
+    """
     reverb = reverb_extension.load()
+    reverb_loopback.confine(reverb_extension.library())
     limits, block = spec.rate_limits, spec.block_size
     self._block = block
     self._limits = limits

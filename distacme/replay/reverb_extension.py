@@ -42,6 +42,11 @@ def load() -> Any:
     ) from error
 
 
+def library() -> str:
+  """Returns the path of the shared library of the extension."""
+  return str(_folder('reverb') / 'libpybind.so')
+
+
 def _load_alone() -> Any:
   package, tensorflow = (_folder(name) for name in ('reverb', 'tensorflow'))
   library = tensorflow / 'libtensorflow_framework.so.2'

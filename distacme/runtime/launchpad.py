@@ -198,6 +198,15 @@ def service_address(program: Program, group: str) -> str:
   return str(node.create_handle().dereference())
 
 
+def service_addresses(program: Program) -> dict[str, str]:
+  """Returns where every service of a launched program listens, by group."""
+  return {
+    group: service_address(program, group)
+    for group, nodes in program.groups.items()
+    if any(isinstance(node, ServiceNode) for node in nodes)
+  }
+
+
 def stop_requested() -> bool:
   """Whether this worker's process got SIGTERM while Launchpad prepared it."""
   return bool(lp.wait_for_stop(0))

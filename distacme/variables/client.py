@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 
+from distacme.variables import keys
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
 
@@ -53,7 +54,7 @@ class VariableClient:
     Args:
       address: host:port of the server.
       worker: who this is, e.g. 'actor/0'.
-      credentials: for TLS.
+      credentials: of the run's key (`keys`), if the server has them.
       connect_timeout_s: how long to wait for the server.
 
     Raises:
@@ -62,6 +63,8 @@ class VariableClient:
     self._address = address
     self._worker = worker
     self._channel = _channel(address, credentials)
+    # A server with another key looks like none.
+    self._and_key = ', and this the key of its run' if credentials else ''
     self._newest: Newest | None = None
     self._arrived = threading.Condition()
     self._closed = threading.Event()
@@ -198,7 +201,7 @@ class VariableClient:
       raise TimeoutError(
         f'{self._worker} waited {timeout_s:g} s for the variable server at'
         f' {self._address}, and it did not come; is its process running, and'
-        ' is this the address it printed?'
+        f' is this the address it printed{self._and_key}?'
       ) from None
 
   def _receive(self) -> None:
@@ -284,4 +287,6 @@ def _channel(
 ) -> grpc.Channel:
   if credentials is None:
     return grpc.insecure_channel(address, _OPTIONS)
-  return grpc.secure_channel(address, credentials, _OPTIONS)
+  # A key says which run a server belongs to, not on which host.
+  override = ('grpc.ssl_target_name_override', keys.NAME)
+  return grpc.secure_channel(address, credentials, (*_OPTIONS, override))

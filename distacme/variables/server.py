@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from distacme import counting
+from distacme.variables import requests
 from distacme.variables import wire
 
 # Every worker holds a thread for WaitStop and perhaps one for Subscribe. They
@@ -26,6 +27,9 @@ MAX_CALLS = 1024
 # For a server's process, before it starts: threads that share malloc's arenas
 # leave 20 MB less behind (7 MB of params, 8 subscribers).
 ENVIRONMENT = {'MALLOC_ARENA_MAX': '2'}
+
+_MAX_DETAIL = 20_000  # characters of a traceback, of which the end tells most
+_MAX_SESSIONS = 10_000  # of clients; who was silent for longest is forgotten
 
 _OPTIONS = (
   # Two servers on one port would each get half of the workers.
@@ -60,7 +64,8 @@ class VariableServer:
     Args:
       run_state: what reports go to.
       address: host:port; port 0 chooses a free one. 'localhost' is 127.0.0.1.
-      credentials: for TLS; needed on any interface but loopback.
+      credentials: of the run's key (`keys`), which clients then need too;
+        without, the server listens on loopback only.
 
     Raises:
       ValueError: if `address` is not loopback and there are no credentials.
@@ -151,12 +156,10 @@ class VariableServer:
     self, request: bytes, context: grpc.ServicerContext
   ) -> Iterator[bytes]:
     try:
-      version = int(wire.unpack(request)['version'])
-    except (ValueError, TypeError, KeyError):
-      context.abort(
-        grpc.StatusCode.INVALID_ARGUMENT,
-        f'Subscribe takes the version that is there, got {request[:80]!r}.',
-      )
+      version = requests.version(request)
+    except ValueError as error:
+      _refuse(context, error)
+      return
 
     def newer() -> bool:
       return self._newest.version > version
@@ -173,13 +176,16 @@ class VariableServer:
   def _report(
     self, request: bytes, context: grpc.ServicerContext
   ) -> dict[str, Any]:
-    message = _checked_report(wire.unpack(request))
+    message = requests.report(request)
     worker, session = message['worker'], message['session']
     with self._acknowledging:
       # A client repeats a report whose answer it did not get.
       if message['sequence'] <= self._acknowledged.get(session, -1):
         return self._answer()
+      self._acknowledged.pop(session, None)  # The one heard of last comes last.
       self._acknowledged[session] = message['sequence']
+      if len(self._acknowledged) > _MAX_SESSIONS:
+        del self._acknowledged[next(iter(self._acknowledged))]
       if message['alive']:
         self._state.report(worker, message['counts'], state=message['state'])
     for metrics in message['metrics']:
@@ -209,7 +215,7 @@ class VariableServer:
   ) -> dict[str, Any]:
     message = wire.unpack(request)
     worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
-    self._state.fail(worker, detail)
+    self._state.fail(worker[:100], detail[-_MAX_DETAIL:])
     return self._answer()
 
   def _scale(
@@ -261,38 +267,18 @@ def _refusing(
     try:
       return wire.pack(handler(request, context))
     except ValueError as error:
-      logging.getLogger(__name__).warning(
-        'Refused a call from %s: %s', context.peer(), error
-      )
-      context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
-      context.set_details(str(error))
+      _refuse(context, error)
       return b''
 
   return handle
 
 
-def _checked_report(message: dict[str, Any]) -> dict[str, Any]:
-  """Returns `message` if it has the fields of a report, of the right types."""
-  types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
-  types |= {'counts': dict, 'metrics': list, 'state': str}
-  for name, kind in types.items():
-    if not isinstance(message.get(name), kind):
-      raise ValueError(
-        f'{name} of a report must be of type {kind.__name__}, got'
-        f' {message.get(name)!r:.80}.'
-      )
-  for name, count in message['counts'].items():
-    # Less than 0 from a learner that went back to its last checkpoint.
-    if type(count) is not int or not -(2**63) <= count < 2**63:
-      raise ValueError(
-        f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
-      )
-  for metrics in message['metrics']:
-    if not isinstance(metrics, dict) or not all(
-      type(value) in (int, float) for value in metrics.values()
-    ):
-      raise ValueError(f'Metrics must be numbers, got {metrics!r:.80}.')
-  return message
+def _refuse(context: grpc.ServicerContext, error: ValueError) -> None:
+  logging.getLogger(__name__).warning(
+    'Refused a call from %s: %s', context.peer(), error
+  )
+  context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+  context.set_details(str(error))
 
 
 def _host(address: str, encrypted: bool) -> str:
@@ -309,7 +295,8 @@ def _host(address: str, encrypted: bool) -> str:
   if not loopback and not encrypted:
     raise ValueError(
       f'{address} can be reached from other hosts, and without credentials'
-      ' anyone there could change the params: pass TLS credentials, or listen'
-      ' on localhost.'
+      ' anyone there could change the params: pass those of a key'
+      ' (distacme.variables.keys.make, then server_credentials, and'
+      ' channel_credentials for clients), or listen on localhost.'
     )
   return host

@@ -71,10 +71,12 @@ def unpack(data: bytes) -> dict[str, Any]:
   """Reads a JSON object; raises ValueError if `data` is none."""
   try:
     message = json.loads(data)
+    if b'\\u' in data:  # Half a character can be neither answered nor logged.
+      json.dumps(message, ensure_ascii=False).encode()
   except (ValueError, RecursionError) as error:
     raise ValueError(f'Not JSON: {error}.') from None
   if not isinstance(message, dict):
-    raise ValueError(f'Not a JSON object: {str(message)[:80]}.')
+    raise ValueError(f'Not a JSON object: {message!r:.80}.')
   return message
 
 

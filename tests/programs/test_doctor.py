@@ -1,5 +1,6 @@
 """`distacme doctor`: a line for each part, and what to do."""
 
+import importlib.util
 import subprocess
 
 import pytest
@@ -81,6 +82,48 @@ def test_a_directory_that_cannot_be_written_to_is_found(monkeypatch, tmp_path):
   ok, line = doctor.examine(check)
   assert not ok
   assert 'or give --run-dir' in line
+
+
+needs_reverb = pytest.mark.skipif(
+  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
+)
+
+
+def doors():
+  (check,) = [c for c in doctor.CHECKS if c.name == 'replay behind loopback']
+  return doctor.examine(check)
+
+
+@needs_reverb
+def test_replay_is_seen_to_listen_on_loopback():
+  assert doors() == (
+    True,
+    'ok       replay behind loopback: it listens on 127.0.0.1 only',
+  )
+
+
+@needs_reverb
+def test_replay_that_others_can_reach_is_found(monkeypatch):
+  openly = (
+    'from distacme.replay import reverb_loopback\n'
+    'reverb_loopback.confine = lambda library: False\n'
+  )
+  monkeypatch.setattr(doctor, '_SERVE', openly + doctor._SERVE)
+  ok, line = doors()
+  assert not ok
+  assert 'it listens on ::. Use Python 3.10' in line or '0.0.0.0. Use' in line
+  assert line.endswith('no replay server that other hosts cannot reach.')
+
+
+@pytest.mark.parametrize(
+  'script, why',
+  [('1 / 0', 'division by zero'), ('', 'no address that is known')],
+)
+def test_replay_that_does_not_start_is_found(monkeypatch, script, why):
+  monkeypatch.setattr(doctor, '_SERVE', script)
+  ok, line = doors()
+  assert not ok
+  assert why in line
 
 
 def test_here_local_mode_works(tmp_path):

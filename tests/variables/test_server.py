@@ -217,17 +217,21 @@ def test_a_publisher_that_dies_midway_leaves_the_old_params(
     ('Report', b'nonsense', 'Not JSON'),
     ('Report', b'{"worker": 3}', 'worker of a report must be of type str'),
     ('Subscribe', b'{}', 'Subscribe takes the version'),
+    ('Subscribe', b'{"version": Infinity}', 'Subscribe takes the version'),
+    ('RequestStop', b'["\\ud800"]', 'surrogates not allowed'),
     ('RequestStop', b'{"reason": "bored"}', "'bored' is no reason to stop"),
   ],
 )
-def test_a_malformed_call_is_refused_with_a_message(
-  channel, method, request_, refusal
+def test_a_malformed_call_is_refused_with_a_message_and_logged(
+  channel, method, request_, refusal, caplog
 ):
   call = channel.unary_stream(wire.method(method))
   with pytest.raises(grpc.RpcError) as refused:
     list(call(request_, timeout=10))
   assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
   assert refusal in refused.value.details()
+  assert refusal in caplog.text
+  assert 'Refused a call from' in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -236,17 +240,41 @@ def test_a_malformed_call_is_refused_with_a_message(
     ({'env_steps': 2**63}, [], "Counter 'env_steps' must change by an int"),
     ({'env_steps': 1.5}, [], "Counter 'env_steps' must change by an int"),
     ({}, [{'loss': 'low'}], 'Metrics must be numbers'),
+    ({}, [{'loss': 10**400}], 'Metrics must be numbers'),
+    ({}, [{'loss' * 300: 1.0}], 'has at most 1000 characters, got 1200: '),
+    ({'steps' * 300: 1}, [], 'has at most 1000 characters, got 1500: '),
   ],
 )
-def test_a_report_of_no_numbers_is_refused(
+def test_a_report_of_no_numbers_or_of_novels_is_refused(
   channel, run_state, counts, metrics, refusal
 ):
-  report = {'worker': 'a', 'session': 's', 'sequence': 1, 'alive': True}
-  report |= {'counts': counts, 'metrics': metrics, 'state': ''}
   with pytest.raises(grpc.RpcError) as refused:
-    channel.unary_unary(wire.method('Report'))(wire.pack(report), timeout=10)
+    report(channel, counts=counts, metrics=metrics)
   assert refusal in refused.value.details()
   assert not run_state.status()['workers']
+
+
+def report(channel, session='s', sequence=1, counts=None, metrics=()):
+  message = {'worker': 'a', 'session': session, 'sequence': sequence}
+  message |= {'counts': counts or {}, 'metrics': list(metrics)}
+  message |= {'alive': True, 'state': ''}
+  channel.unary_unary(wire.method('Report'))(wire.pack(message), timeout=10)
+
+
+def test_of_many_sessions_those_heard_of_last_are_remembered(
+  channel, run_state, monkeypatch
+):
+  monkeypatch.setattr(server, '_MAX_SESSIONS', 3)
+  for session in 'abc':
+    report(channel, session, 1, {'env_steps': 1})
+  report(channel, 'a', 2, {'env_steps': 1})
+  report(channel, 'd', 1, {'env_steps': 1})  # In the place of b.
+  assert run_state.status()['counts'] == {'env_steps': 5}
+  for session, sequence in (('a', 2), ('c', 1), ('d', 1)):
+    report(channel, session, sequence, {'env_steps': 1})  # Repeated.
+  assert run_state.status()['counts'] == {'env_steps': 5}
+  report(channel, 'b', 1, {'env_steps': 1})
+  assert run_state.status()['counts'] == {'env_steps': 6}
 
 
 @pytest.mark.parametrize('address', ['localhost:0', '127.0.0.1:0'])

@@ -1,0 +1,98 @@
+"""Makes Reverb listen on loopback, for which it has no option.
+
+Reverb's server binds its port on all interfaces, without authentication. Its
+library asks the system for that by `bind`, whose address it has from the loader
+in a table of its own; the entry is replaced by a function here that puts
+127.0.0.1 in the place of "any". That needs no rights, works beside threads, and
+costs nothing once the server listens.
+
+It leans on how shared libraries look on 64-bit Linux, where Reverb exists, and
+promises nothing: who wants to know where a server listens asks the kernel
+(`runtime.listening`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import socket
+import struct
+import sys
+from typing import Any
+
+# Tags of a library's dynamic section (elf.h): its calls of other libraries,
+# their size, and the symbols and names that they refer to.
+_JMPREL, _PLTRELSZ, _SYMTAB, _STRTAB = 23, 2, 6, 5
+_ENTRY_BYTES = 24  # of a call, and of a symbol
+
+_Bind = ctypes.CFUNCTYPE(
+  ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint32, use_errno=True
+)
+
+
+@functools.lru_cache
+def confine(library: str) -> bool:
+  """Lets the servers that a library starts from now on listen on loopback.
+
+  Args:
+    library: the path of a shared library that is loaded.
+
+  Returns:
+    Whether it looked as expected; if not, nothing was changed.
+  """
+  if sys.platform != 'linux' or sys.maxsize < 2**32:
+    return False
+  try:
+    slot = _find_slot(library, b'bind')
+    function = ctypes.cast(_bind(), ctypes.c_void_p).value
+    # By this way, since the loader has locked the table, or has not.
+    with open('/proc/self/mem', 'r+b', buffering=0) as memory:
+      memory.seek(slot)
+      memory.write(struct.pack('=Q', function))
+  except (OSError, LookupError):
+    return False
+  return True
+
+
+@functools.lru_cache  # which keeps it, for C
+def _bind() -> Any:
+  """Returns `bind` for C, with loopback in the place of all interfaces."""
+  libc = ctypes.CDLL(None, use_errno=True)
+
+  def bind(number: int, address: int, size: int) -> int:
+    raw = bytearray(ctypes.string_at(address, size))
+    (family,) = struct.unpack_from('=H', raw)
+    if family == socket.AF_INET and not any(raw[4:8]):
+      raw[4:8] = socket.inet_aton('127.0.0.1')
+    elif family == socket.AF_INET6 and not any(raw[8:24]):
+      # What 127.0.0.1 is to a socket that speaks both.
+      raw[8:24] = socket.inet_pton(socket.AF_INET6, '::ffff:127.0.0.1')
+    result: int = libc.bind(number, bytes(raw), size)
+    return result
+
+  return _Bind(bind)
+
+
+def _find_slot(library: str, function: bytes) -> int:
+  """Returns where a library keeps the address of a function that it calls.
+
+  Raises:
+    OSError: if the library is not loaded.
+    LookupError: if it does not call the function, or not by such a table.
+  """
+  handle = ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+  # The loader's link_map: where it is loaded, its name, its dynamic section.
+  base, _, section = (ctypes.c_size_t * 3).from_address(handle._handle)
+  tags: dict[int, int] = {}
+  while (pair := (ctypes.c_size_t * 2).from_address(section))[0]:
+    tags[pair[0]] = pair[1]
+    section += ctypes.sizeof(pair)
+  calls = tags[_JMPREL]
+  for call in range(calls, calls + tags[_PLTRELSZ], _ENTRY_BYTES):
+    offset, info = (ctypes.c_uint64 * 2).from_address(call)
+    symbol = tags[_SYMTAB] + (info >> 32) * _ENTRY_BYTES
+    name = tags[_STRTAB] + ctypes.c_uint32.from_address(symbol).value
+    if ctypes.string_at(name) == function:
+      return base + offset
+  raise LookupError(f'{library} does not call {function!r}.')

@@ -1,0 +1,45 @@
+"""Where the sockets of this host listen, as its kernel says."""
+
+from __future__ import annotations
+
+import ipaddress
+import pathlib
+import struct
+from typing import TypeAlias
+
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_LISTENS = '0A'  # in the tables below
+
+
+def addresses(port: int) -> list[Address]:
+  """Returns the addresses on which something listens on a TCP port.
+
+  Of the network namespace that this process is in. Empty if nothing listens, or
+  the kernel is not Linux.
+  """
+  found = []
+  for table in ('tcp', 'tcp6'):
+    try:
+      lines = pathlib.Path('/proc/self/net', table).read_text().splitlines()
+    except OSError:  # no Linux, or no IPv6
+      continue
+    for line in lines[1:]:
+      _, local, _, state, *_ = line.split()
+      address, _, local_port = local.partition(':')
+      if state == _LISTENS and int(local_port, 16) == port:
+        found.append(_parse(address))
+  return found
+
+
+def beyond_loopback(port: int) -> list[Address]:
+  """Returns those of `addresses` that other hosts may reach."""
+  return [address for address in addresses(port) if not address.is_loopback]
+
+
+def _parse(digits: str) -> Address:
+  """Reads an address that the kernel writes as numbers of the machine's order."""
+  words = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
+  address = ipaddress.ip_address(struct.pack(f'={len(words)}I', *words))
+  # 127.0.0.1 in a socket that speaks both is that.
+  return getattr(address, 'ipv4_mapped', None) or address

@@ -1,0 +1,70 @@
+"""What the server takes of requests, from peers that are not trusted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from distacme.variables import wire
+
+_MAX_TEXT = 1_000  # characters of a name, or of what a worker does
+
+
+def version(data: bytes) -> int:
+  """Reads the version that a subscriber has.
+
+  Raises:
+    ValueError: if `data` is anything else.
+  """
+  version = wire.unpack(data).get('version')
+  if type(version) is not int:
+    raise ValueError(
+      f'Subscribe takes the version that is there, got {version!r:.80}.'
+    )
+  return version
+
+
+def report(data: bytes) -> dict[str, Any]:
+  """Reads a report; see `wire`.
+
+  Raises:
+    ValueError: if a field is missing or of another type, a number is none, or a
+      text is longer than any of ours.
+  """
+  message = wire.unpack(data)
+  types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
+  types |= {'counts': dict, 'metrics': list, 'state': str}
+  for name, kind in types.items():
+    if not isinstance(message.get(name), kind):
+      raise ValueError(
+        f'{name} of a report must be of type {kind.__name__}, got'
+        f' {message.get(name)!r:.80}.'
+      )
+  for name, count in message['counts'].items():
+    # Less than 0 from a learner that went back to its last checkpoint.
+    if type(count) is not int or not -(2**63) <= count < 2**63:
+      raise ValueError(
+        f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
+      )
+  for metrics in message['metrics']:
+    if not isinstance(metrics, dict) or not all(
+      map(_is_number, metrics.values())
+    ):
+      raise ValueError(f'Metrics must be numbers, got {metrics!r:.80}.')
+  texts = [message[name] for name in ('worker', 'session', 'state')]
+  for text in (
+    *texts,
+    *message['counts'],
+    *itertools.chain(*message['metrics']),
+  ):
+    if len(text) > _MAX_TEXT:
+      raise ValueError(
+        f'A text of a report has at most {_MAX_TEXT} characters, got'
+        f' {len(text)}: {text!r:.80}.'
+      )
+  return message
+
+
+def _is_number(value: Any) -> bool:
+  """Whether a metric can be kept as a float."""
+  return type(value) is float or (type(value) is int and abs(value) < 2**63)

@@ -1,0 +1,79 @@
+"""A program's ports: on loopback, or it says so."""
+
+import importlib.util
+import socket
+
+import psutil
+import pytest
+
+from distacme.programs import doors
+from tests.programs import launching
+
+SMALL = (
+  '--hidden-sizes', '64',
+  '--min-replay-size', '300',
+  '--max-seconds', '80',
+)  # fmt: skip
+
+
+def listening(processes):
+  """Returns the addresses of every listening socket of `processes`."""
+  return [
+    connection.laddr.ip.removeprefix('::ffff:')
+    for process in processes
+    for connection in process.net_connections('inet')
+    if connection.status == psutil.CONN_LISTEN
+  ]
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('launchpad') is None,
+  reason='Launchpad and Reverb exist for Python 3.10 only',
+)
+@pytest.mark.parametrize(
+  'mode, flags',
+  [
+    ('processes', ()),
+    ('processes', ('--replay-in-learner',)),
+    ('threads', ()),
+  ],
+)
+def test_a_program_listens_on_loopback_only(tmp_path, mode, flags):
+  with launching.Run(tmp_path / 'run', *SMALL, *flags, mode=mode) as run:
+    run.wait_until_learning()
+    launcher = psutil.Process(run.process.pid)
+    found = listening([launcher, *run.family()])
+    # The variable server and Reverb; nothing of Courier.
+    assert found == ['127.0.0.1', '127.0.0.1']
+    assert 'listens on' not in run.output
+
+
+def serve(host):
+  one = socket.create_server((host, 0))
+  return one, f'localhost:{one.getsockname()[1]}'
+
+
+def test_a_service_that_others_can_reach_is_named_once(capsys):
+  closed, closed_address = serve('127.0.0.1')
+  opened, opened_address = serve('0.0.0.0')
+  port = opened_address.rpartition(':')[2]
+  with closed, opened:
+    watch = doors.Doors({'variables': closed_address, 'replay': opened_address})
+    watch.look()
+    watch.look()
+  assert capsys.readouterr().out == (
+    f'replay listens on 0.0.0.0, port {port}: other hosts can reach it, and it '
+    'asks nobody who they are. Close the port with a firewall, or see '
+    "'distacme doctor' for how to keep it to this host.\n"
+  )
+
+
+def test_a_service_that_does_not_listen_yet_is_looked_at_later(capsys):
+  with socket.socket() as late:
+    late.bind(('0.0.0.0', 0))
+    watch = doors.Doors({'replay': f'localhost:{late.getsockname()[1]}'})
+    watch.look()
+    assert not capsys.readouterr().out
+    late.listen()
+    watch.look()
+  assert 'replay listens on 0.0.0.0' in capsys.readouterr().out

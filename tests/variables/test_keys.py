@@ -1,0 +1,189 @@
+"""The key of a run: who has it takes part, on any host; nobody else does."""
+
+import os
+import socket
+import ssl
+import sys
+
+import grpc
+import numpy as np
+import pytest
+
+from distacme import counting
+from distacme.variables import client
+from distacme.variables import keys
+from distacme.variables import server
+from tests import garbage
+
+pytest.importorskip('cryptography', reason='The extra launch brings it.')
+
+
+@pytest.fixture(name='make_key')
+def fixture_make_key(tmp_path):
+  """Returns a function that makes the key of a run of that name."""
+
+  def make(name):
+    (tmp_path / name).mkdir()
+    return keys.make(tmp_path / name)
+
+  return make
+
+
+@pytest.fixture(name='key')
+def fixture_key(make_key):
+  return make_key('run')
+
+
+@pytest.fixture(name='guarded')
+def fixture_guarded(key):
+  """A server that listens on all interfaces, for those who have `key`."""
+  guarded = server.VariableServer(
+    counting.RunState(), '0.0.0.0:0', keys.server_credentials(key)
+  )
+  yield guarded
+  guarded.stop(grace_s=0)
+
+
+@pytest.fixture(name='address')
+def fixture_address(guarded):
+  """An address of the server that is not loopback, if the host has one."""
+  port = guarded.address.rpartition(':')[2]
+  with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    try:
+      any_socket.connect(('192.0.2.1', 9))  # Sends nothing.
+      return f'{any_socket.getsockname()[0]}:{port}'
+    except OSError:
+      return f'127.0.0.1:{port}'
+
+
+def test_who_has_the_key_publishes_subscribes_and_reports(key, address):
+  credentials = keys.channel_credentials(key)
+  learner, actor = (
+    client.VariableClient(address, name, credentials)
+    for name in ('learner/0', 'actor/0')
+  )
+  actor.subscribe()
+  assert learner.publish(1, ['w'], [np.arange(3.0)])
+  np.testing.assert_array_equal(
+    actor.wait_newer(-1, 10).arrays[0], np.arange(3.0)
+  )
+  reporter = actor.reporter(period_s=60.0)
+  reporter.report({'env_steps': 5})
+  assert reporter.flush()
+  client.request_stop(address, 'solved', credentials=credentials)
+  status = client.status(address, credentials)
+  assert status['counts'] == {'env_steps': 5}
+  assert status['stop']['reason'] == 'solved'
+  for connected in (actor, learner):
+    connected.close()
+
+
+def credentials_without_certificate(key):
+  """A client that believes the server, and has nothing to show itself."""
+  _, certificate = keys._read(key)
+  return grpc.ssl_channel_credentials(certificate)
+
+
+@pytest.mark.parametrize('who', ['plain', 'other run', 'no certificate'])
+def test_a_peer_without_the_key_is_refused(
+  guarded, key, address, make_key, who
+):
+  credentials = {
+    'plain': lambda: None,
+    'other run': lambda: keys.channel_credentials(make_key('other')),
+    'no certificate': lambda: credentials_without_certificate(key),
+  }[who]()
+  with pytest.raises(ConnectionError, match=f'{address} did not answer'):
+    client.request_stop(
+      address, 'solved', credentials=credentials, timeout_s=1.0
+    )
+  mine = keys.channel_credentials(key)
+  assert client.status(address, mine)['stop'] is None
+
+
+def test_a_peer_that_knows_but_does_not_hold_the_key_is_refused(
+  guarded, key, address, make_key
+):
+  """The certificate is no secret: it crosses the network."""
+  theirs, _ = keys._read(make_key('other'))
+  _, certificate = keys._read(key)
+  credentials = grpc.ssl_channel_credentials(certificate, theirs, certificate)
+  with pytest.raises(ConnectionError, match=f'{address} did not answer'):
+    client.status(address, credentials, timeout_s=1.0)
+
+
+def test_a_server_of_another_run_is_not_believed(address, make_key):
+  credentials = keys.channel_credentials(make_key('other'))
+  message = f'waited 1 s for the .* at {address}.* and this the key of its run'
+  with pytest.raises(TimeoutError, match=message):
+    client.VariableClient(address, 'actor/0', credentials, 1.0)
+
+
+def test_a_plain_server_is_not_believed(variable_server, key):
+  credentials = keys.channel_credentials(key)
+  with pytest.raises(ConnectionError, match='did not answer'):
+    client.status(variable_server.address, credentials, timeout_s=1.0)
+
+
+def test_what_crosses_the_network_is_encrypted(guarded, address):
+  host, _, port = address.rpartition(':')
+  context = ssl.create_default_context()
+  context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+  with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with context.wrap_socket(connection) as encrypted:
+      assert encrypted.version() in ('TLSv1.2', 'TLSv1.3')
+
+
+@pytest.mark.parametrize('kind', garbage.KINDS)
+def test_garbage_neither_ends_nor_blocks_a_guarded_server(key, address, kind):
+  for _ in range(3):
+    garbage.send(address, garbage.KINDS[kind])
+  mine = keys.channel_credentials(key)
+  assert client.status(address, mine)['stop'] is None
+
+
+def test_only_its_user_may_read_the_key_whatever_the_umask(make_key):
+  before = os.umask(0)
+  try:
+    path = make_key('run')
+  finally:
+    os.umask(before)
+  assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_others_can_read_is_refused(key):
+  key.chmod(0o640)
+  for use in (keys.server_credentials, keys.channel_credentials):
+    with pytest.raises(ValueError, match='mode 640.*chmod 600'):
+      use(key)
+
+
+def test_every_run_has_a_key_of_its_own_and_a_resumed_one_a_new_one(
+  key, make_key
+):
+  first = key.read_bytes()
+  assert make_key('other').read_bytes() != first
+  key.chmod(0o644)
+  assert keys.make(key.parent) == key
+  assert key.read_bytes() != first
+  assert key.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize('content', [b'', b'nonsense'])
+def test_a_file_that_is_no_key_is_refused(key, content):
+  key.write_bytes(content)
+  with pytest.raises(ValueError, match='is no key of a run'):
+    keys.server_credentials(key)
+
+
+def test_without_the_library_the_error_says_what_to_install(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, 'cryptography', None)
+  with pytest.raises(ImportError, match=r"Install 'distacme\[launch\]'"):
+    keys.make(tmp_path)
+
+
+def test_refusing_to_listen_openly_says_where_keys_come_from():
+  with pytest.raises(ValueError, match=r'distacme\.variables\.keys\.make'):
+    server.VariableServer(counting.RunState(), '0.0.0.0:0')
