@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 import os
 import socket
 import struct
@@ -45,11 +46,7 @@ def confine(library: str) -> bool:
     return False
   try:
     slot = _find_slot(library, b'bind')
-    function = ctypes.cast(_bind(), ctypes.c_void_p).value
-    # By this way, since the loader has locked the table, or has not.
-    with open('/proc/self/mem', 'r+b', buffering=0) as memory:
-      memory.seek(slot)
-      memory.write(struct.pack('=Q', function))
+    _write(slot, ctypes.cast(_bind(), ctypes.c_void_p))
   except (OSError, LookupError):
     return False
   return True
@@ -96,3 +93,37 @@ def _find_slot(library: str, function: bytes) -> int:
     if ctypes.string_at(name) == function:
       return base + offset
   raise LookupError(f'{library} does not call {function!r}.')
+
+
+def _write(slot: int, function: ctypes.c_void_p) -> None:
+  """Writes an address into a table that the loader may have locked.
+
+  Raises:
+    OSError: if the system does not allow it.
+  """
+  before = _protection(slot)
+  _protect(slot, before | mmap.PROT_WRITE)
+  ctypes.c_void_p.from_address(slot).value = function.value
+  _protect(slot, before)
+
+
+def _protection(address: int) -> int:
+  """Returns what may be done with the memory at `address`."""
+  with open('/proc/self/maps') as maps:
+    for line in maps:
+      span, allowed, *_ = line.split()
+      first, end = (int(number, 16) for number in span.split('-'))
+      if first <= address < end:
+        return (
+          ('r' in allowed) * mmap.PROT_READ
+          | ('w' in allowed) * mmap.PROT_WRITE
+          | ('x' in allowed) * mmap.PROT_EXEC
+        )
+  raise LookupError(f'There is no memory at {address:#x}.')
+
+
+def _protect(address: int, protection: int) -> None:
+  page = ctypes.c_void_p(address - address % mmap.PAGESIZE)
+  libc = ctypes.CDLL(None, use_errno=True)
+  if libc.mprotect(page, ctypes.c_size_t(mmap.PAGESIZE), protection):
+    raise OSError(ctypes.get_errno(), 'mprotect')

@@ -2,6 +2,8 @@
 
 import importlib.util
 import socket
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -26,10 +28,13 @@ def listening(processes):
   ]
 
 
-@pytest.mark.skipif(
+needs_launchpad = pytest.mark.skipif(
   importlib.util.find_spec('launchpad') is None,
   reason='Launchpad and Reverb exist for Python 3.10 only',
 )
+
+
+@needs_launchpad
 @pytest.mark.parametrize(
   'mode, flags',
   [
@@ -46,6 +51,25 @@ def test_a_program_listens_on_loopback_only(tmp_path, mode, flags):
     # The variable server and Reverb; nothing of Courier.
     assert found == ['127.0.0.1', '127.0.0.1']
     assert 'listens on' not in run.output
+
+
+@needs_launchpad
+def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
+  openly = (
+    'import sys\n'
+    'from distacme.programs import cli\n'
+    'from distacme.replay import reverb_loopback\n'
+    'reverb_loopback.confine = lambda library: False\n'
+    'cli.main(sys.argv[1:])\n'
+  )
+  command = [sys.executable, '-c', openly, 'train', '--mode', 'threads']
+  command += ['--env', launching.CATCH, *SMALL, '--run-dir', tmp_path / 'run']
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+    try:  # until the line, or the end
+      lines = (line for line in launcher.stdout if 'listens' in line)
+      assert next(lines, '').startswith('replay listens on ')
+    finally:
+      launcher.kill()
 
 
 def serve(host):

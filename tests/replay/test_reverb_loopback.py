@@ -1,6 +1,7 @@
 """Reverb's server is reached from this host, and from no other."""
 
 import importlib.util
+import mmap
 import socket
 import subprocess
 import sys
@@ -144,6 +145,21 @@ def test_a_library_that_is_not_there_or_never_binds_is_left_alone(library):
   assert not reverb_loopback.confine(library)
 
 
-def test_the_extension_is_one_that_can_be_confined():
+def test_what_the_loader_has_locked_is_locked_again():
   reverb_extension.load()
+  slot = reverb_loopback._find_slot(reverb_extension.library(), b'bind')
+  before = reverb_loopback._protection(slot)
+  assert not before & mmap.PROT_WRITE
+  reverb_loopback.confine.cache_clear()
   assert reverb_loopback.confine(reverb_extension.library())
+  assert reverb_loopback._protection(slot) == before
+
+
+def test_a_system_that_forbids_it_leaves_the_library_alone(monkeypatch):
+  def forbid(address, protection):
+    raise PermissionError('mprotect')
+
+  monkeypatch.setattr(reverb_loopback, '_protect', forbid)
+  reverb_loopback.confine.cache_clear()
+  assert not reverb_loopback.confine(reverb_extension.library())
+  reverb_loopback.confine.cache_clear()
