@@ -138,6 +138,7 @@ def test_a_run_survives_whatever_is_killed(rounds, seed, tmp_path):
     assert not run.left_after(1)
   restarts = {name: rounds for name in (*KILLED, 'actor/0')}
   assert run.summary['restarts'] == restarts
+  assert 'ended with no heartbeat for 12 s' in run.output
   target = reached['env_steps'] + 15_000
   flags = (*flags, '--max-env-steps', f'{target}')
   with launching.Run(run.run_dir, *flags) as resumed:

@@ -118,28 +118,6 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   assert seconds < 5.0  # 0.7 s on an idle machine
 
 
-@pytest.mark.parametrize(
-  'worker', ['actor/1', 'learner/0', 'replay/0', 'variables/0', 'evaluator/0']
-)
-def test_a_killed_worker_is_restarted_and_the_run_goes_on(start, worker):
-  run = start('--max-env-steps', '4000', '--checkpoint-period-s', '1')
-  run.wait_until_learning()
-  run.wait_for(lambda: any((run.run_dir / 'checkpoints').glob('[0-9]*')))
-  first = run.worker(worker)
-  first.kill()
-  run.wait_for(lambda: run.restarted(worker, first))
-  code, _ = run.wait()
-  assert code == 0, run.output
-  assert f'{worker} on ' in run.output
-  assert 'ended with signal 9' in run.output
-  assert f'restarted: {worker} 1x' in run.output
-  assert run.summary['stop']['reason'] == 'step_limit'
-  assert run.summary['restarts'] == {worker: 1}
-  assert not run.summary['failures']
-  assert run.summary['counts']['env_steps'] >= 4000
-  assert not run.left_after(0.5)
-
-
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
   run = start('--max-restarts', '0')
   run.wait_until_learning()
@@ -150,18 +128,6 @@ def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
   assert run.output.count('ended with signal 9') == 1
   assert not run.left_after(0.5)
   assert seconds < 10.0
-
-
-def test_a_worker_that_hangs_is_killed_and_restarted(start):
-  run = start('--hang-timeout-s', '8', '--max-env-steps', '4000')
-  run.wait_until_learning()
-  actor = run.worker('actor/0')
-  actor.suspend()
-  run.wait_for(lambda: run.restarted('actor/0', actor))
-  code, _ = run.wait()
-  assert code == 0, run.output
-  assert 'ended with no heartbeat for 8 s' in run.output
-  assert run.summary['restarts'] == {'actor/0': 1}
 
 
 def test_actors_come_and_go_while_the_run_goes_on(start):
