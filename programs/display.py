@@ -131,8 +131,8 @@ def ending(status: dict[str, Any]) -> str:
 
 def restarted(status: dict[str, Any]) -> str:
   """Returns which workers were restarted, and how often."""
-  counts = sorted(status['restarts'].items())
-  return ', '.join(f'{worker} {count}x' for worker, count in counts)
+  restarts = sorted(status['restarts'].items())
+  return ', '.join(f'{worker} {len(hows)}x' for worker, hows in restarts)
 
 
 def _overview(status: dict[str, Any]) -> list[str]:

@@ -225,7 +225,8 @@ class _Watch:
     self.doors: doors.Doors | None = None
     self._heard = -math.inf  # when the last status came
     self._failures: dict[str, str] = {}
-    self._restarts: collections.Counter[str] = collections.Counter()
+    # How a worker ended before it was started again, every time.
+    self._restarts = collections.defaultdict[str, list[str]](list)
     self._first_failure = ''
 
   def attach(self, address: str, members: list[supervision.Worker]) -> None:
@@ -280,7 +281,7 @@ class _Watch:
     self, worker: supervision.Worker, how: str, delay_s: float
   ) -> None:
     """Remembers how the worker ended; the first one is shown."""
-    self._restarts[worker.name] += 1
+    self._restarts[worker.name].append(how)
     self._note(worker, how, f'; it is restarted in {delay_s:g} s')
 
   def on_failure(self, worker: supervision.Worker, how: str) -> None:

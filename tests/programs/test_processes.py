@@ -206,7 +206,7 @@ def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   run.wait_for(lambda: run.restarted('learner/0', learner))
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['restarts'] == {'learner/0': 1}
+  assert run.summary['restarts'] == {'learner/0': ['signal 9']}
   assert not run.left_after(0.5)
 
 
@@ -227,7 +227,8 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
   assert run.output.count('RuntimeError: the door is jammed') == 1
   assert 'its log is' in run.output
   assert 'failed (actor/' in run.output
-  assert set(run.summary['restarts'].values()) == {1}
+  (hows,) = {*map(tuple, run.summary['restarts'].values())}
+  assert hows == ('exit code 1',)
   assert not run.left_after(0.5)
 
 
