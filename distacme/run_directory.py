@@ -189,8 +189,16 @@ class RunDirectory:
     """Makes the directory.
 
     Raises:
-      ValueError: if the path is taken by something else.
+      ValueError: if the path is taken by something else, or cannot be written to.
     """
+    try:
+      self._create()
+    except OSError as error:
+      raise ValueError(
+        f'{self.path} cannot be written to ({error}). Choose another run_dir.'
+      ) from error
+
+  def _create(self) -> None:
     if self.path.exists() and (
       not self.path.is_dir()
       or (any(self.path.iterdir()) and not self.config.exists())
@@ -202,6 +210,8 @@ class RunDirectory:
       number = len(list(self.path.glob('logs.*'))) + 1
       self.logs.rename(self.path / f'logs.{number}')
     self.logs.mkdir(parents=True, exist_ok=True)
+    if not os.access(self.path, os.W_OK):
+      raise PermissionError(f'it is not writable for user {os.getuid()}')
 
 
 def default_path(agent: str, env: str, what: str) -> pathlib.Path:

@@ -142,7 +142,10 @@ def run(
     {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
   )
   watch = _Watch(lodgers, directory, show)
-  with stop_signals.requested_from(watch.request_stop):
+  with (
+    stop_signals.requested_from(watch.request_stop),
+    stop_signals.no_orphans(),
+  ):
     if experiment.run.mode == 'processes':
       members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -76,10 +77,53 @@ def die_with_parent() -> None:
   """
   if sys.platform != 'linux':
     return
-  import ctypes
-
-  pr_set_pdeathsig = 1
   parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
-  ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
+  _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
   if os.getppid() != parent:  # it went before the call
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def _prctl(option: int, value: int) -> None:
+  import ctypes
+
+  ctypes.CDLL(None).prctl(option, value)
+
+
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+  """Kills, at the end, what ended children of this process have left (Linux only).
+
+  An environment may start processes, which do not end with a worker that is killed.
+  Such orphans become children of this process, and are known by the variable of
+  `parent_variable`, which they inherited.
+  """
+  if sys.platform != 'linux':
+    yield
+    return
+  _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+  try:
+    yield
+  finally:
+    while orphans := _orphans():  # each may leave others
+      for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _orphans() -> list[int]:
+  """Returns the children of this process that a child of it has started."""
+  mine = f'{PARENT_VARIABLE}={os.getpid()}'.encode()
+  found = []
+  for task in pathlib.Path('/proc/self/task').iterdir():
+    for pid in (task / 'children').read_text().split():
+      try:
+        environment = pathlib.Path('/proc', pid, 'environ').read_bytes()
+      except OSError:  # of another user
+        continue
+      if mine in environment.split(b'\0'):
+        found.append(int(pid))
+  return found

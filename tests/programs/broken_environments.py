@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import subprocess
 
 from distacme.testing import environments
 
@@ -42,6 +43,14 @@ class NotANumber(environments.Catch):
     return timestep
 
 
+class Helped(environments.Catch):
+  """Starts a process that ends with nobody."""
+
+  def __init__(self, seed):
+    super().__init__(seed)
+    self._helper = subprocess.Popen(['sleep', '600'], start_new_session=True)
+
+
 class TooBright(environments.Catch):
   """Observes what its spec rules out, at the end of an episode."""
 
@@ -54,6 +63,10 @@ class TooBright(environments.Catch):
 
 def too_bright(seed):
   return TooBright(seed)
+
+
+def helped(seed):
+  return Helped(seed)
 
 
 def jammed(seed):

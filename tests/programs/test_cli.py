@@ -92,6 +92,7 @@ def refused(capsys, *flags):
       'more than max_replay_size=100000, got 200000',
     ),
     ('--mode local --run-dir /dev/null', 'is no run directory'),
+    ('--mode local --run-dir /proc/run', 'cannot be written to ([Errno 2]'),
   ],
 )
 def test_a_mistake_is_answered_before_anything_starts(capsys, flags, sentence):

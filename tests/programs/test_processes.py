@@ -232,6 +232,21 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
   assert not run.left_after(0.5)
 
 
+def test_what_environments_start_does_not_outlive_the_run(start):
+  run = start(env='broken_environments:helped')
+  run.wait_until_learning()
+  helpers = [p for p in run.family() if p.name() == 'sleep']
+  assert len(helpers) >= 2  # each actor's
+  actor = run.worker('actor/0')
+  actor.kill()  # which has no time to end its own
+  run.wait_for(lambda: run.restarted('actor/0', actor))
+  assert all(launching.alive(helper) for helper in helpers)
+  run.process.send_signal(signal.SIGTERM)
+  assert run.wait()[0] == 143, run.output
+  assert not run.left_after(0.5)
+  assert not any(launching.alive(helper) for helper in helpers)
+
+
 def test_a_broken_spec_ends_the_run_with_what_was_promised_and_what_came(start):
   run = start(env='broken_environments:too_bright')
   code, _ = run.wait()
