@@ -11,7 +11,7 @@ import pathlib
 import pkgutil
 import re
 import types
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distacme import agents
 from distacme import core
@@ -21,6 +21,9 @@ from distacme import ranges
 from distacme import run_directory
 from distacme import specs
 from distacme.programs import devices
+
+if TYPE_CHECKING:
+  from distacme import checkpoint
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -271,8 +274,11 @@ def load_function(path: str) -> Any:
     ) from error
 
 
-def check_agent(experiment: Experiment) -> None:
+def check_agent(experiment: Experiment) -> core.Agent:
   """Checks that agent, environment, network and the run's settings fit.
+
+  Returns:
+    The agent.
 
   Raises:
     ValueError: if they do not.
@@ -285,6 +291,7 @@ def check_agent(experiment: Experiment) -> None:
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+  return agent
 
 
 def check(experiment: Experiment) -> run_directory.RunDirectory:
@@ -293,7 +300,7 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
-  check_agent(experiment)
+  agent = check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(
     run.agent, run.env, f'seed{run.seed}'
@@ -301,6 +308,7 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
   check_resumable(experiment, directory)
+  read_checkpoint(agent, directory)  # refuses what it cannot read
   run_directory.write_json(directory.config, experiment.as_dict())
   return directory
 
@@ -321,7 +329,7 @@ def check_resumable(
     default = json.loads(json.dumps(field.default, default=str))
     before['agent'].setdefault(field.name, default)
   pairs = [('agent', name) for name in now['agent']]
-  pairs += [('run', name) for name in ('agent', 'env', 'network')]
+  pairs += [('run', name) for name in ('agent', 'env', 'network', 'seed')]
   changed = [
     f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'
     for part, name in pairs
@@ -332,3 +340,23 @@ def check_resumable(
       f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
       'Give the same settings, or another run_dir.'
     )
+
+
+def read_checkpoint(
+  agent: core.Agent, directory: run_directory.RunDirectory
+) -> checkpoint.Restored | None:
+  """Returns the learner state that a run will resume from, if there is one.
+
+  Raises:
+    ValueError: if it is of another agent, or there are some of which none is
+      whole.
+  """
+  import jax
+
+  from distacme import checkpoint
+
+  if directory.last_step() is None:
+    return None
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.eval_shape(agent.initial_learner_state, key)
+  return checkpoint.read(directory.checkpoints, state)

@@ -17,7 +17,6 @@ from distacme import evaluator
 from distacme import logging as metrics_logging
 from distacme import run_directory
 from distacme import seeding
-from distacme import specs
 from distacme.programs import config as config_lib
 from distacme.programs import devices
 from distacme.runtime import stop_signals
@@ -74,20 +73,20 @@ class _Parts:
     experiment: config_lib.Experiment,
     directory: run_directory.RunDirectory,
   ):
-    counts = directory.last_counts()
-    experiment = dataclasses.replace(
-      experiment, resumed_at=counts.get('env_steps', 0)
-    )
     run = experiment.run
     self._directory = directory
     self._sink = metrics_logging.MetricsSink(directory.path)
     self._checkpointer = checkpoint.Checkpointer(directory.checkpoints)
     self._best = checkpoint.BestParams(directory.best)
-    environment = experiment.make_vector(run.envs_per_actor, stream=0)
-    agent = experiment.make_agent(specs.make_environment_spec(environment))
+    agent = experiment.make_agent(experiment.environment_spec())
     key = seeding.learner_key(run.seed)
     state = jax.jit(agent.initial_learner_state)(key)
     restored = self._checkpointer.restore(state)
+    counts = directory.read_counts(restored.steps) if restored else {}
+    experiment = dataclasses.replace(
+      experiment, resumed_at=counts.get('env_steps', 0)
+    )
+    environment = experiment.make_vector(run.envs_per_actor, stream=0)
     self.state = counting.RunState(run.limits, self._sink, counts)
     self.loop = environment_loop.EnvironmentLoop(
       environment,
