@@ -62,6 +62,11 @@ class RunDirectory:
     return self.path / 'best'
 
   @property
+  def replay(self) -> pathlib.Path:
+    """What replay held."""
+    return self.path / 'replay'
+
+  @property
   def logs(self) -> pathlib.Path:
     """What each worker printed."""
     return self.path / 'logs'

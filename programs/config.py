@@ -64,6 +64,9 @@ class RunConfig:
   are that much staler. Updates with convolutions stay single on the CPU."""
   checkpoint_period_s: float = 60.0
   """Seconds between checkpoints of the learner."""
+  replay_checkpoint_period_s: float | None = 600.0
+  """Seconds between checkpoints of what replay holds, in programs; None saves it
+  never. Inserts and samples wait meanwhile for 5 us an item."""
   run_dir: pathlib.Path | None = None
   """Where the run's files go; by default a new directory below ./runs."""
   replay_in_learner: bool = False
@@ -88,6 +91,8 @@ class RunConfig:
     if self.publish_period is not None:
       ranges.check_at_least_one(self, 'publish_period')
     ranges.check_positive(self, 'checkpoint_period_s')
+    if self.replay_checkpoint_period_s is not None:
+      ranges.check_positive(self, 'replay_checkpoint_period_s')
     ranges.check_not_negative(self, 'seed')
     if not self.jit and self.mode != 'local':
       raise ValueError(

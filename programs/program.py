@@ -75,7 +75,12 @@ def make_program(
     ),
     label='variables',
   )
-  table = (replay_spec, clients)
+  table = (
+    replay_spec,
+    clients,
+    directory.replay,
+    run.replay_checkpoint_period_s,
+  )
   if run.replay_in_learner:
     node = launchpad.ServiceNode(
       workers.run_learner_beside_replay,
