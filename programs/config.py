@@ -63,7 +63,11 @@ class RunConfig:
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
   checkpoint_period_s: float = 60.0
-  """Seconds between checkpoints of the learner."""
+  """Seconds between checkpoints of the learner; in local mode, where they lie on
+  multiples of checkpoint_period_steps, at least."""
+  checkpoint_period_steps: int = 20_000
+  """Environment steps after which local mode may save: it then starts new
+  episodes, so that a resumed run does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = 600.0
   """Seconds between checkpoints of what replay holds, in programs; None saves it
   never. Inserts and samples wait meanwhile for 5 us an item."""
@@ -87,6 +91,7 @@ class RunConfig:
       'eval_period',
       'eval_episodes',
       'updates_per_call',
+      'checkpoint_period_steps',
     )
     if self.publish_period is not None:
       ranges.check_at_least_one(self, 'publish_period')

@@ -396,6 +396,7 @@ def _evaluate(
     key=key,
     episodes=run.eval_episodes,
     period=run.eval_period,
+    env_steps=experiment.resumed_at,
     solved_return=run.solved_return,
     keep=best.offer,
   ).run()

@@ -1,4 +1,4 @@
-"""What replay held comes back, or what it held before that."""
+"""What replay held comes back, or what it held before that, in both backends."""
 
 import importlib.util
 import pathlib
@@ -9,11 +9,13 @@ import portpicker
 import pytest
 
 from distacme import specs
+from distacme.replay import checkpoints
+from distacme.replay import memory
 from distacme.replay import records
 from distacme.replay import reverb
 from distacme.replay import spec as replay_spec
 
-pytestmark = pytest.mark.skipif(
+needs_reverb = pytest.mark.skipif(
   importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
 )
 
@@ -86,13 +88,46 @@ class Reverb:
     self.server.stop()
 
 
-@pytest.fixture(name='open_')
-def fixture_open(tmp_path):
+class Memory:
+  """The same of the table of one process, whose owner saves it."""
+
+  def __init__(self, spec, directory):
+    self._checkpoints = checkpoints.Checkpoints(directory, 'memory', spec)
+    self._table = memory.make(spec, LAYOUT, seed=1)
+    self.metrics = self._table.metrics
+    arrays = self._checkpoints.restore(memory.read)
+    if arrays is not None:
+      self._table.load(arrays)
+
+  def save(self):
+    folder = self._checkpoints.unfinished / 'table'
+    folder.mkdir()
+    self._table.save(folder)
+    return self._checkpoints.add(folder)
+
+  def insert(self, numbers, priority=1.0):
+    rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
+    rows['reward'][:, 0] = numbers
+    self._table.insert(rows, np.full(len(rows), float(priority)))
+
+  def sample(self):
+    batch, info = self._table.sample()
+    return np.asarray(batch.reward).astype(int), info
+
+  def close(self):
+    pass
+
+
+@pytest.fixture(
+  name='open_',
+  params=[pytest.param(Reverb, marks=needs_reverb), Memory],
+)
+def fixture_open(request, tmp_path):
   """Returns a function that opens the replay of a directory."""
   opened = []
 
-  def open_(spec=SPEC):
-    opened.append(Reverb(spec, tmp_path / 'replay'))
+  def open_(spec=SPEC, backend=request.param):
+    opened.append(backend(spec, tmp_path / 'replay'))
     return opened[-1]
 
   yield open_
@@ -104,13 +139,19 @@ def numbers_below(directory):
   return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
 
 
+def settled(replay, wait_until):
+  """Waits until what Reverb's sampler fetches ahead is there."""
+  if isinstance(replay, Reverb):
+    wait_until(replay.has('sampled', 20))
+
+
 def test_items_counts_and_priorities_come_back(open_, wait_until):
   first = open_()
   first.insert(range(20), priority=0.0)
   first.insert([20, 21])
   first.insert([22], priority=2.0)
   _, before = first.sample()
-  wait_until(first.has('sampled', 20))  # a batch ahead
+  settled(first, wait_until)
   counts = first.metrics()
   first.save()
   first.insert([23], priority=1e9)  # after the checkpoint: lost
@@ -144,6 +185,12 @@ def in_time(function):
   assert not thread.is_alive(), 'It is blocked.'
 
 
+only_reverb = pytest.mark.parametrize(
+  'open_', [pytest.param(Reverb, marks=needs_reverb)], indirect=True
+)
+
+
+@only_reverb
 def test_a_learner_goes_on_where_actors_were_blocked(open_, wait_until):
   replay = open_()
 
@@ -165,6 +212,7 @@ def test_a_learner_goes_on_where_actors_were_blocked(open_, wait_until):
     in_time(replay.sample)
 
 
+@only_reverb
 def test_actors_go_on_where_the_learner_was_waiting(open_, wait_until):
   replay = open_()
   for rounds in range(3):
@@ -191,10 +239,18 @@ def turn_a_byte(path):
 
 @pytest.mark.parametrize('how', [truncate, turn_a_byte, pathlib.Path.unlink])
 @pytest.mark.parametrize(
-  'name', ['items.tfrecord', 'chunks.tfrecord', 'tables.tfrecord']
+  ('open_', 'name'),
+  [
+    pytest.param(Reverb, 'items.tfrecord', marks=needs_reverb),
+    pytest.param(Reverb, 'chunks.tfrecord', marks=needs_reverb),
+    pytest.param(Reverb, 'tables.tfrecord', marks=needs_reverb),
+    (Memory, 'table.npz'),
+    (Memory, 'contents.json'),
+  ],
+  indirect=['open_'],
 )
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
-  open_, tmp_path, caplog, name, how
+  open_, caplog, name, how
 ):
   first = open_()
   first.insert(range(30))
@@ -208,6 +264,36 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
   (record,) = caplog.records
   assert f'cannot restore replay from {newest} (' in record.getMessage()
   assert f'{before} is used instead' in record.getMessage()
+
+
+@only_reverb
+def test_what_another_backend_saved_is_not_restored(open_, caplog):
+  first = open_(backend=Memory)
+  first.insert(range(30))
+  first.save()
+  assert open_().metrics()['size'] == 0
+  (record,) = caplog.records
+  assert 'with the backend memory and this run has reverb' in (
+    record.getMessage()
+  )
+
+
+@pytest.mark.parametrize('open_', [Memory], indirect=True)
+@pytest.mark.parametrize('inserts', [25, 130])  # 100 fit
+def test_what_is_sampled_next_is_the_same_in_one_process(open_, inserts):
+  first = open_()
+  for number in range(inserts):
+    first.insert([number], priority=number % 7)
+  first.sample()
+  first.save()
+  second = open_()
+  for replay in (first, second):
+    replay.insert([1000, 1001], priority=5.0)
+  for _ in range(4):
+    (drawn, info), (again, info_again) = first.sample(), second.sample()
+    np.testing.assert_array_equal(drawn, again)
+    for leaf, other in zip(info, info_again, strict=True):
+      np.testing.assert_array_equal(leaf, other)
 
 
 def test_what_is_of_another_table_is_not_restored(open_, caplog):
