@@ -47,6 +47,21 @@ class Actor:
     self._blocked_s = 0.0
     self.directive = core.Directive(None, {})
 
+  def start_anew(
+    self, environment: core.VectorEnvironment, writer: core.Writer
+  ) -> None:
+    """Goes on in other environments; the episodes under way are dropped."""
+    self._environment = environment
+    self._writer = writer
+    self._timestep = environment.reset()
+    self._episodes.drop_running()
+    self._steps_to_report = _REPORT_EVERY
+
+  @property
+  def first_has_ended(self) -> bool:
+    """Whether the episode of the first environment has just ended."""
+    return bool(self._timestep.step_type[0] == _LAST)
+
   @property
   def num_episodes(self) -> int:
     """Episodes finished so far."""
@@ -138,6 +153,11 @@ class _Episodes:
     first = kind == _FIRST
     self._lengths[first] = 0
     return len(kind) - int(np.count_nonzero(first))
+
+  def drop_running(self) -> None:
+    """Forgets the episodes under way."""
+    self._returns[:] = 0.0
+    self._lengths[:] = 0
 
   def take_finished(self) -> int:
     """Returns the episodes finished since the last call."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import pathlib
 import threading
 from typing import Any, NamedTuple
+import zlib
 
 import jax
 import numpy as np
@@ -20,6 +22,7 @@ from distacme import types
 # for the other's last write.
 _WRITING = threading.Lock()
 _last_writer: Any = None
+_logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -33,7 +36,8 @@ class Checkpointer:
   """Saves a nest of arrays under a step number; one thread.
 
   Saving returns once the arrays are copied to the host; writing goes on in the
-  background. A checkpoint is complete or absent, whenever the process dies.
+  background. A checkpoint is complete or absent, whenever the process dies; what
+  a disk does to it later shows when it is restored, and one before is taken.
   """
 
   def __init__(
@@ -55,6 +59,9 @@ class Checkpointer:
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
+    # Orbax checks its indices, not the arrays.
+    self._checksums = directory / 'checksums.json'
+    self._unreadable: set[int] = set()
     self._manager = ocp.CheckpointManager(
       directory.resolve(),
       options=ocp.CheckpointManagerOptions(
@@ -72,48 +79,110 @@ class Checkpointer:
     Checkpoints of later steps go: the run was resumed before them.
     """
     global _last_writer
-    if steps == self._manager.latest_step():
+    if steps in set(self._manager.all_steps()) - self._unreadable:
       return
     with _WRITING:
       if _last_writer not in (None, self._manager):
         _last_writer.wait_until_finished()
+      if steps in self._unreadable & set(self._manager.all_steps()):
+        self._manager.delete(steps)
       later = [step for step in self._manager.all_steps() if step > steps]
+      self._write_checksum(steps, state)
       self._manager.save(
         steps, args=self._ocp.args.StandardSave(state), force=bool(later)
       )
+      self._unreadable.discard(steps)
       _last_writer = self._manager
       if later:
         self._manager.wait_until_finished()
         for step in set(later) & set(self._manager.all_steps()):
           self._manager.delete(step)
 
+  def _write_checksum(self, steps: int, state: types.NestedArray) -> None:
+    kept = map(str, self._manager.all_steps())
+    known = self._read_checksums()
+    checksums = {step: known[step] for step in kept if step in known}
+    checksums[str(steps)] = _checksum(state)
+    run_directory.write_json(self._checksums, checksums)
+
+  def _read_checksums(self) -> dict[str, int]:
+    try:
+      known: dict[str, int] = run_directory.read_json(self._checksums)
+    except (FileNotFoundError, json.JSONDecodeError):
+      return {}  # of a run that is older than they are, or itself damaged
+    return known
+
   def restore(self, like: types.NestedArray) -> Restored | None:
-    """Returns the newest checkpoint, or None if there is none.
+    """Returns the newest checkpoint that is whole, or None if there is none.
+
+    One that is damaged is skipped, with a warning that says which is used.
 
     Args:
       like: a nest of the same structure, of arrays or their shapes.
 
     Raises:
-      ValueError: if the checkpoint has another structure or other arrays.
+      ValueError: if the checkpoint has another structure or other arrays, or
+        there are some of which none is whole.
     """
-    steps = self._manager.latest_step()
-    if steps is None:
-      return None
     like = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
-    self._check_fits(steps, like)
-    state = self._manager.restore(
-      steps, args=self._ocp.args.StandardRestore(like)
-    )
-    return Restored(steps, state)
+    damaged: list[str] = []
+    for steps in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        state = self._read(steps, like)
+      except _DamagedError as error:
+        self._unreadable.add(steps)
+        damaged.append(f'{self._manager.directory / str(steps)} ({error})')
+        continue
+      if damaged:
+        _logger.warning(
+          'cannot read the checkpoint %s; %s is used instead.',
+          ' nor '.join(damaged),
+          self._manager.directory / str(steps),
+        )
+      return Restored(steps, state)
+    if damaged:
+      raise ValueError(
+        f'cannot read the checkpoint {" nor ".join(damaged)}, and there is no '
+        'other. Restore the files, or choose another run directory.'
+      )
+    return None
 
-  def _check_fits(self, steps: int, like: types.NestedArray) -> None:
+  def _read(self, steps: int, like: types.NestedArray) -> Any:
+    """Returns a checkpoint's state.
+
+    Raises:
+      _DamagedError: if it is damaged.
+      ValueError: if it is of another structure.
+    """
+    # Whatever Orbax and TensorStore raise where a file is not what they wrote.
+    try:
+      saved = self._manager.item_metadata(steps)
+      saved = self._ocp.tree.to_flat_dict(saved) if saved else {}
+    except Exception as error:
+      raise _DamagedError(_first_line(error)) from error
+    if not saved:
+      raise _DamagedError('it does not say what it holds')
+    self._check_fits(steps, saved, like)
+    try:
+      state = self._manager.restore(
+        steps, args=self._ocp.args.StandardRestore(like)
+      )
+    except Exception as error:
+      raise _DamagedError(_first_line(error)) from error
+    if self._read_checksums().get(str(steps)) not in (None, _checksum(state)):
+      raise _DamagedError('its arrays are not those that were saved')
+    return state
+
+  def _check_fits(
+    self, steps: int, saved: dict[Any, Any], like: types.NestedArray
+  ) -> None:
     """Compares a checkpoint with what it is to fill; Orbax casts in silence."""
     saved, wanted = (
       {
         '/'.join(path): f'{np.dtype(leaf.dtype)} {tuple(leaf.shape)}'
-        for path, leaf in self._ocp.tree.to_flat_dict(nest).items()
+        for path, leaf in nest.items()
       }
-      for nest in (self._manager.item_metadata(steps), like)
+      for nest in (saved, self._ocp.tree.to_flat_dict(like))
     )
     different = [
       f'{path}: {saved.get(path, "nothing")} saved, '
@@ -142,6 +211,50 @@ class Checkpointer:
       if _last_writer is self._manager:
         _last_writer = None
     self._manager.close()
+
+
+class _DamagedError(Exception):
+  """A checkpoint is not what was written."""
+
+
+def _first_line(error: Exception) -> str:
+  return f'{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}'
+
+
+def _checksum(state: types.NestedArray) -> int:
+  """Returns a sum of all bytes; 0.1 s for 100 MB."""
+  checksum = 0
+  for leaf in jax.tree.leaves(state):
+    data = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+    checksum = zlib.crc32(data.data, checksum)
+  return checksum
+
+
+def read(directory: pathlib.Path, like: types.NestedArray) -> Restored | None:
+  """Returns a directory's newest checkpoint that is whole, if there is any.
+
+  It is put on this process's first device: without saying where, Orbax asks for
+  the device that it came from. A run that goes on may be writing there.
+
+  Args:
+    directory: of the checkpoints.
+    like: a nest of arrays or their shapes.
+
+  Raises:
+    ValueError: see `Checkpointer.restore`.
+  """
+  if not directory.is_dir():
+    return None
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  like = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+    like,
+  )
+  checkpointer = Checkpointer(directory, read_only=True)
+  try:
+    return checkpointer.restore(like)
+  finally:
+    checkpointer.close()
 
 
 def _is_news(record: logging.LogRecord) -> bool:

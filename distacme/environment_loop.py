@@ -105,9 +105,12 @@ class EnvironmentLoop:
     )
     key = seeding.actor_key(seed)
     streams = types.Streams(np.arange(vector.num_envs), vector.num_envs)
+    self._policy = policy.Policy(
+      agent, self.params, vector.num_envs, key, streams
+    )
     self.actor = actor.Actor(
       vector,
-      policy.Policy(agent, self.params, vector.num_envs, key, streams),
+      self._policy,
       self.replay.writer(vector.num_envs),
       run_state.reporter('actor/0'),
     )
@@ -119,6 +122,16 @@ class EnvironmentLoop:
       self.learner.step()
     self.learner.tend('learning' if self.learner.steps else 'waiting for data')
     return steps
+
+  def start_anew(self, vector: core.VectorEnvironment, seed: int) -> None:
+    """Goes on in other environments, as many, where their episodes start.
+
+    What the learner and replay hold stays, all else goes. So from here on the
+    loop is one that was made of their states, `vector` and `seed`.
+    """
+    self.learner.publish()
+    self._policy.start_anew(seeding.actor_key(seed))
+    self.actor.start_anew(vector, self.replay.writer(vector.num_envs))
 
   def run(
     self, num_episodes: int | None = None, num_steps: int | None = None

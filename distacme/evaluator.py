@@ -49,6 +49,7 @@ class Evaluator:
     key: types.Key,
     episodes: int,
     period: int,
+    env_steps: int = 0,
     solved_return: float | None = None,
     keep: Callable[[core.VersionedParams, float], None] | None = None,
   ):
@@ -62,6 +63,7 @@ class Evaluator:
       key: consumed; decides what is random about the evaluated policy.
       episodes: in one evaluation.
       period: environment steps of the run between evaluations.
+      env_steps: that the run had made before it was resumed.
       solved_return: mean return that ends the run.
       keep: is given the params and their score after every evaluation.
     """
@@ -81,8 +83,21 @@ class Evaluator:
     self._policy = policy_lib.Policy(
       agent, self._fixed, environment.num_envs, key
     )
-    self._next = period
+    self._evaluated: int | None = None  # the params' version
+    self._schedule(env_steps)
     self.directive = core.Directive(None, {})
+
+  def start_anew(
+    self, environment: core.VectorEnvironment, key: types.Key, env_steps: int
+  ) -> None:
+    """Goes on as one that was made of these; consumes `key`."""
+    self._environment = environment
+    self._policy.start_anew(key)
+    self._evaluated = None
+    self._schedule(env_steps)
+
+  def _schedule(self, env_steps: int) -> None:
+    self._next = (env_steps // self._period + 1) * self._period
 
   def run(self) -> None:
     """Evaluates until the run stops; once more if it used up its steps."""
@@ -100,8 +115,7 @@ class Evaluator:
     ):
       return False
     self.evaluate()
-    env_steps = self.directive.counts.get('env_steps', 0)
-    self._next = (env_steps // self._period + 1) * self._period
+    self._schedule(self.directive.counts.get('env_steps', 0))
     return True
 
   def finish(self) -> None:
@@ -128,10 +142,10 @@ class Evaluator:
       None if the run stopped meanwhile for a reason that leaves no time.
     """
     newest = self._source.newest()
-    last = self._fixed.newest()
-    if newest is None or (last and newest.version == last.version):
+    if newest is None or newest.version == self._evaluated:
       return None
     self._fixed.publish(*newest)
+    self._evaluated = newest.version
     start = time.monotonic()
     returns, length = self._play()
     if returns is None:

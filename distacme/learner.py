@@ -111,7 +111,7 @@ class Learner:
     self._meter = _Meter()
     self._unreported_steps = 0
     self._report_at = 0.0
-    self._publish()
+    self.publish()
 
   @property
   def state(self) -> types.LearnerState:
@@ -144,7 +144,7 @@ class Learner:
     if self._output.priorities is not None:
       self._send_priorities(drawn.info.key, self._output.priorities)
     if self.steps % self._publish_period < count:
-      self._publish()
+      self.publish()
     return True
 
   def run(self) -> None:
@@ -178,7 +178,7 @@ class Learner:
     self._priorities.close()
     self._batches.close()
     self._wait_until_published()
-    self._publish()
+    self.publish()
     self._wait_until_published()
     self._params_executor.shutdown()
     self.report('done learning')
@@ -229,7 +229,7 @@ class Learner:
         )
     return metrics
 
-  def _publish(self) -> None:
+  def publish(self) -> None:
     """Sends a copy of the params, unless the last sending is still under way."""
     if self._publishing is not None:
       if not self._publishing.done():

@@ -49,14 +49,18 @@ class Policy:
     self._initial_state, self._state_structure = jax.tree.flatten(
       agent.initial_actor_state(batch_size, streams)
     )
-    self._state = jax.device_put(self._initial_state)
-    self._key = key
     self._keys = np.empty((0, 2), np.uint32)
-    self._next_key = 0
+    self.start_anew(key)
     self._structure: Any = None
     self._packing: _Packing | None = None
     self._act = jax.jit(self._flat_act)
     self._agent = agent
+
+  def start_anew(self, key: types.Key) -> None:
+    """Forgets all that acting has changed; consumes `key`."""
+    self._key = key
+    self._next_key = len(self._keys)
+    self._state = jax.device_put(self._initial_state)
 
   def act(self, observation: Any, first: np.ndarray) -> types.ActorOutput:
     """Returns actions, extras and values as numpy arrays [B, ...].

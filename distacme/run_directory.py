@@ -69,6 +69,11 @@ class RunDirectory:
     return self.path / 'best'
 
   @property
+  def replay(self) -> pathlib.Path:
+    """What replay held."""
+    return self.path / 'replay'
+
+  @property
   def logs(self) -> pathlib.Path:
     """What each worker printed."""
     return self.path / 'logs'
@@ -164,13 +169,11 @@ class RunDirectory:
     counts = {**counts, 'learner_steps': step}
     write_json(self._counts, {k: kept[k] for k in newest} | {str(step): counts})
 
-  def last_counts(self) -> dict[str, int]:
-    """Returns the counters of the newest checkpoint; {} if there is none."""
-    if self.last_step() is None or not self._counts.exists():
+  def read_counts(self, step: int | None) -> dict[str, int]:
+    """Returns the counters of the checkpoint of `step`; {} if not known."""
+    if not self._counts.exists():
       return {}
-    counts: dict[str, int] = read_json(self._counts).get(
-      str(self.last_step()), {}
-    )
+    counts: dict[str, int] = read_json(self._counts).get(str(step), {})
     return counts
 
   @property

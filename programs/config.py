@@ -11,7 +11,7 @@ import pathlib
 import pkgutil
 import re
 import types
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from distacme import agents
 from distacme import core
@@ -21,6 +21,9 @@ from distacme import ranges
 from distacme import run_directory
 from distacme import specs
 from distacme.programs import devices
+
+if TYPE_CHECKING:
+  from distacme import checkpoint
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -66,7 +69,14 @@ class RunConfig:
   """Seconds without a heartbeat, as of an environment that hangs in a step, after
   which a worker of a program is killed and restarted."""
   checkpoint_period_s: float = 60.0
-  """Seconds between checkpoints of the learner."""
+  """Seconds between checkpoints of the learner; in local mode, where they lie on
+  multiples of checkpoint_period_steps, at least."""
+  checkpoint_period_steps: int = 20_000
+  """Environment steps after which local mode may save: it then starts new
+  episodes, so that a resumed run does bit for bit what this one does."""
+  replay_checkpoint_period_s: float | None = 600.0
+  """Seconds between checkpoints of what replay holds, in programs; None saves it
+  never. Inserts and samples wait meanwhile for 5 us an item."""
   run_dir: pathlib.Path | None = None
   """Where the run's files go; by default a new directory below ./runs."""
   replay_in_learner: bool = False
@@ -87,10 +97,13 @@ class RunConfig:
       'eval_period',
       'eval_episodes',
       'updates_per_call',
+      'checkpoint_period_steps',
     )
     if self.publish_period is not None:
       ranges.check_at_least_one(self, 'publish_period')
     ranges.check_positive(self, 'checkpoint_period_s', 'hang_timeout_s')
+    if self.replay_checkpoint_period_s is not None:
+      ranges.check_positive(self, 'replay_checkpoint_period_s')
     ranges.check_not_negative(self, 'seed', 'max_restarts')
     if not self.jit and self.mode != 'local':
       raise ValueError(
@@ -277,8 +290,11 @@ def load_function(path: str) -> Any:
     ) from error
 
 
-def check_agent(experiment: Experiment) -> None:
+def check_agent(experiment: Experiment) -> core.Agent:
   """Checks that agent, environment, network and the run's settings fit.
+
+  Returns:
+    The agent.
 
   Raises:
     ValueError: if they do not.
@@ -291,6 +307,7 @@ def check_agent(experiment: Experiment) -> None:
   run = experiment.run
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+  return agent
 
 
 def check(experiment: Experiment) -> run_directory.RunDirectory:
@@ -299,7 +316,7 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   Raises:
     ValueError: if agent, environment, network and run directory do not fit.
   """
-  check_agent(experiment)
+  agent = check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(
     run.agent, run.env, f'seed{run.seed}'
@@ -307,6 +324,7 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
   check_resumable(experiment, directory)
+  read_checkpoint(agent, directory)  # refuses what it cannot read
   run_directory.write_json(directory.config, experiment.as_dict())
   return directory
 
@@ -327,7 +345,7 @@ def check_resumable(
     default = json.loads(json.dumps(field.default, default=str))
     before['agent'].setdefault(field.name, default)
   pairs = [('agent', name) for name in now['agent']]
-  pairs += [('run', name) for name in ('agent', 'env', 'network')]
+  pairs += [('run', name) for name in ('agent', 'env', 'network', 'seed')]
   changed = [
     f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'
     for part, name in pairs
@@ -338,3 +356,23 @@ def check_resumable(
       f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
       'Give the same settings, or another run_dir.'
     )
+
+
+def read_checkpoint(
+  agent: core.Agent, directory: run_directory.RunDirectory
+) -> checkpoint.Restored | None:
+  """Returns the learner state that a run will resume from, if there is one.
+
+  Raises:
+    ValueError: if it is of another agent, or there are some of which none is
+      whole.
+  """
+  import jax
+
+  from distacme import checkpoint
+
+  if directory.last_step() is None:
+    return None
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.eval_shape(agent.initial_learner_state, key)
+  return checkpoint.read(directory.checkpoints, state)

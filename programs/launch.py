@@ -141,3 +141,6 @@ def _log_to(path: pathlib.Path) -> None:
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
   logging.getLogger().addHandler(handler)
+  # What prints warnings where no other handler is.
+  assert logging.lastResort is not None
+  logging.getLogger().addHandler(logging.lastResort)

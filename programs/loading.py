@@ -185,10 +185,10 @@ def _params(
   )
   if best:
     params = jax.eval_shape(agent.actor_params, state)
-    restored = _restored(directory.best, params)
+    restored = checkpoint.read(directory.best, params)
     if restored is not None:
       return core.VersionedParams(restored.steps, restored.state)
-  restored = _restored(directory.checkpoints, state)
+  restored = checkpoint.read(directory.checkpoints, state)
   if restored is None:
     raise ValueError(
       f'{directory.path} has no params yet: neither {directory.best.name}/ nor '
@@ -197,25 +197,6 @@ def _params(
     )
   params = jax.jit(agent.actor_params)(restored.state)
   return core.VersionedParams(restored.steps, params)
-
-
-def _restored(path: pathlib.Path, shapes: Any) -> checkpoint.Restored | None:
-  """Returns a directory's newest checkpoint, on this process's device.
-
-  Without saying where, Orbax asks for the device that the checkpoint came from.
-  """
-  if not path.is_dir():
-    return None
-  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  like = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-    shapes,
-  )
-  checkpointer = checkpoint.Checkpointer(path, read_only=True)
-  try:
-    return checkpointer.restore(like)
-  finally:
-    checkpointer.close()
 
 
 def _with_batch_axis(spec: specs.Array, leaf: Any) -> np.ndarray:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
+import pathlib
 import time
 import traceback
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from distacme import checkpoint
+from distacme import core
 from distacme import counting
 from distacme import environment_loop
 from distacme import evaluator
 from distacme import logging as metrics_logging
 from distacme import run_directory
 from distacme import seeding
-from distacme import specs
 from distacme.programs import config as config_lib
 from distacme.programs import devices
+from distacme.replay import checkpoints
+from distacme.replay import memory
 from distacme.runtime import stop_signals
 
+_COUNTS = 'counts.json'
 _REPLAY_PERIOD_S = 1.0
 _POLL_EVERY = 16  # steps of the actor between looks at everything else
 
@@ -49,9 +53,9 @@ def run(
   try:
     with stop_signals.requested_from(parts.state.request_stop):
       while parts.state.directive().stop is None:
-        for _ in range(_POLL_EVERY):
-          parts.loop.step()
+        parts.act()
         parts.evaluate()
+        parts.checkpoint_if_due()
         if parts.report_replay():
           show(parts.state.status())
     parts.finish()
@@ -67,59 +71,118 @@ def run(
 
 
 class _Parts:
-  """The loop, the evaluator and what they report to."""
+  """The loop, the evaluator, and what they report to and are restored from.
+
+  A run that is resumed from a checkpoint goes on, bit for bit, as it would have
+  without the interruption. Environments cannot be saved, so both start episodes
+  anew where a checkpoint may lie, from seeds that the steps made so far decide
+  (`_start_anew`); what must be saved then is the learner's state and replay.
+  """
 
   def __init__(
     self,
     experiment: config_lib.Experiment,
     directory: run_directory.RunDirectory,
   ):
-    counts = directory.last_counts()
-    experiment = dataclasses.replace(
-      experiment, resumed_at=counts.get('env_steps', 0)
-    )
-    run = experiment.run
+    self._experiment = experiment
     self._directory = directory
+    run = experiment.run
+    agent = experiment.make_agent(experiment.environment_spec())
     self._sink = metrics_logging.MetricsSink(directory.path)
-    self._checkpointer = checkpoint.Checkpointer(directory.checkpoints)
     self._best = checkpoint.BestParams(directory.best)
-    environment = experiment.make_vector(run.envs_per_actor, stream=0)
-    agent = experiment.make_agent(specs.make_environment_spec(environment))
+    self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
     key = seeding.learner_key(run.seed)
-    state = jax.jit(agent.initial_learner_state)(key)
-    restored = self._checkpointer.restore(state)
-    self.state = counting.RunState(run.limits, self._sink, counts)
+    restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
+    self.state = counting.RunState(run.limits, self._sink, restored.counts)
+    env_steps = restored.counts.get('env_steps', 0)
+    experiment = self._resumed_at(env_steps)
+    self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
     self.loop = environment_loop.EnvironmentLoop(
-      environment,
+      self._environment,
       agent,
       seed=experiment.seed,
       publish_period=experiment.publish_period(agent),
       updates_per_call=run.updates_per_call,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
-      state=restored.state if restored else state,
-      steps=restored.steps if restored else 0,
+      state=restored.state,
+      steps=restored.steps,
       save=self._save,
-      save_period_s=run.checkpoint_period_s,
     )
+    if restored.replay is not None:
+      self.loop.replay.load(restored.replay)
+    self._steps_since = 0  # the last place for a checkpoint
+    self._save_at = time.monotonic() + run.checkpoint_period_s
     self._replay = self.state.reporter('replay/0')
     self._replay_at = 0.0
-    rows = evaluator.num_rows(run.eval_episodes)
+    self._rows = evaluator.num_rows(run.eval_episodes)
+    self._evaluated = experiment.make_vector(self._rows, stream=1)
     self._evaluator = evaluator.Evaluator(
-      experiment.make_vector(rows, stream=1),
+      self._evaluated,
       agent,
       self.loop.params,
       self.state.reporter('evaluator/0'),
       key=seeding.actor_key(experiment.seed, 1),
       episodes=run.eval_episodes,
       period=run.eval_period,
+      env_steps=env_steps,
       solved_return=run.solved_return,
       keep=self._best.offer,
     )
 
+  def _resumed_at(self, env_steps: int) -> config_lib.Experiment:
+    return dataclasses.replace(self._experiment, resumed_at=env_steps)
+
+  def act(self) -> None:
+    """Acts and learns for some steps, at most to a place for a checkpoint."""
+    for _ in range(_POLL_EVERY):
+      self._steps_since += self.loop.step()
+      if self._may_save():
+        self.loop.actor.report()  # that all is counted
+        return
+
+  def _may_save(self) -> bool:
+    """Whether this is a place for a checkpoint.
+
+    An episode that always met one would never end: where there is one
+    environment none is cut, unless it lasts longer than a whole period.
+    """
+    period = self._experiment.run.checkpoint_period_steps
+    return self._steps_since >= period and (
+      self.loop.actor.first_has_ended or self._steps_since >= 2 * period
+    )
+
+  def checkpoint_if_due(self) -> None:
+    """Saves if it is time, and starts anew where it could be."""
+    if not self._may_save() or self.state.directive().stop is not None:
+      return
+    if time.monotonic() >= self._save_at:
+      self.loop.learner.save()
+      period_s = self._experiment.run.checkpoint_period_s
+      self._save_at = time.monotonic() + period_s
+    self._start_anew()
+
+  def _start_anew(self) -> None:
+    """Makes this run what one that is resumed here would be."""
+    env_steps = self.state.directive().counts['env_steps']
+    experiment = self._resumed_at(env_steps)
+    self._environment.close()
+    self._environment = experiment.make_vector(
+      experiment.run.envs_per_actor, stream=0
+    )
+    self.loop.start_anew(self._environment, experiment.seed)
+    self._evaluated.close()
+    self._evaluated = experiment.make_vector(self._rows, stream=1)
+    self._evaluator.start_anew(
+      self._evaluated, seeding.actor_key(experiment.seed, 1), env_steps
+    )
+    self._steps_since = 0
+
   def _save(self, steps: int, state: Any) -> None:
-    self._directory.write_counts(steps, self.state.directive().counts)
-    self._checkpointer.save(steps, state)
+    directive = self.state.directive()
+    if directive.stop != counting.StopReason.TERMINATED:
+      # What came after the last checkpoint a resumed run does again, the same.
+      self._saved.save(steps, state, directive.counts, self.loop.replay)
 
   def evaluate(self) -> None:
     """Evaluates if it is time."""
@@ -145,6 +208,77 @@ class _Parts:
 
   def close(self) -> None:
     """Waits until everything is written."""
-    self._checkpointer.close()
+    self._saved.close()
     self._best.close()
     self._sink.close()
+
+
+class _Restored(NamedTuple):
+  state: Any  # the learner's
+  steps: int
+  counts: Mapping[str, int]
+  replay: memory.Arrays | None
+
+
+class _Saved:
+  """Checkpoints of learner and replay at the same moments."""
+
+  def __init__(
+    self,
+    directory: run_directory.RunDirectory,
+    agent: core.Agent,
+    replay_period_s: float | None,
+  ):
+    self._directory = directory
+    self._learner = checkpoint.Checkpointer(directory.checkpoints)
+    self._replay: checkpoints.Checkpoints | None = None
+    if replay_period_s is not None:
+      self._replay = checkpoints.Checkpoints(
+        directory.replay, 'memory', agent.replay
+      )
+
+  def save(
+    self,
+    steps: int,
+    state: Any,
+    counts: Mapping[str, int],
+    replay: memory.Memory,
+  ) -> None:
+    """Saves all; replay first, so that none is missing to the learner's."""
+    counts = {**counts, 'learner_steps': steps}
+    if self._replay is not None:
+      folder = self._replay.unfinished / 'table'
+      folder.mkdir()
+      replay.save(folder)
+      run_directory.write_json(folder / _COUNTS, counts)
+      self._replay.add(folder)
+    self._directory.write_counts(steps, counts)
+    self._learner.save(steps, state)
+
+  def restore(self, state: Any) -> _Restored:
+    """Returns the newest checkpoint; `state` and nothing if there is none."""
+    restored = self._learner.restore(state)
+    if restored is None:
+      return _Restored(state, 0, {}, None)
+    steps = restored.steps
+    counts: Mapping[str, int] = self._directory.read_counts(steps)
+    arrays = None
+
+    def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Arrays]:
+      counts = run_directory.read_json(folder / _COUNTS)
+      if counts['learner_steps'] > steps:
+        raise ValueError(f'it is of a later learner step than {steps}')
+      return counts, memory.read(folder)
+
+    if self._replay is not None:
+      found = self._replay.restore(load)
+      if found is not None:
+        arrays = found[1]
+        # Until something is learnt, a state is of several moments.
+        if found[0]['learner_steps'] == steps:
+          counts = found[0]
+    return _Restored(restored.state, steps, counts, arrays)
+
+  def close(self) -> None:
+    """Waits until everything is written."""
+    self._learner.close()

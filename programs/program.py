@@ -56,12 +56,13 @@ def make_program(
   experiment: config_lib.Experiment, directory: run_directory.RunDirectory
 ) -> launchpad.Program:
   """Returns the program of a run, as data; nothing starts and no port is bound."""
-  counts = directory.last_counts()
+  agent = experiment.make_agent(experiment.environment_spec())
+  restored = config_lib.read_checkpoint(agent, directory)
+  counts = directory.read_counts(restored.steps) if restored else {}
   experiment = dataclasses.replace(
     experiment, resumed_at=counts.get('env_steps', 0)
   )
   run = experiment.run
-  agent = experiment.make_agent(experiment.environment_spec())
   # The priorities are the actors' business, and naming their function would
   # make the replay server import the agent.
   replay_spec = dataclasses.replace(agent.replay, first_priority=None)
@@ -81,7 +82,12 @@ def make_program(
     ),
     label='variables',
   )
-  table = (replay_spec, clients)
+  table = (
+    replay_spec,
+    clients,
+    directory.replay,
+    run.replay_checkpoint_period_s,
+  )
   if run.replay_in_learner:
     node = launchpad.ServiceNode(
       workers.run_learner_beside_replay,

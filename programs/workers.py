@@ -9,7 +9,10 @@ optimiser), and the launcher, which only names these functions, nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from concurrent import futures
 import dataclasses
+import logging
+import math
 import pathlib
 import threading
 import time
@@ -24,6 +27,11 @@ _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 _TERMINATED_S = 3.0  # the same, where it was the launcher's last resort
 _REPLAY_PERIOD_S = 1.0
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
+# How long saving replay may take at the end, after waiting for clients. A cluster
+# that sends SIGTERM kills soon: who takes too long is not waited for.
+_SAVE_S = 20.0
+_TERMINATED_WAIT_S = 1.5
+_TERMINATED_SAVE_S = 5.0
 
 Connection = connection_lib.Connection
 
@@ -113,13 +121,10 @@ def _wait_for(
 
 
 def run_replay_server(
-  address: str,
-  variables_address: str,
-  spec: replay_spec.ReplaySpec,
-  clients: Collection[str],
+  address: str, variables_address: str, *replay_args: Any
 ) -> int:
   """Runs the replay worker; a service's own address comes first."""
-  replay = connection_lib.Task('replay/0', run_replay, (address, spec, clients))
+  replay = connection_lib.Task('replay/0', run_replay, (address, *replay_args))
   return connection_lib.run_workers(variables_address, replay)
 
 
@@ -128,8 +133,7 @@ def run_learner_beside_replay(
   variables_address: str,
   experiment: Any,
   run_dir: pathlib.Path,
-  spec: replay_spec.ReplaySpec,
-  clients: Collection[str],
+  *replay_args: Any,
 ) -> int:
   """Runs learner and replay as the two workers of one process.
 
@@ -141,7 +145,7 @@ def run_learner_beside_replay(
     connection_lib.Task(
       'learner/0', run_learner, (experiment, address, run_dir)
     ),
-    connection_lib.Task('replay/0', run_replay, (address, spec, clients)),
+    connection_lib.Task('replay/0', run_replay, (address, *replay_args)),
   )
 
 
@@ -150,22 +154,89 @@ def run_replay(
   address: str,
   spec: replay_spec.ReplaySpec,
   clients: Collection[str],
+  directory: pathlib.Path | None,
+  save_period_s: float | None,
 ) -> None:
-  """The replay server, and its metrics; ends after its `clients`."""
+  """The replay server, and its metrics; saves and ends after its `clients`.
+
+  It starts with what the newest checkpoint in `directory` holds, whether the run
+  is resumed or this worker alone.
+  """
   from distacme.replay import reverb
 
-  server = reverb.ReplayServer(spec, port=int(address.rpartition(':')[2]))
+  port = int(address.rpartition(':')[2])
+  save_period_s = save_period_s if directory else None
+  server = reverb.ReplayServer(spec, port, directory if save_period_s else None)
+  saving = _Saving(server, save_period_s)
   report_at = time.monotonic()
-  while not connection.stopped():
-    if time.monotonic() >= report_at:
-      report_at += _REPLAY_PERIOD_S
+  while (stop := connection.report().stop) is None:
+    saving.start_if_due()
+    # While a large table is copied, it does not answer.
+    if time.monotonic() >= report_at and not saving.under_way:
+      report_at = time.monotonic() + _REPLAY_PERIOD_S
       metrics = server.metrics()
       connection.report(metrics=metrics, state=f'{metrics["size"]} items')
     time.sleep(0.05)
-  connection.report(metrics=server.metrics())
+  terminated = stop == counting.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
-  _wait_for(clients, connection.status, _FINISH_S)
+  wait_s = _TERMINATED_WAIT_S if terminated else _FINISH_S
+  _wait_for(clients, connection.status, wait_s)
+  if not saving.under_way:
+    connection.report(metrics=server.metrics())
+  if stop != counting.StopReason.FAILED:  # for which what it holds may be why
+    saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
   server.stop()
+
+
+class _Saving:
+  """Saves replay now and then, in a thread, since it may take long."""
+
+  def __init__(self, server: Any, period_s: float | None):
+    """Starts the first period; None saves nothing."""
+    self._server = server
+    self._period_s = math.inf if period_s is None else period_s
+    self._wanted = period_s is not None
+    self._at = time.monotonic() + self._period_s
+    self._pool = futures.ThreadPoolExecutor(1)
+    self._saved: futures.Future[Any] | None = None
+
+  @property
+  def under_way(self) -> bool:
+    """Whether a checkpoint is being written."""
+    return self._saved is not None and not self._saved.done()
+
+  def start_if_due(self) -> None:
+    """Starts to save if it is time, and the last checkpoint is written."""
+    if time.monotonic() >= self._at and not self.under_way:
+      self._start()
+
+  def _start(self) -> None:
+    if self._saved is not None:
+      self._saved.result()  # raises what went wrong
+    self._at = time.monotonic() + self._period_s
+    self._saved = self._pool.submit(self._server.save)
+
+  def finish(self, timeout_s: float) -> None:
+    """Saves what there is now, unless that takes too long."""
+    if not self._wanted:
+      return
+    deadline = time.monotonic() + timeout_s
+    if self.under_way and not self._wait(deadline):
+      return
+    self._start()
+    self._wait(deadline)
+
+  def _wait(self, deadline: float) -> bool:
+    assert self._saved is not None
+    try:
+      self._saved.result(max(0.0, deadline - time.monotonic()))
+    except futures.TimeoutError:
+      logging.warning(
+        'saving replay was given up for lack of time; a resumed run continues '
+        'from the checkpoint before.'
+      )
+      return False
+    return True
 
 
 def run_learner(
@@ -352,6 +423,7 @@ def _evaluate(
     key=key,
     episodes=run.eval_episodes,
     period=run.eval_period,
+    env_steps=experiment.resumed_at,
     solved_return=run.solved_return,
     keep=best.offer,
   ).run()

@@ -1,6 +1,7 @@
 """Checkpoints: what was saved comes back, and nothing else is taken for it."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -119,6 +120,96 @@ def test_a_state_of_another_network_is_refused(tmp_path, save):
   save((5, dqn_state()))
   with pytest.raises(ValueError, match='dueling_head/.* nothing saved.*; ...'):
     restore(tmp_path, dqn_state(dueling=True))
+
+
+# Checkpoints that a disk or a file system has damaged.
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def turn_a_byte(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+
+
+def empty(path):
+  path.write_bytes(b'')
+
+
+def damage(checkpoint_path, what, how):
+  """Damages the arrays, the largest file, or another file by its name."""
+  files = [path for path in checkpoint_path.rglob('*') if path.is_file()]
+  if what == 'arrays':
+    how(max(files, key=lambda path: path.stat().st_size))
+  else:
+    how(*checkpoint_path.glob(what))
+
+
+def noise(seed):
+  # Not to be compressed, so that the arrays are the largest file.
+  values = np.random.default_rng(seed).random(5000, np.float32)
+  return {'w': values, 'steps': np.array(seed, np.int32)}
+
+
+@pytest.mark.parametrize(
+  ('what', 'how'),
+  [
+    ('arrays', truncate),
+    ('arrays', turn_a_byte),
+    ('arrays', pathlib.Path.unlink),
+    ('default/_METADATA', truncate),
+    ('default/_METADATA', pathlib.Path.unlink),
+    ('default/manifest.ocdbt', empty),
+  ],
+)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+  what, how, tmp_path, save, caplog
+):
+  save((1, noise(1)), (2, noise(2)))
+  damage(tmp_path / '2', what, how)
+  restored = restore(tmp_path, noise(0))
+  assert restored.steps == 1
+  assert_same(restored.state, noise(1))
+  (record,) = [r for r in caplog.records if r.name == 'distacme.checkpoint']
+  message = record.getMessage()
+  assert f'cannot read the checkpoint {tmp_path / "2"} (' in message
+  assert f'{tmp_path / "1"} is used instead' in message
+
+
+def test_where_no_checkpoint_is_whole_nothing_starts_over(tmp_path, save):
+  save((1, noise(1)), (2, noise(2)))
+  for steps in '12':
+    damage(tmp_path / steps, 'arrays', truncate)
+  with pytest.raises(ValueError, match='there is no other') as error:
+    restore(tmp_path, noise(0))
+  assert str(tmp_path / '1') in str(error.value)
+  assert str(tmp_path / '2') in str(error.value)
+
+
+def test_a_damaged_checkpoint_is_saved_again(tmp_path, save):
+  save((1, noise(1)), (2, noise(2)))
+  damage(tmp_path / '2', 'arrays', turn_a_byte)
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  assert checkpointer.restore(noise(0)).steps == 1
+  checkpointer.save(2, noise(2))  # the run comes by there once more
+  checkpointer.close()
+  restored = restore(tmp_path, noise(0))
+  assert restored.steps == 2
+  assert_same(restored.state, noise(2))
+
+
+def test_a_run_that_ends_where_it_was_resumed_saves_nothing_twice(
+  tmp_path, save
+):
+  save((1, noise(1)), (2, noise(2)))
+  damage(tmp_path / '2', 'arrays', truncate)
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  checkpointer.save(checkpointer.restore(noise(0)).steps, noise(1))
+  checkpointer.close()
+  assert restore(tmp_path, noise(0)).steps == 1
 
 
 # The best params of a run.

@@ -253,3 +253,34 @@ def test_rows_that_cannot_share_evenly_are_refused():
     ValueError, match=r'episodes=5 is not a multiple of the 2 .* num_rows'
   ):
     Rig(Watched(*rows(1, 1)), episodes=5)
+
+
+def test_a_resumed_evaluator_waits_for_the_next_multiple_of_its_period():
+  rig = Rig(Watched(*rows(3)), env_steps=250)
+  rig.publish(5)
+  rig.count(299)
+  assert not rig.evaluator.evaluate_if_due()
+  rig.count(1)
+  assert rig.evaluator.evaluate_if_due()
+
+
+def test_one_that_starts_anew_is_as_one_that_was_made_there():
+  key = jax.random.key_data(jax.random.key(7))
+  old, new = (
+    Rig(Watched(*rows(3))),
+    Rig(Watched(*rows(4)), key=key, env_steps=250),
+  )
+  for rig in (old, new):
+    rig.publish(5)
+    rig.count(250)
+  assert old.evaluator.evaluate() == 3.0
+  environment = Watched(*rows(4))
+  old.evaluator.start_anew(environment, key, env_steps=250)
+  assert not old.evaluator.evaluate_if_due()
+  old.count(50)
+  new.count(50)
+  # The same version once more: a resumed one does not know of the first time.
+  assert old.evaluator.evaluate_if_due()
+  assert new.evaluator.evaluate_if_due()
+  assert old.metrics()['mean_return'] == new.metrics()['mean_return'] == 4.0
+  assert environment.actions == new.environment.actions

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import itertools
+import json
+import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +19,9 @@ from distacme.replay import sum_tree
 from distacme.replay import writers
 
 Frames = Sequence[Sequence[np.ndarray]]
+Arrays = Mapping[str, np.ndarray]
+
+_FILE = 'table.npz'
 
 _NO_KEY = np.iinfo(np.uint64).max
 
@@ -120,8 +125,36 @@ class Memory:
     """Sets priorities; see `core.Sampler`."""
     raise NotImplementedError
 
+  def save(self, folder: pathlib.Path) -> None:
+    """Writes all that decides what is sampled from now on, below `folder`."""
+    counts = np.array([self._inserted, self._sampled])
+    np.savez(folder / _FILE, counts=counts, **self._contents())
+
+  def load(self, arrays: Arrays) -> None:
+    """Takes over what `read` returned; only into a table that is new.
+
+    Raises:
+      ValueError: if the rows were written with another layout.
+    """
+    self._inserted, self._sampled = arrays['counts'].tolist()
+    rows = self._layout.from_bytes(arrays['items'], self._block)
+    frames = None
+    if self._layout.frames is not None:
+      frames = _unpack_frames(arrays, self._layout.frames.dtype)
+    self._take(arrays, rows.reshape(-1, self._block), frames)
+
   def close(self) -> None:
     """Nothing to end; see `assembly.Inserter`."""
+
+  def _contents(self) -> dict[str, np.ndarray]:
+    """Returns the items as bytes, and what else there is of a table."""
+    raise NotImplementedError
+
+  def _take(
+    self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
+  ) -> None:
+    """Takes over what `_contents` returned."""
+    raise NotImplementedError
 
   def _draw(self) -> _Drawn:
     """Returns a batch of items."""
@@ -188,6 +221,30 @@ class MemoryReplay(Memory):
       frames = [self._frames[slot] for slot in slots.tolist()]
     return _Drawn(self._items[slots], self._keys[slots], probability, frames)
 
+  def _contents(self) -> dict[str, np.ndarray]:
+    held = np.arange(min(self._inserted, self._capacity))
+    contents = {
+      'items': self._layout.to_bytes(self._items[: len(held)]),
+      'keys': self._keys[: len(held)],
+      'weights': self._tree.get(held),
+      'random': np.array(json.dumps(self._random.bit_generator.state)),
+    }
+    if self._frames is None:
+      return contents
+    return contents | _pack_frames(self._frames[: len(held)])
+
+  def _take(
+    self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
+  ) -> None:
+    held = np.arange(len(rows))
+    self._items[held] = rows
+    self._keys[held] = arrays['keys']
+    self._tree.set(held, arrays['weights'])
+    self._random.bit_generator.state = json.loads(str(arrays['random']))
+    if frames is not None:
+      assert self._frames is not None
+      self._frames[: len(rows)] = frames
+
   def _draw_slots(self) -> tuple[np.ndarray, np.ndarray]:
     """Returns slots and the chances with which they were drawn."""
     uniform = self._random.random(self._items_per_batch)
@@ -228,6 +285,21 @@ class MemoryQueue(Memory):
     self._items.extend(zip(rows, named, strict=False))
     self._inserted += len(rows)
 
+  def _contents(self) -> dict[str, np.ndarray]:
+    rows = np.empty((len(self._items), self._block), self._layout.dtype)
+    for place, (row, _) in enumerate(self._items):
+      rows[place] = row
+    items = self._layout.to_bytes(rows)
+    if self._layout.frames is None:
+      return {'items': items}
+    return {'items': items, **_pack_frames([f for _, f in self._items])}
+
+  def _take(
+    self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
+  ) -> None:
+    named = itertools.repeat(None) if frames is None else frames
+    self._items.extend(zip(rows, named, strict=False))
+
   def _draw(self) -> _Drawn:
     count = self._items_per_batch
     items, frames = zip(
@@ -239,3 +311,43 @@ class MemoryQueue(Memory):
       np.ones(count),
       frames if self._layout.frames is not None else None,
     )
+
+
+def read(folder: pathlib.Path) -> Arrays:
+  """Returns what `Memory.save` wrote, for `Memory.load`.
+
+  Raises:
+    zipfile.BadZipFile: if it is not as it was; or whatever reading raises.
+  """
+  with np.load(folder / _FILE) as file:
+    return dict(file.items())  # which compares their sums
+
+
+def _pack_frames(windows: Frames) -> dict[str, np.ndarray]:
+  """Returns the frames, each once, and which of them are whose."""
+  places: dict[int, int] = {}
+  frames: list[np.ndarray] = []
+  for frame in itertools.chain.from_iterable(windows):
+    if places.setdefault(id(frame), len(frames)) == len(frames):
+      frames.append(frame)
+  if not frames:
+    return {}
+  named = [places[id(frame)] for window in windows for frame in window]
+  return {
+    'frames': np.stack([frame.view(np.uint8) for frame in frames]),
+    'named': np.array(named),
+    'lengths': np.array([len(window) for window in windows]),
+  }
+
+
+def _unpack_frames(arrays: Arrays, dtype: np.dtype) -> list[Any]:
+  """Undoes `_pack_frames`."""
+  if 'frames' not in arrays:
+    return []
+  # Copies: each goes when the last window that names it goes.
+  frames = [frame.copy().view(dtype) for frame in arrays['frames']]
+  ends = np.cumsum(arrays['lengths']).tolist()
+  named = [frames[place] for place in arrays['named'].tolist()]
+  return [
+    named[start:end] for start, end in zip([0, *ends], ends, strict=False)
+  ]

@@ -1,0 +1,117 @@
+"""Checkpoints of what replay holds: folders that are complete or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import logging
+import pathlib
+import shutil
+from typing import TypeVar
+
+from distacme import run_directory
+from distacme.replay import spec as replay_spec
+
+_KEEP = 2  # if the newest is damaged, there is the one before
+_CONTENTS = 'contents.json'
+_T = TypeVar('_T')
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+  """Numbered folders in one directory, the newest few; one thread at a time.
+
+  A backend writes its files into `unfinished`, and `add` renames their folder.
+  What files there are, and how long, is kept beside them, since Reverb takes an
+  empty file for an empty table; their contents the backends check by themselves.
+  """
+
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    backend: str,
+    spec: replay_spec.ReplaySpec,
+  ):
+    """Clears away what a process that died left unfinished.
+
+    Args:
+      directory: of the checkpoints; made if need be.
+      backend: whose files they are.
+      spec: of the table; what was saved with another is not restored.
+    """
+    self._directory = directory
+    # The address of the function would differ from process to process.
+    spec = dataclasses.replace(spec, first_priority=None)
+    self._written_for = {'backend': backend, 'spec': str(spec)}
+    self.unfinished = directory / 'unfinished'
+    shutil.rmtree(self.unfinished, ignore_errors=True)
+    self.unfinished.mkdir(parents=True)
+
+  def add(self, folder: pathlib.Path) -> pathlib.Path:
+    """Makes a folder of whole files the newest checkpoint; returns its path."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    contents = {**self._written_for, 'files': sizes}
+    run_directory.write_json(folder / _CONTENTS, contents)
+    numbers = self._numbers()
+    path = self._directory / str(max(numbers, default=0) + 1)
+    folder.rename(path)
+    for number in sorted(numbers, reverse=True)[_KEEP - 1 :]:
+      shutil.rmtree(self._directory / str(number))
+    return path
+
+  def restore(self, load: Callable[[pathlib.Path], _T]) -> _T | None:
+    """Returns what `load` makes of the newest checkpoint that is whole.
+
+    One that is not is skipped, with a warning that says what is used instead.
+
+    Args:
+      load: given a checkpoint's folder; raises what it likes if it cannot.
+
+    Returns:
+      None if there is none, or none that is whole.
+    """
+    skipped: list[str] = []
+    for number in sorted(self._numbers(), reverse=True):
+      path = self._directory / str(number)
+      try:
+        self._check(path)
+        loaded = load(path)
+      except Exception as error:  # of zip files, of Reverb, of the file system
+        skipped.append(f'{path} ({error})')
+        continue
+      if skipped:
+        _logger.warning(
+          'cannot restore replay from %s; %s is used instead.',
+          ' nor '.join(skipped),
+          path,
+        )
+      return loaded
+    if skipped:
+      _logger.warning(
+        'cannot restore replay from %s, and there is no other: it starts empty.',
+        ' nor '.join(skipped),
+      )
+    return None
+
+  def _check(self, path: pathlib.Path) -> None:
+    """Checks that all files are there, as long as they were.
+
+    Raises:
+      ValueError: if not, or if they were written for another replay.
+    """
+    contents = run_directory.read_json(path / _CONTENTS)
+    for name, value in self._written_for.items():
+      if contents[name] != value:
+        raise ValueError(
+          f'it was saved with the {name} {contents[name]} and this run has '
+          f'{value}'
+        )
+    for name, size in contents['files'].items():
+      file = path / name
+      found = file.stat().st_size if file.exists() else None
+      if found != size:
+        raise ValueError(f'{name} has {found} bytes and had {size}')
+
+  def _numbers(self) -> list[int]:
+    names = [path.name for path in self._directory.iterdir()]
+    return [int(name) for name in names if name.isdigit()]

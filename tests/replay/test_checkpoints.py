@@ -1,0 +1,321 @@
+"""What replay held comes back, or what it held before that, in both backends."""
+
+import importlib.util
+import pathlib
+import threading
+
+import numpy as np
+import portpicker
+import pytest
+
+from distacme import specs
+from distacme.replay import checkpoints
+from distacme.replay import memory
+from distacme.replay import records
+from distacme.replay import reverb
+from distacme.replay import spec as replay_spec
+
+needs_reverb = pytest.mark.skipif(
+  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
+)
+
+WINDOW = replay_spec.NStep(1, 0.9)
+# The first sample at 20; then up to 20 inserts and 40 samples ahead.
+SPEC = replay_spec.ReplaySpec(
+  WINDOW,
+  batch_size=10,
+  max_size=100,
+  min_size=20,
+  samples_per_insert=2.0,
+  error_buffer=40.0,
+  priority_exponent=1.0,
+)
+QUEUE = replay_spec.queue(WINDOW, batch_size=10, max_size=100)
+LAYOUT = records.make_layout(
+  WINDOW,
+  specs.EnvironmentSpec(
+    observations=specs.Array((), np.float32),
+    actions=specs.DiscreteArray(5),
+    rewards=specs.Array((), np.float32),
+    discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
+  ),
+)
+
+
+class Reverb:
+  """A server with its client's two ends."""
+
+  def __init__(self, spec, directory):
+    port = portpicker.pick_unused_port()
+    self.server = reverb.ReplayServer(spec, port, directory)
+    self.metrics = self.server.metrics
+    self.save = self.server.save
+    self._stopped = threading.Event()
+    address = f'localhost:{port}'
+    self._inserter = reverb.ReverbInserter(
+      address, LAYOUT, self._stopped.is_set, at_once=spec.used_once
+    )
+    self._connect = lambda: reverb.ReverbSampler(address, spec, LAYOUT)
+    self._sampler = None
+
+  @property
+  def sampler(self):
+    self._sampler = self._sampler or self._connect()
+    return self._sampler
+
+  def insert(self, numbers, priority=1.0):
+    """Inserts items that are told apart by their reward."""
+    rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
+    rows['reward'][:, 0] = numbers
+    self._inserter.insert(rows, np.full(len(rows), float(priority)))
+    self._inserter.flush()
+
+  def sample(self):
+    batch, info = self.sampler.sample()
+    return np.asarray(batch.reward).astype(int), info
+
+  def has(self, name, value):
+    """Returns what says whether a metric has a value."""
+    return lambda: self.metrics()[name] == value
+
+  def stop(self):
+    self._stopped.set()
+
+  def close(self):
+    self.stop()
+    self._inserter.close()
+    self._sampler = None
+    self.server.stop()
+
+
+class Memory:
+  """The same of the table of one process, whose owner saves it."""
+
+  def __init__(self, spec, directory):
+    self._checkpoints = checkpoints.Checkpoints(directory, 'memory', spec)
+    self._table = memory.make(spec, LAYOUT, seed=1)
+    self.metrics = self._table.metrics
+    arrays = self._checkpoints.restore(memory.read)
+    if arrays is not None:
+      self._table.load(arrays)
+
+  def save(self):
+    folder = self._checkpoints.unfinished / 'table'
+    folder.mkdir()
+    self._table.save(folder)
+    return self._checkpoints.add(folder)
+
+  def insert(self, numbers, priority=1.0):
+    rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
+    rows['reward'][:, 0] = numbers
+    self._table.insert(rows, np.full(len(rows), float(priority)))
+
+  def sample(self):
+    batch, info = self._table.sample()
+    return np.asarray(batch.reward).astype(int), info
+
+  def close(self):
+    pass
+
+
+@pytest.fixture(
+  name='open_',
+  params=[pytest.param(Reverb, marks=needs_reverb), Memory],
+)
+def fixture_open(request, tmp_path):
+  """Returns a function that opens the replay of a directory."""
+  opened = []
+
+  def open_(spec=SPEC, backend=request.param):
+    opened.append(backend(spec, tmp_path / 'replay'))
+    return opened[-1]
+
+  yield open_
+  for replay in opened:
+    replay.close()
+
+
+def numbers_below(directory):
+  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit())
+
+
+def settled(replay, wait_until):
+  """Waits until what Reverb's sampler fetches ahead is there."""
+  if isinstance(replay, Reverb):
+    wait_until(replay.has('sampled', 20))
+
+
+def test_items_counts_and_priorities_come_back(open_, wait_until):
+  first = open_()
+  first.insert(range(20), priority=0.0)
+  first.insert([20, 21])
+  first.insert([22], priority=2.0)
+  _, before = first.sample()
+  settled(first, wait_until)
+  counts = first.metrics()
+  first.save()
+  first.insert([23], priority=1e9)  # after the checkpoint: lost
+  second = open_()
+  assert second.metrics() == counts
+  drawn, info = second.sample()
+  assert set(drawn) <= {20, 21, 22}  # the others have no priority
+  np.testing.assert_allclose(info.probability, np.where(drawn == 22, 0.5, 0.25))
+  # Keys are those of before, so that late priorities reach their items.
+  assert set(info.key) & set(before.key)
+
+
+def test_a_queue_goes_on_in_its_order(open_):
+  first = open_(QUEUE)
+  first.insert(range(30))
+  np.testing.assert_array_equal(first.sample()[0], range(10))
+  # Up to a batch more may have left the queue for the sampler, and is lost.
+  first.save()
+  second = open_(QUEUE)
+  second.insert(range(30, 50))
+  drawn = second.sample()[0]
+  assert drawn[0] in range(10, 21)
+  np.testing.assert_array_equal(drawn, np.arange(10) + drawn[0])
+
+
+def in_time(function):
+  """Runs what would block for ever if it were wrong."""
+  thread = threading.Thread(target=function, daemon=True)
+  thread.start()
+  thread.join(10)
+  assert not thread.is_alive(), 'It is blocked.'
+
+
+only_reverb = pytest.mark.parametrize(
+  'open_', [pytest.param(Reverb, marks=needs_reverb)], indirect=True
+)
+
+
+@only_reverb
+def test_a_learner_goes_on_where_actors_were_blocked(open_, wait_until):
+  replay = open_()
+
+  def full():
+    metrics = replay.metrics()
+    return metrics['inserted'] == (2 * 20 + 40 + metrics['sampled']) // 2
+
+  for _ in range(3):
+    actor = threading.Thread(target=replay.insert, args=(range(100),))
+    actor.start()
+    wait_until(full)
+    before = replay.metrics()
+    replay.save()
+    replay.stop()
+    actor.join(10)
+    replay = open_()
+    assert replay.metrics()['inserted'] >= before['inserted']
+    in_time(replay.sample)
+    in_time(replay.sample)
+
+
+@only_reverb
+def test_actors_go_on_where_the_learner_was_waiting(open_, wait_until):
+  replay = open_()
+  for rounds in range(3):
+    replay.insert(range(20 if rounds == 0 else 10))
+    most = 2 * replay.metrics()['inserted']
+    for _ in range(4 if rounds == 0 else 2):
+      in_time(replay.sample)
+    wait_until(replay.has('sampled', most))
+    replay.save()
+    replay.stop()
+    replay = open_()
+    assert replay.metrics()['sampled'] == most
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def turn_a_byte(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0xFF
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize('how', [truncate, turn_a_byte, pathlib.Path.unlink])
+@pytest.mark.parametrize(
+  ('open_', 'name'),
+  [
+    pytest.param(Reverb, 'items.tfrecord', marks=needs_reverb),
+    pytest.param(Reverb, 'chunks.tfrecord', marks=needs_reverb),
+    pytest.param(Reverb, 'tables.tfrecord', marks=needs_reverb),
+    (Memory, 'table.npz'),
+    (Memory, 'contents.json'),
+  ],
+  indirect=['open_'],
+)
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
+  open_, caplog, name, how
+):
+  first = open_()
+  first.insert(range(30))
+  before = first.save()
+  first.insert(range(30, 35))
+  newest = first.save()
+  how(newest / name)
+  second = open_()
+  assert second.metrics()['inserted'] == 30
+  second.sample()
+  (record,) = caplog.records
+  assert f'cannot restore replay from {newest} (' in record.getMessage()
+  assert f'{before} is used instead' in record.getMessage()
+
+
+@only_reverb
+def test_what_another_backend_saved_is_not_restored(open_, caplog):
+  first = open_(backend=Memory)
+  first.insert(range(30))
+  first.save()
+  assert open_().metrics()['size'] == 0
+  (record,) = caplog.records
+  assert 'with the backend memory and this run has reverb' in (
+    record.getMessage()
+  )
+
+
+@pytest.mark.parametrize('open_', [Memory], indirect=True)
+@pytest.mark.parametrize('inserts', [25, 130])  # 100 fit
+def test_what_is_sampled_next_is_the_same_in_one_process(open_, inserts):
+  first = open_()
+  for number in range(inserts):
+    first.insert([number], priority=number % 7)
+  first.sample()
+  first.save()
+  second = open_()
+  for replay in (first, second):
+    replay.insert([1000, 1001], priority=5.0)
+  for _ in range(4):
+    (drawn, info), (again, info_again) = first.sample(), second.sample()
+    np.testing.assert_array_equal(drawn, again)
+    for leaf, other in zip(info, info_again, strict=True):
+      np.testing.assert_array_equal(leaf, other)
+
+
+def test_what_is_of_another_table_is_not_restored(open_, caplog):
+  first = open_()
+  first.insert(range(30))
+  path = first.save()
+  second = open_(QUEUE)
+  assert second.metrics()['size'] == 0
+  (record,) = caplog.records
+  assert str(path) in record.getMessage()
+  assert 'and there is no other: it starts empty' in record.getMessage()
+
+
+def test_two_checkpoints_are_kept_and_what_was_unfinished_goes(open_, tmp_path):
+  replay = open_()
+  for count in range(20, 24):
+    replay.insert([count])
+    replay.save()
+  assert numbers_below(tmp_path / 'replay') == [3, 4]
+  left = tmp_path / 'replay' / 'unfinished' / 'half'
+  left.mkdir()
+  (left / 'items.tfrecord').write_bytes(b'half')
+  again = open_()
+  assert not left.exists()
+  assert again.metrics()['inserted'] == 4
