@@ -51,6 +51,7 @@ class EnvironmentLoop:
     steps: int = 0,
     save: Callable[[int, types.LearnerState], None] | None = None,
     save_period_s: float = math.inf,
+    **settings: Any,
   ):
     """Makes actor, replay and learner.
 
@@ -68,6 +69,7 @@ class EnvironmentLoop:
       steps: learner steps that made `state`.
       save: see `learner.Learner`.
       save_period_s: see `learner.Learner`.
+      **settings: others of `learner.Learner`.
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
@@ -102,6 +104,7 @@ class EnvironmentLoop:
       publish_period=publish_period,
       save=save,
       save_period_s=save_period_s,
+      **settings,
     )
     key = seeding.actor_key(seed)
     streams = types.Streams(np.arange(vector.num_envs), vector.num_envs)

@@ -55,6 +55,8 @@ class Learner:
     save_period_s: float = math.inf,
     executor: Callable[[], futures.Executor] | None = None,
     explain_after_s: float = 5.0,
+    stop_if_not_finite: bool = True,
+    last_saved: Callable[[], str] = lambda: '',
   ):
     """Publishes the initial params.
 
@@ -74,6 +76,8 @@ class Learner:
         it happens at once, in this thread.
       explain_after_s: how long to wait for data before a warning says why; four
         times as long before the next.
+      stop_if_not_finite: whether a metric that is not finite is an error.
+      last_saved: says for that error where the last checkpoint is.
     """
     self.steps = steps
     self.directive = core.Directive(None, {})
@@ -96,6 +100,8 @@ class Learner:
       together=-(-_TOGETHER // batches.count) if executor else 1,
     )
     self._explain_after_s = explain_after_s
+    self._stop_if_not_finite = stop_if_not_finite
+    self._last_saved = last_saved
     self._publishing: futures.Future[None] | None = None
     self._update = jax.jit(
       updates.make(agent, batches.count),
@@ -221,11 +227,12 @@ class Learner:
       return {}
     metrics = {k: float(v) for k, v in self._output.metrics.items()}
     for name, value in metrics.items():
-      if not math.isfinite(value):
+      if self._stop_if_not_finite and not math.isfinite(value):
         raise FloatingPointError(
           f'{name} is {value} after learner step {self.steps}. Rewards or '
           'observations that are not finite or a learning rate that is too '
-          'high do this; nothing later than the last checkpoint is saved.'
+          'high do this; nothing later than the last checkpoint is saved. '
+          f'{self._last_saved()}'.rstrip()
         )
     return metrics
 

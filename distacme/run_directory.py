@@ -162,6 +162,13 @@ class RunDirectory:
     names = [path.name for path in self.checkpoints.glob('*')]
     return max((int(name) for name in names if name.isdigit()), default=None)
 
+  def last_saved(self) -> str:
+    """Says in a sentence where the newest checkpoint is."""
+    step = self.last_step()
+    if step is None:
+      return 'There is no checkpoint yet.'
+    return f'The last checkpoint is {self.checkpoints / str(step)}.'
+
   def write_counts(self, step: int, counts: Mapping[str, int]) -> None:
     """Keeps the run's counters that belong to the checkpoint of `step`."""
     kept = read_json(self._counts) if self._counts.exists() else {}

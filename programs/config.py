@@ -62,6 +62,9 @@ class RunConfig:
   updates_per_call: int = 1
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
+  stop_if_not_finite: bool = True
+  """Whether a loss, or another metric of the learner, that is not a finite number
+  ends the run; if not, it is learnt on from, and saved."""
   max_restarts: int = 3
   """Restarts of a worker of a program within ten minutes; one more failure ends
   the run. 0 ends it at the first."""

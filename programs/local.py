@@ -108,6 +108,8 @@ class _Parts:
       state=restored.state,
       steps=restored.steps,
       save=self._save,
+      stop_if_not_finite=run.stop_if_not_finite,
+      last_saved=directory.last_saved,
     )
     if restored.replay is not None:
       self.loop.replay.load(restored.replay)

@@ -309,6 +309,8 @@ def run_learner(
     save=save,
     save_period_s=experiment.run.checkpoint_period_s,
     executor=learner.background_executor,
+    stop_if_not_finite=experiment.run.stop_if_not_finite,
+    last_saved=directory.last_saved,
   )
   worker.run()
   connection.report(state='saving')

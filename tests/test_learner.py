@@ -246,6 +246,29 @@ def test_a_loss_that_is_not_finite_ends_the_run(metrics_in_every_report):
     rig.learner.report('learning')
 
 
+def test_the_last_checkpoint_is_named_where_a_loss_is_not_finite(
+  metrics_in_every_report,
+):
+  rig = Rig(feeding.ListSampler(np.nan), last_saved=lambda: 'The last is 7.')
+  rig.learner.step()
+  with pytest.raises(FloatingPointError, match=r'is saved\. The last is 7\.$'):
+    rig.learner.report('learning')
+
+
+def test_who_is_told_to_goes_on_from_a_loss_that_is_not_finite(
+  metrics_in_every_report,
+):
+  rig = Rig(
+    feeding.ListSampler(np.nan, np.nan),
+    stop_if_not_finite=False,
+    save_period_s=1e-9,
+  )
+  for _ in range(2):
+    assert rig.learner.step()
+    rig.learner.tend()
+  assert [steps for steps, _ in rig.saved] == [1, 2]
+
+
 def test_what_followed_from_such_a_loss_is_not_saved():
   # At once: it does not wait for the next report of metrics.
   rig = Rig(feeding.ListSampler(1.0, np.nan), save_period_s=1e-9)
