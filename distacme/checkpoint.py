@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 import json
 import logging
 import math
@@ -77,11 +79,14 @@ class Checkpointer:
     """Saves `state`; does nothing if there is one for `steps` already.
 
     Checkpoints of later steps go: the run was resumed before them.
+
+    Raises:
+      OSError: if this or the one before cannot be written.
     """
     global _last_writer
     if steps in set(self._manager.all_steps()) - self._unreadable:
       return
-    with _WRITING:
+    with _WRITING, self._failure_explained():
       if _last_writer not in (None, self._manager):
         _last_writer.wait_until_finished()
       if steps in self._unreadable & set(self._manager.all_steps()):
@@ -97,6 +102,18 @@ class Checkpointer:
         self._manager.wait_until_finished()
         for step in set(later) & set(self._manager.all_steps()):
           self._manager.delete(step)
+
+  @contextlib.contextmanager
+  def _failure_explained(self) -> Iterator[None]:
+    """Makes a sentence of what Orbax raises where it cannot write."""
+    try:
+      yield
+    except (OSError, ValueError) as error:  # the second from its C++
+      raise OSError(
+        f'no checkpoint could be written to {self._manager.directory} '
+        f'({str(error):.500}). Make room there, or choose another run_dir; the '
+        'same command goes on from the last checkpoint.'
+      ) from error
 
   def _write_checksum(self, steps: int, state: types.NestedArray) -> None:
     kept = map(str, self._manager.all_steps())
@@ -199,14 +216,14 @@ class Checkpointer:
       )
 
   def wait(self) -> None:
-    """Waits until everything is written."""
-    with _WRITING:
+    """Waits until everything is written; raises OSError if it cannot be."""
+    with _WRITING, self._failure_explained():
       self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits until everything is written, and lets go of the directory."""
+    """As `wait`, and lets go of the directory."""
     global _last_writer
-    with _WRITING:
+    with _WRITING, self._failure_explained():
       self._manager.wait_until_finished()
       if _last_writer is self._manager:
         _last_writer = None

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import resource
 
 import jax
 import numpy as np
@@ -230,6 +231,24 @@ def kept(directory):
   score = json.loads((directory / 'score.json').read_text())
   assert score['params_version'] == restored.steps
   return int(restored.state['version']), score['mean_return']
+
+
+def test_a_disk_that_is_full_is_named_and_leaves_the_last_checkpoint(
+  tmp_path, save
+):
+  first, large = ({'w': np.random.default_rng(0).random(n)} for n in (9, 9_000))
+  save((1, first))
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  # A file that would be longer cannot be written: Python ignores the signal.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
+  try:
+    with pytest.raises(OSError, match=r'could be written to .* Make room'):
+      checkpointer.save(2, large)
+      checkpointer.wait()
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert restore(tmp_path, first).steps == 1
 
 
 def test_only_better_params_are_kept(tmp_path):
