@@ -55,6 +55,13 @@ def test_actions_may_have_any_shape_and_images_be_seen():
   agent_checks.check_agent(agent, spec, without_jit=False)
 
 
+def test_actions_keep_to_bounds_that_float32_cannot_hold():
+  bounds = specs.BoundedArray((2,), np.float64, -0.3, 0.4)
+  spec = SPEC._replace(actions=bounds)
+  agent = make('mpo', spec, initial_std=9.0)  # nearly all are clipped
+  agent_checks.check_agent(agent, spec, without_jit=False)
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_updates_change_every_parameter_and_the_critic_learns(name):
   rate = 'learning_rate' if name == 'sac' else 'critic_learning_rate'
