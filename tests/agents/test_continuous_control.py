@@ -1,10 +1,12 @@
 """What every agent for continuous control must hold to."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distacme import networks
 from distacme import specs
 from distacme import types
 from distacme.testing import agents as agent_checks
@@ -108,6 +110,66 @@ def test_a_discount_of_0_does_not_bootstrap(name):
   ]
   first, second = (float(m['critic_loss']) for m in results)
   np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+def told_apart(num_values):
+  """Returns linear networks of which the critic's params count at the end only.
+
+  Observations end on 0 at a window's start and on 1 at its end; values of the
+  start are known.
+  """
+
+  def critic(observation, vector):
+    inputs = jnp.concatenate([observation[:, :3], vector], axis=-1)
+    known = jnp.linspace(0.0, 2.0, num_values)[None]
+    return known + observation[:, 3:] * hk.Linear(num_values)(inputs)
+
+  def network(size):
+    return networks.ActorCritic(lambda o: hk.Linear(size)(o), critic)
+
+  return network
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_target_is_made_by_the_target_networks_at_the_windows_end(name):
+  num_values = 7 if name in ('d4pg', 'dmpo') else 1
+  agent = make(name, network=told_apart(num_values))
+  state, data = initial(agent), batch().data
+  data.observation[:, 3], data.next_observation[:, 3] = 0.0, 1.0
+  update = jax.jit(agent.update)
+
+  def loss(state=state, **changes):
+    changed = types.Batch(data._replace(**changes), np.ones(6, np.float32))
+    return float(update(state, changed)[1].metrics['critic_loss'])
+
+  def moved(part, **changed):
+    return state._replace(**{part: getattr(state, part)._replace(**changed)})
+
+  def other(params):
+    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.3, params)
+
+  aside = np.array([0.3, -0.2, 0.5, 0.0], np.float32)
+  of_start = [
+    loss(moved('params', critic=other(state.params.critic))),
+    loss(observation=data.observation + aside),
+    loss(action=SPEC.actions.minimum + 0 * data.action),
+  ]
+  of_end = [loss(next_observation=data.next_observation + aside)]
+  online = loss(moved('params', policy=other(state.params.policy)))
+  if name == 'sac':  # which has no target policy
+    of_end += [
+      online,
+      loss(state._replace(target_critic=other(state.target_critic))),
+    ]
+  else:
+    of_start.append(online)
+    target = state.target_params
+    of_end += [
+      loss(moved('target_params', policy=other(target.policy))),
+      loss(moved('target_params', critic=other(target.critic))),
+    ]
+  np.testing.assert_allclose(of_start, loss(), rtol=1e-6)
+  assert np.abs(np.array(of_end) - loss()).min() > 1e-3
 
 
 @pytest.mark.parametrize('name', NAMES)
