@@ -198,6 +198,14 @@ def test_the_duals_stay_where_they_have_a_gradient():
 # DMPO.
 
 
+def test_dmpos_value_is_the_mean_of_the_distribution():
+  share = np.array([0.5, 0.1, 0.0, 0.1, 0.0, 0.0, 0.3])
+  logits = np.tile(np.log(share + 1e-12) + 5.0, (4, 6, 1))
+  q = make('dmpo').q(jnp.float32(logits))
+  mean = -3 * 0.5 - 2 * 0.1 + 3 * 0.3
+  np.testing.assert_allclose(q, np.full((4, 6), mean), rtol=1e-5)
+
+
 def test_dmpo_with_one_action_has_d4pgs_target():
   agent = make('dmpo')
   random = np.random.default_rng(0)
