@@ -229,10 +229,10 @@ def policy_loss(
   return loss, {
     'policy_loss': fit_loss,
     'temperature': positive(duals.temperature),
-    # As a share of their bounds.
-    'weights_divergence': uneven.mean() / config.epsilon,
-    'mean_divergence': divergence_mean.mean() / config.epsilon_mean,
-    'std_divergence': divergence_std.mean() / config.epsilon_std,
+    # Divergences as shares of their bounds.
+    'kl_q_rel': uneven.mean() / config.epsilon,
+    'kl_mean_rel': divergence_mean.mean() / config.epsilon_mean,
+    'kl_std_rel': divergence_std.mean() / config.epsilon_std,
     'mean_std': online.std.mean(),
   }
 
@@ -311,7 +311,7 @@ class MPO:
     """Returns the policy [B, size] in a batch of observations."""
     output = self._policy.apply(params, observation)
     mean, raw = jnp.split(output, 2, axis=-1)
-    scale = self._config.initial_std / np.log(2.0)
+    scale = self._config.initial_std / np.log(2.0)  # softplus(0) is log(2)
     return MeanAndStd(mean, scale * jax.nn.softplus(raw) + 1e-6)
 
   def update(
@@ -447,8 +447,8 @@ def make_agent(
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
       see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
-      deviations before softplus, the critic's are [B, 1]; by default two
-      normalised MLPs.
+      deviations before softplus and a scale, so that 0 means `initial_std`; the
+      critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.
