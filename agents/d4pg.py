@@ -103,7 +103,7 @@ class D4PG(ddpg.DDPG):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -143,7 +143,7 @@ class D4PG(ddpg.DDPG):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> D4PG:
   """Returns D4PG for an environment.
 

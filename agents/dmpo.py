@@ -13,10 +13,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from distacme import networks
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
-from distacme.agents import ddpg
 from distacme.agents import mpo
 
 
@@ -45,7 +45,7 @@ class DMPO(mpo.MPO):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -75,7 +75,7 @@ class DMPO(mpo.MPO):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> DMPO:
   """Returns DMPO for an environment.
 

@@ -20,10 +20,10 @@ from distacme import continuous
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
-from distacme.agents import ddpg
 from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
@@ -247,7 +247,7 @@ class MPO:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -330,11 +330,12 @@ class MPO:
       duals=jax.tree.map(lambda x: x.clip(_LEAST_DUAL), params.duals)
     )
     steps = state.steps + 1
-    target_params = ddpg.moved_target(
+    target_params = optimizers.moved_target(
       networks.ActorCritic(params.policy, params.critic),
       state.target_params,
       steps,
-      self._config,
+      period=self._config.target_update_period,
+      step_size=self._config.target_step_size,
     )
     return (
       LearnerState(params, target_params, optimizer_state, steps, key),
@@ -419,8 +420,8 @@ class MPO:
     names: Any = Learnt._fields
     return optax.multi_transform(
       {
-        'policy': ddpg.adam(config.policy_learning_rate, limit),
-        'critic': ddpg.adam(config.critic_learning_rate, limit),
+        'policy': optimizers.adam(config.policy_learning_rate, limit),
+        'critic': optimizers.adam(config.critic_learning_rate, limit),
         'duals': optax.adam(config.dual_learning_rate),
       },
       Learnt(*names),
@@ -438,7 +439,7 @@ class MPO:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> MPO:
   """Returns MPO for an environment.
 

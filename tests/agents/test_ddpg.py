@@ -242,7 +242,7 @@ def test_both_critics_learn_from_the_lower_target():
   vector = agent._bounds.vector(data.action)
   q_tm1 = agent._critic.apply(state.params.critic, data.observation, vector)
   error = target[None] - np.asarray(q_tm1)[..., 0]
-  loss, _ = agent.critics_loss(
+  loss, _ = agent.critic_loss(
     state.params.critic, state.target_params, data, KEY
   )
   np.testing.assert_allclose(loss, (error**2).mean(1).sum() / 2, rtol=1e-5)
@@ -263,7 +263,7 @@ def test_targets_are_smoothed_by_clipped_noise():
   data = data._replace(
     reward=np.asarray(q_tm1), discount=np.ones(200, np.float32)
   )
-  _, metrics = agent.critics_loss({}, networks.ActorCritic({}, {}), data, KEY)
+  _, metrics = agent.critic_loss({}, networks.ActorCritic({}, {}), data, KEY)
   # Errors are the noise, of which nearly all is clipped to 0.5.
   assert 0.45 < metrics['mean_abs_td_error'] <= 0.5
 
