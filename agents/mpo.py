@@ -187,6 +187,8 @@ def policy_loss(
     config: whose bounds to use.
   """
 
+  # `rlax.mpo_loss` is these parts, but for the weights of the penalty: with them
+  # beside it, and a state at a time for its multipliers, it would be no shorter.
   def weigh(
     values: jax.Array, dual: jax.Array, bound: float
   ) -> tuple[jax.Array, jax.Array]:
