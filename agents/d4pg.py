@@ -16,6 +16,7 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
@@ -50,6 +51,7 @@ def check_atoms(config: Any) -> None:
   """Raises ValueError unless a Config's atoms span an interval."""
   if config.num_atoms < 2:
     raise ValueError(f'num_atoms must be at least 2, got {config.num_atoms}.')
+  ranges.check_finite(config, 'min_value', 'max_value')
   if not config.min_value < config.max_value:
     raise ValueError(
       f'min_value={config.min_value} must be less than '

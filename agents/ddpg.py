@@ -78,6 +78,7 @@ class Config:
     )
     ranges.check_share(self, 'target_step_size', 'noise_reversion')
     ranges.check_not_negative(self, 'noise_std')
+    ranges.check_finite(self, 'noise_std')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 

@@ -73,6 +73,8 @@ class Config:
       'initial_temperature',
     )
     ranges.check_share(self, 'target_step_size')
+    if self.target_entropy is not None:
+      ranges.check_finite(self, 'target_entropy')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 
