@@ -112,6 +112,83 @@ def test_a_discount_of_0_does_not_bootstrap(name):
   np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
+POSITIVE = 'positive'  # a metric of which only the sign is foreseen here
+
+
+def foreseen_metrics(name, agent, state, data):
+  """Returns what each metric of a first update must be, or its sign."""
+  params = state.params
+  outputs = agent._critic.apply(
+    params.critic, data.observation, agent._bounds.vector(data.action)
+  )
+  if name in ('d4pg', 'dmpo'):
+    atoms = np.linspace(-3.0, 3.0, 7)
+    share = np.exp(outputs) / np.exp(outputs).sum(axis=-1, keepdims=True)
+    found = {
+      'critic_loss': POSITIVE,
+      'mean_q': (share @ atoms).mean(),
+      'share_at_ends': (share[:, 0] + share[:, 6]).mean(),
+    }
+  else:
+    found = {
+      'critic_loss': POSITIVE,
+      'mean_q': np.mean(outputs),
+      'mean_abs_td_error': POSITIVE,
+    }
+  if name in ('ddpg', 'td3'):
+    target = state.target_params
+    a_t = agent.act_vector(target.policy, data.next_observation)
+    q_t = agent._critic.apply(target.critic, data.next_observation, a_t)
+    q_t = np.asarray(q_t)[..., 0].reshape(-1, 6).min(axis=0)
+    error = data.reward + data.discount * q_t - np.asarray(outputs)[..., 0]
+    # TD3's two errors are added.
+    found['critic_loss'] = (error**2).sum() / 2 / 6
+    found['mean_abs_td_error'] = np.abs(error).mean()
+  if name in ('ddpg', 'd4pg'):
+    vector = agent.act_vector(params.policy, data.observation)
+    q = agent.q(params.critic, data.observation, vector)
+    found['policy_loss'] = -np.mean(q)
+  if name == 'sac':
+    _, key = jax.random.split(jax.random.split(state.key)[1])
+    vector, log_prob = agent._drawn(params.policy, data.observation, key)
+    q = agent._q(params.critic, data.observation, vector).min(axis=0)
+    found |= {
+      'policy_loss': np.mean(0.7 * log_prob - q),
+      'entropy': -np.mean(log_prob),
+      'temperature': 0.7,
+    }
+  if name in ('mpo', 'dmpo'):  # whose test of the loss has the others' values
+    found |= {
+      'policy_loss': POSITIVE,
+      'temperature': 10.0 + np.log1p(np.exp(-10.0)),
+      'kl_q_rel': POSITIVE,
+      'kl_mean_rel': 0.0,  # online and target policy are the same as yet
+      'kl_std_rel': 0.0,
+      'mean_std': np.mean(agent.policy(params.policy, data.observation).std),
+    }
+  return found
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_metric_is_what_its_name_says(name):
+  changes = {
+    'td3': {'smoothing_std': 0.0},
+    'sac': {'initial_temperature': 0.7},
+  }
+  agent = make(name, **changes.get(name, {}))
+  state = initial(agent)
+  _, output = jax.jit(agent.update)(state, batch())
+  foreseen = foreseen_metrics(name, agent, state, batch().data)
+  assert output.metrics.keys() == foreseen.keys()
+  for metric, value in output.metrics.items():
+    if isinstance(foreseen[metric], str):
+      assert value > 0, metric
+    else:
+      np.testing.assert_allclose(
+        value, foreseen[metric], rtol=1e-4, atol=1e-6, err_msg=metric
+      )
+
+
 def told_apart(num_values):
   """Returns linear networks of which the critic's params count at the end only.
 

@@ -139,10 +139,3 @@ def test_each_part_follows_its_own_loss():
       found,
       expected,
     )
-
-
-def test_metrics_are_those_of_their_names():
-  _, _, _, metrics = parts(temperature=0.7)
-  np.testing.assert_allclose(metrics['temperature'], 0.7, rtol=1e-5)
-  assert metrics['critic_loss'] > 0
-  assert metrics['mean_abs_td_error'] > 0
