@@ -16,6 +16,7 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
+from distacme import ranges
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
@@ -50,6 +51,7 @@ def check_atoms(config: Any) -> None:
   """Raises ValueError unless a Config's atoms span an interval."""
   if config.num_atoms < 2:
     raise ValueError(f'num_atoms must be at least 2, got {config.num_atoms}.')
+  ranges.check_finite(config, 'min_value', 'max_value')
   if not config.min_value < config.max_value:
     raise ValueError(
       f'min_value={config.min_value} must be less than '
@@ -103,7 +105,7 @@ class D4PG(ddpg.DDPG):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -143,7 +145,7 @@ class D4PG(ddpg.DDPG):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> D4PG:
   """Returns D4PG for an environment.
 

@@ -8,7 +8,6 @@ is learnt, are even over their bounds, as in later work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from distacme import continuous
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
@@ -27,9 +27,6 @@ from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
-
-# Makes policy and critic, given how many outputs the policy must have.
-Network = Callable[[int], networks.ActorCritic]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +78,7 @@ class Config:
     )
     ranges.check_share(self, 'target_step_size', 'noise_reversion')
     ranges.check_not_negative(self, 'noise_std')
+    ranges.check_finite(self, 'noise_std')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 
@@ -133,28 +131,6 @@ def explore(
   )
 
 
-def adam(learning_rate: float, max_gradient_norm: float) -> Any:
-  """Returns Adam, on gradients that are scaled down to a global norm."""
-  return optax.chain(
-    optax.clip_by_global_norm(max_gradient_norm), optax.adam(learning_rate)
-  )
-
-
-def moved_target(
-  params: Any, target_params: Any, steps: jax.Array, config: Any
-) -> Any:
-  """Returns the target networks' params after learner step `steps`.
-
-  `config` has `target_update_period` and `target_step_size`.
-  """
-  moved = optax.incremental_update(
-    params, target_params, config.target_step_size
-  )
-  return optax.periodic_update(
-    moved, target_params, steps, config.target_update_period
-  )
-
-
 class DDPG:
   """DDPG for one environment spec; see `core.Agent`."""
 
@@ -165,7 +141,7 @@ class DDPG:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -245,8 +221,12 @@ class DDPG:
     )
     params = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
-    target_params = moved_target(
-      params, state.target_params, steps, self._config
+    target_params = optimizers.moved_target(
+      params,
+      state.target_params,
+      steps,
+      period=self._config.target_update_period,
+      step_size=self._config.target_step_size,
     )
     return (
       LearnerState(params, target_params, optimizer_state, steps),
@@ -302,10 +282,11 @@ class DDPG:
   @property
   def _optimizer(self) -> Any:
     config = self._config
+    limit = config.max_gradient_norm
     return optax.multi_transform(
       {
-        'policy': adam(config.policy_learning_rate, config.max_gradient_norm),
-        'critic': adam(config.critic_learning_rate, config.max_gradient_norm),
+        'policy': optimizers.adam(config.policy_learning_rate, limit),
+        'critic': optimizers.adam(config.critic_learning_rate, limit),
       },
       networks.ActorCritic('policy', 'critic'),
     )
@@ -322,7 +303,7 @@ class DDPG:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> DDPG:
   """Returns DDPG for an environment.
 

@@ -1,7 +1,9 @@
 """DMPO: MPO with a categorical critic.
 
 Hoffman et al. 2020 (arXiv:2006.00979). The target is the mixture of the critic's
-distributions over the actions drawn; all that is not here stands in our MPO.
+distributions over the actions drawn; Acme averages their log-softmaxed logits by
+logsumexp, which is this mixture up to its normalisation. All that is not here stands
+in our MPO.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from distacme import networks
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
-from distacme.agents import ddpg
 from distacme.agents import mpo
 
 
@@ -43,7 +45,7 @@ class DMPO(mpo.MPO):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -73,7 +75,7 @@ class DMPO(mpo.MPO):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> DMPO:
   """Returns DMPO for an environment.
 
@@ -82,8 +84,8 @@ def make_agent(
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
       see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
-      deviations before softplus, the critic's are logits [B, num_atoms]; by
-      default two normalised MLPs.
+      deviations before softplus and a scale, so that 0 means `initial_std`; the
+      critic's are logits [B, num_atoms]; by default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

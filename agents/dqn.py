@@ -21,6 +21,7 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
@@ -326,9 +327,10 @@ class DQN:
   @property
   def _optimizer(self) -> Any:
     config = self._config
-    return optax.chain(
-      optax.clip_by_global_norm(config.max_gradient_norm),
-      optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    return optimizers.adam(
+      config.learning_rate,
+      config.max_gradient_norm,
+      eps=config.adam_epsilon,
     )
 
   def _default_network(self, observation: types.NestedArray) -> jax.Array:

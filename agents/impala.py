@@ -19,6 +19,7 @@ import numpy as np
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
@@ -302,11 +303,12 @@ class IMPALA:
   @property
   def _optimizer(self) -> Any:
     config = self._config
-    return optax.chain(
-      optax.clip_by_global_norm(config.max_gradient_norm),
-      optax.adam(
-        config.learning_rate, b1=0.0, b2=0.99, eps=config.adam_epsilon
-      ),
+    return optimizers.adam(
+      config.learning_rate,
+      config.max_gradient_norm,
+      b1=0.0,
+      b2=0.99,
+      eps=config.adam_epsilon,
     )
 
   def _default_network(self, num_params: int) -> networks.RecurrentNetwork:

@@ -20,10 +20,10 @@ from distacme import continuous
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
-from distacme.agents import ddpg
 from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
@@ -187,6 +187,8 @@ def policy_loss(
     config: whose bounds to use.
   """
 
+  # `rlax.mpo_loss` is these parts, but for the weights of the penalty: with them
+  # beside it, and a state at a time for its multipliers, it would be no shorter.
   def weigh(
     values: jax.Array, dual: jax.Array, bound: float
   ) -> tuple[jax.Array, jax.Array]:
@@ -229,10 +231,10 @@ def policy_loss(
   return loss, {
     'policy_loss': fit_loss,
     'temperature': positive(duals.temperature),
-    # As a share of their bounds.
-    'weights_divergence': uneven.mean() / config.epsilon,
-    'mean_divergence': divergence_mean.mean() / config.epsilon_mean,
-    'std_divergence': divergence_std.mean() / config.epsilon_std,
+    # Divergences as shares of their bounds.
+    'kl_q_rel': uneven.mean() / config.epsilon,
+    'kl_mean_rel': divergence_mean.mean() / config.epsilon_mean,
+    'kl_std_rel': divergence_std.mean() / config.epsilon_std,
     'mean_std': online.std.mean(),
   }
 
@@ -247,7 +249,7 @@ class MPO:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -311,7 +313,7 @@ class MPO:
     """Returns the policy [B, size] in a batch of observations."""
     output = self._policy.apply(params, observation)
     mean, raw = jnp.split(output, 2, axis=-1)
-    scale = self._config.initial_std / np.log(2.0)
+    scale = self._config.initial_std / np.log(2.0)  # softplus(0) is log(2)
     return MeanAndStd(mean, scale * jax.nn.softplus(raw) + 1e-6)
 
   def update(
@@ -330,11 +332,12 @@ class MPO:
       duals=jax.tree.map(lambda x: x.clip(_LEAST_DUAL), params.duals)
     )
     steps = state.steps + 1
-    target_params = ddpg.moved_target(
+    target_params = optimizers.moved_target(
       networks.ActorCritic(params.policy, params.critic),
       state.target_params,
       steps,
-      self._config,
+      period=self._config.target_update_period,
+      step_size=self._config.target_step_size,
     )
     return (
       LearnerState(params, target_params, optimizer_state, steps, key),
@@ -419,8 +422,8 @@ class MPO:
     names: Any = Learnt._fields
     return optax.multi_transform(
       {
-        'policy': ddpg.adam(config.policy_learning_rate, limit),
-        'critic': ddpg.adam(config.critic_learning_rate, limit),
+        'policy': optimizers.adam(config.policy_learning_rate, limit),
+        'critic': optimizers.adam(config.critic_learning_rate, limit),
         'duals': optax.adam(config.dual_learning_rate),
       },
       Learnt(*names),
@@ -438,7 +441,7 @@ class MPO:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> MPO:
   """Returns MPO for an environment.
 
@@ -447,8 +450,8 @@ def make_agent(
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
       see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
-      deviations before softplus, the critic's are [B, 1]; by default two
-      normalised MLPs.
+      deviations before softplus and a scale, so that 0 means `initial_std`; the
+      critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

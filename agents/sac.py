@@ -19,10 +19,10 @@ from distacme import continuous
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
-from distacme.agents import ddpg
 from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
@@ -73,6 +73,8 @@ class Config:
       'initial_temperature',
     )
     ranges.check_share(self, 'target_step_size')
+    if self.target_entropy is not None:
+      ranges.check_finite(self, 'target_entropy')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
     _ = self.replay  # checks itself
 
@@ -107,7 +109,7 @@ class SAC:
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
@@ -183,8 +185,12 @@ class SAC:
     )
     params = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
-    target_critic = ddpg.moved_target(
-      params.critic, state.target_critic, steps, self._config
+    target_critic = optimizers.moved_target(
+      params.critic,
+      state.target_critic,
+      steps,
+      period=self._config.target_update_period,
+      step_size=self._config.target_step_size,
     )
     return (
       LearnerState(params, target_critic, optimizer_state, steps, key),
@@ -266,7 +272,7 @@ class SAC:
     names: Any = Learnt._fields
     return optax.multi_transform(
       {
-        name: ddpg.adam(config.learning_rate, config.max_gradient_norm)
+        name: optimizers.adam(config.learning_rate, config.max_gradient_norm)
         for name in names
       },
       Learnt(*names),
@@ -281,7 +287,7 @@ class SAC:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> SAC:
   """Returns SAC for an environment.
 

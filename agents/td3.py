@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from distacme import lazy
 from distacme import networks
+from distacme import optimizers
 from distacme import ranges
 from distacme import specs
 from distacme import types
@@ -54,10 +55,7 @@ class LearnerState(NamedTuple):
 
 
 class TD3(ddpg.DDPG):
-  """TD3 for one environment spec; see `core.Agent`.
-
-  Its critic is two: `critics_loss` and `update` take the place of DDPG's.
-  """
+  """TD3 for one environment spec; see `core.Agent`."""
 
   name = 'TD3'
 
@@ -65,7 +63,7 @@ class TD3(ddpg.DDPG):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: ddpg.Network | None = None,
+    network: networks.MakeActorCritic | None = None,
   ):
     super().__init__(config, spec, network)
     self._critic = networks.twin(self._critic)
@@ -73,12 +71,16 @@ class TD3(ddpg.DDPG):
   @property
   def _policy_optimizer(self) -> Any:
     config = self._config
-    return ddpg.adam(config.policy_learning_rate, config.max_gradient_norm)
+    return optimizers.adam(
+      config.policy_learning_rate, config.max_gradient_norm
+    )
 
   @property
   def _critic_optimizer(self) -> Any:
     config = self._config
-    return ddpg.adam(config.critic_learning_rate, config.max_gradient_norm)
+    return optimizers.adam(
+      config.critic_learning_rate, config.max_gradient_norm
+    )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state whose target networks equal the online ones."""
@@ -100,7 +102,7 @@ class TD3(ddpg.DDPG):
     """Takes a step with the critics, and when it is due with all else."""
     config = self._config
     key, smoothing_key = jax.random.split(state.key)
-    gradient, metrics = jax.grad(self.critics_loss, has_aux=True)(
+    gradient, metrics = jax.grad(self.critic_loss, has_aux=True)(
       state.params.critic, state.target_params, batch.data, smoothing_key
     )
     updates, critic_optimizer_state = self._critic_optimizer.update(
@@ -109,32 +111,35 @@ class TD3(ddpg.DDPG):
     critic = optax.apply_updates(state.params.critic, updates)
     steps = state.steps + 1
 
-    def learn(policy: Any, target_params: Any, optimizer_state: Any) -> Any:
+    # The loss of the policy is not logged: it is known every period only, and
+    # would cost a forward pass of all networks at other steps.
+    def learn(policy: Any, optimizer_state: Any) -> Any:
       gradient, _ = jax.grad(self.policy_loss, has_aux=True)(
         policy, critic, batch.data.observation
       )
       updates, optimizer_state = self._policy_optimizer.update(
         gradient, optimizer_state
       )
-      policy = optax.apply_updates(policy, updates)
-      target_params = optax.incremental_update(
-        networks.ActorCritic(policy, critic),
-        target_params,
-        config.target_step_size,
-      )
-      return policy, target_params, optimizer_state
+      return optax.apply_updates(policy, updates), optimizer_state
 
-    policy, target_params, policy_optimizer_state = jax.lax.cond(
+    policy, policy_optimizer_state = jax.lax.cond(
       steps % config.target_update_period == 0,
       learn,
       lambda *unchanged: unchanged,
       state.params.policy,
-      state.target_params,
       state.policy_optimizer_state,
+    )
+    params = networks.ActorCritic(policy, critic)
+    target_params = optimizers.moved_target(
+      params,
+      state.target_params,
+      steps,
+      period=config.target_update_period,
+      step_size=config.target_step_size,
     )
     return (
       LearnerState(
-        networks.ActorCritic(policy, critic),
+        params,
         target_params,
         policy_optimizer_state,
         critic_optimizer_state,
@@ -144,7 +149,7 @@ class TD3(ddpg.DDPG):
       types.UpdateOutput(metrics),
     )
 
-  def critics_loss(
+  def critic_loss(  # type: ignore[override]  # targets are smoothed by chance
     self,
     critic: hk.Params,
     target_params: networks.ActorCritic,
@@ -186,7 +191,7 @@ class TD3(ddpg.DDPG):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: ddpg.Network | None = None,
+  network: networks.MakeActorCritic | None = None,
 ) -> TD3:
   """Returns TD3 for an environment.
 

@@ -118,7 +118,7 @@ def cells(result: harness.Result) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-  return f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
+  return f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'
 
 
 def show(results: list[harness.Result]) -> None:

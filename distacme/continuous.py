@@ -1,4 +1,8 @@
-"""Bounded continuous actions: the one place where they are scaled."""
+"""Bounded continuous actions: the one place where agents scale them.
+
+`environments.wrappers.CanonicalActions` scales what an environment is given, for
+users who want all actions in [-1, 1]; agents do not need it.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +49,8 @@ class Bounds:
     # JAX has no float64 by default, and dm_control's specs ask for it.
     self._dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     self._low, self._high = (
-      np.broadcast_to(bound, spec.shape).astype(self._dtype)
-      for bound in (spec.minimum, spec.maximum)
+      np.broadcast_to(bound, spec.shape)
+      for bound in specs.narrowed(spec, self._dtype)
     )
 
   def action(self, vector: jax.Array) -> jax.Array:

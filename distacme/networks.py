@@ -195,6 +195,10 @@ class ActorCritic(NamedTuple):
   critic: Any
 
 
+# Makes policy and critic, given how many outputs the policy must have.
+MakeActorCritic = Callable[[int], ActorCritic]
+
+
 def layer_norm_actor_critic(
   observations: types.NestedSpec,
   hidden_sizes: Sequence[int],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import math
 from typing import Any
 
 
@@ -14,6 +15,11 @@ def check_positive(config: Any, *names: str) -> None:
 def check_not_negative(config: Any, *names: str) -> None:
   """Raises ValueError unless each field is 0 or above."""
   _check(config, names, 'not be negative', lambda value: value >= 0)
+
+
+def check_finite(config: Any, *names: str) -> None:
+  """Raises ValueError unless each field is a number, and not infinite."""
+  _check(config, names, 'be finite', math.isfinite)
 
 
 def check_at_least_one(config: Any, *names: str) -> None:

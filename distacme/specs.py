@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dm_env import specs
+import numpy as np
 
 from distacme import types
 
@@ -20,6 +21,24 @@ class FrameStack(specs.BoundedArray):
   which comes first, and with a new one; before an episode's first frame there
   are zeros. So replay can keep each frame once.
   """
+
+
+def narrowed(
+  spec: specs.BoundedArray, dtype: Any
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the bounds of `spec` in a float type, none further out than it was.
+
+  The float32 nearest to 0.3 is more than that, and an environment may refuse
+  actions that are out of its own bounds by so little. Where no number of `dtype`
+  lies between the bounds, they are those around.
+  """
+  with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
+    low, high = (b.astype(dtype) for b in (spec.minimum, spec.maximum))
+  too_low = np.isfinite(low) & (low < spec.minimum)
+  too_high = np.isfinite(high) & (high > spec.maximum)
+  inner_low = np.where(too_low, np.nextafter(low, high), low)
+  inner_high = np.where(too_high, np.nextafter(high, low), high)
+  return np.minimum(inner_low, inner_high), np.maximum(inner_low, inner_high)
 
 
 class EnvironmentSpec(NamedTuple):

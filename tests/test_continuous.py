@@ -42,11 +42,26 @@ def test_double_precision_is_asked_for_in_vain():
   assert box.vector(np.zeros(2, np.float64)).dtype == np.float32
 
 
+@pytest.mark.parametrize('bound', [0.1, 0.3, 0.4, 1 / 3])
+def test_bounds_that_float32_cannot_hold_are_kept(bound):
+  spec = specs.BoundedArray((2,), np.float64, -bound, bound)
+  box = continuous.Bounds(spec, 'a test')
+  for end in (-1.0, 1.0):
+    action = np.asarray(box.action(jnp.full(2, end)), np.float64)
+    spec.validate(action)  # 0.30000001 it would refuse
+    np.testing.assert_allclose(action, end * bound, rtol=1e-6)
+
+
 def test_an_element_of_one_value_is_harmless():
   box = bounds([-1.0, 4.0], [1.0, 4.0], (2,))
   action = box.action(jnp.array([0.5, -0.3]))
   np.testing.assert_allclose(action, [0.5, 4.0])
   np.testing.assert_allclose(box.vector(action), [0.5, 0.0])
+
+
+def test_a_value_that_float32_cannot_hold_is_the_nearest():
+  box = bounds(0.1, 0.1, (1,), np.float64)
+  assert box.action(jnp.array([0.5])) == np.float32(0.1)
 
 
 @pytest.mark.parametrize(

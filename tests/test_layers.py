@@ -45,6 +45,8 @@ LAYERS = {
     'numpy jax haiku',
     'data contracts networks',
   ),
+  # Which learning needs and acting does not, so that optax is lazy.
+  'optimizers': Layer('optimizers', 'jax optax', 'lazy'),
   'assembly': Layer(
     'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
     'replay.transitions replay.writers',
@@ -60,7 +62,7 @@ LAYERS = {
   'agents': Layer(
     'agents agents.*',
     'numpy dm_env tree jax haiku optax rlax',
-    'data lazy contracts networks agents',
+    'data lazy contracts networks optimizers agents',
   ),
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(

@@ -27,6 +27,12 @@ def test_a_field_may_be_as_much_as_another_and_no_more():
   [
     (ranges.check_positive, (1e-9, math.inf), (0, -1, math.nan), 'be positive'),
     (ranges.check_not_negative, (0, math.inf), (-1e-9, math.nan), 'not be neg'),
+    (
+      ranges.check_finite,
+      (-1e9, 0, 7.5),
+      (math.inf, -math.inf, math.nan),
+      'be fin',
+    ),
     (ranges.check_at_least_one, (1, 7, (), (3, 1)), (0, (3, 0)), 'be at least'),
     (ranges.check_share, (0, 0.5, 1), (-0.1, 1.1, math.nan), r'be in \[0, 1\]'),
   ],

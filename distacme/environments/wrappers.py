@@ -98,7 +98,7 @@ class SinglePrecision(Wrapper):
     super().__init__(environment)
     self._inner_action_spec = self._action_spec
     self._observation_spec = _map(_narrow_spec, self._observation_spec)
-    self._action_spec = _map(_narrow_spec, self._action_spec)
+    self._action_spec = _map(_narrow_action_spec, self._action_spec)
     self._reward_spec = _map(_narrow_spec, self._reward_spec)
     self._discount_spec = _narrow_spec(self._discount_spec)
 
@@ -295,6 +295,13 @@ def _leaves(
 def _narrow_spec(spec: Any) -> Any:
   with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
     return spec.replace(dtype=_NARROW.get(spec.dtype, spec.dtype))
+
+
+def _narrow_action_spec(spec: Any) -> Any:
+  if not isinstance(spec, specs.BoundedArray) or spec.dtype != np.float64:
+    return _narrow_spec(spec)
+  low, high = specs.narrowed(spec, np.float32)
+  return spec.replace(dtype=np.float32, minimum=low, maximum=high)
 
 
 def _narrow(spec: specs.Array, value: Any) -> np.ndarray:

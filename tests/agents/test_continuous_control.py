@@ -1,10 +1,12 @@
 """What every agent for continuous control must hold to."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distacme import networks
 from distacme import specs
 from distacme import types
 from distacme.testing import agents as agent_checks
@@ -52,6 +54,13 @@ def test_actions_may_have_any_shape_and_images_be_seen():
     actions=specs.BoundedArray((2, 1), np.float64, -3.0, 1.0),
   )
   agent = make('ddpg', spec, batch_size=2)
+  agent_checks.check_agent(agent, spec, without_jit=False)
+
+
+def test_actions_keep_to_bounds_that_float32_cannot_hold():
+  bounds = specs.BoundedArray((2,), np.float64, -0.3, 0.4)
+  spec = SPEC._replace(actions=bounds)
+  agent = make('mpo', spec, initial_std=9.0)  # nearly all are clipped
   agent_checks.check_agent(agent, spec, without_jit=False)
 
 
@@ -103,6 +112,143 @@ def test_a_discount_of_0_does_not_bootstrap(name):
   np.testing.assert_allclose(first, second, rtol=1e-6)
 
 
+POSITIVE = 'positive'  # a metric of which only the sign is foreseen here
+
+
+def foreseen_metrics(name, agent, state, data):
+  """Returns what each metric of a first update must be, or its sign."""
+  params = state.params
+  outputs = agent._critic.apply(
+    params.critic, data.observation, agent._bounds.vector(data.action)
+  )
+  if name in ('d4pg', 'dmpo'):
+    atoms = np.linspace(-3.0, 3.0, 7)
+    share = np.exp(outputs) / np.exp(outputs).sum(axis=-1, keepdims=True)
+    found = {
+      'critic_loss': POSITIVE,
+      'mean_q': (share @ atoms).mean(),
+      'share_at_ends': (share[:, 0] + share[:, 6]).mean(),
+    }
+  else:
+    found = {
+      'critic_loss': POSITIVE,
+      'mean_q': np.mean(outputs),
+      'mean_abs_td_error': POSITIVE,
+    }
+  if name in ('ddpg', 'td3'):
+    target = state.target_params
+    a_t = agent.act_vector(target.policy, data.next_observation)
+    q_t = agent._critic.apply(target.critic, data.next_observation, a_t)
+    q_t = np.asarray(q_t)[..., 0].reshape(-1, 6).min(axis=0)
+    error = data.reward + data.discount * q_t - np.asarray(outputs)[..., 0]
+    # TD3's two errors are added.
+    found['critic_loss'] = (error**2).sum() / 2 / 6
+    found['mean_abs_td_error'] = np.abs(error).mean()
+  if name in ('ddpg', 'd4pg'):
+    vector = agent.act_vector(params.policy, data.observation)
+    q = agent.q(params.critic, data.observation, vector)
+    found['policy_loss'] = -np.mean(q)
+  if name == 'sac':
+    _, key = jax.random.split(jax.random.split(state.key)[1])
+    vector, log_prob = agent._drawn(params.policy, data.observation, key)
+    q = agent._q(params.critic, data.observation, vector).min(axis=0)
+    found |= {
+      'policy_loss': np.mean(0.7 * log_prob - q),
+      'entropy': -np.mean(log_prob),
+      'temperature': 0.7,
+    }
+  if name in ('mpo', 'dmpo'):  # whose test of the loss has the others' values
+    found |= {
+      'policy_loss': POSITIVE,
+      'temperature': 10.0 + np.log1p(np.exp(-10.0)),
+      'kl_q_rel': POSITIVE,
+      'kl_mean_rel': 0.0,  # online and target policy are the same as yet
+      'kl_std_rel': 0.0,
+      'mean_std': np.mean(agent.policy(params.policy, data.observation).std),
+    }
+  return found
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_metric_is_what_its_name_says(name):
+  changes = {
+    'td3': {'smoothing_std': 0.0},
+    'sac': {'initial_temperature': 0.7},
+  }
+  agent = make(name, **changes.get(name, {}))
+  state = initial(agent)
+  _, output = jax.jit(agent.update)(state, batch())
+  foreseen = foreseen_metrics(name, agent, state, batch().data)
+  assert output.metrics.keys() == foreseen.keys()
+  for metric, value in output.metrics.items():
+    if isinstance(foreseen[metric], str):
+      assert value > 0, metric
+    else:
+      np.testing.assert_allclose(
+        value, foreseen[metric], rtol=1e-4, atol=1e-6, err_msg=metric
+      )
+
+
+def told_apart(num_values):
+  """Returns linear networks of which the critic's params count at the end only.
+
+  Observations end on 0 at a window's start and on 1 at its end; values of the
+  start are known.
+  """
+
+  def critic(observation, vector):
+    inputs = jnp.concatenate([observation[:, :3], vector], axis=-1)
+    known = jnp.linspace(0.0, 2.0, num_values)[None]
+    return known + observation[:, 3:] * hk.Linear(num_values)(inputs)
+
+  def network(size):
+    return networks.ActorCritic(lambda o: hk.Linear(size)(o), critic)
+
+  return network
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_target_is_made_by_the_target_networks_at_the_windows_end(name):
+  num_values = 7 if name in ('d4pg', 'dmpo') else 1
+  agent = make(name, network=told_apart(num_values))
+  state, data = initial(agent), batch().data
+  data.observation[:, 3], data.next_observation[:, 3] = 0.0, 1.0
+  update = jax.jit(agent.update)
+
+  def loss(state=state, **changes):
+    changed = types.Batch(data._replace(**changes), np.ones(6, np.float32))
+    return float(update(state, changed)[1].metrics['critic_loss'])
+
+  def moved(part, **changed):
+    return state._replace(**{part: getattr(state, part)._replace(**changed)})
+
+  def other(params):
+    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.3, params)
+
+  aside = np.array([0.3, -0.2, 0.5, 0.0], np.float32)
+  of_start = [
+    loss(moved('params', critic=other(state.params.critic))),
+    loss(observation=data.observation + aside),
+    loss(action=SPEC.actions.minimum + 0 * data.action),
+  ]
+  of_end = [loss(next_observation=data.next_observation + aside)]
+  online = loss(moved('params', policy=other(state.params.policy)))
+  if name == 'sac':  # which has no target policy
+    of_end += [
+      online,
+      loss(state._replace(target_critic=other(state.target_critic))),
+    ]
+  else:
+    of_start.append(online)
+    target = state.target_params
+    of_end += [
+      loss(moved('target_params', policy=other(target.policy))),
+      loss(moved('target_params', critic=other(target.critic))),
+    ]
+  np.testing.assert_allclose(of_start, loss(), rtol=1e-6)
+  assert np.abs(np.array(of_end) - loss()).min() > 1e-3
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('wrong', ['policy', 'critic'])
 def test_a_network_of_another_output_is_refused_by_name(name, wrong):
@@ -150,14 +296,20 @@ def test_unbounded_actions_are_refused_before_anything_starts(name):
     (['ddpg', 'mpo'], {'policy_learning_rate': 0}, 'policy_learning_rate must'),
     (['ddpg', 'mpo'], {'critic_learning_rate': 0}, 'critic_learning_rate must'),
     (['ddpg'], {'noise_std': -1}, 'noise_std must not be negative, got -1'),
+    (['ddpg'], {'noise_std': np.inf}, 'noise_std must be finite, got inf'),
     (['ddpg'], {'noise_reversion': 0}, 'noise_reversion must be positive'),
     (['ddpg'], {'noise_reversion': 2}, r'noise_reversion must be in \[0, 1\]'),
     (['td3'], {'smoothing_std': -1}, 'smoothing_std must not be negative'),
     (['td3'], {'smoothing_clip': -1}, 'smoothing_clip must not be negative'),
     (['sac'], {'initial_temperature': 0}, 'initial_temperature must be posi'),
+    (['sac'], {'target_entropy': np.nan}, 'target_entropy must be finite, got'),
+    (['sac'], {'target_entropy': -np.inf}, 'target_entropy must be finite, go'),
     (['sac'], {'learning_rate': 0}, 'learning_rate must be positive'),
     (['d4pg', 'dmpo'], {'num_atoms': 1}, 'num_atoms must be at least 2, got 1'),
     (['d4pg', 'dmpo'], {'max_value': -3}, 'min_value=-3.0 must be less than'),
+    (['d4pg', 'dmpo'], {'min_value': -np.inf}, 'min_value must be finite, go'),
+    (['d4pg', 'dmpo'], {'max_value': np.inf}, 'max_value must be finite, got'),
+    (['d4pg', 'dmpo'], {'max_value': np.nan}, 'max_value must be finite, got'),
     (['mpo'], {'num_action_samples': 0}, 'num_action_samples must be at least'),
     (['mpo'], {'epsilon': 0}, 'epsilon must be positive'),
     (['mpo'], {'epsilon_mean': 0}, 'epsilon_mean must be positive'),

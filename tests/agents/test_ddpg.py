@@ -64,24 +64,44 @@ def test_the_policy_climbs_the_gradient_of_the_value():
   np.testing.assert_allclose(moved[0] - moved[1], 0.01 * squared, rtol=0.02)
 
 
-def test_each_network_follows_its_own_loss():
-  agent = make('ddpg')
+@pytest.mark.parametrize('name', ['ddpg', 'd4pg'])
+def test_each_network_follows_its_own_loss(name):
+  agent = make(name)
   state = agent.initial_learner_state(KEY)
-  of_policy = jax.grad(agent.policy_loss, argnums=(0, 1), has_aux=True)
-  to_policy, _ = of_policy(
-    state.params.policy, state.params.critic, batch().data.observation
-  )[0]
+  params, data = state.params, batch().data
+  gradient = networks.ActorCritic(
+    jax.grad(agent.policy_loss, has_aux=True)(
+      params.policy, params.critic, data.observation
+    )[0],
+    jax.grad(agent.critic_loss, has_aux=True)(
+      params.critic, state.target_params, data
+    )[0],
+  )
   after, _ = jax.jit(agent.update)(state, batch())
-  moved = jax.tree.map(jnp.subtract, after.params.policy, state.params.policy)
+  moved = jax.tree.map(jnp.subtract, after.params, params)
   # Adam's first step has the sign of the gradient that it is given.
-  for step, gradient in zip(
-    jax.tree.leaves(moved), jax.tree.leaves(to_policy), strict=True
-  ):
-    known = np.abs(gradient) > 1e-6
+  for step, slope in zip(*map(jax.tree.leaves, (moved, gradient)), strict=True):
+    known = np.abs(slope) > 1e-6
     assert known.any()
-    np.testing.assert_array_equal(
-      np.sign(step)[known], -np.sign(gradient)[known]
-    )
+    np.testing.assert_array_equal(np.sign(step)[known], -np.sign(slope)[known])
+
+
+@pytest.mark.parametrize('name', ['ddpg', 'd4pg', 'td3'])
+def test_an_update_raises_the_value_of_what_the_policy_does(name):
+  rates = {'policy_learning_rate': 1e-4, 'critic_learning_rate': 1e-9}
+  agent = make(name, target_update_period=1, **rates)
+  state = agent.initial_learner_state(KEY)
+  observation = batch().data.observation
+
+  def value(policy):
+    vector = agent.act_vector(policy, observation)
+    return agent.q(state.params.critic, observation, vector).mean()
+
+  now, slope = jax.value_and_grad(value)(state.params.policy)
+  after, _ = jax.jit(agent.update)(state, batch())
+  # Adam's first step is as long as its rate, in every parameter.
+  rise = 1e-4 * sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(slope))
+  np.testing.assert_allclose(value(after.params.policy) - now, rise, rtol=0.1)
 
 
 def test_targets_move_by_tau_every_period():
@@ -135,6 +155,19 @@ def test_noise_is_added_and_what_is_out_of_bounds_clipped():
 
 
 # D4PG.
+
+
+def test_the_value_is_the_mean_of_the_distribution():
+  share = np.array([0.5, 0.1, 0.0, 0.1, 0.0, 0.0, 0.3])
+
+  def critic(observation, vector):
+    # What is added to all of them changes nothing.
+    return jnp.log(jnp.float32(share) + 1e-12)[None] + observation[:, :1]
+
+  agent = make('d4pg', network=known_networks(same([0.0, 0.0]), critic))
+  q = agent.q({}, batch().data.observation, jnp.zeros((6, 2)))
+  mean = -3 * 0.5 - 2 * 0.1 + 3 * 0.3
+  np.testing.assert_allclose(q, np.full(6, mean), rtol=1e-5)
 
 
 def projected(atoms, r, discount, probability):
@@ -209,7 +242,7 @@ def test_both_critics_learn_from_the_lower_target():
   vector = agent._bounds.vector(data.action)
   q_tm1 = agent._critic.apply(state.params.critic, data.observation, vector)
   error = target[None] - np.asarray(q_tm1)[..., 0]
-  loss, _ = agent.critics_loss(
+  loss, _ = agent.critic_loss(
     state.params.critic, state.target_params, data, KEY
   )
   np.testing.assert_allclose(loss, (error**2).mean(1).sum() / 2, rtol=1e-5)
@@ -230,7 +263,7 @@ def test_targets_are_smoothed_by_clipped_noise():
   data = data._replace(
     reward=np.asarray(q_tm1), discount=np.ones(200, np.float32)
   )
-  _, metrics = agent.critics_loss({}, networks.ActorCritic({}, {}), data, KEY)
+  _, metrics = agent.critic_loss({}, networks.ActorCritic({}, {}), data, KEY)
   # Errors are the noise, of which nearly all is clipped to 0.5.
   assert 0.45 < metrics['mean_abs_td_error'] <= 0.5
 

@@ -1,16 +1,19 @@
 """MPO and DMPO against numbers worked by hand."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from distacme import networks
 from distacme.agents import d4pg
 from distacme.agents import mpo
 
 from .continuous_control import KEY
 from .continuous_control import batch
+from .continuous_control import known_networks
 from .continuous_control import make
 
 CONFIG = mpo.Config(epsilon=0.1, epsilon_mean=2.5e-3, epsilon_std=1e-4)
@@ -55,21 +58,19 @@ def test_the_temperature_keeps_the_weights_within_their_bound():
   vectors, q = drawn(target)
   optimizer = optax.adam(0.05)
 
-  @jax.jit
-  def step(duals, state):
+  def step(carry, _):
+    duals, state = carry
     gradient, metrics = jax.grad(
       lambda d: mpo.policy_loss(online, target, vectors, q, d, CONFIG),
       has_aux=True,
     )(duals)
     updates, state = optimizer.update(gradient, state)
-    return optax.apply_updates(duals, updates), state, metrics
+    return (optax.apply_updates(duals, updates), state), metrics
 
   now = duals(3.0)
-  state = optimizer.init(now)
-  for _ in range(1_000):
-    now, state, metrics = step(now, state)
+  _, metrics = jax.lax.scan(step, (now, optimizer.init(now)), length=1_000)
   # As a share of epsilon.
-  np.testing.assert_allclose(metrics['weights_divergence'], 1.0, rtol=0.05)
+  np.testing.assert_allclose(metrics['kl_q_rel'][-1], 1.0, rtol=0.05)
 
 
 def test_mean_and_deviation_are_fitted_apart():
@@ -128,8 +129,8 @@ def test_multipliers_rise_where_a_bound_is_broken(far):
     has_aux=True,
   )(duals())
   for part, metric in (
-    (gradient.alpha_mean, 'mean_divergence'),
-    (gradient.alpha_std, 'std_divergence'),
+    (gradient.alpha_mean, 'kl_mean_rel'),
+    (gradient.alpha_std, 'kl_std_rel'),
   ):
     assert ((part < 0) == far).all()
     assert (metrics[metric] > 1) == far
@@ -145,29 +146,195 @@ def test_the_divergence_is_per_dimension_of_an_action():
   assert gradient.alpha_mean[0] < 0 < gradient.alpha_mean[1]
 
 
-def test_the_mean_goes_as_far_as_its_bound_and_no_further():
+def test_weights_sum_to_1():
+  _, target = gaussians(7)
+  _, q = drawn(target)
+  vector = target.mean + 0.5
+  gradient = jax.grad(
+    lambda o: mpo.policy_loss(
+      o, target, jnp.stack([vector] * ACTIONS), q, duals(), CONFIG
+    )[0]
+  )(target)
+  # Of one action only, whose log-density is pulled by both sets of weights.
+  expected = -2 * 0.5 / target.std**2 / STATES
+  np.testing.assert_allclose(gradient.mean, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize('part', ['mean', 'std'])
+def test_mean_and_deviation_go_as_far_as_their_bounds_and_no_further(part):
+  config = mpo.Config(epsilon=1.0, epsilon_mean=2.5e-3, epsilon_std=0.1)
   _, target = gaussians(6)
   vectors, _ = drawn(target)
-  q = 10 * vectors[..., 0]  # the first element of an action is worth something
+  first = vectors[..., 0]  # only this element of an action is worth something
+  q = (
+    10 * first
+    if part == 'mean'
+    else -10 * (first - target.mean[None, :, 0]) ** 2
+  )
   optimizer = optax.adam(1e-2)
 
-  @jax.jit
-  def step(learnt, state):
+  def policy(learnt):
+    return mpo.MeanAndStd(learnt['mean'], jnp.exp(learnt['log_std']))
+
+  def step(carry, _):
+    learnt, state = carry
     gradient, _ = jax.grad(
       lambda x: mpo.policy_loss(
-        target._replace(mean=x[0]), target, vectors, q, x[1], CONFIG
+        policy(x), target, vectors, q, x['duals'], config
       ),
       has_aux=True,
     )(learnt)
     updates, state = optimizer.update(gradient, state)
-    return optax.apply_updates(learnt, updates), state
+    return (optax.apply_updates(learnt, updates), state), None
 
-  learnt = (target.mean, duals())
-  state = optimizer.init(learnt)
-  for _ in range(8_000):
-    learnt, state = step(learnt, state)
-  divergence = target.divergence(target._replace(mean=learnt[0])).mean(axis=0)
-  np.testing.assert_allclose(divergence[0], CONFIG.epsilon_mean, rtol=0.2)
+  learnt = {
+    'mean': target.mean,
+    'log_std': jnp.log(target.std),
+    'duals': duals(),
+  }
+  carry = learnt, optimizer.init(learnt)
+  (learnt, _), _ = jax.lax.scan(step, carry, length=8_000)
+  online = policy(learnt)
+  if part == 'mean':
+    shift = (online.mean - target.mean) / target.std
+    divergence, bound = shift**2 / 2, config.epsilon_mean
+    assert (shift[:, 0] > 0).all()
+  else:
+    ratio = target.std / online.std
+    divergence = (ratio**2 - 1) / 2 - jnp.log(ratio)
+    bound = config.epsilon_std
+    assert (ratio[:, 0] > 1).all()
+  np.testing.assert_allclose(divergence.mean(axis=0)[0], bound, rtol=0.2)
+
+
+def test_the_loss_is_the_papers_of_all_its_parts():
+  """The whole of it, spelled out, with networks that are known."""
+
+  def policy(observation):
+    shift = hk.get_parameter('shift', [1, 1], init=jnp.zeros)
+    return jnp.concatenate(
+      [observation[:, :2] + shift, observation[:, 2:] / 2 + shift], axis=-1
+    )
+
+  def critic(observation, vector):
+    gain = hk.get_parameter('gain', [1, 1], init=jnp.ones)
+    return gain * worth(observation, vector)[..., None]
+
+  def worth(observation, vector):
+    return observation[:, 0] + 2 * vector[..., 0] - 3 * vector[..., 1] ** 2
+
+  def params(of_policy, of_critic):
+    return {'~': {'shift': jnp.full((1, 1), of_policy)}}, {
+      '~': {'gain': jnp.full((1, 1), of_critic)}
+    }
+
+  bounds = {'epsilon': 0.2, 'epsilon_mean': 0.03, 'epsilon_std': 0.004}
+  agent = make(
+    'mpo',
+    network=known_networks(policy, critic),
+    num_action_samples=5,
+    initial_std=0.5,
+    epsilon_penalty=0.07,
+    **bounds,
+  )
+  learnt = mpo.Learnt(
+    *params(0.2, 1.5),
+    mpo.Duals(
+      jnp.float32(1.0),
+      jnp.float32(-1.0),
+      jnp.array([0.5, 0.6]),
+      jnp.array([0.7, 0.8]),
+    ),
+  )
+  target = networks.ActorCritic(*params(-0.1, 0.8))
+  data, stop = batch().data, jax.lax.stop_gradient
+  bootstrap_key, fit_key = jax.random.split(KEY)
+
+  def gaussian(observation, params):
+    shift = params['~']['shift']
+    raw = observation[:, 2:] / 2 + shift
+    std = 0.5 / np.log(2.0) * jnp.log1p(jnp.exp(raw))
+    return observation[:, :2] + shift, std
+
+  def log_prob(x, mean, std):
+    normal = jnp.exp(-(((x - mean) / std) ** 2) / 2) / (
+      std * np.sqrt(2 * np.pi)
+    )
+    return jnp.log(normal).sum(-1)
+
+  def expected(learnt):
+    gain = learnt.critic['~']['gain'][0, 0]
+    duals = mpo.Duals(*(jnp.log1p(jnp.exp(dual)) for dual in learnt.duals))
+
+    def drawn(observation, key):
+      mean, std = gaussian(observation, target.policy)
+      vectors = [
+        mean + std * jax.random.normal(one, mean.shape)
+        for one in jax.random.split(key, 5)
+      ]
+      q = [0.8 * worth(observation, v.clip(-1.0, 1.0)) for v in vectors]
+      return mean, std, jnp.stack(vectors), jnp.stack(q)
+
+    # The critic, from actions of the target policy at the windows' ends.
+    q_t = drawn(data.next_observation, bootstrap_key)[-1].mean(axis=0)
+    taken = data.action / np.array([[2.0, 5.0]]) - np.array([[0.0, 1.0]])
+    q_tm1 = gain * worth(data.observation, taken)
+    error = data.reward + data.discount * q_t - q_tm1
+
+    # Weights, and the temperatures whose they are.
+    mean, std, vectors, q = drawn(data.observation, fit_key)
+    excess = jnp.maximum(jnp.abs(vectors) - 1, 0)
+    fit, dual_loss = 0.0, 0.0
+    online_mean, online_std = gaussian(data.observation, learnt.policy)
+    stacked = [leaf[None] for leaf in (mean, std, online_mean, online_std)]
+    likely = log_prob(vectors, stacked[2], stacked[1])
+    likely += log_prob(vectors, stacked[0], stacked[3])
+    for values, temperature, bound in (
+      (q, duals.temperature, 0.2),
+      (-jnp.sqrt((excess**2).sum(-1)), duals.penalty_temperature, 0.07),
+    ):
+      tilted = jnp.exp(values / temperature)
+      weights = stop(tilted / tilted.sum(axis=0, keepdims=True))
+      fit -= (weights * likely).sum(axis=0).mean()
+      dual_loss += temperature * (bound + jnp.log(tilted.mean(axis=0)).mean())
+      if values is q:
+        kl_q = (weights * jnp.log(5 * weights)).sum(axis=0).mean()
+
+    # The divergences from the target to the online policy, and multipliers.
+    kl_mean = ((mean - online_mean) / std) ** 2 / 2
+    kl_std = jnp.log(online_std / std) + (std / online_std) ** 2 / 2 - 0.5
+    held = 0.0
+    for kl, alpha, bound in (
+      (kl_mean, duals.alpha_mean, 0.03),
+      (kl_std, duals.alpha_std, 0.004),
+    ):
+      held += (stop(alpha)[None] * kl).sum(axis=-1).mean()
+      held += (alpha[None] * (bound - stop(kl))).sum(axis=-1).mean()
+    critic_loss = (error**2).mean() / 2
+    return critic_loss + fit + dual_loss + held, {
+      'critic_loss': critic_loss,
+      'mean_q': q_tm1.mean(),
+      'mean_abs_td_error': jnp.abs(error).mean(),
+      'policy_loss': fit,
+      'temperature': duals.temperature,
+      'kl_q_rel': kl_q / 0.2,
+      'kl_mean_rel': kl_mean.mean() / 0.03,
+      'kl_std_rel': kl_std.mean() / 0.004,
+      'mean_std': online_std.mean(),
+    }
+
+  def found(learnt):
+    return agent.loss(learnt, target, data, KEY)
+
+  results = [
+    jax.jit(jax.value_and_grad(loss, has_aux=True))(learnt)
+    for loss in (found, expected)
+  ]
+  assert results[0][0][1].keys() == results[1][0][1].keys()
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+    *results,
+  )
 
 
 def test_the_critic_bootstraps_from_the_mean_over_actions():
@@ -198,6 +365,14 @@ def test_the_duals_stay_where_they_have_a_gradient():
 # DMPO.
 
 
+def test_dmpos_value_is_the_mean_of_the_distribution():
+  share = np.array([0.5, 0.1, 0.0, 0.1, 0.0, 0.0, 0.3])
+  logits = np.tile(np.log(share + 1e-12) + 5.0, (4, 6, 1))
+  q = make('dmpo').q(jnp.float32(logits))
+  mean = -3 * 0.5 - 2 * 0.1 + 3 * 0.3
+  np.testing.assert_allclose(q, np.full((4, 6), mean), rtol=1e-5)
+
+
 def test_dmpo_with_one_action_has_d4pgs_target():
   agent = make('dmpo')
   random = np.random.default_rng(0)
@@ -225,3 +400,8 @@ def test_dmpo_learns_from_the_mixture_over_actions():
   ]
   np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
   assert np.ptp(each) > 0.05
+  # So does Acme: https://github.com/google-deepmind/acme, agents/jax/mpo.
+  acme = jax.nn.logsumexp(jax.nn.log_softmax(sampled), axis=0)
+  np.testing.assert_allclose(
+    jax.nn.softmax(acme), jax.nn.softmax(sampled).mean(axis=0), rtol=1e-5
+  )

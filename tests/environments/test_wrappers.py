@@ -110,6 +110,18 @@ def test_single_precision_gives_the_environment_its_own_precision():
   assert_conforms(Nested().action_spec(), taken[0])
 
 
+def test_single_precision_allows_no_actions_that_the_environment_refuses():
+  inner = testing_environments.Counting()
+  bounds = specs.BoundedArray((2,), np.float64, [-0.3, 0.0], [0.4, np.inf])
+  inner.action_spec = lambda: bounds
+  spec = wrappers.SinglePrecision(inner).action_spec()
+  assert spec.dtype == np.float32
+  for bound in (spec.minimum, spec.maximum):
+    bounds.validate(bound.astype(np.float64))
+  np.testing.assert_allclose(spec.minimum, bounds.minimum)
+  np.testing.assert_allclose(spec.maximum, bounds.maximum)
+
+
 def test_single_precision_leaves_a_broken_promise_to_be_found():
   class Broken(Nested):
     def _observation(self, action):

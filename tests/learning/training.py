@@ -30,7 +30,7 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
     control: whether this must not learn.
     timeout_s: how long the command may take.
   """
-  command = ['distacme', 'train', '--agent', agent, *shlex.split(flags)]
+  command = command_of(agent, flags)
   program = pathlib.Path(sys.executable).with_name(command[0])
   code, start = machine(), time.monotonic()
   done = subprocess.run(
@@ -60,12 +60,30 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
   )
 
 
+def command_of(agent, flags):
+  """Returns the words of the command that `train` runs, but for the directory."""
+  return ['distacme', 'train', '--agent', agent, *shlex.split(flags)]
+
+
+def recorded(agent, flags):
+  """Returns the last result of a command that `train` ran; fails if there is none."""
+  command = shlex.join(command_of(agent, flags))
+  rows = records()
+  assert command in rows, f'{RESULTS} has no result of {command}'
+  return rows[command]
+
+
+def records():
+  """Returns all results that are kept, by their commands."""
+  lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+  return {row['command']: row for row in map(json.loads, lines)}
+
+
 def record(command, **result):
   """Keeps a result in the place of the last one of this command."""
   row = {'command': command, **machine(), **result}
   RESULTS.parent.mkdir(parents=True, exist_ok=True)
-  lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-  rows = {old['command']: old for old in map(json.loads, lines)}
+  rows = records()
   rows[command] = row
   RESULTS.write_text(''.join(json.dumps(r) + '\n' for r in rows.values()))
   return row
