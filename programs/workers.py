@@ -30,7 +30,7 @@ _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 # How long saving replay may take at the end, after waiting for clients. A cluster
 # that sends SIGTERM kills soon: who takes too long is not waited for.
 _SAVE_S = 20.0
-_TERMINATED_WAIT_S = 1.5
+_TERMINATED_WAIT_S = 1.0
 _TERMINATED_SAVE_S = 5.0
 
 Connection = connection_lib.Connection
@@ -185,7 +185,8 @@ def run_replay(
     connection.report(metrics=server.metrics())
   if stop != counting.StopReason.FAILED:  # for which what it holds may be why
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
-  server.stop()
+  if not saving.under_way:  # for which it would wait; the process ends without
+    server.stop()
 
 
 class _Saving:
