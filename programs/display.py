@@ -120,9 +120,9 @@ def ending(status: dict[str, Any]) -> str:
   if detail and detail != status.get('first_failure'):  # shown already
     lines.append(detail)
   lines += [
-    how
+    how if how != status.get('first_failure') else f'{worker} failed, see above'
     for worker, how in status.get('failures', {}).items()
-    if worker != stop.get('worker') and how != status.get('first_failure')
+    if worker != stop.get('worker')
   ]
   if status.get('restarts'):
     lines.append(f'restarted: {restarted(status)}')

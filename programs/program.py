@@ -280,10 +280,16 @@ class _Watch:
     return reported['seconds_since_report'] if reported else math.inf
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Whether it was killed, or has worked: else it would fail again at once."""
+    """Whether it was killed, or has worked: else it would fail again at once.
+
+    Nor if the run has come to its end meanwhile.
+    """
+    known = self._ask()
+    if self.stopping():
+      return False
     if code < 0 or worker.startswith('variables/'):
       return True
-    reported = self._ask().get(worker, {})
+    reported = known.get(worker, {})
     return bool(reported.get('counts') or reported.get('metrics'))
 
   def on_restart(
@@ -298,7 +304,10 @@ class _Watch:
     detail = self._note(worker, how, '')
     self._failures[worker.name] = detail
     self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
-    # It cannot say goodbye itself, and the services wait for it.
+    self.on_absence(worker)
+
+  def on_absence(self, worker: supervision.Worker) -> None:
+    """Says goodbye for a worker that cannot, and that the services wait for."""
     for name in (worker.name, *self._lodgers.get(worker.name, ())):
       try:
         last_words = connection.Connection(name, self._address, 1.0)

@@ -52,6 +52,7 @@ class FakeRun:
     self.polls_left = stop_after
     self.restarts = []
     self.failures = []
+    self.absent = []
 
   def stopping(self):
     return bool(self.failures) or self.polls_left <= 0
@@ -68,6 +69,9 @@ class FakeRun:
   def on_restart(self, worker, how, delay_s):
     self.restarts.append((worker.name, how, delay_s))
     self.silent.discard(worker.name)
+
+  def on_absence(self, worker):
+    self.absent.append(worker.name)
 
   def on_failure(self, worker, how):
     self.failures.append((worker.name, how))
@@ -152,6 +156,7 @@ def test_who_waits_to_be_started_again_is_let_go_when_the_run_ends():
   watch(run, actor.worker(), first_delay_s=60.0)
   assert actor.starts == 1
   assert len(run.restarts) == 1
+  assert run.absent == ['actor/0']
   assert not run.failures
 
 

@@ -75,6 +75,9 @@ class Run(Protocol):
   def on_restart(self, worker: Worker, how: str, delay_s: float) -> None:
     """Called when a worker will be started again, with how it ended."""
 
+  def on_absence(self, worker: Worker) -> None:
+    """Called for a worker that was to be started again when the run ended."""
+
   def on_failure(self, worker: Worker, how: str) -> None:
     """Called for a worker that is not started again; makes the run end."""
 
@@ -182,6 +185,7 @@ class Supervisor:
   def _goes_on_waiting(self, life: _Life) -> bool:
     assert life.restart_at is not None and life.worker.restart is not None
     if self._run.stopping() or life.dismissed:
+      self._run.on_absence(life.worker)
       return False
     now = time.monotonic()
     if now >= life.restart_at:

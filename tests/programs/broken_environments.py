@@ -44,11 +44,15 @@ class NotANumber(environments.Catch):
 
 
 class Helped(environments.Catch):
-  """Starts a process that ends with nobody."""
+  """Starts a process that ends with nobody, unless it is closed."""
 
   def __init__(self, seed):
     super().__init__(seed)
     self._helper = subprocess.Popen(['sleep', '600'], start_new_session=True)
+
+  def close(self):
+    self._helper.kill()
+    self._helper.wait()
 
 
 class TooBright(environments.Catch):

@@ -69,8 +69,11 @@ class Run:
     """Returns the process of a worker: the one that prints into its log."""
     log = str(self.run_dir.resolve() / 'logs' / name)
     for process in self.family():
-      if os.readlink(f'/proc/{process.pid}/fd/1') == log:
-        return process
+      try:
+        if os.readlink(f'/proc/{process.pid}/fd/1') == log:
+          return process
+      except FileNotFoundError:  # it has just ended
+        pass
     raise LookupError(f'{name} is not among {self.family()}')
 
   def restarted(self, name, first):

@@ -262,7 +262,8 @@ def test_a_broken_spec_ends_the_run_with_what_was_promised_and_what_came(start):
 @pytest.mark.parametrize('exponent', ['0.6', '0'])
 def test_rewards_that_are_no_number_end_the_run_and_say_so(start, exponent):
   run = start(
-    '--priority-exponent', exponent, env='broken_environments:not_a_number'
+    *('--priority-exponent', exponent, '--max-restarts', '0'),
+    env='broken_environments:not_a_number',
   )
   code, _ = run.wait()
   assert code == 1
