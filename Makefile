@@ -29,11 +29,11 @@ setup: .venv/.installed  ## Makes .venv (the others do it where needed).
 train: setup  ## Trains DQN on CartPole: actors, replay, learner, evaluator as processes.
 	@$(BIN)/$(TRAIN) $(ARGS)
 
-test: setup  ## Runs the tests, then those of `make core` if it has a Python.
-	@$(BIN)/pytest $(ARGS)
+test: setup  ## Runs the tests, and those of `make core` if it has a Python.
 	@if scripts/find_python $(NEWER) >/dev/null 2>&1; \
-	then $(MAKE) --no-print-directory core; \
+	then $(MAKE) --no-print-directory .venv-core/.installed; \
 	else echo 'SKIPPED: the tests on a newer Python: none of $(NEWER) is there' >&2; fi
+	@scripts/run_tests $(ARGS)
 
 # PYTHONSAFEPATH: `python -c` here would import the checkout, not the wheel.
 core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Python and JAX.
@@ -44,7 +44,7 @@ learn: setup  ## Runs the slow learning checks and writes their scores into the 
 	@scripts/score_table
 
 chaos: setup  ## Kills workers of programs for minutes, and watches their memory.
-	@$(BIN)/pytest -m chaos tests/programs/test_chaos.py $(ARGS)
+	@$(BIN)/pytest -m chaos tests/programs $(ARGS)
 
 bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
 	@if scripts/find_python $(RIVALS) >/dev/null 2>&1; \

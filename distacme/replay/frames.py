@@ -8,7 +8,8 @@ is sampled holds each once; `frame_stacks.unpack` makes stacks of them again.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+import itertools
 from typing import Any
 
 import dm_env
@@ -197,3 +198,33 @@ class FrameHistory:
     return timestep._replace(
       observation=self._layout.without_frames(observation)
     )
+
+
+def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+  """Returns the frames, each once, and which of them are whose."""
+  places: dict[int, int] = {}
+  frames: list[np.ndarray] = []
+  for frame in itertools.chain.from_iterable(windows):
+    if places.setdefault(id(frame), len(frames)) == len(frames):
+      frames.append(frame)
+  if not frames:
+    return {}
+  named = [places[id(frame)] for window in windows for frame in window]
+  return {
+    'frames': np.stack([frame.view(np.uint8) for frame in frames]),
+    'named': np.array(named),
+    'lengths': np.array([len(window) for window in windows]),
+  }
+
+
+def unpack(arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> list[Any]:
+  """Undoes `pack`."""
+  if 'frames' not in arrays:
+    return []
+  # Copies: each goes when the last window that names it goes.
+  frames = [frame.copy().view(dtype) for frame in arrays['frames']]
+  ends = np.cumsum(arrays['lengths']).tolist()
+  named = [frames[place] for place in arrays['named'].tolist()]
+  return [
+    named[start:end] for start, end in zip([0, *ends], ends, strict=False)
+  ]

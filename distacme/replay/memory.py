@@ -13,6 +13,7 @@ import numpy as np
 
 from distacme import core
 from distacme import types
+from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 from distacme.replay import sum_tree
@@ -140,7 +141,7 @@ class Memory:
     rows = self._layout.from_bytes(arrays['items'], self._block)
     frames = None
     if self._layout.frames is not None:
-      frames = _unpack_frames(arrays, self._layout.frames.dtype)
+      frames = frames_lib.unpack(arrays, self._layout.frames.dtype)
     self._take(arrays, rows.reshape(-1, self._block), frames)
 
   def close(self) -> None:
@@ -231,7 +232,7 @@ class MemoryReplay(Memory):
     }
     if self._frames is None:
       return contents
-    return contents | _pack_frames(self._frames[: len(held)])
+    return contents | frames_lib.pack(self._frames[: len(held)])
 
   def _take(
     self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
@@ -292,7 +293,7 @@ class MemoryQueue(Memory):
     items = self._layout.to_bytes(rows)
     if self._layout.frames is None:
       return {'items': items}
-    return {'items': items, **_pack_frames([f for _, f in self._items])}
+    return {'items': items, **frames_lib.pack([f for _, f in self._items])}
 
   def _take(
     self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
@@ -321,33 +322,3 @@ def read(folder: pathlib.Path) -> Arrays:
   """
   with np.load(folder / _FILE) as file:
     return dict(file.items())  # which compares their sums
-
-
-def _pack_frames(windows: Frames) -> dict[str, np.ndarray]:
-  """Returns the frames, each once, and which of them are whose."""
-  places: dict[int, int] = {}
-  frames: list[np.ndarray] = []
-  for frame in itertools.chain.from_iterable(windows):
-    if places.setdefault(id(frame), len(frames)) == len(frames):
-      frames.append(frame)
-  if not frames:
-    return {}
-  named = [places[id(frame)] for window in windows for frame in window]
-  return {
-    'frames': np.stack([frame.view(np.uint8) for frame in frames]),
-    'named': np.array(named),
-    'lengths': np.array([len(window) for window in windows]),
-  }
-
-
-def _unpack_frames(arrays: Arrays, dtype: np.dtype) -> list[Any]:
-  """Undoes `_pack_frames`."""
-  if 'frames' not in arrays:
-    return []
-  # Copies: each goes when the last window that names it goes.
-  frames = [frame.copy().view(dtype) for frame in arrays['frames']]
-  ends = np.cumsum(arrays['lengths']).tolist()
-  named = [frames[place] for place in arrays['named'].tolist()]
-  return [
-    named[start:end] for start, end in zip([0, *ends], ends, strict=False)
-  ]

@@ -39,8 +39,10 @@ needs_launchpad = pytest.mark.skipif(
   'mode, flags',
   [
     ('processes', ()),
-    ('processes', ('--replay-in-learner',)),
-    ('threads', ()),
+    pytest.param(
+      'processes', ('--replay-in-learner',), marks=pytest.mark.chaos
+    ),
+    pytest.param('threads', (), marks=pytest.mark.chaos),
   ],
 )
 def test_a_program_listens_on_loopback_only(tmp_path, mode, flags):

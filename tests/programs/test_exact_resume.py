@@ -126,7 +126,17 @@ def forget_the_end(run_dir):
   shutil.rmtree(numbered(run_dir / 'checkpoints')[-1])
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize(
+  'case',
+  [
+    'dqn',
+    *(
+      pytest.param(case, marks=pytest.mark.chaos)
+      for case in CASES
+      if case != 'dqn'
+    ),
+  ],
+)
 def test_a_run_that_was_killed_learns_the_same(case, tmp_path):
   whole, resumed = tmp_path / 'whole', tmp_path / 'resumed'
   train(case, whole)
@@ -151,7 +161,10 @@ def test_without_what_replay_held_a_run_learns_something_else(tmp_path):
   assert not all(np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+  'number',
+  [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.chaos)],
+)
 def test_a_run_that_a_signal_ended_learns_the_same(number, tmp_path):
   flags = [
     *('--hidden-sizes', '16', '--min-replay-size', '100', '--batch-size', '16'),

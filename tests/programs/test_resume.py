@@ -98,8 +98,10 @@ def test_a_run_without_a_whole_checkpoint_is_refused(start, run_dir, tmp_path):
   'mode, flags',
   [
     ('processes', ()),
-    ('processes', ('--replay-in-learner',)),
-    ('threads', ()),
+    pytest.param(
+      'processes', ('--replay-in-learner',), marks=pytest.mark.chaos
+    ),
+    pytest.param('threads', (), marks=pytest.mark.chaos),
   ],
 )
 def test_a_terminated_program_goes_on_with_what_replay_held(start, mode, flags):

@@ -293,9 +293,8 @@ def test_nobody_at_the_address_is_an_error_that_says_so():
     reverb.connect(address, timeout_s=1.0)
 
 
-def test_a_server_that_is_gone_cannot_be_described(make_server):
+def test_a_server_that_is_gone_is_described_as_such(make_server):
   server, address = make_server()
   client = reverb.connect(address)
   server.stop()
-  with pytest.raises(ConnectionError, match='does not answer any more'):
-    reverb.describe(client, address)
+  assert f'{address} does not answer' in reverb.describe(client, address)
