@@ -41,8 +41,8 @@ def main() -> None:
           'at hand': learner.learning(case, learner.AtHand(case)),
           'replay': learner.learning(case, batches),
         },
-        seconds=1.0,
-        rounds=7,
+        seconds=0.5,
+        rounds=5,
       )
     name = module.__name__.rpartition('.')[2]
     for place, which in (('in memory', 'at hand'), ('from replay', 'replay')):
