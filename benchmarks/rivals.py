@@ -9,6 +9,7 @@ is there (requirements/rivals.in).
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -91,7 +92,14 @@ def timed(command: list[Any], timeout_s: float) -> tuple[float, str]:
   """Runs a command; returns its seconds and what it printed."""
   start = time.perf_counter()
   done = subprocess.run(
-    command, cwd=_ROOT, capture_output=True, text=True, timeout=timeout_s
+    command,
+    env={
+      **os.environ,
+      'PYTHONPATH': str(_ROOT),
+    },  # for a network in this folder
+    capture_output=True,
+    text=True,
+    timeout=timeout_s,
   )
   if done.returncode:
     raise RuntimeError(f'{command} failed:\n{done.stdout}{done.stderr}')
