@@ -233,6 +233,7 @@ class _Watch:
     self.actors: _Actors | None = None  # threads stay as many as they are
     self.doors: doors.Doors | None = None
     self._heard = -math.inf  # when the last status came
+    self._heartbeats: dict[str, float] = {}
     self._failures: dict[str, str] = {}
     # How a worker ended before it was started again, every time.
     self._restarts = collections.defaultdict[str, list[str]](list)
@@ -274,10 +275,9 @@ class _Watch:
     unheard_s = time.monotonic() - self._heard
     if worker.startswith('variables/'):
       return unheard_s
-    if unheard_s > _HEARD_S or self._status is None:
+    if unheard_s > _HEARD_S:
       return 0.0
-    reported = self._status['workers'].get(worker)
-    return reported['seconds_since_report'] if reported else math.inf
+    return time.monotonic() - self._heartbeats.get(worker, -math.inf)
 
   def may_restart(self, worker: str, code: int) -> bool:
     """Whether it was killed, or has worked: else it would fail again at once.
@@ -345,12 +345,24 @@ class _Watch:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
       return
-    self._heard = time.monotonic()
+    self._note_heartbeats(self._status['workers'])
     self._show(self._with_failures(self._status))
     wanted = self._status['num_actors']
     if self.actors and wanted not in (None, self.actors.count):
       if not self.stopping():
         self.actors.scale(wanted)
+
+  def _note_heartbeats(self, workers: Mapping[str, Any]) -> None:
+    """Remembers when each worker was heard of, which a new server does not know."""
+    now = time.monotonic()
+    if now - self._heard > _HEARD_S:
+      # The server was away, and nobody could be heard of meanwhile.
+      self._heartbeats = dict.fromkeys(self._heartbeats, now)
+    self._heard = now
+    for name, worker in workers.items():
+      heartbeat = now - worker['seconds_since_report']
+      known = self._heartbeats.get(name, -math.inf)
+      self._heartbeats[name] = max(heartbeat, known)
 
   def _with_failures(self, status: dict[str, Any]) -> dict[str, Any]:
     """Adds what the launcher knows to the status of a run."""
