@@ -185,7 +185,6 @@ class RunState:
     """Notes that a worker failed; see `core.Reporter.fail`."""
     with self._lock:
       entry = self._worker(worker, self._clock())
-      entry.failures += 1
       entry.failure = detail
 
   def scale(self, num_actors: int) -> None:
@@ -227,7 +226,6 @@ class RunState:
             'counts': dict(worker.tally.counts),
             'rates': worker.tally.rates(now),
             'metrics': dict(worker.metrics),
-            'failures': worker.failures,
             'failure': worker.failure,
           }
           for name, worker in self._workers.items()
@@ -313,7 +311,6 @@ class _Worker:
   heartbeat: float
   state: str = ''
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-  failures: int = 0
   failure: str = ''  # the last one's detail
 
 

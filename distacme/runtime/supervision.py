@@ -1,6 +1,6 @@
 """Keeps the workers of a program running: restarts those that fail or hang.
 
-Workers know nothing of it. Whoever launched them calls `Supervisor.run`, in the main
+Workers know nothing of it. Whoever launched them calls `Supervisor.watch`, in the main
 thread: a process gets the kernel's signal of its parent's end when the thread that
 made it ends.
 """

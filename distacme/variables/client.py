@@ -25,6 +25,9 @@ _OPTIONS = (
 
 
 _RETRY_S = 0.2
+_AGAIN_S = (
+  10.0  # for params that a restarted server lacks; reports wait meanwhile
+)
 
 
 class Newest(NamedTuple):
@@ -71,6 +74,7 @@ class VariableClient:
     self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
     self._published: Newest | None = None
+    self._sending = threading.Lock()  # the server takes params of one at a time
     self._wait_for_server(connect_timeout_s)
 
   def publish(
@@ -109,12 +113,13 @@ class VariableClient:
       header, chunks = wire.encode(*params)
       tries += 1
       try:
-        answer = reporter_lib.call(
-          self._channel.stream_unary(wire.method('Publish')),
-          itertools.chain([header], chunks),
-          self._address,
-          max(0.0, deadline - time.monotonic()),
-        )
+        with self._sending:
+          answer = reporter_lib.call(
+            self._channel.stream_unary(wire.method('Publish')),
+            itertools.chain([header], chunks),
+            self._address,
+            max(0.0, deadline - time.monotonic()),
+          )
         break
       except ConnectionRefusedError:  # it is there
         raise
@@ -133,7 +138,7 @@ class VariableClient:
     if published is None or answer['params_version'] >= published.version:
       return
     try:
-      self._send(published, timeout_s=_RETRY_S)
+      self._send(published, timeout_s=_AGAIN_S)
     except ConnectionError:
       pass  # the next answer to a report asks again
 
@@ -247,14 +252,6 @@ def status(
 def scale(address: str, num_actors: int, timeout_s: float = 5.0) -> None:
   """Asks the run at `address` for so many actors."""
   _call_once(address, None, 'Scale', {'num_actors': num_actors}, timeout_s)
-
-
-def fail(
-  address: str, worker: str, detail: str, timeout_s: float = 5.0
-) -> None:
-  """Tells the run at `address` that a worker failed; see `core.Reporter.fail`."""
-  request = {'worker': worker, 'detail': detail}
-  _call_once(address, None, 'Fail', request, timeout_s)
 
 
 def request_stop(

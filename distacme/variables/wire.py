@@ -3,9 +3,11 @@
   Publish     header, chunk, chunk, ...  ->  {accepted, newest}
   Subscribe   {version}                  ->  header, chunk, ..., header, ...
   Report      {worker, session, sequence, alive, counts, metrics, state}
-                                         ->  {stop, counts}
-  WaitStop    {}                         ->  {stop, counts}, once it is to stop
-  RequestStop {worker, reason, detail}   ->  {stop, counts}
+                                         ->  {stop, counts, params_version}
+  WaitStop    {}                         ->  the same, once it is to stop
+  RequestStop {worker, reason, detail}   ->  as Report
+  Fail        {worker, detail}           ->  as Report
+  Scale       {num_actors}               ->  as Report
   Status      {}                         ->  counting.RunState.status()
 
 {...} and headers are JSON. A header is {version, leaves: [[name, dtype, shape],

@@ -366,3 +366,27 @@ def test_the_server_process_stays_below_100_megabytes(start_process):
   for worker in workers:
     worker.close()
   assert peak_kib < 100_000_000 / 1024
+
+
+def test_a_restarted_server_gets_the_params_that_it_had():
+  first = server.VariableServer(counting.RunState(), 'localhost:0')
+  learner = client.VariableClient(first.address, 'learner/0')
+  reporter = learner.reporter(period_s=0.05)
+  # More than passes in a moment.
+  arrays = [np.arange(8_000_000, dtype=np.float32)]
+  assert learner.publish(3, ['w'], arrays)
+  first.stop()
+  second = server.VariableServer(counting.RunState(), first.address)
+  actor = client.VariableClient(first.address, 'actor/0')
+  try:
+    actor.subscribe()
+    newest = actor.wait_newer(-1, timeout_s=30.0)
+    assert newest is not None and newest.version == 3
+    np.testing.assert_array_equal(newest.arrays[0], arrays[0])
+    reporter.report(state='learning')
+    # What comes next is not in the way of what is sent again.
+    assert learner.publish(4, ['w'], arrays)
+  finally:
+    actor.close()
+    learner.close()
+    second.stop()
