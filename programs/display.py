@@ -25,7 +25,8 @@ class Display:
     self._console = console or rich_console.Console()
     self._live: rich_live.Live | None = None
     self._next = 0.0
-    self._first_failure = ''
+    self._ends = False
+    self._shown_failures = 0
 
   def __enter__(self) -> Display:
     if self._console.is_terminal:
@@ -42,19 +43,22 @@ class Display:
   def show(self, status: dict[str, Any]) -> None:
     """Shows `status`; on a terminal in place, else a line every few seconds.
 
-    The first failure of a worker is shown once, above all that comes.
+    Failures that are to be seen are shown once, above all that comes.
     """
-    failure = status.get('first_failure', '')
-    if failure and not self._first_failure:
-      self._first_failure = failure
+    failures = status.get('shown_failures', [])
+    for failure in failures[self._shown_failures :]:
       self._console.print(
         failure, markup=False, highlight=False, soft_wrap=True
       )
+    self._shown_failures = len(failures)
+    ends = bool(status.get('stop'))
     self.show_view(
       lambda: progress_table(status),
       lambda: [progress_line(status)],
-      last=bool(status.get('stop')),
+      # The table is to be the last; of lines, one when it begins to end will do.
+      last=ends and (self._live is not None or not self._ends),
     )
+    self._ends = ends
 
   def show_view(
     self,
@@ -117,10 +121,11 @@ def ending(status: dict[str, Any]) -> str:
     f'{counts.get("learner_steps", 0):,} learner steps'
   ]
   detail = stop.get('detail', '').rstrip()
-  if detail and detail != status.get('first_failure'):  # shown already
+  shown = status.get('shown_failures', [])
+  if detail and detail not in shown:
     lines.append(detail)
   lines += [
-    how if how != status.get('first_failure') else f'{worker} failed, see above'
+    how if how not in shown else f'{worker} failed, see above'
     for worker, how in status.get('failures', {}).items()
     if worker != stop.get('worker')
   ]

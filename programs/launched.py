@@ -18,6 +18,12 @@ from distacme.variables import client
 
 _STATUS_PERIOD_S = 0.5
 _HEARD_S = 5.0  # without a status after which heartbeats are not to be judged
+# For workers to save and end before they are killed. After SIGTERM a cluster gives
+# 10 s or more.
+_GRACE_S = 60.0
+_TERMINATED_GRACE_S = 8.0
+_TRACEBACK = 'Traceback (most recent call last)'
+_MAX_TRACEBACK = 20_000  # characters
 
 
 class LaunchedRun:
@@ -52,7 +58,8 @@ class LaunchedRun:
     self._failures: dict[str, str] = {}
     # How a worker ended before it was started again, every time.
     self._restarts = collections.defaultdict[str, list[str]](list)
-    self._first_failure = ''
+    self._shown: list[str] = []  # what is said of failures above all else
+    self._tracebacks: list[str] = []  # among them
 
   def attach(
     self, members: list[supervision.Worker], services: Mapping[str, str]
@@ -71,6 +78,12 @@ class LaunchedRun:
   def stopping(self) -> bool:
     """Whether the run is to end."""
     return bool(self._stop or (self._status and self._status['stop']))
+
+  def grace_s(self) -> float:
+    """Returns how long workers may take to save and end."""
+    stop = self._stop or (self._status or {}).get('stop') or {}
+    terminated = stop.get('reason') == counting.StopReason.TERMINATED
+    return _TERMINATED_GRACE_S if terminated else _GRACE_S
 
   def request_stop(
     self, reason: str, detail: str = '', worker: str = ''
@@ -101,34 +114,33 @@ class LaunchedRun:
     return time.monotonic() - self._heartbeats.get(worker, -math.inf)
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Whether it was killed, or has worked: else it would fail again at once.
-
-    Nor if the run has come to its end meanwhile.
-    """
-    known = self._ask()
+    """Whether it was killed, or has worked: else it would fail again at once."""
     if self.stopping():
       return False
-    if code < 0 or worker.startswith('variables/'):
+    if code <= 0 or worker.startswith('variables/'):
       return True
-    reported = known.get(worker, {})
+    reported = self._known(worker)
     return bool(reported.get('counts') or reported.get('metrics'))
 
   def on_restart(
     self, worker: supervision.Worker, how: str, delay_s: float
   ) -> None:
-    """Remembers how the worker ended; the first one is shown."""
+    """Remembers how the worker ended; the first failure is shown."""
     self._restarts[worker.name].append(how)
     self._note(worker, how, f'; it is restarted in {delay_s:g} s')
 
   def on_failure(self, worker: supervision.Worker, how: str) -> None:
     """Ends the run, if it does not end already, because a worker failed."""
-    detail = self._note(worker, how, '')
+    detail = self._note(worker, how, '', final=True)
     self._failures[worker.name] = detail
-    self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
+    if not self.stopping():
+      self.request_stop(counting.StopReason.FAILED.value, detail, worker.name)
     self.on_absence(worker)
 
   def on_absence(self, worker: supervision.Worker) -> None:
     """Says goodbye for a worker that cannot, and that the services wait for."""
+    if not self._is_served():
+      return
     for name in (worker.name, *self._lodgers.get(worker.name, ())):
       try:
         last_words = connection.Connection(name, self._address, 1.0)
@@ -137,20 +149,63 @@ class LaunchedRun:
       except (TimeoutError, ConnectionError):
         pass
 
-  def _note(self, worker: supervision.Worker, how: str, more: str) -> str:
-    """Returns how a worker failed, the first time with its traceback."""
+  def _is_served(self) -> bool:
+    """Whether the variable server is there to be told anything."""
+    return any(
+      member.name.startswith('variables/') and member.exit_code() is None
+      for member in self._members
+    )
+
+  def _note(
+    self, worker: supervision.Worker, how: str, more: str, final: bool = False
+  ) -> str:
+    """Returns how a worker failed; shows the first failure and traceback.
+
+    Args:
+      worker: that failed.
+      how: it ended.
+      more: what happens now.
+      final: whether the run ends because of it, so that its traceback is shown
+        even if it is not the first.
+    """
     log = f'; its log is {worker.log}' if worker.log else ''
-    detail = f'{worker.name} on {platform.node()} ended with {how}{log}{more}'
-    if not self._first_failure:
-      traceback = self._ask().get(worker.name, {}).get('failure', '')
-      detail = self._first_failure = f'{detail}\n{traceback}'.rstrip()
+    detail = f'{worker.name} on {platform.node()} {how}{log}{more}'
+    traceback = self._traceback(worker).rstrip()
+    if traceback and (final or not self._tracebacks):
+      if traceback not in self._tracebacks:
+        self._tracebacks.append(traceback)
+        detail = f'{detail}\n{traceback}'
+        self._shown.append(detail)
+    elif not self._shown:
+      self._shown.append(detail)
     return detail
 
-  def _ask(self) -> dict[str, Any]:
-    """Returns what is known of the workers, as new as can be."""
+  def _traceback(self, worker: supervision.Worker) -> str:
+    """Returns what a worker told of its failure, or else wrote into its log.
+
+    '' of one that did not fail by itself.
+    """
+    if (worker.exit_code() or 0) <= 0:
+      return ''
+    for name in (worker.name, *self._lodgers.get(worker.name, ())):
+      failure = self._known(name).get('failure', '')
+      if failure:
+        return str(failure)
+    if worker.log is None:
+      return ''
+    # The variable server, or one that failed before it could reach it.
+    _, begin, rest = worker.log.read_text().rpartition(_TRACEBACK)
+    return begin + rest[-_MAX_TRACEBACK:]
+
+  def _known(self, worker: str) -> dict[str, Any]:
+    """Returns what the last status says of a worker."""
+    workers = self._status['workers'] if self._status else {}
+    return workers.get(worker, {})
+
+  def refresh(self) -> None:
+    """Asks for the status now."""
     self._next = 0.0
     self.poll()
-    return self._status['workers'] if self._status else {}
 
   def poll(self) -> None:
     """Asks for the status and shows it, not too often."""
@@ -162,6 +217,8 @@ class LaunchedRun:
     try:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
+      if self._directory.summary.exists():  # with which the server ends
+        self._status = run_directory.read_json(self._directory.summary)
       return
     self._note_heartbeats(self._status['workers'])
     self._show(self._with_failures(self._status))
@@ -186,7 +243,7 @@ class LaunchedRun:
     return status | {
       'failures': self._failures,
       'restarts': dict(self._restarts),
-      'first_failure': self._first_failure,
+      'shown_failures': self._shown,
     }
 
   def finish(self) -> dict[str, Any]:

@@ -17,8 +17,6 @@ from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
 from distacme.runtime import supervision
 
-_GRACE_S = 60.0  # for workers to save and end, before they are killed
-
 _ALL = {
   'TF_CPP_MIN_LOG_LEVEL': '3',
   'GRPC_VERBOSITY': 'ERROR',
@@ -140,9 +138,7 @@ def run(
       experiment.run.max_restarts,
       hang_timeout_s=experiment.run.hang_timeout_s,
     )
-    supervisor = supervision.Supervisor(
-      members, launched, policy, grace_s=_GRACE_S
-    )
+    supervisor = supervision.Supervisor(members, launched, policy)
     if experiment.run.mode == 'processes':
       launched.scale = _Actors(
         experiment, services, directory.logs, supervisor
@@ -172,10 +168,12 @@ class _Actors:
     """Starts actors, or lets those of the highest numbers end."""
     for index in range(count, self._count):
       self._supervisor.dismiss(f'actor/{index}')
-    if count > self._count:
+    new = [f'actor/{index}' for index in range(self._count, count)]
+    if any(map(self._supervisor.has, new)):
+      return  # asked again soon: one of that name has not ended yet
+    if new:
       more = launchpad.Program('distacme')
-      for index in range(self._count, count):
-        label = f'actor/{index}'
+      for index, label in enumerate(new, start=self._count):
         task = connection.Task(label, (self._replay, self._experiment, index))
         _add_worker(more, self._variables, task, label)
       self._supervisor.add(

@@ -9,8 +9,14 @@ import pytest
 from distacme.runtime import supervision
 
 POLICY = supervision.RestartPolicy(
-  max_restarts=2, first_delay_s=0.01, hang_timeout_s=0.1, start_s=0.1
+  max_restarts=2,
+  first_delay_s=0.01,
+  hang_timeout_s=0.1,
+  start_s=0.1,
+  explain_s=0.0,
+  dismiss_s=0.1,
 )
+GRACE_S = 0.1
 
 
 class Fake:
@@ -20,7 +26,7 @@ class Fake:
     self.name = name
     self.codes = collections.deque(codes)  # None: runs until it is killed
     self.starts = 1
-    self.asked = 0
+    self.asked = self.explained = 0
 
   def worker(self, restartable=True):
     return supervision.Worker(
@@ -28,6 +34,7 @@ class Fake:
       exit_code=lambda: self.codes[0],
       terminate=self.terminate,
       kill=self.kill,
+      explain=self.explain,
       log=None,
       restart=self.restart if restartable else None,
     )
@@ -42,11 +49,15 @@ class Fake:
   def kill(self):
     self.codes[0] = -9
 
+  def explain(self):
+    self.explained += 1
+
 
 class FakeRun:
   """A run that notes what it is told, and ends when a worker has failed."""
 
-  def __init__(self, silent=(), useless=(), stop_after=10_000):
+  def __init__(self, silent=(), useless=(), stop_after=10_000, ends_with=None):
+    self.ends_with = ends_with  # a worker whose end at 0 is the run's
     self.silent = set(silent)
     self.useless = useless
     self.polls_left = stop_after
@@ -55,7 +66,17 @@ class FakeRun:
     self.absent = []
 
   def stopping(self):
-    return bool(self.failures) or self.polls_left <= 0
+    return (
+      bool(self.failures)
+      or self.polls_left <= 0
+      or (self.ends_with is not None and self.ends_with.codes[0] == 0)
+    )
+
+  def grace_s(self):
+    return GRACE_S
+
+  def refresh(self):
+    self.refreshed = True
 
   def poll(self):
     self.polls_left -= 1
@@ -77,23 +98,39 @@ class FakeRun:
     self.failures.append((worker.name, how))
 
 
-def watch(run, *workers, grace_s=0.2, **changes):
+def watch(run, *workers, **changes):
   policy = dataclasses.replace(POLICY, **changes)
-  supervision.Supervisor(
-    workers, run, policy, grace_s=grace_s, period_s=0.001
-  ).watch()
+  supervision.Supervisor(workers, run, policy, period_s=0.001).watch()
 
 
-def test_what_dies_is_started_again_until_it_is_done():
-  actor, learner = Fake('actor/0', -9, 1, 0), Fake('learner/0', 0)
-  run = FakeRun()
-  watch(run, actor.worker(), learner.worker())
-  assert (actor.starts, learner.starts) == (3, 1)
+def test_what_dies_is_started_again_until_the_run_ends():
+  actor = Fake('actor/0', -9, 1, 0)
+  run = FakeRun(ends_with=actor)
+  watch(run, actor.worker())
+  assert actor.starts == 3
   # Every time it waits twice as long.
   assert run.restarts == [
-    ('actor/0', 'signal 9', 0.01),
-    ('actor/0', 'exit code 1', 0.02),
+    ('actor/0', 'ended with signal 9', 0.01),
+    ('actor/0', 'ended with exit code 1', 0.02),
   ]
+  assert not run.failures
+
+
+def test_what_ends_in_order_while_the_run_goes_on_is_started_again():
+  # As after a SIGTERM that was sent to it alone.
+  actor, learner = Fake('actor/0', None), Fake('learner/0', 0, None)
+  run = FakeRun(stop_after=100)
+  watch(run, actor.worker(), learner.worker())
+  assert learner.starts == 2
+  assert run.restarts == [('learner/0', 'ended although the run goes on', 0.01)]
+
+
+def test_whether_the_run_ends_is_asked_before_an_end_is_judged():
+  actor = Fake('actor/0', 0)
+  run = FakeRun()
+  run.refresh = lambda: setattr(run, 'polls_left', 0)  # it has just ended
+  watch(run, actor.worker())
+  assert actor.starts == 1
   assert not run.failures
 
 
@@ -102,12 +139,12 @@ def test_what_keeps_dying_ends_the_run():
   run = FakeRun()
   watch(run, actor.worker())
   assert actor.starts == 3
-  assert run.failures == [('actor/0', 'exit code 1')]
+  assert run.failures == [('actor/0', 'ended with exit code 1')]
 
 
 def test_a_restart_of_long_ago_does_not_count():
   actor = Fake('actor/0', 1, 1, 1, 1, 0)
-  run = FakeRun()
+  run = FakeRun(ends_with=actor)
   watch(run, actor.worker(), max_restarts=1, period_s=0.001)
   assert actor.starts == 5
   assert not run.failures
@@ -119,26 +156,26 @@ def test_what_cannot_be_of_use_is_not_started_again(restartable):
   run = FakeRun(useless=['actor/0'] if restartable else [])
   watch(run, actor.worker(restartable))
   assert actor.starts == 1
-  assert run.failures == [('actor/0', 'exit code 1')]
+  assert run.failures == [('actor/0', 'ended with exit code 1')]
 
 
-def test_who_hangs_is_killed_and_started_again():
+def test_who_hangs_says_where_and_is_killed_and_started_again():
   actor = Fake('actor/0', None, 0)
-  run = FakeRun(silent=['actor/0'])
+  run = FakeRun(silent=['actor/0'], ends_with=actor)
   watch(run, actor.worker())
-  assert actor.starts == 2
+  assert (actor.starts, actor.explained) == (2, 1)
   ((name, how, _),) = run.restarts
   assert name == 'actor/0'
-  assert how == 'no heartbeat for 0 s, so that it was killed'
+  assert how == 'gave no sign of life for 0 s and was killed'
 
 
 def test_a_first_heartbeat_may_take_longer():
   actor = Fake('actor/0', None)
   run = FakeRun(silent=['actor/0'], stop_after=150)
-  watch(run, actor.worker(), start_s=60.0, grace_s=0.02)
+  watch(run, actor.worker(), start_s=60.0)
   assert not run.restarts
   assert run.failures  # at the end of the run, for which it was not hung either
-  assert 'no heartbeat' not in str(run.failures)
+  assert 'no sign of life' not in str(run.failures)
 
 
 def test_nothing_is_started_again_while_the_run_ends():
@@ -147,7 +184,7 @@ def test_nothing_is_started_again_while_the_run_ends():
   watch(run, actor.worker(), learner.worker())
   assert (actor.starts, learner.starts) == (1, 1)
   # One that had not begun yet did nothing wrong.
-  assert run.failures == [('actor/0', 'signal 9')]
+  assert run.failures == [('actor/0', 'ended with signal 9')]
 
 
 def test_who_waits_to_be_started_again_is_let_go_when_the_run_ends():
@@ -163,7 +200,39 @@ def test_who_waits_to_be_started_again_is_let_go_when_the_run_ends():
 def test_who_does_not_end_is_asked_and_then_killed():
   actor = Fake('actor/0', None)
   run = FakeRun(stop_after=0)
-  watch(run, actor.worker(), grace_s=0.05)
+  watch(run, actor.worker())
   assert actor.asked == 1
   assert actor.codes[0] == -9
-  assert run.failures == [('actor/0', 'no end 0 s after it was to stop')]
+  ((name, how),) = run.failures
+  assert name == 'actor/0'
+  assert how == 'did not end within 0 s and was killed'
+
+
+@pytest.mark.parametrize('code', [0, -15])
+def test_who_is_not_wanted_any_more_ends_for_good(code):
+  actor = Fake('actor/0', None)
+  actor.terminate = lambda: actor.codes.__setitem__(0, code)
+  run = FakeRun(stop_after=100)
+  supervisor = supervision.Supervisor(
+    [actor.worker()], run, POLICY, period_s=0.001
+  )
+  supervisor.dismiss('actor/0')
+  assert supervisor.has('actor/0')
+  supervisor.watch()
+  assert not supervisor.has('actor/0')
+  assert (actor.starts, run.restarts, run.failures) == (1, [], [])
+  # One that could not say goodbye has it said.
+  assert run.absent == (['actor/0'] if code else [])
+
+
+def test_who_is_not_wanted_any_more_and_hangs_is_killed():
+  actor = Fake('actor/0', None)
+  run = FakeRun()
+  supervisor = supervision.Supervisor(
+    [actor.worker()], run, POLICY, period_s=0.001
+  )
+  supervisor.dismiss('actor/0')
+  supervisor.watch()
+  assert actor.codes[0] == -9
+  assert run.absent == ['actor/0']
+  assert not run.failures

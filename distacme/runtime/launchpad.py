@@ -123,6 +123,7 @@ class _Process:
       exit_code=lambda: self._process.poll(),
       terminate=lambda: self._process.terminate(),
       kill=lambda: self._process.kill(),
+      explain=lambda: self._process.send_signal(stop_signals.EXPLAIN),
       log=self._log,
       restart=self._restart,
     )
@@ -156,6 +157,7 @@ def launch_threads(program: Program) -> list[supervision.Worker]:
       functools.partial(exit_code, thread),
       terminate=nothing,
       kill=nothing,
+      explain=nothing,
       log=None,
       restart=None,
     )

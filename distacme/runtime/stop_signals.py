@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
+import faulthandler
 import os
 import pathlib
 import signal
 import sys
 import threading
+import time
 import types
 
 from distacme import counting
@@ -24,6 +26,18 @@ EXIT_CODES = {
   counting.StopReason.TERMINATED: 128 + signal.SIGTERM,
   counting.StopReason.FAILED: 1,
 }
+
+
+# Makes a process that called `explain_when_asked` write where each thread is.
+EXPLAIN = signal.SIGUSR1
+
+_LAST_S = 15.0  # for a process whose parent is gone to save and end
+_PARENT_PERIOD_S = 1.0
+
+
+def explain_when_asked() -> None:
+  """Lets this process write the stacks of its threads to stderr at `EXPLAIN`."""
+  faulthandler.register(EXPLAIN, all_threads=True)
 
 
 def exit_code(reason: str) -> int:
@@ -72,8 +86,9 @@ def parent_variable() -> dict[str, str]:
 def die_with_parent() -> None:
   """Lets this process get SIGTERM when its parent is gone (Linux only).
 
-  Its parent said who it is (`parent_variable`): it may be gone already, since a
-  process takes seconds to get here.
+  If it has not ended 15 s later, as when it hangs, a thread ends it. Its parent said
+  who it is (`parent_variable`): it may be gone already, since a process takes seconds
+  to get here.
   """
   if sys.platform != 'linux':
     return
@@ -81,6 +96,16 @@ def die_with_parent() -> None:
   _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
   if os.getppid() != parent:  # it went before the call
     os.kill(os.getpid(), signal.SIGTERM)
+  threading.Thread(
+    target=_end_after, args=(parent,), name='parent watch', daemon=True
+  ).start()
+
+
+def _end_after(parent: int) -> None:
+  while os.getppid() == parent:
+    time.sleep(_PARENT_PERIOD_S)
+  time.sleep(_LAST_S)
+  os._exit(1)
 
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -119,7 +144,11 @@ def _orphans() -> list[int]:
   mine = f'{PARENT_VARIABLE}={os.getpid()}'.encode()
   found = []
   for task in pathlib.Path('/proc/self/task').iterdir():
-    for pid in (task / 'children').read_text().split():
+    try:
+      children = (task / 'children').read_text().split()
+    except OSError:  # a thread that has just ended
+      continue
+    for pid in children:
       try:
         environment = pathlib.Path('/proc', pid, 'environ').read_bytes()
       except OSError:  # of another user

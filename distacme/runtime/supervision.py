@@ -25,6 +25,7 @@ class Worker(NamedTuple):
     exit_code: returns None while it runs, 0 if it is done.
     terminate: asks it to end (SIGTERM).
     kill: makes it. Threads have neither.
+    explain: asks a process to write into its log where it is.
     log: the file of what it printed.
     restart: starts it again, once it has ended; None if that cannot be.
   """
@@ -33,6 +34,7 @@ class Worker(NamedTuple):
   exit_code: Callable[[], int | None]
   terminate: Callable[[], None]
   kill: Callable[[], None]
+  explain: Callable[[], None]
   log: pathlib.Path | None
   restart: Callable[[], None] | None
 
@@ -48,6 +50,8 @@ class RestartPolicy:
       further one waits twice as long.
     hang_timeout_s: seconds without a heartbeat after which a worker is killed.
     start_s: what the first heartbeat may take longer.
+    explain_s: seconds for a worker to write where it hangs, before it is killed.
+    dismiss_s: seconds within which a worker that is not wanted any more ends.
   """
 
   max_restarts: int = 3
@@ -55,6 +59,8 @@ class RestartPolicy:
   first_delay_s: float = 0.5
   hang_timeout_s: float = 300.0
   start_s: float = 120.0
+  explain_s: float = 0.2
+  dismiss_s: float = 15.0
 
 
 class Run(Protocol):
@@ -63,8 +69,17 @@ class Run(Protocol):
   def stopping(self) -> bool:
     """Whether the run is to end: then nothing is restarted."""
 
+  def grace_s(self) -> float:
+    """Returns how long workers of a run that is to end may take to save and end.
+
+    They are asked once more, by a signal, at half that time, and then killed.
+    """
+
   def poll(self) -> None:
     """Called between looks at the workers, many times a second."""
+
+  def refresh(self) -> None:
+    """Learns at once whether the run is to end; called when a worker has ended."""
 
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first."""
@@ -76,7 +91,7 @@ class Run(Protocol):
     """Called when a worker will be started again, with how it ended."""
 
   def on_absence(self, worker: Worker) -> None:
-    """Called for a worker that was to be started again when the run ended."""
+    """Called for a worker that is gone for good and could not say so."""
 
   def on_failure(self, worker: Worker, how: str) -> None:
     """Called for a worker that is not started again; makes the run end."""
@@ -90,7 +105,7 @@ class _Life:
     self.since = time.monotonic()
     self.restart_at: float | None = None
     self.hung = ''
-    self.dismissed = False
+    self.dismissed_at = math.inf
     self.restarts: collections.deque[float] = collections.deque()
 
 
@@ -103,7 +118,6 @@ class Supervisor:
     run: Run,
     policy: RestartPolicy = RestartPolicy(),
     *,
-    grace_s: float,
     period_s: float = 0.05,
   ):
     """Takes over workers that were started.
@@ -112,14 +126,11 @@ class Supervisor:
       workers: to watch.
       run: that they belong to.
       policy: of their restarts.
-      grace_s: seconds after which workers of a run that is to end are killed,
-        first asked by a signal at half that time.
       period_s: seconds between looks.
     """
     self._lives = [_Life(worker) for worker in workers]
     self._run = run
     self._policy = policy
-    self._grace_s = grace_s
     self._period_s = period_s
 
   def add(self, workers: Sequence[Worker]) -> None:
@@ -130,8 +141,12 @@ class Supervisor:
     """Lets a worker end, and not start again."""
     for life in self._lives:
       if life.worker.name == name:
-        life.dismissed = True
+        life.dismissed_at = time.monotonic()
         life.worker.terminate()
+
+  def has(self, name: str) -> bool:
+    """Whether a worker is looked after: it runs, or is to run again."""
+    return any(life.worker.name == name for life in self._lives)
 
   def watch(self) -> None:
     """Returns once every worker has ended, or was killed for not ending."""
@@ -143,17 +158,19 @@ class Supervisor:
           self._lives.remove(life)
       if self._run.stopping():
         stop_at = min(stop_at, time.monotonic())
-      waited = time.monotonic() - stop_at
-      if waited > self._grace_s / 2 and not asked:
-        asked = True
-        for life in self._lives:
-          life.worker.terminate()
-      if waited > self._grace_s:
-        for life in self._lives:
-          how = f'no end {self._grace_s:.0f} s after it was to stop'
-          self._run.on_failure(life.worker, how)
-          life.worker.kill()
-        return
+        grace_s = self._run.grace_s()
+        waited_s = time.monotonic() - stop_at
+        if waited_s > grace_s / 2 and not asked:
+          asked = True
+          for life in self._lives:
+            life.worker.terminate()
+        if waited_s > grace_s:
+          how = f'did not end within {grace_s:.0f} s and was killed'
+          for life in self._lives:
+            life.worker.kill()
+          for life in self._lives:
+            self._run.on_failure(life.worker, how)
+          return
       self._run.poll()
       time.sleep(self._period_s)
 
@@ -166,14 +183,17 @@ class Supervisor:
       if not self._run.stopping():
         self._kill_if_it_hangs(life)
       return True
-    if code == 0 or life.dismissed:
-      return False
+    self._run.refresh()
     stopping = self._run.stopping()
-    if stopping and code == -signal.SIGTERM:
-      # One that had not begun yet when it was asked to end did nothing wrong.
+    if life.dismissed_at < math.inf:
+      if code:
+        self._run.on_absence(life.worker)
       return False
-    how = f'signal {-code}' if code < 0 else f'exit code {code}'
-    how, life.hung = life.hung or how, ''
+    # One that had not begun yet when it was asked to end did nothing wrong.
+    if stopping and code in (0, -signal.SIGTERM):
+      return False
+    how = life.hung or _how_it_ended(code)
+    life.hung = ''
     if stopping or not self._has_restarts_left(life, code):
       self._run.on_failure(life.worker, how)
       return False
@@ -184,7 +204,7 @@ class Supervisor:
 
   def _goes_on_waiting(self, life: _Life) -> bool:
     assert life.restart_at is not None and life.worker.restart is not None
-    if self._run.stopping() or life.dismissed:
+    if self._run.stopping() or life.dismissed_at < math.inf:
       self._run.on_absence(life.worker)
       return False
     now = time.monotonic()
@@ -206,12 +226,25 @@ class Supervisor:
     )
 
   def _kill_if_it_hangs(self, life: _Life) -> None:
+    now = time.monotonic()
     silent_s = self._run.silent_s(life.worker.name)
     timeout_s = self._policy.hang_timeout_s
-    age_s = time.monotonic() - life.since
+    age_s = now - life.since
     if silent_s > age_s:  # none yet, or one of the process before this one
       silent_s = age_s
       timeout_s += self._policy.start_s
     if silent_s > timeout_s and not life.hung:
-      life.hung = f'no heartbeat for {silent_s:.0f} s, so that it was killed'
+      life.hung = f'gave no sign of life for {silent_s:.0f} s and was killed'
+      life.worker.explain()
+      time.sleep(self._policy.explain_s)
       life.worker.kill()
+    if now - life.dismissed_at > self._policy.dismiss_s:
+      life.worker.kill()
+
+
+def _how_it_ended(code: int) -> str:
+  if code == 0:
+    return 'ended although the run goes on'
+  return (
+    f'ended with signal {-code}' if code < 0 else f'ended with exit code {code}'
+  )

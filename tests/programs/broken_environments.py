@@ -3,6 +3,7 @@
 import os
 import pathlib
 import subprocess
+import time
 
 from distacme.testing import environments
 
@@ -28,6 +29,21 @@ class JammedOnce(environments.Catch):
     except FileExistsError:
       return super().step(action)
     raise RuntimeError('the door is jammed')
+
+
+class HungOnce(environments.Catch):
+  """Hangs if the file $HANG does not exist yet, and makes it."""
+
+  def step(self, action):
+    try:
+      pathlib.Path(os.environ['HANG']).touch(exist_ok=False)
+    except FileExistsError:
+      return super().step(action)
+    self.wait_for_what_never_comes()
+
+  def wait_for_what_never_comes(self):
+    while True:
+      time.sleep(60)
 
 
 class NotANumber(environments.Catch):
@@ -83,3 +99,7 @@ def not_a_number(seed):
 
 def jammed_once(seed):
   return JammedOnce(seed)
+
+
+def hung_once(seed):
+  return HungOnce(seed)

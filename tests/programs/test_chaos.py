@@ -136,8 +136,8 @@ def test_a_run_survives_whatever_is_killed(rounds, seed, tmp_path):
     assert code == 143, run.output
     assert seconds < 10.0
     assert not run.left_after(1)
-  restarts = {name: ['signal 9'] * rounds for name in KILLED}
-  hung = 'no heartbeat for 12 s, so that it was killed'
+  restarts = {name: ['ended with signal 9'] * rounds for name in KILLED}
+  hung = 'gave no sign of life for 12 s and was killed'
   restarts['actor/0'] = [hung] * rounds
   assert run.summary['restarts'] == restarts
   target = reached['env_steps'] + 15_000
@@ -158,6 +158,20 @@ def test_a_run_survives_whatever_is_killed(rounds, seed, tmp_path):
     if connection.status == psutil.CONN_LISTEN
   }
   assert not listened & left
+
+
+@pytest.mark.chaos
+def test_a_worker_that_hangs_does_not_outlive_a_killed_launcher(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv('HANG', str(tmp_path / 'hung'))
+  with launching.Run(
+    tmp_path / 'run', *FLAGS, env='broken_environments:hung_once'
+  ) as run:
+    run.wait_for((tmp_path / 'hung').exists)
+    assert len(run.family()) == 7
+    run.process.kill()
+    assert not run.left_after(25)
 
 
 @pytest.mark.chaos

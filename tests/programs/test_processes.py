@@ -1,5 +1,6 @@
 """A run as many processes: it learns, it ends as it should, it leaves nothing."""
 
+from concurrent import futures
 import importlib.util
 import os
 import shutil
@@ -206,7 +207,69 @@ def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   run.wait_for(lambda: run.restarted('learner/0', learner))
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['restarts'] == {'learner/0': ['signal 9']}
+  assert run.summary['restarts'] == {'learner/0': ['ended with signal 9']}
+  assert not run.left_after(0.5)
+
+
+def test_a_learner_that_fails_beside_replay_ends_their_process(start):
+  run = start(
+    *('--replay-in-learner', '--max-restarts', '0'),
+    *('--checkpoint-period-s', '1'),
+  )
+  run.wait_until_learning()
+  shutil.rmtree(run.run_dir / 'checkpoints')
+  (run.run_dir / 'checkpoints').write_text('no directory')
+  code, seconds = run.wait()
+  assert code == 1, run.output
+  assert 'failed (learner/0)' in run.output
+  assert run.output.count('Traceback (most recent call last)') >= 1
+  assert seconds < 15.0  # and not when it would count as hanging
+  assert not run.left_after(0.5)
+
+
+def test_who_is_terminated_alone_is_started_again(start):
+  run = start('--max-env-steps', '6000')
+  run.wait_until_learning()
+  names = ('actor/1', 'evaluator/0', 'learner/0', 'replay/0')
+  workers = {name: run.worker(name) for name in names}
+  for worker in workers.values():
+    worker.terminate()
+  for name, worker in workers.items():
+    run.wait_for(lambda: run.restarted(name, worker))  # noqa: B023
+  code, _ = run.wait()
+  assert code == 0, run.output
+  how = ['ended although the run goes on']
+  assert run.summary['restarts'] == dict.fromkeys(names, how)
+
+
+def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
+  start, tmp_path, monkeypatch
+):
+  monkeypatch.setenv('HANG', str(tmp_path / 'hung'))
+  run = start('--hang-timeout-s', '10', env='broken_environments:hung_once')
+  run.wait_for((tmp_path / 'hung').exists)
+  actors = {f'actor/{index}': run.worker(f'actor/{index}') for index in (0, 1)}
+  run.wait_for(lambda: any(run.restarted(*actor) for actor in actors.items()))
+  run.process.send_signal(signal.SIGTERM)
+  assert run.wait()[0] == 143, run.output
+  ((name, hows),) = run.summary['restarts'].items()
+  assert name in actors
+  assert hows == ['gave no sign of life for 10 s and was killed']
+  log = (run.run_dir / 'logs' / name).read_text()
+  assert 'in wait_for_what_never_comes' in log
+
+
+@pytest.mark.parametrize('hung', ['actor/0', 'variables/0'])
+def test_a_terminated_run_does_not_wait_for_who_hangs(start, hung):
+  run = start()
+  run.wait_until_learning()
+  run.worker(hung).suspend()
+  run.process.send_signal(signal.SIGTERM)
+  code, seconds = run.wait()
+  assert code == 143, run.output
+  assert seconds < 12.0  # 9 s on an idle machine
+  assert f'{hung} on' in run.output
+  assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
 
 
@@ -228,7 +291,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
   assert 'its log is' in run.output
   assert 'failed (actor/' in run.output
   (hows,) = {*map(tuple, run.summary['restarts'].values())}
-  assert hows == ('exit code 1',)
+  assert hows == ('ended with exit code 1',)
   assert not run.left_after(0.5)
 
 
@@ -402,6 +465,58 @@ def test_a_program_is_data_until_it_is_launched(tmp_path):
   assert listening([psutil.Process(os.getpid())]) == before
 
 
+def test_a_variable_server_that_fails_ends(tmp_path, caplog):
+  from distacme import counting
+  from distacme.programs.workers import variables
+
+  (tmp_path / 'metrics.jsonl').mkdir()  # where it cannot write
+  with futures.ThreadPoolExecutor(1) as pool:
+    code = pool.submit(
+      variables.run, 'localhost:1', counting.Limits(), tmp_path, {}, ()
+    ).result(timeout=30)
+  assert code == 1
+  assert 'variables/0 failed' in caplog.text
+  assert 'metrics.jsonl' in caplog.text
+
+
+def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
+  from distacme.programs import launched
+  from distacme.runtime import supervision
+
+  def worker(name, code):
+    return supervision.Worker(
+      name, *(lambda: code, print, print, print), log=None, restart=print
+    )
+
+  seen = []
+  run = launched.LaunchedRun(
+    {'learner/0': ['replay/0']},
+    run_directory.RunDirectory(tmp_path),
+    seen.append,
+  )
+  run._status = counting_status()
+  run.on_restart(worker('evaluator/0', -9), 'ended with signal 9', 0.5)
+  run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 0.5)
+  run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 1.0)
+  run.on_failure(worker('learner/0', 1), 'ended with exit code 1')
+  shown = run.finish()['shown_failures']
+  assert [text.partition(' on ')[0] for text in shown] == [
+    'evaluator/0', 'actor/0', 'learner/0',
+  ]  # fmt: skip
+  assert 'Traceback of actor/0' in shown[1]
+  # Of who lives in its process, and it ends the run: so it is shown, too.
+  assert 'Traceback of replay/0' in shown[2]
+
+
+def counting_status():
+  from distacme import counting
+
+  state = counting.RunState()
+  for name in ('actor/0', 'replay/0'):
+    state.fail(name, f'Traceback of {name}')
+  return state.status()
+
+
 def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
   from distacme.programs import launched
   from distacme.runtime import supervision
@@ -413,6 +528,7 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
       exit_code=lambda: None,
       terminate=lambda name=name: stopped.append(name),
       kill=lambda: None,
+      explain=lambda: None,
       log=None,
       restart=None,
     )
