@@ -133,6 +133,7 @@ class WorkerProcess:
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    stop_signals.explain_when_asked()
     stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
@@ -230,32 +231,41 @@ def run_service(own_address: str, variables_address: str, *tasks: Task) -> int:
 
 
 def _run(address: str, task: Task, process: WorkerProcess | None) -> int:
-  code = 1
+  connection: Connection | None = None
   try:
     connection = Connection(task.name, address)
     if process:
       process.on_terminate(connection.terminate)
-    code = _run_connected(task, connection)
-    if not process:  # a process ends without waiting for threads
-      connection.close()
-  except BaseException:  # whatever it is, it is said once and ends the worker
-    logging.exception('%s could not reach its run', task.name)
-  return code
-
-
-def _run_connected(task: Task, connection: Connection) -> int:
-  code = 0
-  connection.report(state='starting')
-  try:
+    connection.report(state='starting')
     task.run(connection)
+    connection.done()
+    code = 0
   except BaseException as error:  # whoever launched it decides what is next
     code = 1
-    detail = traceback.format_exc()
-    logging.error('%s failed:\n%s', connection.name, detail)
-    if not connection.terminated:
-      connection.fail(detail)
-      if isinstance(error, FloatingPointError):  # it would come to it again
-        connection.request_stop(counting.StopReason.FAILED.value, detail)
-  else:
-    connection.done()
+    _tell(error, task.name, connection, ends_run=process is None)
+    if process and not (connection and connection.stopped()):
+      # Whoever lives beside it would go on, and the failure not be seen.
+      process.end(code)
+  if connection and not process:  # a process ends without waiting for threads
+    connection.close()
   return code
+
+
+def _tell(
+  error: BaseException,
+  name: str,
+  connection: Connection | None,
+  ends_run: bool,
+) -> None:
+  """Writes into the log and tells the run why a worker failed."""
+  detail = ''.join(traceback.format_exception(error))
+  logging.error('%s failed:\n%s', name, detail)
+  if connection is None or connection.terminated:
+    return
+  try:
+    connection.fail(detail)
+    # What is not finite is so again after a restart.
+    if ends_run or isinstance(error, FloatingPointError):
+      connection.request_stop(counting.StopReason.FAILED.value, detail)
+  except ConnectionError as unheard:
+    logging.error('%s could not tell its run: %s', name, unheard)

@@ -8,7 +8,15 @@ from typing import Any
 
 from distacme import counting
 
-FINISH_S = 30.0  # how long a service waits for its clients to save and end
+_FINISH_S = 30.0  # how long a service waits for its clients to save and end
+# The same after SIGTERM, after which a cluster kills soon. Replay has saved by then.
+_TERMINATED_S = 7.0
+
+
+def patience_s(stop: str) -> float:
+  """Returns how long a service waits in a run that ends for the reason `stop`."""
+  terminated = stop == counting.StopReason.TERMINATED
+  return _TERMINATED_S if terminated else _FINISH_S
 
 
 def wait_for(

@@ -52,7 +52,7 @@ def run(
     time.sleep(0.05)
   terminated = stop == counting.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
-  wait_s = _TERMINATED_WAIT_S if terminated else goodbyes.FINISH_S
+  wait_s = _TERMINATED_WAIT_S if terminated else goodbyes.patience_s(stop)
   goodbyes.wait_for(clients, connection.status, wait_s)
   if not saving.under_way:
     connection.report(metrics=server.metrics())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+import logging
 import pathlib
 import threading
 import time
+from typing import Any
 
 from distacme import counting
 from distacme import logging as metrics_logging
@@ -14,7 +16,6 @@ from distacme.programs import connection
 from distacme.programs.workers import goodbyes
 from distacme.variables import server
 
-_TERMINATED_S = 3.0  # for goodbyes where SIGTERM was the launcher's last resort
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 
@@ -24,24 +25,44 @@ def run(
   run_dir: pathlib.Path,
   counts: Mapping[str, int],
   others: Collection[str],
-) -> None:
+) -> int:
   """Serves until the run has ended.
 
   It is the last to go: it waits for the goodbyes of `others`, all workers but
   itself, and then writes how the run ended. If it is restarted it goes on with the
   counters that it had at most `_PROGRESS_PERIOD_S` before.
+
+  Returns:
+    The exit code, 1 after a failure; a process of its own ends here instead.
   """
   process = connection.take_process()
+  code = 0
+  try:
+    _serve(process, address, limits, run_dir, counts, others)
+  except BaseException:  # the threads of gRPC would keep the process
+    logging.exception('variables/0 failed')
+    code = 1
+  if process:
+    process.end(code)
+  return code
+
+
+def _serve(
+  process: connection.WorkerProcess | None,
+  address: str,
+  limits: counting.Limits,
+  run_dir: pathlib.Path,
+  counts: Mapping[str, int],
+  others: Collection[str],
+) -> None:
   sink = metrics_logging.MetricsSink(run_dir)
   directory = run_directory.RunDirectory(run_dir)
   before = directory.read_progress() or run_directory.Progress(counts, 0.0)
   state = counting.RunState(
     limits, sink, before.counts, elapsed_s=before.seconds
   )
-  terminated = threading.Event()
 
   def terminate() -> None:
-    terminated.set()
     # In a thread: the signal may interrupt whoever holds the lock.
     threading.Thread(
       target=state.request_stop, args=(counting.StopReason.TERMINATED,)
@@ -51,22 +72,23 @@ def run(
     process.on_terminate(terminate)
   service = server.VariableServer(state, address)
   save_at = time.monotonic()
-  while state.directive().stop is None:
+  while (stop := state.directive().stop) is None:
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
-      status = state.status()
-      directory.write_progress(
-        run_directory.Progress(status['counts'], status['seconds'])
-      )
+      _save_progress(directory, state.status())
     time.sleep(0.05)
-  # Who was terminated while it started says no goodbye.
-  goodbyes.wait_for(
-    others,
-    state.status,
-    _TERMINATED_S if terminated.is_set() else goodbyes.FINISH_S,
-  )
+  goodbyes.wait_for(others, state.status, goodbyes.patience_s(stop))
   service.stop()
   run_directory.write_json(directory.summary, state.status())
   sink.close()
-  if process:
-    process.end(0)
+
+
+def _save_progress(
+  directory: run_directory.RunDirectory, status: Mapping[str, Any]
+) -> None:
+  """Saves what only a restart of this server would need."""
+  progress = run_directory.Progress(status['counts'], status['seconds'])
+  try:
+    directory.write_progress(progress)
+  except OSError as error:  # the run itself does not need it
+    logging.warning('the counters could not be saved: %s', error)
