@@ -28,8 +28,6 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_FIRST, _LAST = 0, 2  # of dm_env.StepType
-
 # Makes the parts of a network, given how many parameters the distribution over
 # actions has. Its outputs are those [B, num_params], and state values [B].
 Network = Callable[[int], networks.RecurrentNetwork]
@@ -248,7 +246,7 @@ class IMPALA:
     """Returns the loss of unrolls [B, T + 1], a mean over their steps."""
     config = self._config
     (policy, value), _ = self._network.unroll(
-      params, data.observation, data.step_type == _FIRST, data.start_state
+      params, data.observation, data.step_type == types.FIRST, data.start_state
     )
     # The last row bootstraps, and is the first one of the next unroll.
     policy, sample, behaviour, reward, discount, step_type = jax.tree.map(
@@ -262,7 +260,7 @@ class IMPALA:
         data.step_type,
       ),
     )
-    stepped = step_type != _LAST
+    stepped = step_type != types.LAST
     log_prob = self._policy.log_prob(policy, sample)
     rho = jnp.exp(log_prob - behaviour)
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)

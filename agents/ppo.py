@@ -33,8 +33,6 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_LAST = 2  # of dm_env.StepType
-
 # Maps a nest of observations [B, ...], and how many parameters the distribution
 # over actions has, to those [B, num_params] and state values [B].
 Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
@@ -292,7 +290,7 @@ class PPO:
     _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
       observation
     )
-    stepped = data.step_type[:, :-1] != _LAST
+    stepped = data.step_type[:, :-1] != types.LAST
     limit = config.max_abs_reward
     advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
       value,

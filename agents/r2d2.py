@@ -34,7 +34,6 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_FIRST, _LAST = 0, 2  # of dm_env.StepType
 _LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
 
 # Makes the parts of a network whose outputs are action values [B, num_actions].
@@ -218,7 +217,7 @@ def td_errors(
     value[1:],
     n_step,
     # A return ends with its episode; 0 takes the value there.
-    lambda_t=(data.step_type[1:] != _LAST).astype(value.dtype),
+    lambda_t=(data.step_type[1:] != types.LAST).astype(value.dtype),
   )
   target = rescale(returns) if rescaled else returns
   estimate = jnp.take_along_axis(q[:-1], data.action[:-1, None], axis=-1)[:, 0]
@@ -237,8 +236,8 @@ def learnt_steps(step_type: Any, burn_in_length: int) -> Any:
     burn_in_length: steps.
   """
   position = np.arange(step_type.shape[1] - 1)[None]
-  warm = (position >= burn_in_length) | (step_type[:, :1] == _FIRST)
-  return (warm & (step_type[:, :-1] != _LAST)).astype(np.float32)
+  warm = (position >= burn_in_length) | (step_type[:, :1] == types.FIRST)
+  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
 
 
 def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
@@ -282,7 +281,7 @@ class FirstPriority:
       data.reward[:, :-1],
       config.discount * data.discount[:, :-1],
       value[:, 1:],
-      data.step_type[:, 1:] != _LAST,
+      data.step_type[:, 1:] != types.LAST,
       config.n_step,
     )
     if config.value_rescaling:
@@ -448,7 +447,7 @@ class R2D2:
     Their gradient does not reach back into the burn-in, unless it is learnt from.
     """
     length = self._config.burn_in_length
-    first = data.step_type == _FIRST
+    first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
       memory = self._network.initial_state(first.shape[0])

@@ -361,7 +361,7 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
   log_probs = []
   for data in batches:
     (policy, _), _ = network.unroll(
-      params, data.observation, data.step_type == 0, data.start_state
+      params, data.observation, data.step_type == types.FIRST, data.start_state
     )
     chosen = jax.nn.log_softmax(policy)
     chosen = np.take_along_axis(
@@ -372,8 +372,9 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
     )
     np.testing.assert_array_equal(data.action, data.extras['sample'])
     log_probs.append(chosen)
-    assert (data.step_type[:, 1:] == 0).any()  # episodes did start within
-    assert (data.step_type == 2).any()
+    started = data.step_type[:, 1:] == types.FIRST
+    assert started.any()
+    assert (data.step_type == types.LAST).any()
   assert np.std(log_probs) > 0.1  # else this would say nothing
 
 
@@ -473,7 +474,7 @@ def random_batch(seed=0, size=4, length=6):
   sample = random.integers(0, 3, (size, length)).astype(np.int32)
   step_type = np.ones((size, length), np.int8)
   step_type[::2, 2:4] = 2, 0
-  stepped = step_type != 2
+  stepped = step_type != types.LAST
   data = types.Sequence(
     observation=random.normal(size=(size, length, 10, 5)).astype(np.float32),
     action=sample,
