@@ -162,7 +162,7 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
   """
   if isinstance(spec, specs.DiscreteArray):
     return Categorical(spec)
-  if continuous.is_bounded(spec):
+  if specs.is_bounded(spec):
     return Gaussian(continuous.Bounds(spec, agent))
   raise ValueError(
     f'{agent} needs one discrete action (specs.DiscreteArray) or floats with '
