@@ -146,16 +146,16 @@ class SAC:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> distributions.Explores:
+  ) -> distributions.Exploration:
     """Returns that what is evaluated does not explore."""
-    return distributions.explores(batch_size, streams)
+    return distributions.initial_exploration(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: distributions.Explores,
+    state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest.
 
