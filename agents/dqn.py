@@ -344,16 +344,15 @@ class DQN:
     return head(torso(observation))
 
   def _check_network(self) -> None:
-    key = jax.random.key_data(jax.random.key(0))
-    observation = networks.example(self._spec.observations)
-    params = jax.eval_shape(self._network.init, key, observation)
-    q = jax.eval_shape(self._network.apply, params, observation)
-    if getattr(q, 'shape', None) != (1, self._num_actions):
-      raise ValueError(
-        'the network must map a batch of 1 observation to action values of '
-        f'shape (1, {self._num_actions}), got {q}. Its last layer needs one '
-        'output per action and no squeeze.'
-      )
+    shape = (1, self._num_actions)
+    networks.check_outputs(
+      self._network.init,
+      self._network.apply,
+      (networks.example(self._spec.observations),),
+      shape,
+      f'action values of shape {shape}',
+      hint='Its last layer needs one output per action and no squeeze.',
+    )
 
 
 def make_agent(

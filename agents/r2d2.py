@@ -495,17 +495,16 @@ class R2D2:
     )
 
   def _check_network(self) -> None:
-    key = jax.random.key_data(jax.random.key(0))
-    observation = networks.example(self._spec.observations)
-    params = jax.eval_shape(self._network.init, key, observation)
     memory = self._network.initial_state(1)
-    q, _ = jax.eval_shape(self._network.step, params, observation, memory)
-    if getattr(q, 'shape', None) != (1, self._num_actions):
-      raise ValueError(
-        'the network must map a batch of 1 observation to action values of '
-        f'shape (1, {self._num_actions}), got {q}. Its head needs one output '
-        'per action and no squeeze.'
-      )
+    shape = (1, self._num_actions)
+    networks.check_outputs(
+      self._network.init,
+      lambda params, o: self._network.step(params, o, memory)[0],
+      (networks.example(self._spec.observations),),
+      shape,
+      f'action values of shape {shape}',
+      hint='Its last layer needs one output per action and no squeeze.',
+    )
 
 
 def make_agent(

@@ -30,6 +30,38 @@ def example(observations: types.NestedSpec) -> types.NestedArray:
   )
 
 
+def check_outputs(
+  init: Callable[..., hk.Params],
+  apply: Callable[..., Any],
+  inputs: tuple[types.NestedArray, ...],
+  shapes: Any,
+  expected: str,
+  name: str = 'network',
+  hint: str = 'Look at its last layer.',
+) -> None:
+  """Checks what a network makes of a batch of one.
+
+  Args:
+    init: (key, *inputs) to params.
+    apply: (params, *inputs) to a nest of outputs.
+    inputs: the batch.
+    shapes: the nest of shapes that they must have.
+    expected: says in words what they must be.
+    name: of the network, for the message.
+    hint: what to do, for the message.
+
+  Raises:
+    ValueError: if they have others.
+  """
+  key = jax.random.key_data(jax.random.key(0))
+  params = jax.eval_shape(init, key, *inputs)
+  output = jax.eval_shape(apply, params, *inputs)
+  if jax.tree.map(lambda leaf: leaf.shape, output) != shapes:
+    raise ValueError(
+      f'the {name} must map a batch of 1 to {expected}, got {output}. {hint}'
+    )
+
+
 _LEAST_SIDE = 36  # pixels; less and the last convolution has nothing to see
 
 
@@ -257,14 +289,10 @@ def transformed(
     ('policy', pure.policy, inputs[:1], num_params),
     ('critic', pure.critic, inputs, num_values),
   ):
-    key = jax.random.key_data(jax.random.key(0))
-    params = jax.eval_shape(network.init, key, *given)
-    output = jax.eval_shape(network.apply, params, *given)
-    if getattr(output, 'shape', None) != (1, width):
-      raise ValueError(
-        f'the {name} must map a batch of 1 to shape (1, {width}), got {output}. '
-        'Look at its last layer.'
-      )
+    shape = (1, width)
+    check_outputs(
+      network.init, network.apply, given, shape, f'shape {shape}', name
+    )
   return pure
 
 
@@ -438,14 +466,9 @@ def check_policy_and_value(
   Raises:
     ValueError: if they have other shapes than [B, num_params] and [B].
   """
-  key = jax.random.key_data(jax.random.key(0))
-  observation = example(observations)
-  params = jax.eval_shape(init, key, observation)
-  output = jax.eval_shape(apply, params, observation)
-  shapes = jax.tree.map(lambda leaf: leaf.shape, output)
-  if shapes != ((1, num_params), (1,)):
-    raise ValueError(
-      'the network must map a batch of 1 observation to a tuple of params of '
-      f'the policy, shape (1, {num_params}), and values, shape (1,), got '
-      f'{output}. Look at its head.'
-    )
+  shapes = ((1, num_params), (1,))
+  expected = (
+    f'a tuple of params of the policy, shape {shapes[0]}, and values, shape '
+    f'{shapes[1]}'
+  )
+  check_outputs(init, apply, (example(observations),), shapes, expected)
