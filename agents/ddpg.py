@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import lazy
 from distacme import networks
@@ -91,8 +92,8 @@ class Config:
 class LearnerState(NamedTuple):
   """All that learning changes."""
 
-  params: networks.ActorCritic
-  target_params: networks.ActorCritic
+  params: actor_critic.ActorCritic
+  target_params: actor_critic.ActorCritic
   optimizer_state: Any
   steps: jax.Array  # int32
 
@@ -141,13 +142,13 @@ class DDPG:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, self.name)
     make = network or self._default_network
-    self._policy, self._critic = networks.transformed(
+    self._policy, self._critic = actor_critic.transformed(
       lambda: make(self._bounds.size),
       spec.observations,
       self._bounds.size,
@@ -167,11 +168,11 @@ class DDPG:
       steps=jnp.int32(0),
     )
 
-  def _initial_params(self, key: types.Key) -> networks.ActorCritic:
+  def _initial_params(self, key: types.Key) -> actor_critic.ActorCritic:
     policy_key, critic_key = jax.random.split(key)
     observation = networks.example(self._spec.observations)
     action = jnp.zeros((1, self._bounds.size))
-    return networks.ActorCritic(
+    return actor_critic.ActorCritic(
       self._policy.init(policy_key, observation),
       self._critic.init(critic_key, observation, action),
     )
@@ -216,7 +217,7 @@ class DDPG:
       state.params.policy, state.params.critic, batch.data.observation
     )
     updates, optimizer_state = self._optimizer.update(
-      networks.ActorCritic(policy_gradient, critic_gradient),
+      actor_critic.ActorCritic(policy_gradient, critic_gradient),
       state.optimizer_state,
     )
     params = optax.apply_updates(state.params, updates)
@@ -236,7 +237,7 @@ class DDPG:
   def critic_loss(
     self,
     critic: hk.Params,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared error of the critic (section 3, eq. 4)."""
@@ -288,11 +289,11 @@ class DDPG:
         'policy': optimizers.adam(config.policy_learning_rate, limit),
         'critic': optimizers.adam(config.critic_learning_rate, limit),
       },
-      networks.ActorCritic('policy', 'critic'),
+      actor_critic.ActorCritic('policy', 'critic'),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations,
       self._config.hidden_sizes,
       num_params,
@@ -303,7 +304,7 @@ class DDPG:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> DDPG:
   """Returns DDPG for an environment.
 
@@ -311,7 +312,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+      see `ActorCritic`. The policy's outputs [B, size] are squashed to
       [-1, 1] by tanh, the critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:

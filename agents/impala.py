@@ -21,6 +21,7 @@ from distacme import lazy
 from distacme import networks
 from distacme import optimizers
 from distacme import ranges
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -30,7 +31,7 @@ rlax = lazy.module('rlax')
 
 # Makes the parts of a network, given how many parameters the distribution over
 # actions has. Its outputs are those [B, num_params], and state values [B].
-Network = Callable[[int], networks.RecurrentNetwork]
+Network = Callable[[int], recurrent.RecurrentNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +184,7 @@ class IMPALA:
     self._spec = spec
     self._policy = distributions.for_actions(spec.actions, 'IMPALA')
     make = network or self._default_network
-    self._network = networks.unrolled(lambda: make(self._policy.num_params))
+    self._network = recurrent.unrolled(lambda: make(self._policy.num_params))
     self.replay = config.replay
     memory = self._network.initial_state(1)
     networks.check_policy_and_value(
@@ -309,9 +310,9 @@ class IMPALA:
       eps=config.adam_epsilon,
     )
 
-  def _default_network(self, num_params: int) -> networks.RecurrentNetwork:
+  def _default_network(self, num_params: int) -> recurrent.RecurrentNetwork:
     config = self._config
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
         self._spec.observations, config.hidden_sizes, config.convolutions
       ),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import distributions
 from distacme import lazy
@@ -157,7 +158,7 @@ class LearnerState(NamedTuple):
   """All that learning changes."""
 
   params: Learnt
-  target_params: networks.ActorCritic
+  target_params: actor_critic.ActorCritic
   optimizer_state: Any
   steps: jax.Array  # int32
   key: types.Key  # of the actions that are drawn
@@ -249,13 +250,13 @@ class MPO:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, self.name)
     make = network or self._default_network
-    self._policy, self._critic = networks.transformed(
+    self._policy, self._critic = actor_critic.transformed(
       lambda: make(2 * self._bounds.size),
       spec.observations,
       self._bounds.size,
@@ -279,7 +280,7 @@ class MPO:
         alpha_std=jnp.full(size, 1_000.0, jnp.float32),
       ),
     )
-    target_params = networks.ActorCritic(params.policy, params.critic)
+    target_params = actor_critic.ActorCritic(params.policy, params.critic)
     return LearnerState(
       params,
       # A copy: the learner donates its state, and no buffer may be given twice.
@@ -333,7 +334,7 @@ class MPO:
     )
     steps = state.steps + 1
     target_params = optimizers.moved_target(
-      networks.ActorCritic(params.policy, params.critic),
+      actor_critic.ActorCritic(params.policy, params.critic),
       state.target_params,
       steps,
       period=self._config.target_update_period,
@@ -347,7 +348,7 @@ class MPO:
   def loss(
     self,
     params: Learnt,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -371,7 +372,7 @@ class MPO:
 
   def _sampled(
     self,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     observation: types.NestedArray,
     key: types.Key,
   ) -> tuple[MeanAndStd, jax.Array, jax.Array]:
@@ -429,8 +430,8 @@ class MPO:
       Learnt(*names),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations,
       self._config.hidden_sizes,
       num_params,
@@ -441,7 +442,7 @@ class MPO:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> MPO:
   """Returns MPO for an environment.
 
@@ -449,7 +450,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+      see `ActorCritic`. The policy's outputs [B, 2 * size] are means, and
       deviations before softplus and a scale, so that 0 means `initial_std`; the
       critic's are [B, 1]; by default two normalised MLPs.
 

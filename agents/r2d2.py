@@ -26,6 +26,7 @@ from distacme import lazy
 from distacme import networks
 from distacme import optimizers
 from distacme import ranges
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
@@ -37,7 +38,7 @@ rlax = lazy.module('rlax')
 _LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
 
 # Makes the parts of a network whose outputs are action values [B, num_actions].
-Network = Callable[[], networks.RecurrentNetwork]
+Network = Callable[[], recurrent.RecurrentNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -334,7 +335,7 @@ class R2D2:
       )
     self._config = config
     self._num_actions = int(spec.actions.num_values)
-    self._network = networks.unrolled(network or self._default_network)
+    self._network = recurrent.unrolled(network or self._default_network)
     self._spec = spec
     self.replay = config.replay
     self._check_network()
@@ -484,9 +485,9 @@ class R2D2:
       eps=config.adam_epsilon,
     )
 
-  def _default_network(self) -> networks.RecurrentNetwork:
+  def _default_network(self) -> recurrent.RecurrentNetwork:
     config = self._config
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
         self._spec.observations, config.hidden_sizes, config.convolutions
       ),

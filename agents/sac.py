@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import distributions
 from distacme import lazy
@@ -109,20 +110,20 @@ class SAC:
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, 'SAC')
     self._distribution = distributions.TanhGaussian(self._bounds)
     make = network or self._default_network
-    self._policy, critic = networks.transformed(
+    self._policy, critic = actor_critic.transformed(
       lambda: make(self._distribution.num_params),
       spec.observations,
       self._bounds.size,
       self._distribution.num_params,
     )
-    self._critic = networks.twin(critic)
+    self._critic = actor_critic.twin(critic)
     self.replay = config.replay
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
@@ -278,8 +279,8 @@ class SAC:
       Learnt(*names),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations, self._config.hidden_sizes, num_params
     )
 
@@ -287,7 +288,7 @@ class SAC:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> SAC:
   """Returns SAC for an environment.
 
@@ -295,7 +296,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, of which there will be two, given how many
-      outputs the policy must have; see `networks.ActorCritic`. The policy's outputs
+      outputs the policy must have; see `ActorCritic`. The policy's outputs
       [B, 2 * size] are means and logarithms of deviations before tanh, the
       critic's are [B, 1]; by default normalised MLPs.
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme import networks
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.agents import impala
@@ -207,7 +208,7 @@ def table_network(num_params):
     value = hk.get_parameter('value', (20, 1), init=init)
     return row @ policy, (row @ value)[:, 0]
 
-  return networks.RecurrentNetwork(torso, None, head)
+  return recurrent.RecurrentNetwork(torso, None, head)
 
 
 NUMBERED = SPEC._replace(observations=specs.Array((), np.float32))
@@ -318,7 +319,7 @@ def own_network(lstm_size):
   """Returns a network that tests can apply themselves."""
 
   def network(num_params):
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.MLPTorso((8,)),
       hk.LSTM(lstm_size) if lstm_size else None,
       networks.PolicyValueHead(num_params),
@@ -357,7 +358,7 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
   # One statement about the stored state, the reset within an unroll, the order of
   # rows and the chances stored: the policies of both are the same, row by row.
   _, params, batches = acted(lstm_size)
-  network = networks.unrolled(lambda: own_network(lstm_size)(2))
+  network = recurrent.unrolled(lambda: own_network(lstm_size)(2))
   log_probs = []
   for data in batches:
     (policy, _), _ = network.unroll(
@@ -383,7 +384,7 @@ def test_an_unroll_carries_on_with_the_memory_of_the_one_before():
   first, second = batches[0], batches[1]
   assert not any(leaf.any() for leaf in jax.tree.leaves(first.start_state))
   assert all(leaf.any() for leaf in jax.tree.leaves(second.start_state))
-  network = networks.unrolled(lambda: own_network(6)(2))
+  network = recurrent.unrolled(lambda: own_network(6)(2))
   _, state = network.unroll(
     params,
     first.observation[:, :-1],
@@ -421,7 +422,7 @@ def fixed_network(num_params):
     )
     return jnp.repeat(logits, rows, axis=0), jnp.zeros(rows)
 
-  return networks.RecurrentNetwork(networks.flatten_observation, None, head)
+  return recurrent.RecurrentNetwork(networks.flatten_observation, None, head)
 
 
 def act(rows, explores):
