@@ -31,24 +31,12 @@ rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of DDPG."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
-  n_step: int = 1
-  """Steps between the two ends of a transition."""
-  batch_size: int = 256
-  """Transitions per learner step."""
-  samples_per_insert: float = 256.0
-  """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   policy_learning_rate: float = 1e-3
   """Adam's step size for the policy; 1e-4 in the paper."""
   critic_learning_rate: float = 1e-3
@@ -69,6 +57,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'policy_learning_rate',
@@ -81,12 +70,6 @@ class Config:
     ranges.check_not_negative(self, 'noise_std')
     ranges.check_finite(self, 'noise_std')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class LearnerState(NamedTuple):

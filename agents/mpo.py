@@ -32,23 +32,13 @@ rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of MPO."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
   n_step: int = 5
   """Steps between the two ends of a transition."""
-  batch_size: int = 256
-  """Transitions per learner step."""
   samples_per_insert: float = 64.0
   """Transitions sampled per environment step; 32 in Acme."""
-  min_replay_size: int = 1_000
-  """Transitions before learning begins."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   num_action_samples: int = 20
   """Actions drawn in each state."""
   policy_learning_rate: float = 3e-4
@@ -77,6 +67,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'policy_learning_rate',
@@ -97,12 +88,6 @@ class Config:
       'target_update_period',
       'hidden_sizes',
     )
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class MeanAndStd(NamedTuple):

@@ -30,24 +30,14 @@ optax = lazy.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of SAC."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
   n_step: int = 1
   """Steps between the two ends of a transition; entropy counts at the last."""
-  batch_size: int = 256
-  """Transitions per learner step."""
-  samples_per_insert: float = 256.0
-  """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   learning_rate: float = 1e-3
   """Adam's step size, for all that is learnt; 3e-4 in the paper."""
   max_gradient_norm: float = 40.0
@@ -66,6 +56,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'learning_rate',
@@ -77,12 +68,6 @@ class Config:
     if self.target_entropy is not None:
       ranges.check_finite(self, 'target_entropy')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class Learnt(NamedTuple):
