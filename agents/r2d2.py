@@ -8,7 +8,8 @@ that all of its steps are learnt from; returns are cut at a sequence's end, whic
 bootstraps, rather than reaching beyond it; importance weights are scaled over the
 sampled batch; the memory is told the last action and reward only where the
 observation holds them (`wrappers.ObservationActionReward`); and steps, batches
-and networks are by default of a size for two cores.
+and networks are by default of a size for two cores. Exploration and the step of
+learning are those of our DQN, whose file has all that is not here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
-from distacme import optimizers
 from distacme import ranges
 from distacme import recurrent
 from distacme import specs
@@ -32,7 +32,6 @@ from distacme import types
 from distacme.agents import dqn
 from distacme.replay import spec as replay_spec
 
-optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
 _LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
@@ -142,15 +141,6 @@ class Config:
       priority_exponent=self.priority_exponent,
       first_priority=FirstPriority(self),
     )
-
-
-class LearnerState(NamedTuple):
-  """All that learning changes."""
-
-  params: hk.Params
-  target_params: hk.Params
-  optimizer_state: Any
-  steps: jax.Array  # int32
 
 
 class ActorState(NamedTuple):
@@ -318,50 +308,25 @@ def _n_step_returns(
   return returns
 
 
-class R2D2:
+class R2D2(dqn.DQN):
   """R2D2 for one environment spec; see `core.Agent`."""
 
-  def __init__(
-    self,
-    config: Config,
-    spec: specs.EnvironmentSpec,
-    network: Network | None = None,
-  ):
-    if not isinstance(spec.actions, specs.DiscreteArray):
-      raise ValueError(
-        'R2D2 needs one discrete action (specs.DiscreteArray), got the action '
-        f'spec {spec.actions}. Use an agent for such actions, or an '
-        'environment with discrete ones.'
-      )
-    self._config = config
-    self._num_actions = int(spec.actions.num_values)
-    self._network = recurrent.unrolled(network or self._default_network)
-    self._spec = spec
-    self.replay = config.replay
-    self._check_network()
+  name = 'R2D2'
 
-  def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns a state whose target network equals its online network."""
-    params = self._network.init(key, networks.example(self._spec.observations))
-    return LearnerState(
-      params=params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      target_params=jax.tree.map(jnp.copy, params),
-      optimizer_state=self._optimizer.init(params),
-      steps=jnp.int32(0),
+  def _transformed(self, network: Network | None) -> recurrent.Unrolled:
+    """Returns the pure functions of a network, or of the default one, checked."""
+    pure = recurrent.unrolled(network or self._default_parts)
+    memory = pure.initial_state(1)
+    self._check_values(
+      pure.init, lambda params, o: pure.step(params, o, memory)[0]
     )
+    return pure
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> ActorState:
+  ) -> types.ActorState:
     """Returns each row's epsilon, and an empty memory."""
-    config = self._config
-    if streams is None:
-      epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
-    else:
-      epsilon = dqn.exploration_ladder(
-        streams, config.epsilon_base, config.epsilon_exponent
-      )
+    epsilon = super().initial_actor_state(batch_size, streams).epsilon
     return ActorState(epsilon, self._network.initial_state(batch_size))
 
   def act(
@@ -369,7 +334,7 @@ class R2D2:
     params: hk.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: ActorState,
+    state: types.ActorState,
   ) -> types.ActorOutput:
     """Acts epsilon-greedily."""
     q, memory = self._network.step(params, observation, state.memory)
@@ -381,25 +346,6 @@ class R2D2:
       start_state=state.memory,
       values={'chosen_q': chosen_q, 'max_q': q.max(axis=-1)},
     )
-
-  def update(
-    self, state: LearnerState, batch: types.Batch
-  ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam and, when it is due, copies the target network."""
-    config = self._config
-    gradient, output = jax.grad(self.loss, has_aux=True)(
-      state.params, state.target_params, batch
-    )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
-    steps = state.steps + 1
-    target_params = optax.periodic_update(
-      params, state.target_params, steps, config.target_update_period
-    )
-    output.metrics['gradient_norm'] = optax.tree.norm(gradient)
-    return LearnerState(params, target_params, optimizer_state, steps), output
 
   def loss(
     self, params: hk.Params, target_params: hk.Params, batch: types.Batch
@@ -472,20 +418,7 @@ class R2D2:
     after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
     return jnp.concatenate([before, after], axis=1)
 
-  def actor_params(self, state: LearnerState) -> hk.Params:
-    """Returns the online network's params."""
-    return state.params
-
-  @property
-  def _optimizer(self) -> Any:
-    config = self._config
-    return optimizers.adam(
-      config.learning_rate,
-      config.max_gradient_norm,
-      eps=config.adam_epsilon,
-    )
-
-  def _default_network(self) -> recurrent.RecurrentNetwork:
+  def _default_parts(self) -> recurrent.RecurrentNetwork:
     config = self._config
     return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
@@ -493,18 +426,6 @@ class R2D2:
       ),
       hk.LSTM(config.lstm_size),
       networks.DuelingHead(self._num_actions, config.lstm_size),
-    )
-
-  def _check_network(self) -> None:
-    memory = self._network.initial_state(1)
-    shape = (1, self._num_actions)
-    networks.check_outputs(
-      self._network.init,
-      lambda params, o: self._network.step(params, o, memory)[0],
-      (networks.example(self._spec.observations),),
-      shape,
-      f'action values of shape {shape}',
-      hint='Its last layer needs one output per action and no squeeze.',
     )
 
 
