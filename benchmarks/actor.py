@@ -25,7 +25,7 @@ from distacme import seeding
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.programs import workers
+from distacme.programs import devices
 from distacme.replay import reverb
 from distacme.replay import reverb_extension
 from distacme.replay import writers
@@ -38,7 +38,7 @@ _FREE = 1e12
 
 def main() -> None:
   """Measures and reports."""
-  workers.use_one_core()
+  devices.use_one_core()
   one_environment()
   many_environments()
   atari()

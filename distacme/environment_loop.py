@@ -15,6 +15,7 @@ from distacme import core
 from distacme import counting
 from distacme import environments
 from distacme import frame_stacks
+from distacme import greedy_policy
 from distacme import learner
 from distacme import params as params_lib
 from distacme import placement as placement_lib
@@ -34,6 +35,7 @@ class EnvironmentLoop:
 
       loop = distacme.EnvironmentLoop(environment, agent)
       loop.run(num_episodes=100)
+      action = loop.policy()(observation)
   """
 
   def __init__(
@@ -80,9 +82,10 @@ class EnvironmentLoop:
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
     self.params = params or params_lib.LocalParams()
+    self._agent, self._spec = agent, specs.make_environment_spec(vector)
     layout = policy.row_layout(
       agent,
-      specs.make_environment_spec(vector),
+      self._spec,
       jax.eval_shape(agent.actor_params, state),
     )
     agent = frame_stacks.learning_from(layout, agent)
@@ -125,6 +128,12 @@ class EnvironmentLoop:
       self.learner.step()
     self.learner.tend('learning' if self.learner.steps else 'waiting for data')
     return steps
+
+  def policy(self) -> greedy_policy.GreedyPolicy:
+    """Returns what has been learnt so far, which does not explore."""
+    params = self.params.newest()
+    assert params is not None  # the learner publishes when it is made
+    return greedy_policy.GreedyPolicy(self._agent, params, self._spec)
 
   def start_anew(self, vector: core.VectorEnvironment, seed: int) -> None:
     """Goes on in other environments, as many, where their episodes start.

@@ -113,6 +113,11 @@ class RunConfig:
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
         " Add '--mode local'."
       )
+    if self.agent == '__main__' and self.mode == 'processes':
+      raise ValueError(
+        'other processes do not find an agent in the script that was started. '
+        "Move it to a module of its own, or use mode='local'."
+      )
     devices.check_claims(self.learner_devices, self.actor_devices)
     if self.actor_devices and self.mode == 'local':
       raise ValueError(
@@ -249,21 +254,22 @@ def agent_module(name: str) -> types.ModuleType:
   Raises:
     ValueError: if there is none of that name.
   """
-  if '.' not in name and name not in known_agents():
+  path = f'distacme.agents.{name}' if name in known_agents() else name
+  try:
+    if not all(part.isidentifier() for part in path.split('.')):
+      raise ModuleNotFoundError(name=path)  # nor does Python take it
+    module = importlib.import_module(path)
+  except ImportError as error:
+    if not f'{path}.'.startswith(f'{error.name}.'):
+      raise ValueError(
+        f'the agent {name!r} cannot be imported: {error}.'
+      ) from (error)
     close = difflib.get_close_matches(name, known_agents(), n=1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
       f'no agent is called {name!r}.{hint} Known: '
       f'{", ".join(known_agents())}; or name a module of your own, like '
-      'my_package.my_agent.'
-    )
-  path = name if '.' in name else f'distacme.agents.{name}'
-  try:
-    module = importlib.import_module(path)
-  except ImportError as error:
-    raise ValueError(
-      f'the agent {name!r} cannot be imported: {error}. Check the spelling, '
-      'and that its folder is on PYTHONPATH.'
+      'my_package.my_agent, whose folder is on PYTHONPATH.'
     ) from error
   for attribute in ('Config', 'make_agent'):
     if not hasattr(module, attribute):

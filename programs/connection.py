@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent import futures
+import importlib
 import logging
 import os
 import signal
@@ -175,17 +176,27 @@ def owns_process() -> bool:
 
 
 class Task(NamedTuple):
-  """What a worker does.
+  """A worker, as data.
 
   Attributes:
-    name: of the worker.
-    function: called with the worker's connection and `args`.
-    args: for `function`.
+    name: its kind and number, such as actor/3; the kind is the module of
+      `distacme.programs.workers` whose `run` is called.
+    args: for `run`, after the worker's connection.
   """
 
   name: str
-  function: Callable[..., None]
   args: tuple[Any, ...] = ()
+
+  @property
+  def kind(self) -> str:
+    """What the worker is: actor for actor/3."""
+    return self.name.partition('/')[0]
+
+  def run(self, connection: Connection) -> None:
+    """Works until the run stops."""
+    # Here and not before: each process imports what its own workers need.
+    module = importlib.import_module(f'distacme.programs.workers.{self.kind}')
+    module.run(connection, *self.args)
 
 
 def run_workers(address: str, *tasks: Task) -> int:
@@ -210,13 +221,21 @@ def run_workers(address: str, *tasks: Task) -> int:
   return code
 
 
+def run_service(own_address: str, variables_address: str, *tasks: Task) -> int:
+  """Runs workers of a process that listens, whose address each gets first."""
+  return run_workers(
+    variables_address,
+    *(task._replace(args=(own_address, *task.args)) for task in tasks),
+  )
+
+
 def _run(address: str, task: Task, process: WorkerProcess | None) -> int:
   code = 1
   try:
     connection = Connection(task.name, address)
     if process:
       process.on_terminate(connection.terminate)
-    code = _run_connected(task.function, connection, *task.args)
+    code = _run_connected(task, connection)
     if not process:  # a process ends without waiting for threads
       connection.close()
   except BaseException:  # whatever it is, it is said once and ends the worker
@@ -224,12 +243,11 @@ def _run(address: str, task: Task, process: WorkerProcess | None) -> int:
   return code
 
 
-def _run_connected(
-  function: Callable[..., None], connection: Connection, *args: Any
-) -> int:
+def _run_connected(task: Task, connection: Connection) -> int:
   code = 0
+  connection.report(state='starting')
   try:
-    function(connection, *args)
+    task.run(connection)
   except BaseException as error:  # whoever launched it decides what is next
     code = 1
     detail = traceback.format_exc()

@@ -114,11 +114,10 @@ def runner(mode: str) -> Runner:
   import jax
 
   if mode == 'local':
+    from distacme.programs import devices
     from distacme.programs import local
 
-    # Before anything is computed: small calls that follow each other are faster
-    # without a second thread.
-    jax.config.update('jax_cpu_enable_async_dispatch', False)
+    devices.use_one_core()
     return local.run
   try:
     from distacme.programs import program

@@ -12,67 +12,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import tree
 
 from distacme import checkpoint
 from distacme import core
-from distacme import params as params_lib
-from distacme import policy as policy_lib
+from distacme import greedy_policy
 from distacme import run_directory
-from distacme import seeding
 from distacme import specs
-from distacme import types
 from distacme.environments import families
 from distacme.programs import config as config_lib
-
-
-class LoadedPolicy:
-  """Acts greedily on one observation at a time; one thread.
-
-  What an agent remembers between steps of an episode is kept here: call `reset`
-  before the first observation of each episode but the first.
-  """
-
-  def __init__(
-    self,
-    agent: core.Agent,
-    params: core.VersionedParams,
-    spec: specs.EnvironmentSpec,
-    seed: int = 0,
-  ):
-    """Prepares to act; `seed` decides what is random about the policy."""
-    self.version = params.version
-    self._spec = spec.observations
-    key = seeding.actor_key(seed)
-    source = params_lib.LocalParams(params)
-    self._policy = policy_lib.Policy(agent, source, 1, key)
-    self._first = np.array([True])
-
-  def __call__(self, observation: types.NestedArray) -> types.NestedArray:
-    """Returns the action for an observation, both without a batch axis.
-
-    Raises:
-      ValueError: if the observation is not one of the run's environment.
-    """
-    output = self._policy.act(self._batched(observation), self._first)
-    self._first = np.array([False])
-    return tree.map_structure(lambda leaf: leaf[0], output.action)
-
-  def reset(self) -> None:
-    """Forgets the episode so far."""
-    self._first = np.array([True])
-
-  def _batched(self, observation: types.NestedArray) -> types.NestedArray:
-    try:
-      return tree.map_structure_up_to(
-        self._spec, _with_batch_axis, self._spec, observation
-      )
-    except (TypeError, ValueError) as error:
-      raise ValueError(
-        f'this is no observation of the environment of the run: {error}. Give '
-        f'one observation without a batch axis, as {self._spec} says.'
-      ) from error
 
 
 class LoadedRun(NamedTuple):
@@ -90,7 +37,7 @@ def load_policy(
   *,
   env: families.NameOrFactory | None = None,
   network: Any = None,
-) -> LoadedPolicy:
+) -> greedy_policy.GreedyPolicy:
   """Returns the greedy policy that a run has learnt.
 
   Args:
@@ -105,7 +52,7 @@ def load_policy(
       other functions than those given here.
   """
   run = load(run_dir, best, env=env, network=network)
-  return LoadedPolicy(run.agent, run.params, run.spec)
+  return greedy_policy.GreedyPolicy(run.agent, run.params, run.spec)
 
 
 def load(
@@ -197,10 +144,3 @@ def _params(
     )
   params = jax.jit(agent.actor_params)(restored.state)
   return core.VersionedParams(restored.steps, params)
-
-
-def _with_batch_axis(spec: specs.Array, leaf: Any) -> np.ndarray:
-  array = np.asarray(leaf)
-  if array.shape != spec.shape:
-    raise ValueError(f'{spec.name or "a leaf"} has the shape {array.shape}')
-  return array.astype(spec.dtype, copy=False)[np.newaxis]

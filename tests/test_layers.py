@@ -67,7 +67,7 @@ LAYERS = {
   # L3': processes, which know no mathematics and no backend.
   'workers': Layer(
     'actor batches frame_stacks learner placement priorities updates evaluator environment_loop '
-    'params policy seeding counting replay.checkpoints replay.memory runtime '
+    'params policy greedy_policy seeding counting replay.checkpoints replay.memory runtime '
     'run_directory',
     'numpy dm_env tree jax',
     'data lazy contracts assembly environments workers checkpoint logging',

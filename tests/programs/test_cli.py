@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -37,6 +38,8 @@ def refused(capsys, *flags):
   'flags, sentence',
   [
     ('--agent dqm', "Did you mean 'dqn'? Known: d4pg, ddpg, dmpo, dqn"),
+    ('--agent my-agent', "no agent is called 'my-agent'"),
+    ('--agent no_package.agent', "no agent is called 'no_package.agent'"),
     ('--agent distacme.types', 'is no agent: it has no Config'),
     ('--mode local --env gymnasium:CartPol-v1', "Did you mean 'CartPole-v1'"),
     ('--mode local --env atarri:Pong', 'Known families: atari, bsuite'),
@@ -156,6 +159,53 @@ def test_ctrl_c_before_there_is_a_run_is_no_traceback(
   assert exit_.value.code == 130
   captured = capsys.readouterr()
   assert captured.out + captured.err == ''
+
+
+AGENT_IN_A_FILE = f"""
+import dataclasses
+import sys
+import distacme
+from distacme.agents import dqn
+
+@dataclasses.dataclass(frozen=True)
+class Config(dqn.Config):
+  hidden_sizes: tuple[int, ...] = (4,)
+
+make_agent = dqn.make_agent
+
+if __name__ == '__main__':
+  distacme.train(
+    Config(),
+    env='{launching.CATCH}',
+    mode=sys.argv[1],
+    max_env_steps=200,
+    run_dir='run',
+  )
+"""
+
+
+def test_an_agent_in_a_file_beside_is_trained_by_its_name(folder, monkeypatch):
+  monkeypatch.syspath_prepend(folder)
+  (folder / 'agent_in_a_file.py').write_text(AGENT_IN_A_FILE)
+  assert trained('--agent', 'agent_in_a_file') == 0
+  written = json.loads((folder / 'run/config.json').read_text())
+  assert written['run']['agent'] == 'agent_in_a_file'
+
+
+@pytest.mark.parametrize(
+  ('mode', 'code', 'said'),
+  [('local', 0, 'ended: step_limit'), ('processes', 1, 'Move it to a module')],
+)
+def test_an_agent_in_the_script_is_trained_where_it_can_be_found(
+  folder, mode, code, said
+):
+  script = folder / 'script.py'
+  script.write_text(AGENT_IN_A_FILE)
+  done = subprocess.run(
+    [sys.executable, script, mode], capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == code
+  assert said in done.stdout + done.stderr
 
 
 def test_every_field_of_run_and_agent_is_a_flag():

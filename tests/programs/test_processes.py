@@ -403,7 +403,7 @@ def test_a_program_is_data_until_it_is_launched(tmp_path):
 
 
 def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
-  from distacme.programs import program
+  from distacme.programs import launched
   from distacme.runtime import supervision
 
   stopped = []
@@ -419,10 +419,10 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
     for name in ('actor/0', 'learner/0')
   ]
   directory = run_directory.RunDirectory(tmp_path)
-  watch = program._Watch({}, directory, show=lambda status: None)
+  watch = launched.LaunchedRun({}, directory, lambda status: None)
   watch.request_stop('interrupted')
   assert watch.stopping()
-  watch.attach('localhost:1', members)  # where no server is yet
+  watch.attach(members, {'variables': 'localhost:1'})  # where no server is yet
   assert stopped == ['actor/0', 'learner/0']
   watch.request_stop('failed', 'ended with signal 15', 'actor/0')
   assert watch.finish()['stop']['reason'] == 'interrupted'

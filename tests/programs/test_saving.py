@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from distacme.programs import workers
+from distacme.programs.workers import replay
 from tests import feeding
 
 
@@ -30,19 +30,19 @@ def server():
 
 def test_a_save_at_the_end_is_waited_for(server):
   server.let.set()
-  workers._Saving(server, period_s=1e9).finish(10.0)
+  replay._Saving(server, period_s=1e9).finish(10.0)
   assert server.saved == 1
 
 
 def test_a_save_at_the_end_that_takes_too_long_is_given_up(server, caplog):
-  saving = workers._Saving(server, period_s=1e9)
+  saving = replay._Saving(server, period_s=1e9)
   saving.finish(0.05)
   assert saving.under_way
   assert 'continues from the checkpoint before' in caplog.text
 
 
 def test_at_the_end_what_came_since_is_saved_as_well(server):
-  saving = workers._Saving(server, period_s=1e-9)
+  saving = replay._Saving(server, period_s=1e-9)
   saving.start_if_due()
   feeding.wait_for(lambda: server.started == 1)
   saving.start_if_due()  # one at a time
@@ -52,7 +52,7 @@ def test_at_the_end_what_came_since_is_saved_as_well(server):
 
 
 def test_replay_that_is_not_to_be_saved_is_not(server):
-  saving = workers._Saving(server, period_s=None)
+  saving = replay._Saving(server, period_s=None)
   saving.start_if_due()
   saving.finish(10.0)
   assert not server.started
@@ -64,4 +64,4 @@ def test_a_save_that_fails_ends_the_worker():
       raise OSError('no space left')
 
   with pytest.raises(OSError, match='no space left'):
-    workers._Saving(FullDisk(), period_s=1e9).finish(10.0)
+    replay._Saving(FullDisk(), period_s=1e9).finish(10.0)

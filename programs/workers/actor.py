@@ -1,0 +1,76 @@
+"""An actor of a program, with its environments."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from distacme import actor
+from distacme import environments
+from distacme import policy
+from distacme import seeding
+from distacme import specs
+from distacme import types
+from distacme.programs import config as config_lib
+from distacme.programs import connection as connection_lib
+from distacme.programs import devices as devices_lib
+from distacme.replay import reverb
+from distacme.replay import writers
+
+
+def run(
+  connection: connection_lib.Connection,
+  replay_address: str,
+  experiment: config_lib.Experiment,
+  index: int,
+) -> None:
+  """Acts until the run stops, as the actor number `index`."""
+  device = experiment.run.actor_device(index)
+  with devices_lib.for_acting(
+    connection.name, device, connection_lib.owns_process()
+  ):
+    _act(connection, replay_address, experiment, index)
+
+
+def _act(
+  connection: connection_lib.Connection,
+  replay_address: str,
+  experiment: config_lib.Experiment,
+  index: int,
+) -> None:
+  status = connection.status()
+  if status['workers'].get(connection.name, {}).get('counts'):
+    # One that was restarted would else act its first episodes again.
+    experiment = dataclasses.replace(
+      experiment, resumed_at=status['counts']['env_steps']
+    )
+  run = experiment.run
+  rows = run.envs_per_actor
+  # The evaluator's stream is that after the first actors'.
+  stream = index + (index >= run.num_actors)
+  environment = experiment.make_vector(rows, stream=stream)
+  spec = specs.make_environment_spec(environment)
+  agent = experiment.make_agent(spec)
+  if not connection.wait_for_params():
+    return
+  num_actors = max(run.num_actors, index + 1)  # it may have been added later
+  streams = types.Streams(
+    np.arange(index * rows, (index + 1) * rows), num_actors * rows
+  )
+  key = seeding.actor_key(experiment.seed, stream)
+  newest = connection.params.newest()
+  assert newest is not None  # just waited for
+  layout = policy.row_layout(agent, spec, newest.params)
+  inserter = reverb.ReverbInserter(
+    replay_address,
+    layout,
+    connection.stopped,
+    at_once=agent.replay.used_once,
+  )
+  actor.Actor(
+    environments.check_first_episode(environment),
+    policy.Policy(agent, connection.params, rows, key, streams),
+    writers.make_writer(agent.replay, layout, rows, inserter),
+    connection,
+  ).run()

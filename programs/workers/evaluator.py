@@ -1,0 +1,56 @@
+"""The evaluator of a program, which keeps the best params."""
+
+from __future__ import annotations
+
+import pathlib
+
+from distacme import checkpoint
+from distacme import evaluator
+from distacme import run_directory
+from distacme import seeding
+from distacme import specs
+from distacme.programs import config as config_lib
+from distacme.programs import connection as connection_lib
+from distacme.programs import devices as devices_lib
+
+
+def run(
+  connection: connection_lib.Connection,
+  experiment: config_lib.Experiment,
+  run_dir: pathlib.Path,
+) -> None:
+  """Evaluates until the run stops."""
+  with devices_lib.for_acting(
+    connection.name, None, connection_lib.owns_process()
+  ):
+    _evaluate(connection, experiment, run_dir)
+
+
+def _evaluate(
+  connection: connection_lib.Connection,
+  experiment: config_lib.Experiment,
+  run_dir: pathlib.Path,
+) -> None:
+  # Until something is learnt there is nothing to evaluate, and the cores are for
+  # those who start.
+  if not connection.wait_for_params() or not connection.wait_for_learning():
+    return
+  run = experiment.run
+  rows = evaluator.num_rows(run.eval_episodes)
+  environment = experiment.make_vector(rows, stream=run.num_actors)
+  agent = experiment.make_agent(specs.make_environment_spec(environment))
+  key = seeding.actor_key(experiment.seed, run.num_actors)
+  best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
+  evaluator.Evaluator(
+    environment,
+    agent,
+    connection.params,
+    connection,
+    key=key,
+    episodes=run.eval_episodes,
+    period=run.eval_period,
+    env_steps=experiment.resumed_at,
+    solved_return=run.solved_return,
+    keep=best.offer,
+  ).run()
+  best.close()

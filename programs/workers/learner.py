@@ -1,0 +1,86 @@
+"""The learner of a program, from its last checkpoint if there is one."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import jax
+
+from distacme import batches
+from distacme import checkpoint
+from distacme import frame_stacks
+from distacme import learner
+from distacme import placement as placement_lib
+from distacme import policy
+from distacme import run_directory
+from distacme import seeding
+from distacme import updates
+from distacme.programs import config as config_lib
+from distacme.programs import connection as connection_lib
+from distacme.programs import devices as devices_lib
+from distacme.replay import reverb
+
+
+def run(
+  connection: connection_lib.Connection,
+  replay_address: str,
+  experiment: config_lib.Experiment,
+  run_dir: pathlib.Path,
+) -> None:
+  """Learns until the run stops; saves and publishes what was learnt."""
+  devices = devices_lib.for_learner(
+    experiment.run.learner_devices, connection_lib.owns_process()
+  )
+  spec = experiment.environment_spec()
+  agent = experiment.make_agent(spec)
+  key = seeding.learner_key(experiment.run.seed)
+  directory = run_directory.RunDirectory(run_dir)
+  checkpointer = checkpoint.Checkpointer(directory.checkpoints)
+
+  def save(steps: int, state: Any) -> None:
+    directory.write_counts(steps, connection.report().counts)
+    checkpointer.save(steps, state)
+
+  state = jax.jit(agent.initial_learner_state)(key)
+  restored = checkpointer.restore(state)
+  # One that was restarted went back to its last checkpoint.
+  counted = connection.status()['counts'].get('learner_steps', 0)
+  behind = counted - (restored.steps if restored else 0)
+  connection.report({'learner_steps': -behind} if behind else None)
+  params = jax.eval_shape(agent.actor_params, state)
+  layout = policy.row_layout(agent, spec, params)
+  agent = frame_stacks.learning_from(layout, agent)
+  count = updates.choose_count(
+    experiment.run.updates_per_call,
+    agent,
+    state,
+    layout,
+    devices[0].platform,
+  )
+  placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
+  sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
+  worker = learner.Learner(
+    agent,
+    batches.PrefetchedBatches(
+      sampler,
+      count,
+      placement,
+      # What waits here grows old.
+      depth=1 if agent.replay.used_once else 2,
+    ),
+    connection.params,
+    connection,
+    restored.state if restored else state,
+    placement=placement,
+    steps=restored.steps if restored else 0,
+    publish_period=experiment.publish_period(agent),
+    save=save,
+    save_period_s=experiment.run.checkpoint_period_s,
+    executor=learner.background_executor,
+    stop_if_not_finite=experiment.run.stop_if_not_finite,
+    last_saved=directory.last_saved,
+  )
+  worker.run()
+  connection.report(state='saving')
+  checkpointer.close()

@@ -1,0 +1,113 @@
+"""The replay server of a program, which saves what it holds now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from concurrent import futures
+import logging
+import math
+import pathlib
+import time
+from typing import Any
+
+from distacme import counting
+from distacme.programs import connection as connection_lib
+from distacme.programs.workers import goodbyes
+from distacme.replay import reverb
+from distacme.replay import spec as replay_spec
+
+_REPORT_PERIOD_S = 1.0
+# How long saving may take at the end, after waiting for clients. A cluster that
+# sends SIGTERM kills soon: who takes too long is not waited for.
+_SAVE_S = 20.0
+_TERMINATED_WAIT_S = 1.0
+_TERMINATED_SAVE_S = 5.0
+
+
+def run(
+  connection: connection_lib.Connection,
+  address: str,
+  spec: replay_spec.ReplaySpec,
+  clients: Collection[str],
+  directory: pathlib.Path | None,
+  save_period_s: float | None,
+) -> None:
+  """Serves and reports; saves and ends after its `clients`.
+
+  It starts with what the newest checkpoint in `directory` holds, whether the run
+  is resumed or this worker alone.
+  """
+  port = int(address.rpartition(':')[2])
+  save_period_s = save_period_s if directory else None
+  server = reverb.ReplayServer(spec, port, directory if save_period_s else None)
+  saving = _Saving(server, save_period_s)
+  report_at = time.monotonic()
+  while (stop := connection.report().stop) is None:
+    saving.start_if_due()
+    # While a large table is copied, it does not answer.
+    if time.monotonic() >= report_at and not saving.under_way:
+      report_at = time.monotonic() + _REPORT_PERIOD_S
+      metrics = server.metrics()
+      connection.report(metrics=metrics, state=f'{metrics["size"]} items')
+    time.sleep(0.05)
+  terminated = stop == counting.StopReason.TERMINATED
+  # Clients that still write, sample or set priorities would wait for ever.
+  wait_s = _TERMINATED_WAIT_S if terminated else goodbyes.FINISH_S
+  goodbyes.wait_for(clients, connection.status, wait_s)
+  if not saving.under_way:
+    connection.report(metrics=server.metrics())
+  if stop != counting.StopReason.FAILED:  # for which what it holds may be why
+    saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
+  if not saving.under_way:  # for which it would wait; the process ends without
+    server.stop()
+
+
+class _Saving:
+  """Saves replay now and then, in a thread, since it may take long."""
+
+  def __init__(self, server: Any, period_s: float | None):
+    """Starts the first period; None saves nothing."""
+    self._server = server
+    self._period_s = math.inf if period_s is None else period_s
+    self._wanted = period_s is not None
+    self._at = time.monotonic() + self._period_s
+    self._pool = futures.ThreadPoolExecutor(1)
+    self._saved: futures.Future[Any] | None = None
+
+  @property
+  def under_way(self) -> bool:
+    """Whether a checkpoint is being written."""
+    return self._saved is not None and not self._saved.done()
+
+  def start_if_due(self) -> None:
+    """Starts to save if it is time, and the last checkpoint is written."""
+    if time.monotonic() >= self._at and not self.under_way:
+      self._start()
+
+  def _start(self) -> None:
+    if self._saved is not None:
+      self._saved.result()  # raises what went wrong
+    self._at = time.monotonic() + self._period_s
+    self._saved = self._pool.submit(self._server.save)
+
+  def finish(self, timeout_s: float) -> None:
+    """Saves what there is now, unless that takes too long."""
+    if not self._wanted:
+      return
+    deadline = time.monotonic() + timeout_s
+    if self.under_way and not self._wait(deadline):
+      return
+    self._start()
+    self._wait(deadline)
+
+  def _wait(self, deadline: float) -> bool:
+    assert self._saved is not None
+    try:
+      self._saved.result(max(0.0, deadline - time.monotonic()))
+    except futures.TimeoutError:
+      logging.warning(
+        'saving replay was given up for lack of time; a resumed run continues '
+        'from the checkpoint before.'
+      )
+      return False
+    return True

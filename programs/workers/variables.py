@@ -1,0 +1,72 @@
+"""The variable server of a program: params, counters, metrics, and the run's end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+import pathlib
+import threading
+import time
+
+from distacme import counting
+from distacme import logging as metrics_logging
+from distacme import run_directory
+from distacme.programs import connection
+from distacme.programs.workers import goodbyes
+from distacme.variables import server
+
+_TERMINATED_S = 3.0  # for goodbyes where SIGTERM was the launcher's last resort
+_PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
+
+
+def run(
+  address: str,
+  limits: counting.Limits,
+  run_dir: pathlib.Path,
+  counts: Mapping[str, int],
+  others: Collection[str],
+) -> None:
+  """Serves until the run has ended.
+
+  It is the last to go: it waits for the goodbyes of `others`, all workers but
+  itself, and then writes how the run ended. If it is restarted it goes on with the
+  counters that it had at most `_PROGRESS_PERIOD_S` before.
+  """
+  process = connection.take_process()
+  sink = metrics_logging.MetricsSink(run_dir)
+  directory = run_directory.RunDirectory(run_dir)
+  before = directory.read_progress() or run_directory.Progress(counts, 0.0)
+  state = counting.RunState(
+    limits, sink, before.counts, elapsed_s=before.seconds
+  )
+  terminated = threading.Event()
+
+  def terminate() -> None:
+    terminated.set()
+    # In a thread: the signal may interrupt whoever holds the lock.
+    threading.Thread(
+      target=state.request_stop, args=(counting.StopReason.TERMINATED,)
+    ).start()
+
+  if process:
+    process.on_terminate(terminate)
+  service = server.VariableServer(state, address)
+  save_at = time.monotonic()
+  while state.directive().stop is None:
+    if time.monotonic() >= save_at:
+      save_at += _PROGRESS_PERIOD_S
+      status = state.status()
+      directory.write_progress(
+        run_directory.Progress(status['counts'], status['seconds'])
+      )
+    time.sleep(0.05)
+  # Who was terminated while it started says no goodbye.
+  goodbyes.wait_for(
+    others,
+    state.status,
+    _TERMINATED_S if terminated.is_set() else goodbyes.FINISH_S,
+  )
+  service.stop()
+  run_directory.write_json(directory.summary, state.status())
+  sink.close()
+  if process:
+    process.end(0)
