@@ -14,8 +14,8 @@ import haiku as hk
 import jax
 import numpy as np
 
+from distacme import actor_critic
 from distacme import lazy
-from distacme import networks
 from distacme import ranges
 from distacme import specs
 from distacme import types
@@ -105,7 +105,7 @@ class D4PG(ddpg.DDPG):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -116,7 +116,7 @@ class D4PG(ddpg.DDPG):
   def critic_loss(
     self,
     critic: hk.Params,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the mean cross-entropy to the projected targets."""
@@ -145,7 +145,7 @@ class D4PG(ddpg.DDPG):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> D4PG:
   """Returns D4PG for an environment.
 
@@ -153,7 +153,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+      see `ActorCritic`. The policy's outputs [B, size] are squashed to
       [-1, 1] by tanh, the critic's are logits [B, num_atoms]; by default two
       normalised MLPs.
 

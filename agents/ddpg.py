@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import lazy
 from distacme import networks
@@ -30,24 +31,12 @@ rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of DDPG."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
-  n_step: int = 1
-  """Steps between the two ends of a transition."""
-  batch_size: int = 256
-  """Transitions per learner step."""
-  samples_per_insert: float = 256.0
-  """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   policy_learning_rate: float = 1e-3
   """Adam's step size for the policy; 1e-4 in the paper."""
   critic_learning_rate: float = 1e-3
@@ -68,6 +57,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'policy_learning_rate',
@@ -80,19 +70,13 @@ class Config:
     ranges.check_not_negative(self, 'noise_std')
     ranges.check_finite(self, 'noise_std')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class LearnerState(NamedTuple):
   """All that learning changes."""
 
-  params: networks.ActorCritic
-  target_params: networks.ActorCritic
+  params: actor_critic.ActorCritic
+  target_params: actor_critic.ActorCritic
   optimizer_state: Any
   steps: jax.Array  # int32
 
@@ -141,13 +125,13 @@ class DDPG:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, self.name)
     make = network or self._default_network
-    self._policy, self._critic = networks.transformed(
+    self._policy, self._critic = actor_critic.transformed(
       lambda: make(self._bounds.size),
       spec.observations,
       self._bounds.size,
@@ -167,11 +151,11 @@ class DDPG:
       steps=jnp.int32(0),
     )
 
-  def _initial_params(self, key: types.Key) -> networks.ActorCritic:
+  def _initial_params(self, key: types.Key) -> actor_critic.ActorCritic:
     policy_key, critic_key = jax.random.split(key)
     observation = networks.example(self._spec.observations)
     action = jnp.zeros((1, self._bounds.size))
-    return networks.ActorCritic(
+    return actor_critic.ActorCritic(
       self._policy.init(policy_key, observation),
       self._critic.init(critic_key, observation, action),
     )
@@ -216,7 +200,7 @@ class DDPG:
       state.params.policy, state.params.critic, batch.data.observation
     )
     updates, optimizer_state = self._optimizer.update(
-      networks.ActorCritic(policy_gradient, critic_gradient),
+      actor_critic.ActorCritic(policy_gradient, critic_gradient),
       state.optimizer_state,
     )
     params = optax.apply_updates(state.params, updates)
@@ -236,7 +220,7 @@ class DDPG:
   def critic_loss(
     self,
     critic: hk.Params,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared error of the critic (section 3, eq. 4)."""
@@ -288,11 +272,11 @@ class DDPG:
         'policy': optimizers.adam(config.policy_learning_rate, limit),
         'critic': optimizers.adam(config.critic_learning_rate, limit),
       },
-      networks.ActorCritic('policy', 'critic'),
+      actor_critic.ActorCritic('policy', 'critic'),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations,
       self._config.hidden_sizes,
       num_params,
@@ -303,7 +287,7 @@ class DDPG:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> DDPG:
   """Returns DDPG for an environment.
 
@@ -311,7 +295,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, size] are squashed to
+      see `ActorCritic`. The policy's outputs [B, size] are squashed to
       [-1, 1] by tanh, the critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:

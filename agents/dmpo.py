@@ -13,7 +13,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from distacme import networks
+from distacme import actor_critic
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
@@ -45,7 +45,7 @@ class DMPO(mpo.MPO):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
     self._atoms = np.linspace(
@@ -75,7 +75,7 @@ class DMPO(mpo.MPO):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> DMPO:
   """Returns DMPO for an environment.
 
@@ -83,7 +83,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+      see `ActorCritic`. The policy's outputs [B, 2 * size] are means, and
       deviations before softplus and a scale, so that 0 means `initial_std`; the
       critic's are logits [B, num_atoms]; by default two normalised MLPs.
 

@@ -218,26 +218,43 @@ _LEAST_PRIORITY = 1e-6  # keeps every item drawable
 class DQN:
   """DQN for one environment spec; see `core.Agent`."""
 
+  name = 'DQN'
+
   def __init__(
     self,
-    config: Config,
+    config: Any,
     spec: specs.EnvironmentSpec,
-    network: Network | None = None,
+    network: Any = None,
   ):
     if not isinstance(spec.actions, specs.DiscreteArray):
       raise ValueError(
-        'DQN needs one discrete action (specs.DiscreteArray), got the action '
-        f'spec {spec.actions}. Use an agent for such actions, or an '
+        f'{self.name} needs one discrete action (specs.DiscreteArray), got the '
+        f'action spec {spec.actions}. Use an agent for such actions, or an '
         'environment with discrete ones.'
       )
     self._config = config
-    self._num_actions = int(spec.actions.num_values)
-    self._network = hk.without_apply_rng(
-      hk.transform(network or self._default_network)
-    )
     self._spec = spec
+    self._num_actions = int(spec.actions.num_values)
+    self._network = self._transformed(network)
     self.replay = config.replay
-    self._check_network()
+
+  def _transformed(self, network: Any) -> Any:
+    """Returns the pure functions of a network, or of the default one, checked."""
+    pure = hk.without_apply_rng(hk.transform(network or self._default_network))
+    self._check_values(pure.init, pure.apply)
+    return pure
+
+  def _check_values(self, init: Any, apply: Any) -> None:
+    """Raises ValueError unless `apply` gives action values [B, num_actions]."""
+    shape = (1, self._num_actions)
+    networks.check_outputs(
+      init,
+      apply,
+      (networks.example(self._spec.observations),),
+      shape,
+      f'action values of shape {shape}',
+      hint='Its last layer needs one output per action and no squeeze.',
+    )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state whose target network equals its online network."""
@@ -281,7 +298,6 @@ class DQN:
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam and, when it is due, copies the target network."""
-    config = self._config
     gradient, output = jax.grad(self.loss, has_aux=True)(
       state.params, state.target_params, batch
     )
@@ -290,8 +306,11 @@ class DQN:
     )
     params = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
-    target_params = optax.periodic_update(
-      params, state.target_params, steps, config.target_update_period
+    target_params = optimizers.moved_target(
+      params,
+      state.target_params,
+      steps,
+      period=self._config.target_update_period,
     )
     output.metrics['gradient_norm'] = optax.tree.norm(gradient)
     return LearnerState(params, target_params, optimizer_state, steps), output
@@ -309,7 +328,7 @@ class DQN:
       q_tm1, data.action, data.reward, data.discount, q_t_target, q_t_online
     )
     weights = importance_weights(batch.probability, config.importance_exponent)
-    loss = jnp.mean(weights * rlax.huber_loss(error, config.huber_delta))
+    loss = jnp.mean(weights * self.losses(q_tm1, error, data))
     priorities = None
     if self.replay.prioritized:
       priorities = jnp.abs(error) + _LEAST_PRIORITY
@@ -319,6 +338,18 @@ class DQN:
       'mean_abs_td_error': jnp.abs(error).mean(),
     }
     return loss, types.UpdateOutput(metrics, priorities)
+
+  def losses(
+    self, q_tm1: jax.Array, error: jax.Array, data: types.Transition
+  ) -> jax.Array:
+    """Returns the loss [B] of each transition, before it is weighted.
+
+    Args:
+      q_tm1: [B, num_actions] online network's values at the windows' starts.
+      error: [B] their `td_error`.
+      data: the transitions. What DQN leaves unused is for losses added to its own.
+    """
+    return rlax.huber_loss(error, self._config.huber_delta)
 
   def actor_params(self, state: LearnerState) -> hk.Params:
     """Returns the online network's params."""
@@ -342,18 +373,6 @@ class DQN:
       head = networks.DuelingHead(self._num_actions, last)
     torso = networks.ObservationTorso(self._spec.observations, sizes)
     return head(torso(observation))
-
-  def _check_network(self) -> None:
-    key = jax.random.key_data(jax.random.key(0))
-    observation = networks.example(self._spec.observations)
-    params = jax.eval_shape(self._network.init, key, observation)
-    q = jax.eval_shape(self._network.apply, params, observation)
-    if getattr(q, 'shape', None) != (1, self._num_actions):
-      raise ValueError(
-        'the network must map a batch of 1 observation to action values of '
-        f'shape (1, {self._num_actions}), got {q}. Its last layer needs one '
-        'output per action and no squeeze.'
-      )
 
 
 def make_agent(

@@ -21,6 +21,7 @@ from distacme import lazy
 from distacme import networks
 from distacme import optimizers
 from distacme import ranges
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.replay import spec as replay_spec
@@ -28,11 +29,9 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_FIRST, _LAST = 0, 2  # of dm_env.StepType
-
 # Makes the parts of a network, given how many parameters the distribution over
 # actions has. Its outputs are those [B, num_params], and state values [B].
-Network = Callable[[int], networks.RecurrentNetwork]
+Network = Callable[[int], recurrent.RecurrentNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +184,7 @@ class IMPALA:
     self._spec = spec
     self._policy = distributions.for_actions(spec.actions, 'IMPALA')
     make = network or self._default_network
-    self._network = networks.unrolled(lambda: make(self._policy.num_params))
+    self._network = recurrent.unrolled(lambda: make(self._policy.num_params))
     self.replay = config.replay
     memory = self._network.initial_state(1)
     networks.check_policy_and_value(
@@ -248,7 +247,7 @@ class IMPALA:
     """Returns the loss of unrolls [B, T + 1], a mean over their steps."""
     config = self._config
     (policy, value), _ = self._network.unroll(
-      params, data.observation, data.step_type == _FIRST, data.start_state
+      params, data.observation, data.step_type == types.FIRST, data.start_state
     )
     # The last row bootstraps, and is the first one of the next unroll.
     policy, sample, behaviour, reward, discount, step_type = jax.tree.map(
@@ -262,7 +261,7 @@ class IMPALA:
         data.step_type,
       ),
     )
-    stepped = step_type != _LAST
+    stepped = step_type != types.LAST
     log_prob = self._policy.log_prob(policy, sample)
     rho = jnp.exp(log_prob - behaviour)
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
@@ -311,9 +310,9 @@ class IMPALA:
       eps=config.adam_epsilon,
     )
 
-  def _default_network(self, num_params: int) -> networks.RecurrentNetwork:
+  def _default_network(self, num_params: int) -> recurrent.RecurrentNetwork:
     config = self._config
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
         self._spec.observations, config.hidden_sizes, config.convolutions
       ),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import distributions
 from distacme import lazy
@@ -31,23 +32,13 @@ rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of MPO."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
   n_step: int = 5
   """Steps between the two ends of a transition."""
-  batch_size: int = 256
-  """Transitions per learner step."""
   samples_per_insert: float = 64.0
   """Transitions sampled per environment step; 32 in Acme."""
-  min_replay_size: int = 1_000
-  """Transitions before learning begins."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   num_action_samples: int = 20
   """Actions drawn in each state."""
   policy_learning_rate: float = 3e-4
@@ -76,6 +67,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'policy_learning_rate',
@@ -96,12 +88,6 @@ class Config:
       'target_update_period',
       'hidden_sizes',
     )
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class MeanAndStd(NamedTuple):
@@ -157,7 +143,7 @@ class LearnerState(NamedTuple):
   """All that learning changes."""
 
   params: Learnt
-  target_params: networks.ActorCritic
+  target_params: actor_critic.ActorCritic
   optimizer_state: Any
   steps: jax.Array  # int32
   key: types.Key  # of the actions that are drawn
@@ -249,13 +235,13 @@ class MPO:
     self,
     config: Any,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, self.name)
     make = network or self._default_network
-    self._policy, self._critic = networks.transformed(
+    self._policy, self._critic = actor_critic.transformed(
       lambda: make(2 * self._bounds.size),
       spec.observations,
       self._bounds.size,
@@ -279,7 +265,7 @@ class MPO:
         alpha_std=jnp.full(size, 1_000.0, jnp.float32),
       ),
     )
-    target_params = networks.ActorCritic(params.policy, params.critic)
+    target_params = actor_critic.ActorCritic(params.policy, params.critic)
     return LearnerState(
       params,
       # A copy: the learner donates its state, and no buffer may be given twice.
@@ -291,16 +277,16 @@ class MPO:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> distributions.Explores:
+  ) -> distributions.Exploration:
     """Returns that what is evaluated does not explore."""
-    return distributions.explores(batch_size, streams)
+    return distributions.initial_exploration(batch_size, streams)
 
   def act(
     self,
     params: hk.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: distributions.Explores,
+    state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes its means."""
     policy = self.policy(params, observation)
@@ -333,7 +319,7 @@ class MPO:
     )
     steps = state.steps + 1
     target_params = optimizers.moved_target(
-      networks.ActorCritic(params.policy, params.critic),
+      actor_critic.ActorCritic(params.policy, params.critic),
       state.target_params,
       steps,
       period=self._config.target_update_period,
@@ -347,7 +333,7 @@ class MPO:
   def loss(
     self,
     params: Learnt,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -371,7 +357,7 @@ class MPO:
 
   def _sampled(
     self,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     observation: types.NestedArray,
     key: types.Key,
   ) -> tuple[MeanAndStd, jax.Array, jax.Array]:
@@ -429,8 +415,8 @@ class MPO:
       Learnt(*names),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations,
       self._config.hidden_sizes,
       num_params,
@@ -441,7 +427,7 @@ class MPO:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> MPO:
   """Returns MPO for an environment.
 
@@ -449,7 +435,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, given how many outputs the policy must have;
-      see `networks.ActorCritic`. The policy's outputs [B, 2 * size] are means, and
+      see `ActorCritic`. The policy's outputs [B, 2 * size] are means, and
       deviations before softplus and a scale, so that 0 means `initial_std`; the
       critic's are [B, 1]; by default two normalised MLPs.
 

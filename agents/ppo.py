@@ -33,8 +33,6 @@ from distacme.replay import spec as replay_spec
 optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_LAST = 2  # of dm_env.StepType
-
 # Maps a nest of observations [B, ...], and how many parameters the distribution
 # over actions has, to those [B, num_params] and state values [B].
 Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
@@ -223,16 +221,16 @@ class PPO:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> distributions.Explores:
+  ) -> distributions.Exploration:
     """Returns that what is evaluated does not explore."""
-    return distributions.explores(batch_size, streams)
+    return distributions.initial_exploration(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: distributions.Explores,
+    state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest."""
     policy, _ = self._network.apply(
@@ -292,7 +290,7 @@ class PPO:
     _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
       observation
     )
-    stepped = data.step_type[:, :-1] != _LAST
+    stepped = data.step_type[:, :-1] != types.LAST
     limit = config.max_abs_reward
     advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
       value,

@@ -8,7 +8,8 @@ that all of its steps are learnt from; returns are cut at a sequence's end, whic
 bootstraps, rather than reaching beyond it; importance weights are scaled over the
 sampled batch; the memory is told the last action and reward only where the
 observation holds them (`wrappers.ObservationActionReward`); and steps, batches
-and networks are by default of a size for two cores.
+and networks are by default of a size for two cores. Exploration and the step of
+learning are those of our DQN, whose file has all that is not here.
 """
 
 from __future__ import annotations
@@ -24,21 +25,19 @@ import numpy as np
 
 from distacme import lazy
 from distacme import networks
-from distacme import optimizers
 from distacme import ranges
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
 from distacme.replay import spec as replay_spec
 
-optax = lazy.module('optax')
 rlax = lazy.module('rlax')
 
-_FIRST, _LAST = 0, 2  # of dm_env.StepType
 _LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
 
 # Makes the parts of a network whose outputs are action values [B, num_actions].
-Network = Callable[[], networks.RecurrentNetwork]
+Network = Callable[[], recurrent.RecurrentNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +143,6 @@ class Config:
     )
 
 
-class LearnerState(NamedTuple):
-  """All that learning changes."""
-
-  params: hk.Params
-  target_params: hk.Params
-  optimizer_state: Any
-  steps: jax.Array  # int32
-
-
 class ActorState(NamedTuple):
   """What an actor remembers."""
 
@@ -218,7 +208,7 @@ def td_errors(
     value[1:],
     n_step,
     # A return ends with its episode; 0 takes the value there.
-    lambda_t=(data.step_type[1:] != _LAST).astype(value.dtype),
+    lambda_t=(data.step_type[1:] != types.LAST).astype(value.dtype),
   )
   target = rescale(returns) if rescaled else returns
   estimate = jnp.take_along_axis(q[:-1], data.action[:-1, None], axis=-1)[:, 0]
@@ -237,8 +227,8 @@ def learnt_steps(step_type: Any, burn_in_length: int) -> Any:
     burn_in_length: steps.
   """
   position = np.arange(step_type.shape[1] - 1)[None]
-  warm = (position >= burn_in_length) | (step_type[:, :1] == _FIRST)
-  return (warm & (step_type[:, :-1] != _LAST)).astype(np.float32)
+  warm = (position >= burn_in_length) | (step_type[:, :1] == types.FIRST)
+  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
 
 
 def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
@@ -282,7 +272,7 @@ class FirstPriority:
       data.reward[:, :-1],
       config.discount * data.discount[:, :-1],
       value[:, 1:],
-      data.step_type[:, 1:] != _LAST,
+      data.step_type[:, 1:] != types.LAST,
       config.n_step,
     )
     if config.value_rescaling:
@@ -318,50 +308,25 @@ def _n_step_returns(
   return returns
 
 
-class R2D2:
+class R2D2(dqn.DQN):
   """R2D2 for one environment spec; see `core.Agent`."""
 
-  def __init__(
-    self,
-    config: Config,
-    spec: specs.EnvironmentSpec,
-    network: Network | None = None,
-  ):
-    if not isinstance(spec.actions, specs.DiscreteArray):
-      raise ValueError(
-        'R2D2 needs one discrete action (specs.DiscreteArray), got the action '
-        f'spec {spec.actions}. Use an agent for such actions, or an '
-        'environment with discrete ones.'
-      )
-    self._config = config
-    self._num_actions = int(spec.actions.num_values)
-    self._network = networks.unrolled(network or self._default_network)
-    self._spec = spec
-    self.replay = config.replay
-    self._check_network()
+  name = 'R2D2'
 
-  def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns a state whose target network equals its online network."""
-    params = self._network.init(key, networks.example(self._spec.observations))
-    return LearnerState(
-      params=params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      target_params=jax.tree.map(jnp.copy, params),
-      optimizer_state=self._optimizer.init(params),
-      steps=jnp.int32(0),
+  def _transformed(self, network: Network | None) -> recurrent.Unrolled:
+    """Returns the pure functions of a network, or of the default one, checked."""
+    pure = recurrent.unrolled(network or self._default_parts)
+    memory = pure.initial_state(1)
+    self._check_values(
+      pure.init, lambda params, o: pure.step(params, o, memory)[0]
     )
+    return pure
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> ActorState:
+  ) -> types.ActorState:
     """Returns each row's epsilon, and an empty memory."""
-    config = self._config
-    if streams is None:
-      epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
-    else:
-      epsilon = dqn.exploration_ladder(
-        streams, config.epsilon_base, config.epsilon_exponent
-      )
+    epsilon = super().initial_actor_state(batch_size, streams).epsilon
     return ActorState(epsilon, self._network.initial_state(batch_size))
 
   def act(
@@ -369,7 +334,7 @@ class R2D2:
     params: hk.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: ActorState,
+    state: types.ActorState,
   ) -> types.ActorOutput:
     """Acts epsilon-greedily."""
     q, memory = self._network.step(params, observation, state.memory)
@@ -381,25 +346,6 @@ class R2D2:
       start_state=state.memory,
       values={'chosen_q': chosen_q, 'max_q': q.max(axis=-1)},
     )
-
-  def update(
-    self, state: LearnerState, batch: types.Batch
-  ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam and, when it is due, copies the target network."""
-    config = self._config
-    gradient, output = jax.grad(self.loss, has_aux=True)(
-      state.params, state.target_params, batch
-    )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
-    steps = state.steps + 1
-    target_params = optax.periodic_update(
-      params, state.target_params, steps, config.target_update_period
-    )
-    output.metrics['gradient_norm'] = optax.tree.norm(gradient)
-    return LearnerState(params, target_params, optimizer_state, steps), output
 
   def loss(
     self, params: hk.Params, target_params: hk.Params, batch: types.Batch
@@ -448,7 +394,7 @@ class R2D2:
     Their gradient does not reach back into the burn-in, unless it is learnt from.
     """
     length = self._config.burn_in_length
-    first = data.step_type == _FIRST
+    first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
       memory = self._network.initial_state(first.shape[0])
@@ -472,41 +418,15 @@ class R2D2:
     after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
     return jnp.concatenate([before, after], axis=1)
 
-  def actor_params(self, state: LearnerState) -> hk.Params:
-    """Returns the online network's params."""
-    return state.params
-
-  @property
-  def _optimizer(self) -> Any:
+  def _default_parts(self) -> recurrent.RecurrentNetwork:
     config = self._config
-    return optimizers.adam(
-      config.learning_rate,
-      config.max_gradient_norm,
-      eps=config.adam_epsilon,
-    )
-
-  def _default_network(self) -> networks.RecurrentNetwork:
-    config = self._config
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
         self._spec.observations, config.hidden_sizes, config.convolutions
       ),
       hk.LSTM(config.lstm_size),
       networks.DuelingHead(self._num_actions, config.lstm_size),
     )
-
-  def _check_network(self) -> None:
-    key = jax.random.key_data(jax.random.key(0))
-    observation = networks.example(self._spec.observations)
-    params = jax.eval_shape(self._network.init, key, observation)
-    memory = self._network.initial_state(1)
-    q, _ = jax.eval_shape(self._network.step, params, observation, memory)
-    if getattr(q, 'shape', None) != (1, self._num_actions):
-      raise ValueError(
-        'the network must map a batch of 1 observation to action values of '
-        f'shape (1, {self._num_actions}), got {q}. Its head needs one output '
-        'per action and no squeeze.'
-      )
 
 
 def make_agent(

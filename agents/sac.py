@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import actor_critic
 from distacme import continuous
 from distacme import distributions
 from distacme import lazy
@@ -29,24 +30,14 @@ optax = lazy.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(replay_spec.UniformConfig):
   """Settings of SAC."""
 
-  discount: float = 0.99
-  """Gamma, per environment step."""
   n_step: int = 1
   """Steps between the two ends of a transition; entropy counts at the last."""
-  batch_size: int = 256
-  """Transitions per learner step."""
-  samples_per_insert: float = 256.0
-  """Transitions sampled per environment step; batch_size for an update each."""
   min_replay_size: int = 1_000
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
-  max_replay_size: int = 1_000_000
-  """Transitions kept."""
-  error_buffer: float = 0.0
-  """Samples by which actors or learner may run ahead; 0 chooses."""
   learning_rate: float = 1e-3
   """Adam's step size, for all that is learnt; 3e-4 in the paper."""
   max_gradient_norm: float = 40.0
@@ -65,6 +56,7 @@ class Config:
   """Widths of the default networks' hidden layers."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     ranges.check_positive(
       self,
       'learning_rate',
@@ -76,12 +68,6 @@ class Config:
     if self.target_entropy is not None:
       ranges.check_finite(self, 'target_entropy')
     ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
-    _ = self.replay  # checks itself
-
-  @property
-  def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
-    return replay_spec.uniform(self)
 
 
 class Learnt(NamedTuple):
@@ -109,20 +95,20 @@ class SAC:
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     self._config = config
     self._spec = spec
     self._bounds = continuous.Bounds(spec.actions, 'SAC')
     self._distribution = distributions.TanhGaussian(self._bounds)
     make = network or self._default_network
-    self._policy, critic = networks.transformed(
+    self._policy, critic = actor_critic.transformed(
       lambda: make(self._distribution.num_params),
       spec.observations,
       self._bounds.size,
       self._distribution.num_params,
     )
-    self._critic = networks.twin(critic)
+    self._critic = actor_critic.twin(critic)
     self.replay = config.replay
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
@@ -146,16 +132,16 @@ class SAC:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> distributions.Explores:
+  ) -> distributions.Exploration:
     """Returns that what is evaluated does not explore."""
-    return distributions.explores(batch_size, streams)
+    return distributions.initial_exploration(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: distributions.Explores,
+    state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest.
 
@@ -278,8 +264,8 @@ class SAC:
       Learnt(*names),
     )
 
-  def _default_network(self, num_params: int) -> networks.ActorCritic:
-    return networks.layer_norm_actor_critic(
+  def _default_network(self, num_params: int) -> actor_critic.ActorCritic:
+    return actor_critic.layer_norm_actor_critic(
       self._spec.observations, self._config.hidden_sizes, num_params
     )
 
@@ -287,7 +273,7 @@ class SAC:
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> SAC:
   """Returns SAC for an environment.
 
@@ -295,7 +281,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, of which there will be two, given how many
-      outputs the policy must have; see `networks.ActorCritic`. The policy's outputs
+      outputs the policy must have; see `ActorCritic`. The policy's outputs
       [B, 2 * size] are means and logarithms of deviations before tanh, the
       critic's are [B, 1]; by default normalised MLPs.
 

@@ -14,8 +14,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
+from distacme import actor_critic
 from distacme import lazy
-from distacme import networks
 from distacme import optimizers
 from distacme import ranges
 from distacme import specs
@@ -46,8 +46,8 @@ class Config(ddpg.Config):
 class LearnerState(NamedTuple):
   """All that learning changes."""
 
-  params: networks.ActorCritic  # the critic's leaves are [2, ...]
-  target_params: networks.ActorCritic
+  params: actor_critic.ActorCritic  # the critic's leaves are [2, ...]
+  target_params: actor_critic.ActorCritic
   policy_optimizer_state: Any
   critic_optimizer_state: Any
   steps: jax.Array  # int32
@@ -63,10 +63,10 @@ class TD3(ddpg.DDPG):
     self,
     config: Config,
     spec: specs.EnvironmentSpec,
-    network: networks.MakeActorCritic | None = None,
+    network: actor_critic.MakeActorCritic | None = None,
   ):
     super().__init__(config, spec, network)
-    self._critic = networks.twin(self._critic)
+    self._critic = actor_critic.twin(self._critic)
 
   @property
   def _policy_optimizer(self) -> Any:
@@ -129,7 +129,7 @@ class TD3(ddpg.DDPG):
       state.params.policy,
       state.policy_optimizer_state,
     )
-    params = networks.ActorCritic(policy, critic)
+    params = actor_critic.ActorCritic(policy, critic)
     target_params = optimizers.moved_target(
       params,
       state.target_params,
@@ -152,7 +152,7 @@ class TD3(ddpg.DDPG):
   def critic_loss(  # type: ignore[override]  # targets are smoothed by chance
     self,
     critic: hk.Params,
-    target_params: networks.ActorCritic,
+    target_params: actor_critic.ActorCritic,
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -191,7 +191,7 @@ class TD3(ddpg.DDPG):
 def make_agent(
   config: Config,
   spec: specs.EnvironmentSpec,
-  network: networks.MakeActorCritic | None = None,
+  network: actor_critic.MakeActorCritic | None = None,
 ) -> TD3:
   """Returns TD3 for an environment.
 
@@ -199,7 +199,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes policy and critic, of which there will be two, given how many
-      outputs the policy must have; see `networks.ActorCritic`. The policy's outputs
+      outputs the policy must have; see `ActorCritic`. The policy's outputs
       [B, size] are squashed to [-1, 1] by tanh, the critic's are [B, 1]; by
       default normalised MLPs.
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from benchmarks import harness
 from benchmarks import rivals
-from distacme import networks
+from distacme import actor_critic
 
 _SEED = 0
 _ENV_STEPS = 6_000
@@ -27,13 +27,13 @@ _EVAL_EPISODES = 5
 _TIMEOUT_S = 1_800
 
 
-def plain_networks(num_params: int) -> networks.ActorCritic:
+def plain_networks(num_params: int) -> actor_critic.ActorCritic:
   """Returns Stable-Baselines3's MLPs, which are not normalised."""
 
   def mlp(inputs: Any, size: int) -> Any:
     return hk.nets.MLP([256, 256, size])(inputs)
 
-  return networks.ActorCritic(
+  return actor_critic.ActorCritic(
     lambda observation: mlp(observation, num_params),
     lambda observation, action: mlp(
       jnp.concatenate([observation, action], axis=-1), 1

@@ -9,9 +9,8 @@ import numpy as np
 
 from distacme import core
 from distacme import policy as policy_lib
+from distacme import types
 
-# Arrays: numpy compares with numbers half as fast.
-_FIRST, _MID, _LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
 # Whichever is sooner: a report costs more than a step's other work, and tells a
 # slow environment's actor to stop.
 _REPORT_EVERY = 16  # steps of the vector
@@ -60,7 +59,7 @@ class Actor:
   @property
   def first_has_ended(self) -> bool:
     """Whether the episode of the first environment has just ended."""
-    return bool(self._timestep.step_type[0] == _LAST)
+    return bool(self._timestep.step_type[0] == types.LAST)
 
   @property
   def num_episodes(self) -> int:
@@ -71,7 +70,7 @@ class Actor:
     """Acts once in every environment; returns the environment steps made."""
     timestep = self._timestep
     output = self._policy.act(
-      timestep.observation, timestep.step_type == _FIRST
+      timestep.observation, timestep.step_type == types.FIRST
     )
     next_timestep = self._environment.step(output.action)
     self._writer.append(timestep, output, next_timestep, self._policy.version)
@@ -142,15 +141,15 @@ class _Episodes:
     self._returns += timestep.reward
     self._lengths += 1
     kind = timestep.step_type
-    if not np.count_nonzero(kind != _MID):  # what most steps are
+    if not np.count_nonzero(kind != types.MID):  # what most steps are
       return len(kind)
-    last = kind == _LAST
+    last = kind == types.LAST
     if last.any():
       self.finished += int(last.sum())
       self._finished_returns += self._returns[last].tolist()
       self._finished_lengths += self._lengths[last].tolist()
       self._returns[last] = 0.0
-    first = kind == _FIRST
+    first = kind == types.FIRST
     self._lengths[first] = 0
     return len(kind) - int(np.count_nonzero(first))
 

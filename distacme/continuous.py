@@ -14,17 +14,6 @@ from distacme import specs
 from distacme import types
 
 
-def is_bounded(spec: types.NestedSpec) -> bool:
-  """Says whether `spec` is of one array of floats with finite bounds."""
-  if not isinstance(spec, specs.BoundedArray):
-    return False
-  if not np.issubdtype(spec.dtype, np.floating):
-    return False
-  with np.errstate(over='ignore', invalid='ignore'):
-    # Bounds as far apart as floats reach are finite, and mean that there are none.
-    return bool(np.isfinite(np.float32(spec.maximum - spec.minimum)).all())
-
-
 class Bounds:
   """Actions of any shape as vectors in [-1, 1], and back.
 
@@ -38,7 +27,7 @@ class Bounds:
     Raises:
       ValueError: if the spec is not of one array of floats with finite bounds.
     """
-    if not is_bounded(spec):
+    if not specs.is_bounded(spec):
       raise ValueError(
         f'{agent} needs actions that are one array of floats with finite bounds '
         f'(specs.BoundedArray), got {_described(spec)}. Put a wrapper around the '

@@ -162,7 +162,7 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
   """
   if isinstance(spec, specs.DiscreteArray):
     return Categorical(spec)
-  if continuous.is_bounded(spec):
+  if specs.is_bounded(spec):
     return Gaussian(continuous.Bounds(spec, agent))
   raise ValueError(
     f'{agent} needs one discrete action (specs.DiscreteArray) or floats with '
@@ -171,15 +171,17 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
   )
 
 
-class Explores(NamedTuple):
+class Exploration(NamedTuple):
   """An actor's state that only tells whether it explores; constant."""
 
   explores: jax.Array | np.ndarray  # [B] bool; if not, it takes the mode
 
 
-def explores(batch_size: int, streams: types.Streams | None) -> Explores:
+def initial_exploration(
+  batch_size: int, streams: types.Streams | None
+) -> Exploration:
   """Returns that what is evaluated, which has no streams, does not explore."""
-  return Explores(np.full(batch_size, streams is not None))
+  return Exploration(np.full(batch_size, streams is not None))
 
 
 def draw(

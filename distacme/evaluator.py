@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import time
 
-import dm_env
 import numpy as np
 
 from distacme import core
@@ -14,7 +13,6 @@ from distacme import params as params_lib
 from distacme import policy as policy_lib
 from distacme import types
 
-_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 _MAX_ROWS = 20
 _REPORT_EVERY = 64  # steps of the vector
 _POLL_S = 0.05
@@ -183,13 +181,13 @@ class Evaluator:
     timestep = self._environment.reset()
     while left.any():
       output = self._policy.act(
-        timestep.observation, timestep.step_type == _FIRST
+        timestep.observation, timestep.step_type == types.FIRST
       )
       timestep = self._environment.step(output.action)
       playing = left > 0
       running += timestep.reward
-      steps += int((playing & (timestep.step_type != _FIRST)).sum())
-      ended = playing & (timestep.step_type == _LAST)
+      steps += int((playing & (timestep.step_type != types.FIRST)).sum())
+      ended = playing & (timestep.step_type == types.LAST)
       if ended.any():
         returns += running[ended].tolist()
         running[ended] = 0.0

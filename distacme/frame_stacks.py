@@ -12,8 +12,6 @@ from distacme import types
 from distacme.replay import frames as frames_lib
 from distacme.replay import records
 
-_FIRST = 0  # dm_env.StepType.FIRST
-
 
 def learning_from(layout: records.RowLayout, agent: core.Agent) -> core.Agent:
   """Returns the agent whose `update` takes what replay gives by `layout`."""
@@ -70,7 +68,7 @@ def _shown(step_type: jax.Array, stack: int) -> jax.Array:
 
   Those from before the row's episode are blank; the newest comes last.
   """
-  first = step_type == _FIRST
+  first = step_type == types.FIRST
   shown = [jnp.ones_like(first)]
   for lag in range(1, stack):
     # No episode starts in the last `lag` rows; what was before the sequence is

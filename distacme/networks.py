@@ -1,9 +1,9 @@
-"""Haiku modules that more than one agent uses."""
+"""Torsos and heads that more than one agent uses, and what they must put out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import haiku as hk
 import jax
@@ -28,6 +28,38 @@ def example(observations: types.NestedSpec) -> types.NestedArray:
   return jax.tree.map(
     lambda leaf: jnp.zeros((1, *leaf.shape), leaf.dtype), observations
   )
+
+
+def check_outputs(
+  init: Callable[..., hk.Params],
+  apply: Callable[..., Any],
+  inputs: tuple[types.NestedArray, ...],
+  shapes: Any,
+  expected: str,
+  name: str = 'network',
+  hint: str = 'Look at its last layer.',
+) -> None:
+  """Checks what a network makes of a batch of one.
+
+  Args:
+    init: (key, *inputs) to params.
+    apply: (params, *inputs) to a nest of outputs.
+    inputs: the batch.
+    shapes: the nest of shapes that they must have.
+    expected: says in words what they must be.
+    name: of the network, for the message.
+    hint: what to do, for the message.
+
+  Raises:
+    ValueError: if they have others.
+  """
+  key = jax.random.key_data(jax.random.key(0))
+  params = jax.eval_shape(init, key, *inputs)
+  output = jax.eval_shape(apply, params, *inputs)
+  if jax.tree.map(lambda leaf: leaf.shape, output) != shapes:
+    raise ValueError(
+      f'the {name} must map a batch of 1 to {expected}, got {output}. {hint}'
+    )
 
 
 _LEAST_SIDE = 36  # pixels; less and the last convolution has nothing to see
@@ -159,115 +191,6 @@ class ObservationTorso(hk.Module):
     return MLPTorso(self._hidden_sizes)(leaves)
 
 
-class LayerNormMLP(hk.Module):
-  """A fully connected network whose first layer is normalised, and bounded.
-
-  That of Hoffman et al. 2020 (arXiv:2006.00979) for continuous control: inputs of
-  any size do no harm. Exponential units follow.
-  """
-
-  def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
-    super().__init__(name)
-    self._hidden_sizes = hidden_sizes
-
-  def __call__(self, features: jax.Array) -> jax.Array:
-    """Maps features [B, F] to [B, hidden_sizes[-1]]."""
-    if not self._hidden_sizes:
-      return features
-    first, *others = self._hidden_sizes
-    features = hk.LayerNorm(-1, True, True)(hk.Linear(first)(features))
-    features = jnp.tanh(features)
-    for size in others:
-      features = jax.nn.elu(hk.Linear(size)(features))
-    return features
-
-
-class ActorCritic(NamedTuple):
-  """A network for the policy and one for the values, or what belongs to each.
-
-  Attributes:
-    policy: maps a nest of observations [B, ...] to [B, num_params].
-    critic: maps such observations and action vectors [B, size] in [-1, 1] to
-      values [B, num_values].
-  """
-
-  policy: Any
-  critic: Any
-
-
-# Makes policy and critic, given how many outputs the policy must have.
-MakeActorCritic = Callable[[int], ActorCritic]
-
-
-def layer_norm_actor_critic(
-  observations: types.NestedSpec,
-  hidden_sizes: Sequence[int],
-  num_params: int,
-  num_values: int = 1,
-) -> ActorCritic:
-  """Returns two `LayerNormMLP`, after convolutions of what is an image.
-
-  Args:
-    observations: their spec.
-    hidden_sizes: of both.
-    num_params: outputs of the policy, near zero at first.
-    num_values: outputs of the critic.
-  """
-
-  def policy(observation: types.NestedArray) -> jax.Array:
-    features = LayerNormMLP(hidden_sizes)(
-      ObservationTorso(observations, ())(observation)
-    )
-    small = hk.initializers.VarianceScaling(1e-4)
-    return hk.Linear(num_params, w_init=small)(features)
-
-  def critic(observation: types.NestedArray, action: jax.Array) -> jax.Array:
-    features = ObservationTorso(observations, ())(observation)
-    features = jnp.concatenate([features, action], axis=-1)
-    return hk.Linear(num_values)(LayerNormMLP(hidden_sizes)(features))
-
-  return ActorCritic(policy, critic)
-
-
-def transformed(
-  make: Callable[[], ActorCritic],
-  observations: types.NestedSpec,
-  size: int,
-  num_params: int,
-  num_values: int = 1,
-) -> ActorCritic:
-  """Returns the pure functions, `init` and `apply`, of a policy and a critic.
-
-  Args:
-    make: makes the two; may use Haiku modules.
-    observations: their spec.
-    size: of an action vector.
-    num_params: that the policy must have as outputs.
-    num_values: that the critic must.
-
-  Raises:
-    ValueError: if they have others.
-  """
-  pure = ActorCritic(
-    hk.without_apply_rng(hk.transform(lambda o: make().policy(o))),
-    hk.without_apply_rng(hk.transform(lambda o, a: make().critic(o, a))),
-  )
-  inputs = (example(observations), jnp.zeros((1, size)))
-  for name, network, given, width in (
-    ('policy', pure.policy, inputs[:1], num_params),
-    ('critic', pure.critic, inputs, num_values),
-  ):
-    key = jax.random.key_data(jax.random.key(0))
-    params = jax.eval_shape(network.init, key, *given)
-    output = jax.eval_shape(network.apply, params, *given)
-    if getattr(output, 'shape', None) != (1, width):
-      raise ValueError(
-        f'the {name} must map a batch of 1 to shape (1, {width}), got {output}. '
-        'Look at its last layer.'
-      )
-  return pure
-
-
 class DuelingHead(hk.Module):
   """Action values from a state value and advantages (Wang et al. 2016, eq. 9)."""
 
@@ -323,104 +246,6 @@ class PolicyValueHead(hk.Module):
     return policy, value[:, 0]
 
 
-def twin(network: hk.Transformed) -> hk.Transformed:
-  """Returns two of a network; params and outputs get a leading axis [2]."""
-
-  def init(key: types.Key, *inputs: Any) -> hk.Params:
-    return jax.vmap(lambda one: network.init(one, *inputs))(
-      jax.random.split(key)
-    )
-
-  def apply(params: hk.Params, *inputs: Any) -> Any:
-    return jax.vmap(lambda one: network.apply(one, *inputs), axis_size=2)(
-      params
-    )
-
-  return hk.Transformed(init, apply)
-
-
-class RecurrentNetwork(NamedTuple):
-  """The parts of a network with a memory, made within `hk.transform`.
-
-  Attributes:
-    torso: maps a nest of observations [B, ...] to features [B, F].
-    core: what remembers, from features to features; None for no memory.
-    head: maps features [B, F] to a nest of outputs [B, ...].
-  """
-
-  torso: Callable[[types.NestedArray], jax.Array]
-  core: hk.RNNCore | None
-  head: Callable[[jax.Array], Any]
-
-
-class Unrolled(NamedTuple):
-  """The pure functions of a `RecurrentNetwork`.
-
-  Attributes:
-    init: (key, observation [B, ...]) to params.
-    initial_state: (B) to the state [B, ...] at an episode's start.
-    step: (params, observation [B, ...], state) to outputs and the next state.
-    unroll: (params, observation [B, T, ...], first [B, T], state) to outputs
-      [B, T, ...] and the state after them; where `first`, an episode starts and
-      the state is the initial one.
-  """
-
-  init: Callable[[types.Key, types.NestedArray], hk.Params]
-  initial_state: Callable[[int], Any]
-  step: Callable[[hk.Params, types.NestedArray, Any], tuple[Any, Any]]
-  unroll: Callable[
-    [hk.Params, types.NestedArray, jax.Array, Any], tuple[Any, Any]
-  ]
-
-
-def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
-  """Returns the pure functions of a network.
-
-  Args:
-    make: makes its parts; may use Haiku modules.
-  """
-
-  def step(observation: types.NestedArray, state: Any) -> tuple[Any, Any]:
-    torso, core, head = make()
-    features = torso(observation)
-    if core is not None:
-      features, state = core(features, state)
-    return head(features), state
-
-  def unroll(
-    observation: types.NestedArray, first: jax.Array, state: Any
-  ) -> tuple[Any, Any]:
-    torso, core, head = make()
-    # All rows at once: convolutions are slow inside of a loop.
-    features = hk.BatchApply(torso)(observation)
-    if core is not None:
-      features, state = hk.dynamic_unroll(
-        hk.ResetCore(core), (features, first), state, time_major=False
-      )
-    return hk.BatchApply(head)(features), state
-
-  def initial_state(batch_size: int) -> Any:
-    _, core, _ = make()
-    return () if core is None else core.initial_state(batch_size)
-
-  step_transformed = hk.without_apply_rng(hk.transform(step))
-  unroll_transformed = hk.without_apply_rng(hk.transform(unroll))
-  state_transformed = hk.without_apply_rng(hk.transform(initial_state))
-
-  def init(key: types.Key, observation: types.NestedArray) -> hk.Params:
-    size = jax.tree.leaves(observation)[0].shape[0]
-    return step_transformed.init(
-      key, observation, state_transformed.apply({}, size)
-    )
-
-  return Unrolled(
-    init,
-    lambda batch_size: state_transformed.apply({}, batch_size),
-    step_transformed.apply,
-    unroll_transformed.apply,
-  )
-
-
 def check_policy_and_value(
   init: Callable[..., Any],
   apply: Callable[..., Any],
@@ -438,14 +263,9 @@ def check_policy_and_value(
   Raises:
     ValueError: if they have other shapes than [B, num_params] and [B].
   """
-  key = jax.random.key_data(jax.random.key(0))
-  observation = example(observations)
-  params = jax.eval_shape(init, key, observation)
-  output = jax.eval_shape(apply, params, observation)
-  shapes = jax.tree.map(lambda leaf: leaf.shape, output)
-  if shapes != ((1, num_params), (1,)):
-    raise ValueError(
-      'the network must map a batch of 1 observation to a tuple of params of '
-      f'the policy, shape (1, {num_params}), and values, shape (1,), got '
-      f'{output}. Look at its head.'
-    )
+  shapes = ((1, num_params), (1,))
+  expected = (
+    f'a tuple of params of the policy, shape {shapes[0]}, and values, shape '
+    f'{shapes[1]}'
+  )
+  check_outputs(init, apply, (example(observations),), shapes, expected)

@@ -31,7 +31,7 @@ def moved_target(
   steps: jax.Array,
   *,
   period: int,
-  step_size: float,
+  step_size: float = 1.0,
 ) -> Any:
   """Returns the target networks' params after learner step `steps`.
 
@@ -42,5 +42,6 @@ def moved_target(
     period: steps between two moves.
     step_size: how far they move each time; 1 copies.
   """
-  moved = optax.incremental_update(params, target_params, step_size)
-  return optax.periodic_update(moved, target_params, steps, period)
+  if step_size != 1.0:
+    params = optax.incremental_update(params, target_params, step_size)
+  return optax.periodic_update(params, target_params, steps, period)

@@ -23,6 +23,17 @@ class FrameStack(specs.BoundedArray):
   """
 
 
+def is_bounded(spec: types.NestedSpec) -> bool:
+  """Says whether `spec` is of one array of floats with finite bounds."""
+  if not isinstance(spec, specs.BoundedArray):
+    return False
+  if not np.issubdtype(spec.dtype, np.floating):
+    return False
+  with np.errstate(over='ignore', invalid='ignore'):
+    # Bounds as far apart as floats reach are finite, and mean that there are none.
+    return bool(np.isfinite(np.float32(spec.maximum - spec.minimum)).all())
+
+
 def narrowed(
   spec: specs.BoundedArray, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import dm_env
 import numpy as np
 
 # A nest is a tree of dicts, tuples and lists with arrays at its leaves.
@@ -15,6 +16,10 @@ Params = (
 LearnerState = Any
 ActorState = Any
 Key = Any  # a JAX random key, raw: uint32 [2]
+
+# dm_env's kinds of steps, as arrays of them hold them. They are arrays themselves:
+# numpy compares with numbers half as fast, and with enums a tenth.
+FIRST, MID, LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
 
 
 class Transition(NamedTuple):
@@ -54,7 +59,7 @@ class Sequence(NamedTuple):
     reward: float32, what a_t earned; 0 where nothing was done.
     discount: float32, the environment's, after a_t: 0 if it ended in a terminal
       state, else 1 as a rule; without gamma. 0 where nothing was done.
-    step_type: int8, of `observation`: FIRST, MID or LAST, as in dm_env.
+    step_type: int8, of `observation`: FIRST, MID or LAST.
     extras: what the agent's `act` asked to store with `observation`.
     start_state: [B, ...], what it asked to store where a sequence starts.
   """

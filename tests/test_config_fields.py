@@ -55,12 +55,12 @@ def readers(path: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files that may read a setting of the Config in `path`.
 
   An agent reads its own settings, or one that it builds on does, or
-  `replay_spec.uniform`; those of a program may be read anywhere.
+  `replay_spec.UniformConfig`; those of a program may be read anywhere.
   """
   if path.parent.name != 'agents':
     return set(FILES)
   found = {path}
-  if 'replay_spec.uniform(' in path.read_text():
+  if 'replay_spec.UniformConfig' in path.read_text():
     found.add(ROOT / 'distacme/replay/spec.py')
   for node in ast.walk(TREES[path]):
     if isinstance(node, ast.ImportFrom) and node.module == 'distacme.agents':

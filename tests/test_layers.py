@@ -41,7 +41,7 @@ LAYERS = {
   'contracts': Layer('core', 'numpy dm_env', 'data'),
   # L2: what agents share; what the replay backends share.
   'networks': Layer(
-    'networks continuous distributions normalization',
+    'networks recurrent actor_critic continuous distributions normalization',
     'numpy jax haiku',
     'data contracts networks',
   ),

@@ -102,9 +102,7 @@ class AtariVector(gymnasium_family.NativeVector):
     timestep = super().step(action)
     lives, self._lives = self._lives, self._info['lives']
     if self._terminal_on_life_loss:
-      lost = (self._lives < lives) & (
-        timestep.step_type != dm_env.StepType.FIRST
-      )
+      lost = (self._lives < lives) & (timestep.step_type != types.FIRST)
       timestep.discount[lost] = 0.0
     return timestep
 

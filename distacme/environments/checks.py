@@ -17,9 +17,8 @@ from distacme import core
 from distacme import specs
 from distacme import types
 
-_FIRST, _LAST = int(dm_env.StepType.FIRST), int(dm_env.StepType.LAST)
 _STEP_TYPES = [step_type.name for step_type in dm_env.StepType]
-_STEP_TYPE_SPEC = specs.BoundedArray((), np.int8, _FIRST, _LAST)
+_STEP_TYPE_SPEC = specs.BoundedArray((), np.int8, types.FIRST, types.LAST)
 _DISCOUNT_SPEC = specs.BoundedArray((), np.float32, 0.0, 1.0)
 _BROKEN = 'The environment breaks its own spec: '
 _REMEDY = ' Correct the environment, or the spec if that is what is wrong.'
@@ -67,7 +66,7 @@ class _FirstEpisodeChecked:
   def _checked_step(self, action: types.NestedArray) -> dm_env.TimeStep:
     timestep = self._environment.step(action)
     second_episode = self._previous is not None and (
-      timestep.step_type == _FIRST
+      timestep.step_type == types.FIRST
     )
     self._check(timestep)
     self._steps_left -= 1
@@ -91,8 +90,8 @@ class _FirstEpisodeChecked:
   def _check_order(self, step_type: np.ndarray) -> None:
     """Raises ValueError unless FIRST comes after LAST, and only there."""
     previous, self._previous = self._previous, step_type
-    may_start = True if previous is None else previous == _LAST
-    wrong = (step_type == _FIRST) != may_start
+    may_start = True if previous is None else previous == types.LAST
+    wrong = (step_type == types.FIRST) != may_start
     if wrong.any():
       row = wrong.argmax()
       before = 'a reset' if previous is None else _STEP_TYPES[previous[row]]

@@ -27,7 +27,6 @@ from distacme.environments import hints
 from distacme.environments import spaces
 
 _FIRST, _MID, _LAST = dm_env.StepType
-_MID_ROW, _LAST_ROW = np.int8(_MID), np.int8(_LAST)
 _PICTURES = 'rgb_array'
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
@@ -250,7 +249,7 @@ class NativeVector(_Adapter):
     self._seed = None
     self._over = np.zeros(self.num_envs, np.bool_)
     return dm_env.TimeStep(
-      np.full(self.num_envs, _FIRST, np.int8),
+      np.full(self.num_envs, types.FIRST),
       np.zeros(self.num_envs, np.float32),
       np.ones(self.num_envs, np.float32),
       self._copied(self._read(observation)),
@@ -264,8 +263,8 @@ class NativeVector(_Adapter):
       self._environment.step(self._write(action))
     )
     over = terminated | truncated
-    step_type = np.where(over, _LAST_ROW, _MID_ROW)
-    step_type[self._over] = _FIRST
+    step_type = np.where(over, types.LAST, types.MID)
+    step_type[self._over] = types.FIRST
     self._over = over
     return dm_env.TimeStep(
       step_type,

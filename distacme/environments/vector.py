@@ -138,7 +138,7 @@ class SingleRow(wrappers.Wrapper):
 def _first_row(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
   """Returns row 0 as dm_env has it: None for reward and discount of FIRST."""
   observation = tree.map_structure(lambda a: a[0], timestep.observation)
-  if timestep.step_type[0] == dm_env.StepType.FIRST:
+  if timestep.step_type[0] == types.FIRST:
     return dm_env.restart(observation)
   return dm_env.TimeStep(
     dm_env.StepType(timestep.step_type[0]),

@@ -157,7 +157,7 @@ class CanonicalActions(Wrapper):
     self._action_spec = _map(_canonical_spec, self._action_spec)
 
   def _action(self, action: types.NestedArray) -> types.NestedArray:
-    return _map(_scaled, self._inner_action_spec, action)
+    return _map(_scaled, self._inner_action_spec, self._action_spec, action)
 
 
 class ActionRepeat(Wrapper):
@@ -315,17 +315,13 @@ def _cast(spec: specs.Array, value: Any) -> np.ndarray:
 
 
 def _canonical_spec(spec: specs.Array) -> specs.Array:
-  return spec.replace(minimum=-1.0, maximum=1.0) if _scalable(spec) else spec
+  if not specs.is_bounded(spec):
+    return spec
+  return spec.replace(minimum=-1.0, maximum=1.0)
 
 
-def _scalable(spec: specs.Array) -> bool:
-  if not isinstance(spec, specs.BoundedArray) or spec.dtype.kind != 'f':
-    return False
-  return all(np.isfinite(b).all() for b in (spec.minimum, spec.maximum))
-
-
-def _scaled(spec: specs.Array, action: Any) -> Any:
-  if not _scalable(spec):
+def _scaled(spec: specs.Array, canonical: specs.Array, action: Any) -> Any:
+  if spec is canonical:  # It is not bounded.
     return action
   share = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
   scaled = spec.minimum + share * (spec.maximum - spec.minimum)

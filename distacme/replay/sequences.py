@@ -15,8 +15,6 @@ from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
-_LAST = np.array(dm_env.StepType.LAST, np.int8)
-
 
 class SequenceWriter:
   """A `core.Writer` that makes sequences of `num_envs` environments.
@@ -67,7 +65,7 @@ class SequenceWriter:
       )
     if self._cursor < 0:
       self._see(timestep)
-    stepped = timestep.step_type != _LAST
+    stepped = timestep.step_type != types.LAST
     self._add(stepped, output, next_timestep, params_version)
     self._insert_waiting()
     self._see(next_timestep)
@@ -77,7 +75,7 @@ class SequenceWriter:
       if beyond >= 0 and beyond % self._window.period == 0:
         self._emit(np.arange(self._num_envs), self._window.length)
     else:
-      self._emit_of_episodes(stepped, next_timestep.step_type == _LAST)
+      self._emit_of_episodes(stepped, next_timestep.step_type == types.LAST)
 
   def close(self) -> None:
     """Inserts what is complete and ends the connection to replay."""
@@ -151,7 +149,7 @@ class SequenceWriter:
       strict=True,
     ):
       into[:, :count] = source[slots[:, None], envs].swapaxes(0, 1)
-    target.step_type[:, count:] = _LAST
+    target.step_type[:, count:] = types.LAST
     rows[records.PARAMS_VERSION] = self._params_version[slots[0], envs]
     frames = None
     if self._frames is not None:

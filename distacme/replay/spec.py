@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
@@ -286,26 +285,41 @@ class ReplaySpec:
     )
 
 
-def uniform(config: Any) -> ReplaySpec:
-  """Returns the spec of n-step transitions that are all drawn alike.
+@dataclasses.dataclass(frozen=True)
+class UniformConfig:
+  """Settings of an agent that learns from n-step transitions, all drawn alike."""
 
-  Args:
-    config: has `n_step`, `discount`, `batch_size`, `min_replay_size`,
-      `max_replay_size`, `samples_per_insert` and `error_buffer`.
+  discount: float = 0.99
+  """Gamma, per environment step."""
+  n_step: int = 1
+  """Steps between the two ends of a transition."""
+  batch_size: int = 256
+  """Transitions per learner step."""
+  samples_per_insert: float = 256.0
+  """Transitions sampled per environment step; batch_size for an update each."""
+  min_replay_size: int = 1_000
+  """Transitions before learning begins."""
+  max_replay_size: int = 1_000_000
+  """Transitions kept."""
+  error_buffer: float = 0.0
+  """Samples by which actors or learner may run ahead; 0 chooses."""
 
-  Raises:
-    ValueError: by these names, if they do not fit together.
-  """
-  ranges.check_at_least_one(config, 'n_step', 'min_replay_size')
-  ranges.check_at_most(config, 'min_replay_size', 'max_replay_size')
-  return ReplaySpec(
-    window=NStep(config.n_step, config.discount),
-    batch_size=config.batch_size,
-    max_size=config.max_replay_size,
-    min_size=config.min_replay_size,
-    samples_per_insert=config.samples_per_insert,
-    error_buffer=config.error_buffer,
-  )
+  def __post_init__(self) -> None:
+    ranges.check_at_least_one(self, 'n_step', 'min_replay_size')
+    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> ReplaySpec:
+    """What these settings ask of replay."""
+    return ReplaySpec(
+      window=NStep(self.n_step, self.discount),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+    )
 
 
 def queue(

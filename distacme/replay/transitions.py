@@ -14,12 +14,6 @@ from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
-# Arrays: numpy compares with numbers half as fast.
-_MID, _LAST = (
-  np.array(kind, np.int8)
-  for kind in (dm_env.StepType.MID, dm_env.StepType.LAST)
-)
-
 
 class NStepWriter:
   """A `core.Writer` that makes n-step transitions of `num_envs` environments.
@@ -79,7 +73,7 @@ class NStepWriter:
     self._discount *= self._gamma * next_timestep.discount
     self._age += 1
     self._least_age += 1
-    amid = not np.count_nonzero(next_timestep.step_type != _MID)
+    amid = not np.count_nonzero(next_timestep.step_type != types.MID)
     if amid and self._least_age >= self._n:  # what most steps are
       self._emit_full(None, next_timestep.observation)
     else:
@@ -111,10 +105,10 @@ class NStepWriter:
     self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
   ) -> None:
     """Emits the windows that this step filled or cut short."""
-    stepped = timestep.step_type != _LAST
+    stepped = timestep.step_type != types.LAST
     self._age *= stepped
     self._least_age = int(self._age.min())
-    ended = (next_timestep.step_type == _LAST) & stepped
+    ended = (next_timestep.step_type == types.LAST) & stepped
     full = (self._age >= self._n) & ~ended
     if full.any():
       self._emit_full(full, next_timestep.observation)

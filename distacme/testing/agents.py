@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,10 +224,10 @@ class _Check:
         lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]), nest
       )
 
-    step_type = np.full(shape, dm_env.StepType.MID, np.int8)
-    step_type[::2, 0] = dm_env.StepType.FIRST
-    step_type[::3, length // 2 + 1 :] = dm_env.StepType.LAST
-    stepped = step_type != dm_env.StepType.LAST
+    step_type = np.full(shape, types.MID)
+    step_type[::2, 0] = types.FIRST
+    step_type[::3, length // 2 + 1 :] = types.LAST
+    stepped = step_type != types.LAST
     return types.Sequence(
       observation=in_rows(observation),
       action=in_rows(self._as_sent(output.action)),

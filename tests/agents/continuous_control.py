@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import networks
+from distacme import actor_critic
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
@@ -64,7 +64,7 @@ def batch(seed=0, size=6, spec=SPEC):
 
 def known_networks(policy, critic):
   """Returns a `network` argument of functions without params."""
-  return lambda size: networks.ActorCritic(policy, critic)
+  return lambda size: actor_critic.ActorCritic(policy, critic)
 
 
 def same(vector):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import networks
+from distacme import actor_critic
 from distacme import specs
 from distacme import types
 from distacme.testing import agents as agent_checks
@@ -202,7 +202,7 @@ def told_apart(num_values):
     return known + observation[:, 3:] * hk.Linear(num_values)(inputs)
 
   def network(size):
-    return networks.ActorCritic(lambda o: hk.Linear(size)(o), critic)
+    return actor_critic.ActorCritic(lambda o: hk.Linear(size)(o), critic)
 
   return network
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import networks
+from distacme import actor_critic
 from distacme.agents import d4pg
 from distacme.agents import ddpg
 
@@ -28,7 +28,7 @@ def linear_q(observation, vector):
 def test_the_critics_target_is_the_paper_equation():
   agent = make('ddpg', network=known_networks(same([0.3, -0.7]), linear_q))
   data = batch().data
-  loss, metrics = agent.critic_loss({}, networks.ActorCritic({}, {}), data)
+  loss, metrics = agent.critic_loss({}, actor_critic.ActorCritic({}, {}), data)
   vector = data.action / np.array([2.0, 5.0]) - np.array([0.0, 1.0])
   q_tm1 = data.observation[:, 0] + vector @ np.array([2.0, -3.0])
   next_q = data.next_observation[:, 0] + np.tanh([0.3, -0.7]) @ [2.0, -3.0]
@@ -69,7 +69,7 @@ def test_each_network_follows_its_own_loss(name):
   agent = make(name)
   state = agent.initial_learner_state(KEY)
   params, data = state.params, batch().data
-  gradient = networks.ActorCritic(
+  gradient = actor_critic.ActorCritic(
     jax.grad(agent.policy_loss, has_aux=True)(
       params.policy, params.critic, data.observation
     )[0],
@@ -266,7 +266,9 @@ def test_targets_are_smoothed_by_clipped_noise():
   data = data._replace(
     reward=np.asarray(q_tm1), discount=np.ones(200, np.float32)
   )
-  _, metrics = agent.critic_loss({}, networks.ActorCritic({}, {}), data, KEY)
+  _, metrics = agent.critic_loss(
+    {}, actor_critic.ActorCritic({}, {}), data, KEY
+  )
   # Errors are the noise, of which nearly all is clipped to 0.5.
   assert 0.45 < metrics['mean_abs_td_error'] <= 0.5
 

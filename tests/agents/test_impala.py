@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme import networks
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.agents import impala
@@ -207,7 +208,7 @@ def table_network(num_params):
     value = hk.get_parameter('value', (20, 1), init=init)
     return row @ policy, (row @ value)[:, 0]
 
-  return networks.RecurrentNetwork(torso, None, head)
+  return recurrent.RecurrentNetwork(torso, None, head)
 
 
 NUMBERED = SPEC._replace(observations=specs.Array((), np.float32))
@@ -318,7 +319,7 @@ def own_network(lstm_size):
   """Returns a network that tests can apply themselves."""
 
   def network(num_params):
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       networks.MLPTorso((8,)),
       hk.LSTM(lstm_size) if lstm_size else None,
       networks.PolicyValueHead(num_params),
@@ -357,11 +358,11 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
   # One statement about the stored state, the reset within an unroll, the order of
   # rows and the chances stored: the policies of both are the same, row by row.
   _, params, batches = acted(lstm_size)
-  network = networks.unrolled(lambda: own_network(lstm_size)(2))
+  network = recurrent.unrolled(lambda: own_network(lstm_size)(2))
   log_probs = []
   for data in batches:
     (policy, _), _ = network.unroll(
-      params, data.observation, data.step_type == 0, data.start_state
+      params, data.observation, data.step_type == types.FIRST, data.start_state
     )
     chosen = jax.nn.log_softmax(policy)
     chosen = np.take_along_axis(
@@ -372,8 +373,9 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
     )
     np.testing.assert_array_equal(data.action, data.extras['sample'])
     log_probs.append(chosen)
-    assert (data.step_type[:, 1:] == 0).any()  # episodes did start within
-    assert (data.step_type == 2).any()
+    started = data.step_type[:, 1:] == types.FIRST
+    assert started.any()
+    assert (data.step_type == types.LAST).any()
   assert np.std(log_probs) > 0.1  # else this would say nothing
 
 
@@ -382,7 +384,7 @@ def test_an_unroll_carries_on_with_the_memory_of_the_one_before():
   first, second = batches[0], batches[1]
   assert not any(leaf.any() for leaf in jax.tree.leaves(first.start_state))
   assert all(leaf.any() for leaf in jax.tree.leaves(second.start_state))
-  network = networks.unrolled(lambda: own_network(6)(2))
+  network = recurrent.unrolled(lambda: own_network(6)(2))
   _, state = network.unroll(
     params,
     first.observation[:, :-1],
@@ -420,7 +422,7 @@ def fixed_network(num_params):
     )
     return jnp.repeat(logits, rows, axis=0), jnp.zeros(rows)
 
-  return networks.RecurrentNetwork(networks.flatten_observation, None, head)
+  return recurrent.RecurrentNetwork(networks.flatten_observation, None, head)
 
 
 def act(rows, explores):
@@ -473,7 +475,7 @@ def random_batch(seed=0, size=4, length=6):
   sample = random.integers(0, 3, (size, length)).astype(np.int32)
   step_type = np.ones((size, length), np.int8)
   step_type[::2, 2:4] = 2, 0
-  stepped = step_type != 2
+  stepped = step_type != types.LAST
   data = types.Sequence(
     observation=random.normal(size=(size, length, 10, 5)).astype(np.float32),
     action=sample,

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from distacme import networks
+from distacme import actor_critic
 from distacme.agents import d4pg
 from distacme.agents import mpo
 
@@ -246,7 +246,7 @@ def test_the_loss_is_the_papers_of_all_its_parts():
       jnp.array([0.7, 0.8]),
     ),
   )
-  target = networks.ActorCritic(*params(-0.1, 0.8))
+  target = actor_critic.ActorCritic(*params(-0.1, 0.8))
   data, stop = batch().data, jax.lax.stop_gradient
   bootstrap_key, fit_key = jax.random.split(KEY)
 

@@ -14,6 +14,7 @@ import pytest
 import distacme
 from distacme import environments
 from distacme import specs
+from distacme import types
 from distacme.agents import dqn
 from distacme.testing import agents as agent_checks
 from distacme.testing import environments as testing_environments
@@ -35,7 +36,7 @@ def greedy_reward(agent, params):
   for _ in range(40):
     output = act(params, jax.random.key(0), timestep.observation, state)
     timestep = environment.step(jax.tree.map(np.asarray, output.action))
-    rewards.extend(timestep.reward[timestep.step_type != 0])
+    rewards.extend(timestep.reward[timestep.step_type != types.FIRST])
   return np.mean(rewards)
 
 

@@ -323,8 +323,8 @@ def test_at_first_the_policy_is_the_one_that_acted(normalize):
     make(agent._config, COUNTING, num_epochs=1, learning_rate=1e-9).update
   )
   for data in batches:
-    assert (data.step_type == 2).any()
-    log_prob = data.extras['log_prob'][data.step_type != 2]
+    assert (data.step_type == types.LAST).any()
+    log_prob = data.extras['log_prob'][data.step_type != types.LAST]
     assert np.std(log_prob) > 0.1  # else this would say nothing
     _, output = update(state, batch_of(data))
     assert output.metrics['approximate_kl'] == pytest.approx(0.0, abs=1e-6)

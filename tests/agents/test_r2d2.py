@@ -12,9 +12,9 @@ import rlax
 
 from distacme import actor as actor_lib
 from distacme import counting
-from distacme import networks
 from distacme import params as params_lib
 from distacme import policy as policy_lib
+from distacme import recurrent
 from distacme import specs
 from distacme import types
 from distacme.agents import r2d2
@@ -316,7 +316,7 @@ def fixed_values():
     values = hk.get_parameter('values', (1, 2), init=jnp.zeros)
     return jnp.repeat(values, features.shape[0], axis=0)
 
-  return networks.RecurrentNetwork(lambda observation: observation, None, head)
+  return recurrent.RecurrentNetwork(lambda observation: observation, None, head)
 
 
 VALUES = {'~': {'values': jnp.array([[0.0, 2.0]])}}
@@ -695,7 +695,7 @@ def test_the_gradients_norm_is_bounded_before_adam():
 
 def test_a_users_network_is_the_one_that_is_used():
   def network():
-    return networks.RecurrentNetwork(
+    return recurrent.RecurrentNetwork(
       hk.Linear(5, name='mine'), hk.GRU(3), hk.Linear(2, name='values')
     )
 
@@ -707,7 +707,7 @@ def test_a_users_network_is_the_one_that_is_used():
 
 
 def network_with(head):
-  return lambda: networks.RecurrentNetwork(lambda x: x, None, head)
+  return lambda: recurrent.RecurrentNetwork(lambda x: x, None, head)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import dm_env
 import jax
 import numpy as np
 
@@ -94,9 +93,9 @@ def numbered(pieces, num_actions, seed=0):
   random = np.random.default_rng(seed)
   unroll, stepped = joined(pieces)
   length = len(unroll.value)
-  step_type = np.full(length, dm_env.StepType.MID, np.int8)
-  step_type[:-1][~stepped] = dm_env.StepType.LAST
-  step_type[1:][~stepped] = dm_env.StepType.FIRST
+  step_type = np.full(length, types.MID)
+  step_type[:-1][~stepped] = types.LAST
+  step_type[1:][~stepped] = types.FIRST
   sample = random.integers(num_actions, size=length).astype(np.int32)
   columns = types.Sequence(
     observation=np.arange(length, dtype=np.float32),

@@ -184,13 +184,19 @@ def test_a_bound_of_all_actions_may_stand_beside_bounds_of_each():
   assert timestep.reward == 2.5
 
 
-def test_actions_without_finite_bounds_are_left_alone():
+@pytest.mark.parametrize('bound', [np.inf, 3e38])
+def test_actions_without_finite_bounds_are_left_alone(bound):
   class Unbounded(testing_environments.Counting):
     def action_spec(self):
-      return specs.BoundedArray((1,), np.float32, -np.inf, np.inf)
+      return specs.BoundedArray((1,), np.float32, -bound, bound)
+
+    def step(self, action):
+      return super().step(0)._replace(reward=action.sum())
 
   environment = wrappers.CanonicalActions(Unbounded())
   assert environment.action_spec() == Unbounded().action_spec()
+  environment.reset()
+  assert environment.step(np.array([7.0], np.float32)).reward == 7.0
 
 
 def test_repeated_rewards_are_summed_with_their_discounts():

@@ -1,0 +1,93 @@
+"""Networks with a memory: one step at a time to act, whole sequences to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+
+from distacme import types
+
+
+class RecurrentNetwork(NamedTuple):
+  """The parts of a network with a memory, made within `hk.transform`.
+
+  Attributes:
+    torso: maps a nest of observations [B, ...] to features [B, F].
+    core: what remembers, from features to features; None for no memory.
+    head: maps features [B, F] to a nest of outputs [B, ...].
+  """
+
+  torso: Callable[[types.NestedArray], jax.Array]
+  core: hk.RNNCore | None
+  head: Callable[[jax.Array], Any]
+
+
+class Unrolled(NamedTuple):
+  """The pure functions of a `RecurrentNetwork`.
+
+  Attributes:
+    init: (key, observation [B, ...]) to params.
+    initial_state: (B) to the state [B, ...] at an episode's start.
+    step: (params, observation [B, ...], state) to outputs and the next state.
+    unroll: (params, observation [B, T, ...], first [B, T], state) to outputs
+      [B, T, ...] and the state after them; where `first`, an episode starts and
+      the state is the initial one.
+  """
+
+  init: Callable[[types.Key, types.NestedArray], hk.Params]
+  initial_state: Callable[[int], Any]
+  step: Callable[[hk.Params, types.NestedArray, Any], tuple[Any, Any]]
+  unroll: Callable[
+    [hk.Params, types.NestedArray, jax.Array, Any], tuple[Any, Any]
+  ]
+
+
+def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
+  """Returns the pure functions of a network.
+
+  Args:
+    make: makes its parts; may use Haiku modules.
+  """
+
+  def step(observation: types.NestedArray, state: Any) -> tuple[Any, Any]:
+    torso, core, head = make()
+    features = torso(observation)
+    if core is not None:
+      features, state = core(features, state)
+    return head(features), state
+
+  def unroll(
+    observation: types.NestedArray, first: jax.Array, state: Any
+  ) -> tuple[Any, Any]:
+    torso, core, head = make()
+    # All rows at once: convolutions are slow inside of a loop.
+    features = hk.BatchApply(torso)(observation)
+    if core is not None:
+      features, state = hk.dynamic_unroll(
+        hk.ResetCore(core), (features, first), state, time_major=False
+      )
+    return hk.BatchApply(head)(features), state
+
+  def initial_state(batch_size: int) -> Any:
+    _, core, _ = make()
+    return () if core is None else core.initial_state(batch_size)
+
+  step_transformed = hk.without_apply_rng(hk.transform(step))
+  unroll_transformed = hk.without_apply_rng(hk.transform(unroll))
+  state_transformed = hk.without_apply_rng(hk.transform(initial_state))
+
+  def init(key: types.Key, observation: types.NestedArray) -> hk.Params:
+    size = jax.tree.leaves(observation)[0].shape[0]
+    return step_transformed.init(
+      key, observation, state_transformed.apply({}, size)
+    )
+
+  return Unrolled(
+    init,
+    lambda batch_size: state_transformed.apply({}, batch_size),
+    step_transformed.apply,
+    unroll_transformed.apply,
+  )
