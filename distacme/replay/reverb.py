@@ -21,6 +21,7 @@ import numpy as np
 from distacme import types
 from distacme.replay import checkpoints
 from distacme.replay import records
+from distacme.replay import reverb_connection
 from distacme.replay import reverb_extension
 from distacme.replay import reverb_loopback
 from distacme.replay import spec as replay_spec
@@ -34,9 +35,7 @@ _SEND_TOGETHER = 8
 _SEND_AFTER_S = 0.05
 _FRAMES_PER_CHUNK = 4  # sampled as a whole, and so long a window may wait
 _POLL_MS = 100  # how soon a blocked writer notices a stop
-_ANSWER_S = 2  # for the answer to a question
 _SAVING_S = 60  # the same, while the table may be being saved
-_EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
 
 
 class ReplayServer:
@@ -71,7 +70,9 @@ class ReplayServer:
       self._server = self._checkpoints.restore(self._start)
       self._server = self._server or self._start(None)
     # A restored table is not the one that the server was given.
-    self._client = connect(f'localhost:{port}')
+    self._client = reverb_connection.connect(
+      f'localhost:{port}', timeout_s=_SAVING_S
+    )
 
   def _start(self, checkpoint: pathlib.Path | None) -> Any:
     """Returns a running server; raises RuntimeError if it cannot restore."""
@@ -138,23 +139,6 @@ def _make_table(spec: replay_spec.ReplaySpec) -> Any:
   )
 
 
-def connect(address: str, timeout_s: float = 60.0) -> Any:
-  """Returns a client once the server at `address` answers.
-
-  Raises:
-    ConnectionError: if it does not within `timeout_s`.
-  """
-  client = reverb_extension.load().Client(address)
-  try:
-    client.ServerInfo(int(timeout_s))
-  except RuntimeError as error:
-    raise ConnectionError(
-      f'no replay server answered at {address} within {timeout_s:.0f} s '
-      f'({error}). Look at the log of the replay worker.'
-    ) from error
-  return client
-
-
 class ReverbInserter:
   """An `assembly.Inserter`; blocks while the rate limits ask it to.
 
@@ -169,9 +153,9 @@ class ReverbInserter:
     stopped: Callable[[], bool],
     *,
     at_once: bool = False,
-    explain_after_s: float = _EXPLAIN_AFTER_S,
+    explain_after_s: float = reverb_connection.EXPLAIN_AFTER_S,
   ):
-    """Connects to the server.
+    """Connects to the server; waits for it as long as the run goes on.
 
     Args:
       address: of the server.
@@ -184,7 +168,7 @@ class ReverbInserter:
     """
     reverb = reverb_extension.load()
     self._address = address
-    self._client = connect(address)
+    self._client = reverb_connection.connect(address, stopped)
     self._writer = self._client.NewTrajectoryWriter(
       reverb.ConstantChunkerOptions(1, 1), False
     )
@@ -312,9 +296,11 @@ class ReverbSampler:
     address: str,
     spec: replay_spec.ReplaySpec,
     layout: records.RowLayout,
+    stopped: Callable[[], bool] = lambda: False,
   ):
+    """Connects to the server; waits for it as long as the run goes on."""
     self._address = address
-    self._client = connect(address)
+    self._client = reverb_connection.connect(address, stopped)
     self._layout = layout
     self._block = spec.block_size
     self._items = spec.batch_size // spec.block_size
@@ -384,7 +370,7 @@ def describe(client: Any, address: str, more: str = '') -> str:
       writers and samplers connect by themselves.
   """
   try:
-    (info,) = client.ServerInfo(_ANSWER_S)
+    (info,) = client.ServerInfo(reverb_connection.ANSWER_S)
   except RuntimeError as error:
     return (
       f'the replay server at {address} does not answer ({error}); it is tried '

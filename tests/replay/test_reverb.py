@@ -16,6 +16,7 @@ import pytest
 from distacme import specs
 from distacme.replay import records
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from distacme.replay import spec as replay_spec
 
 pytestmark = pytest.mark.skipif(
@@ -180,6 +181,7 @@ _DESTROY_WHILE_BLOCKED = """
 import gc, sys, threading, time
 import numpy as np
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from tests.replay import test_reverb as test
 address, close = sys.argv[1], sys.argv[2] == 'close'
 stopped = threading.Event()
@@ -283,18 +285,89 @@ def test_a_sampler_describes_what_it_waits_for(server, connect, layout):
   inserter.flush()
 
 
-def test_nobody_at_the_address_is_an_error_that_says_so():
-  address = f'localhost:{portpicker.pick_unused_port()}'
+@pytest.fixture(name='nowhere')
+def fixture_nowhere():
+  """Returns an address at which nobody listens."""
+  return f'localhost:{portpicker.pick_unused_port()}'
+
+
+def test_nobody_at_the_address_is_an_error_that_says_so(nowhere):
   message = (
-    f'no replay server answered at {address} within 1 s .* Look at the log '
+    f'no replay server answered at {nowhere} within 1 s .* Look at the log '
     'of the replay worker'
   )
   with pytest.raises(ConnectionError, match=message):
-    reverb.connect(address, timeout_s=1.0)
+    reverb_connection.connect(nowhere, timeout_s=1.0)
+
+
+def test_whoever_waits_for_a_server_says_for_whom_ever_more_rarely(
+  nowhere, caplog, stopped
+):
+  waiting = threading.Thread(
+    target=reverb_connection.connect,
+    args=(nowhere, lambda: len(caplog.messages) == 2 or stopped.is_set()),
+    kwargs={'explain_after_s': 0.5},
+  )
+  with caplog.at_level(logging.WARNING):
+    waiting.start()
+    waiting.join(10)
+  assert not waiting.is_alive()
+  pattern = (
+    f'the replay server at {nowhere} has not answered for (.*) s, in [2-9] '
+    r'tries \(.*refused\). It may be loading a checkpoint: its log says whether '
+    'it is alive.'
+  )
+  first, second = (
+    float(re.fullmatch(pattern, message)[1]) for message in caplog.messages
+  )
+  assert first >= 0.5 and second >= 2.0  # and not again and again
+
+
+def test_a_server_that_comes_late_is_waited_for(nowhere, stopped, layout):
+  made = []
+  waiting = threading.Thread(
+    target=lambda: made.append(
+      reverb.ReverbInserter(nowhere, layout, stopped.is_set)
+    )
+  )
+  waiting.start()
+  waiting.join(0.2)
+  assert not made
+  server = reverb.ReplayServer(SPEC, int(nowhere.rpartition(':')[2]))
+  waiting.join(10)
+  (inserter,) = made
+  inserter.insert(np.zeros((1, 1), layout.dtype), np.ones(1))
+  inserter.close()
+  assert server.metrics()['inserted'] == 1
+  server.stop()
+
+
+def test_a_run_that_is_over_is_not_held_up_by_a_server_that_is_gone(
+  nowhere, stopped, layout
+):
+  stopped.set()
+  start = time.monotonic()
+  inserter = reverb.ReverbInserter(nowhere, layout, stopped.is_set)
+  inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
+  inserter.close()
+  reverb.ReverbSampler(nowhere, SPEC, layout, stopped.is_set)
+  assert time.monotonic() - start < 1.0
+
+
+def test_a_stop_reaches_those_who_wait_for_a_server(nowhere, stopped, layout):
+  waiting = threading.Thread(
+    target=reverb.ReverbSampler, args=(nowhere, SPEC, layout, stopped.is_set)
+  )
+  waiting.start()
+  waiting.join(0.2)
+  assert waiting.is_alive()
+  stopped.set()
+  waiting.join(2)
+  assert not waiting.is_alive()
 
 
 def test_a_server_that_is_gone_is_described_as_such(make_server):
   server, address = make_server()
-  client = reverb.connect(address)
+  client = reverb_connection.connect(address)
   server.stop()
   assert f'{address} does not answer' in reverb.describe(client, address)

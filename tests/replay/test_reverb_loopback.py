@@ -10,6 +10,7 @@ import portpicker
 import pytest
 
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from distacme.replay import reverb_extension
 from distacme.replay import reverb_loopback
 from distacme.replay import spec as replay_spec
@@ -67,7 +68,7 @@ def fixture_serve():
 def test_the_server_listens_on_loopback_only(serve, before):
   _, port = serve(before)
   assert [str(a) for a in listening.addresses(port)] == ['127.0.0.1']
-  reverb.connect(f'localhost:{port}', timeout_s=10)
+  reverb_connection.connect(f'localhost:{port}', timeout_s=10)
 
 
 def test_without_it_the_server_listens_on_all_interfaces(serve):
@@ -90,7 +91,7 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(server, kind):
   process, port = server
   for _ in range(3):
     garbage.send(f'127.0.0.1:{port}', garbage.KINDS[kind])
-  reverb.connect(f'localhost:{port}', timeout_s=10)
+  reverb_connection.connect(f'localhost:{port}', timeout_s=10)
   assert process.poll() is None
 
 
