@@ -167,9 +167,14 @@ class ReverbInserter:
         times as long until the next, and so on.
     """
     reverb = reverb_extension.load()
-    self._address = address
-    self._client = reverb_connection.connect(address, stopped)
-    self._writer = self._client.NewTrajectoryWriter(
+    client = reverb_connection.connect(address, stopped)
+    self._watch = reverb_connection.Watch(
+      address,
+      client,
+      'writing to replay',
+      'The actor waits for the learner to sample more.',
+    )
+    self._writer = client.NewTrajectoryWriter(
       reverb.ConstantChunkerOptions(1, 1), False
     )
     # A writer that is destroyed open flushes, holding Python's lock, perhaps for
@@ -264,18 +269,24 @@ class ReverbInserter:
     """Waits until at most `in_flight` items are not yet in the table."""
     start = time.monotonic()
     explain_after_s = self._explain_after_s
+    look_after_s = reverb_connection.LOOK_S
     while not self._flushed(in_flight):
       if self._stopped():
         self._given_up = True
         break
       blocked_s = time.monotonic() - start
+      if blocked_s > look_after_s:
+        look_after_s = blocked_s + reverb_connection.LOOK_S
+        self._watch.look()
       if blocked_s > explain_after_s:
         explain_after_s *= 4
         logging.warning(
           'writing to replay has been blocked for %.1f s: %s',
           blocked_s,
-          describe(self._client, self._address, _BLOCKED),
+          self._watch.describe(),
         )
+    else:
+      self._watch.note_use()
     self.blocked_s += time.monotonic() - start
 
   def _flushed(self, in_flight: int) -> bool:
@@ -301,6 +312,13 @@ class ReverbSampler:
     """Connects to the server; waits for it as long as the run goes on."""
     self._address = address
     self._client = reverb_connection.connect(address, stopped)
+    self._watch = reverb_connection.Watch(
+      address,
+      self._client,
+      'sampling from replay',
+      'The learner waits for the actors to insert more.',
+    )
+    self._watch.look_now_and_then()
     self._layout = layout
     self._block = spec.block_size
     self._items = spec.batch_size // spec.block_size
@@ -313,6 +331,7 @@ class ReverbSampler:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
     next_item = self._sampler.GetNextTrajectory
     items = [next_item() for _ in range(self._items)]
+    self._watch.note_use()
     keys, probability, _, _, _, data, *frames = zip(*items, strict=True)
     data = np.concatenate(data).reshape(self._items, -1)
     rows = self._layout.from_bytes(data, self._block).reshape(-1)
@@ -353,32 +372,5 @@ class ReverbSampler:
         )
 
   def describe(self) -> str:
-    """Says in a sentence what the table holds, for messages."""
-    return describe(self._client, self._address)
-
-
-_BLOCKED = ' The actor waits for the learner to sample more.'
-
-
-def describe(client: Any, address: str, more: str = '') -> str:
-  """Says in a sentence what the table at `address` holds.
-
-  Args:
-    client: of the server.
-    address: of the server.
-    more: what to add, if it answers. One that does not may be restarted, to which
-      writers and samplers connect by themselves.
-  """
-  try:
-    (info,) = client.ServerInfo(reverb_connection.ANSWER_S)
-  except RuntimeError as error:
-    return (
-      f'the replay server at {address} does not answer ({error}); it is tried '
-      'again.'
-    )
-  stats = reverb_extension.table_stats(info)
-  return (
-    f'the replay server at {address} holds {stats.size} items; '
-    f'{stats.inserted} were inserted and {stats.sampled} sampled so far, and '
-    f'sampling starts at {stats.min_size}.{more}'
-  )
+    """Says what the table holds, and who waits for whom; see `core.Sampler`."""
+    return self._watch.describe()
