@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 import pathlib
+import socket
 import time
 from typing import Any
 import weakref
@@ -59,7 +60,11 @@ class ReplayServer:
       spec: of the table.
       port: to listen on.
       directory: of checkpoints; None for a table that is not saved.
+
+    Raises:
+      OSError: if the port is taken.
     """
+    _check_free(port)
     self._spec = spec
     self._port = port
     self._checkpoints: checkpoints.Checkpoints | None = None
@@ -110,6 +115,25 @@ class ReplayServer:
   def stop(self) -> None:
     """Ends the server; waits some seconds for clients that are still there."""
     self._server.Stop()
+
+
+def _check_free(port: int) -> None:
+  """Raises OSError if somebody listens on the port.
+
+  Before a checkpoint is loaded, which Reverb would be found unable to. Nor does it
+  refuse the port of another Reverb: each would get half of the clients.
+  """
+  with socket.socket() as probe:
+    # What a server before this one left in closing does not count.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('127.0.0.1', port))
+    except OSError as error:
+      raise OSError(
+        f'the replay server cannot listen on localhost:{port}: {error}. End what '
+        f'listens there (ss -ltnp sport = :{port} says who), or start the run '
+        'anew, which chooses other ports.'
+      ) from None
 
 
 def _make_table(spec: replay_spec.ReplaySpec) -> Any:

@@ -95,12 +95,32 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(server, kind):
   assert process.poll() is None
 
 
-def test_a_port_that_is_taken_is_still_an_error():
+def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
-    with pytest.raises(ValueError, match='BuildAndStart'):
-      reverb.ReplayServer(SPEC, taken.getsockname()[1])
+    port = taken.getsockname()[1]
+    message = (
+      f'cannot listen on localhost:{port}: .*in use. End what listens there .*, '
+      'or start the run anew'
+    )
+    with pytest.raises(OSError, match=message):
+      reverb.ReplayServer(SPEC, port, tmp_path)
+
+
+def test_a_port_that_another_replay_server_has_is_taken(server):
+  """Reverb by itself would share it."""
+  with pytest.raises(OSError, match=f'localhost:{server[1]}: .*in use'):
+    reverb.ReplayServer(SPEC, server[1])
+
+
+def test_the_port_of_a_killed_server_is_free_again(serve):
+  process, port = serve()
+  client = socket.create_connection(('127.0.0.1', port))
+  process.kill()
+  process.wait()
+  reverb.ReplayServer(SPEC, port).stop()
+  client.close()
 
 
 def bind(one, address):
