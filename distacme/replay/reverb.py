@@ -110,7 +110,11 @@ class ReplayServer:
     It takes some 25 us for a transition; for 3 of them inserts and samples wait.
     """
     assert self._checkpoints is not None
-    return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    try:
+      return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    except Exception:  # of Reverb, of the file system
+      self._checkpoints.clear_unfinished()
+      raise
 
   def stop(self) -> None:
     """Ends the server; waits some seconds for clients that are still there."""
