@@ -135,7 +135,7 @@ class Sampler(Protocol):
     """Sets priorities [B] of sampled items; items gone since are skipped."""
 
   def describe(self) -> str:
-    """Says in a sentence what replay holds; from any thread."""
+    """Says what replay holds, and perhaps who waits for whom; any thread."""
 
 
 class VersionedParams(NamedTuple):

@@ -22,6 +22,11 @@ RATE_WINDOW_S = 10.0
 # grow with whatever a peer thinks of.
 _MAX_NAMES = 10_000
 
+# That may be asked for while a run goes on: each holds two of the calls that the
+# variable server serves at once (`variables.server.MAX_CALLS`), and a typing error
+# must not make a launcher start processes without end.
+MAX_ACTORS = 500
+
 
 class StopReason(str, enum.Enum):
   """Why a run ends."""
@@ -191,10 +196,9 @@ class RunState:
     """Asks whoever launched the run for so many actors, by `status`.
 
     Raises:
-      ValueError: if it is less than one.
+      ValueError: if it is less than one, or more than MAX_ACTORS.
     """
-    if num_actors < 1:
-      raise ValueError(f'num_actors must be at least 1, got {num_actors}.')
+    check_num_actors(num_actors)
     with self._lock:
       self._num_actors = num_actors
 
@@ -271,6 +275,15 @@ class RunState:
       callbacks, self._on_stop = self._on_stop, []
     for callback in callbacks:
       callback()
+
+
+def check_num_actors(num_actors: int) -> None:
+  """Raises ValueError if a run cannot be asked for so many actors."""
+  if not 1 <= num_actors <= MAX_ACTORS:
+    raise ValueError(
+      f'num_actors must be at least 1 and at most {MAX_ACTORS} for a run that '
+      f'goes on, got {num_actors!r:.80}.'
+    )
 
 
 def _check_room(known: Mapping[str, Any], new: Collection[str]) -> None:

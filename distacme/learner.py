@@ -161,8 +161,7 @@ class Learner:
       self.tend('learning' if learnt else 'waiting for data')
       if starving.should_explain(learnt):
         logging.warning(
-          'the learner has waited for data for %.1f s: %s It waits for the '
-          'actors to insert more.',
+          'the learner has waited for data for %.1f s: %s',
           starving.seconds,
           self._batches.describe(),
         )

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
-from distacme import ranges
+from distacme import counting
 from distacme import run_directory
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     '--num-actors', type=int, required=True, help='how many there are to be'
   )
   flags = parser.parse_args(arguments)
-  ranges.check_at_least_one(flags, 'num_actors')
+  counting.check_num_actors(flags.num_actors)
   address = _address(run_directory.RunDirectory(flags.run_dir.resolve()))
   from distacme.variables import client
 

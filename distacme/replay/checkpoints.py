@@ -44,8 +44,12 @@ class Checkpoints:
     spec = dataclasses.replace(spec, first_priority=None)
     self._written_for = {'backend': backend, 'spec': str(spec)}
     self.unfinished = directory / 'unfinished'
+    self.clear_unfinished()
+
+  def clear_unfinished(self) -> None:
+    """Removes what has not become a checkpoint, and would fill the disk."""
     shutil.rmtree(self.unfinished, ignore_errors=True)
-    self.unfinished.mkdir(parents=True)
+    self.unfinished.mkdir(parents=True, exist_ok=True)
 
   def add(self, folder: pathlib.Path) -> pathlib.Path:
     """Makes a folder of whole files the newest checkpoint; returns its path."""

@@ -12,6 +12,7 @@ import itertools
 import logging
 import math
 import pathlib
+import socket
 import time
 from typing import Any
 import weakref
@@ -21,6 +22,7 @@ import numpy as np
 from distacme import types
 from distacme.replay import checkpoints
 from distacme.replay import records
+from distacme.replay import reverb_connection
 from distacme.replay import reverb_extension
 from distacme.replay import reverb_loopback
 from distacme.replay import spec as replay_spec
@@ -34,9 +36,7 @@ _SEND_TOGETHER = 8
 _SEND_AFTER_S = 0.05
 _FRAMES_PER_CHUNK = 4  # sampled as a whole, and so long a window may wait
 _POLL_MS = 100  # how soon a blocked writer notices a stop
-_ANSWER_S = 2  # for the answer to a question
 _SAVING_S = 60  # the same, while the table may be being saved
-_EXPLAIN_AFTER_S = 5.0  # how long a writer is blocked before it says so
 
 
 class ReplayServer:
@@ -60,7 +60,11 @@ class ReplayServer:
       spec: of the table.
       port: to listen on.
       directory: of checkpoints; None for a table that is not saved.
+
+    Raises:
+      OSError: if the port is taken.
     """
+    _check_free(port)
     self._spec = spec
     self._port = port
     self._checkpoints: checkpoints.Checkpoints | None = None
@@ -71,7 +75,9 @@ class ReplayServer:
       self._server = self._checkpoints.restore(self._start)
       self._server = self._server or self._start(None)
     # A restored table is not the one that the server was given.
-    self._client = connect(f'localhost:{port}')
+    self._client = reverb_connection.connect(
+      f'localhost:{port}', timeout_s=_SAVING_S
+    )
 
   def _start(self, checkpoint: pathlib.Path | None) -> Any:
     """Returns a running server; raises RuntimeError if it cannot restore."""
@@ -104,11 +110,34 @@ class ReplayServer:
     It takes some 25 us for a transition; for 3 of them inserts and samples wait.
     """
     assert self._checkpoints is not None
-    return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    try:
+      return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    except Exception:  # of Reverb, of the file system
+      self._checkpoints.clear_unfinished()
+      raise
 
   def stop(self) -> None:
     """Ends the server; waits some seconds for clients that are still there."""
     self._server.Stop()
+
+
+def _check_free(port: int) -> None:
+  """Raises OSError if somebody listens on the port.
+
+  Before a checkpoint is loaded, which Reverb would be found unable to. Nor does it
+  refuse the port of another Reverb: each would get half of the clients.
+  """
+  with socket.socket() as probe:
+    # What a server before this one left in closing does not count.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('127.0.0.1', port))
+    except OSError as error:
+      raise OSError(
+        f'the replay server cannot listen on localhost:{port}: {error}. End what '
+        f'listens there (ss -ltnp sport = :{port} says who), or start the run '
+        'anew, which chooses other ports.'
+      ) from None
 
 
 def _make_table(spec: replay_spec.ReplaySpec) -> Any:
@@ -138,23 +167,6 @@ def _make_table(spec: replay_spec.ReplaySpec) -> Any:
   )
 
 
-def connect(address: str, timeout_s: float = 60.0) -> Any:
-  """Returns a client once the server at `address` answers.
-
-  Raises:
-    ConnectionError: if it does not within `timeout_s`.
-  """
-  client = reverb_extension.load().Client(address)
-  try:
-    client.ServerInfo(int(timeout_s))
-  except RuntimeError as error:
-    raise ConnectionError(
-      f'no replay server answered at {address} within {timeout_s:.0f} s '
-      f'({error}). Look at the log of the replay worker.'
-    ) from error
-  return client
-
-
 class ReverbInserter:
   """An `assembly.Inserter`; blocks while the rate limits ask it to.
 
@@ -169,9 +181,9 @@ class ReverbInserter:
     stopped: Callable[[], bool],
     *,
     at_once: bool = False,
-    explain_after_s: float = _EXPLAIN_AFTER_S,
+    explain_after_s: float = reverb_connection.EXPLAIN_AFTER_S,
   ):
-    """Connects to the server.
+    """Connects to the server; waits for it as long as the run goes on.
 
     Args:
       address: of the server.
@@ -183,9 +195,14 @@ class ReverbInserter:
         times as long until the next, and so on.
     """
     reverb = reverb_extension.load()
-    self._address = address
-    self._client = connect(address)
-    self._writer = self._client.NewTrajectoryWriter(
+    client = reverb_connection.connect(address, stopped)
+    self._watch = reverb_connection.Watch(
+      address,
+      client,
+      'writing to replay',
+      'The actor waits for the learner to sample more.',
+    )
+    self._writer = client.NewTrajectoryWriter(
       reverb.ConstantChunkerOptions(1, 1), False
     )
     # A writer that is destroyed open flushes, holding Python's lock, perhaps for
@@ -280,18 +297,24 @@ class ReverbInserter:
     """Waits until at most `in_flight` items are not yet in the table."""
     start = time.monotonic()
     explain_after_s = self._explain_after_s
+    look_after_s = reverb_connection.LOOK_S
     while not self._flushed(in_flight):
       if self._stopped():
         self._given_up = True
         break
       blocked_s = time.monotonic() - start
+      if blocked_s > look_after_s:
+        look_after_s = blocked_s + reverb_connection.LOOK_S
+        self._watch.look()
       if blocked_s > explain_after_s:
         explain_after_s *= 4
         logging.warning(
           'writing to replay has been blocked for %.1f s: %s',
           blocked_s,
-          describe(self._client, self._address, _BLOCKED),
+          self._watch.describe(),
         )
+    else:
+      self._watch.note_use()
     self.blocked_s += time.monotonic() - start
 
   def _flushed(self, in_flight: int) -> bool:
@@ -312,9 +335,18 @@ class ReverbSampler:
     address: str,
     spec: replay_spec.ReplaySpec,
     layout: records.RowLayout,
+    stopped: Callable[[], bool] = lambda: False,
   ):
+    """Connects to the server; waits for it as long as the run goes on."""
     self._address = address
-    self._client = connect(address)
+    self._client = reverb_connection.connect(address, stopped)
+    self._watch = reverb_connection.Watch(
+      address,
+      self._client,
+      'sampling from replay',
+      'The learner waits for the actors to insert more.',
+    )
+    self._watch.look_now_and_then()
     self._layout = layout
     self._block = spec.block_size
     self._items = spec.batch_size // spec.block_size
@@ -327,6 +359,7 @@ class ReverbSampler:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
     next_item = self._sampler.GetNextTrajectory
     items = [next_item() for _ in range(self._items)]
+    self._watch.note_use()
     keys, probability, _, _, _, data, *frames = zip(*items, strict=True)
     data = np.concatenate(data).reshape(self._items, -1)
     rows = self._layout.from_bytes(data, self._block).reshape(-1)
@@ -367,32 +400,5 @@ class ReverbSampler:
         )
 
   def describe(self) -> str:
-    """Says in a sentence what the table holds, for messages."""
-    return describe(self._client, self._address)
-
-
-_BLOCKED = ' The actor waits for the learner to sample more.'
-
-
-def describe(client: Any, address: str, more: str = '') -> str:
-  """Says in a sentence what the table at `address` holds.
-
-  Args:
-    client: of the server.
-    address: of the server.
-    more: what to add, if it answers. One that does not may be restarted, to which
-      writers and samplers connect by themselves.
-  """
-  try:
-    (info,) = client.ServerInfo(_ANSWER_S)
-  except RuntimeError as error:
-    return (
-      f'the replay server at {address} does not answer ({error}); it is tried '
-      'again.'
-    )
-  stats = reverb_extension.table_stats(info)
-  return (
-    f'the replay server at {address} holds {stats.size} items; '
-    f'{stats.inserted} were inserted and {stats.sampled} sampled so far, and '
-    f'sampling starts at {stats.min_size}.{more}'
-  )
+    """Says what the table holds, and who waits for whom; see `core.Sampler`."""
+    return self._watch.describe()

@@ -70,6 +70,7 @@ class VariableClient:
     self._and_key = ', and this the key of its run' if credentials else ''
     self._newest: Newest | None = None
     self._arrived = threading.Condition()
+    self._broken = 0  # streams of params since some arrived
     self._closed = threading.Event()
     self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
@@ -119,13 +120,17 @@ class VariableClient:
             itertools.chain([header], chunks),
             self._address,
             max(0.0, deadline - time.monotonic()),
+            wait_for_server=False,  # or nobody would know how often it is tried
           )
         break
       except ConnectionRefusedError:  # it is there
         raise
-      except ConnectionError:
+      except ConnectionError as error:
         if self._closed.wait(_RETRY_S) or time.monotonic() >= deadline:
-          raise
+          raise ConnectionError(
+            f'{error}; params were to be sent in {timeout_s:g} s, and that was'
+            f' try {tries}'
+          ) from None
     if tries > 1:
       logging.getLogger(__name__).warning(
         'Params were published to %s after %d tries.', self._address, tries
@@ -214,17 +219,18 @@ class VariableClient:
     while not self._closed.is_set():
       have = self._newest.version if self._newest else -1
       try:
-        stream = subscribe(wire.pack({'version': have}), wait_for_ready=True)
-        self._read(stream)
+        self._read(subscribe(wire.pack({'version': have})))
       except (grpc.RpcError, ValueError) as error:
         if self._closed.is_set():
           return
+        self._broken += 1
         # Reports tell whether the server is gone; here it is only tried again.
-        logging.getLogger(__name__).warning(
-          'The stream of params from %s broke and is opened again: %s',
-          self._address,
-          error.details() if isinstance(error, grpc.RpcError) else error,
-        )
+        if self._broken == 1:
+          logging.getLogger(__name__).warning(
+            'The stream of params from %s broke and is opened again: %s',
+            self._address,
+            error.details() if isinstance(error, grpc.RpcError) else error,
+          )
       self._closed.wait(_RETRY_S)
 
   def _read(self, messages: Iterator[bytes]) -> None:
@@ -238,6 +244,15 @@ class VariableClient:
       with self._arrived:
         self._newest = newest
         self._arrived.notify_all()
+      if self._broken:
+        logging.getLogger(__name__).warning(
+          'Params come from %s to %s again, whose stream broke or was not opened'
+          ' %d times.',
+          self._address,
+          self._worker,
+          self._broken,
+        )
+        self._broken = 0
 
 
 def status(

@@ -25,7 +25,8 @@ class Reporter:
   """`core.Reporter` over gRPC; `report` only adds, a thread sends.
 
   A report is kept until the server has acknowledged it, and repeated under the
-  same sequence number if not, so that each counts once. Answers are the newest
+  same sequence number if not, so that each counts once (a server that died
+  with it half answered may count it twice). Answers are the newest
   directive known: its counts are about `period_s` old and lack what this worker
   has not sent yet; a stop comes at once, by a call that waits for it.
 

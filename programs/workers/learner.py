@@ -59,7 +59,9 @@ def run(
     devices[0].platform,
   )
   placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
-  sampler = reverb.ReverbSampler(replay_address, agent.replay, layout)
+  sampler = reverb.ReverbSampler(
+    replay_address, agent.replay, layout, connection.stopped
+  )
   worker = learner.Learner(
     agent,
     batches.PrefetchedBatches(

@@ -47,15 +47,17 @@ def run(
     # While a large table is copied, it does not answer.
     if time.monotonic() >= report_at and not saving.under_way:
       report_at = time.monotonic() + _REPORT_PERIOD_S
-      metrics = server.metrics()
-      connection.report(metrics=metrics, state=f'{metrics["size"]} items')
+      metrics = server.metrics() | saving.metrics()
+      unsaved = ', not saved' if saving.error else ''
+      state = f'{metrics["size"]} items{unsaved}'
+      connection.report(metrics=metrics, state=state)
     time.sleep(0.05)
   terminated = stop == counting.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
   wait_s = _TERMINATED_WAIT_S if terminated else goodbyes.patience_s(stop)
   goodbyes.wait_for(clients, connection.status, wait_s)
   if not saving.under_way:
-    connection.report(metrics=server.metrics())
+    connection.report(metrics=server.metrics() | saving.metrics())
   if stop != counting.StopReason.FAILED:  # for which what it holds may be why
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
   if not saving.under_way:  # for which it would wait; the process ends without
@@ -63,7 +65,14 @@ def run(
 
 
 class _Saving:
-  """Saves replay now and then, in a thread, since it may take long."""
+  """Saves replay now and then, in a thread, since it may take long.
+
+  What fails is warned of and tried again at the next period: a server that ended
+  for it would lose what it holds, for the checkpoint before.
+
+  Attributes:
+    error: of the last saving, if that failed.
+  """
 
   def __init__(self, server: Any, period_s: float | None):
     """Starts the first period; None saves nothing."""
@@ -73,11 +82,17 @@ class _Saving:
     self._at = time.monotonic() + self._period_s
     self._pool = futures.ThreadPoolExecutor(1)
     self._saved: futures.Future[Any] | None = None
+    self._failed = 0  # savings
+    self.error: Exception | None = None
 
   @property
   def under_way(self) -> bool:
     """Whether a checkpoint is being written."""
     return self._saved is not None and not self._saved.done()
+
+  def metrics(self) -> dict[str, float]:
+    """Returns how many savings failed, if any did."""
+    return {'failed_saves': self._failed} if self._failed else {}
 
   def start_if_due(self) -> None:
     """Starts to save if it is time, and the last checkpoint is written."""
@@ -85,20 +100,39 @@ class _Saving:
       self._start()
 
   def _start(self) -> None:
-    if self._saved is not None:
-      self._saved.result()  # raises what went wrong
     self._at = time.monotonic() + self._period_s
-    self._saved = self._pool.submit(self._server.save)
+    self._saved = self._pool.submit(self._save)
+
+  def _save(self) -> None:
+    try:
+      self._server.save()
+      self.error = None
+    except Exception as error:  # of Reverb, of the file system
+      self.error = error
+      self._failed += 1
+      logging.warning(
+        'saving replay failed, %d times so far: %s. It is tried again in %.0f s; '
+        'until then a restart goes on from the checkpoint before. Is the disk '
+        'full?',
+        self._failed,
+        error,
+        self._period_s,
+      )
 
   def finish(self, timeout_s: float) -> None:
-    """Saves what there is now, unless that takes too long."""
+    """Saves what there is now, unless that takes too long.
+
+    Raises:
+      Exception: what went wrong; there is no next time.
+    """
     if not self._wanted:
       return
     deadline = time.monotonic() + timeout_s
     if self.under_way and not self._wait(deadline):
       return
     self._start()
-    self._wait(deadline)
+    if self._wait(deadline) and self.error:
+      raise self.error
 
   def _wait(self, deadline: float) -> bool:
     assert self._saved is not None

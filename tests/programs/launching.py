@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import uuid
 
 import psutil
 
@@ -14,6 +15,9 @@ from distacme import logging
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 CATCH = 'distacme.testing.environments:catch'
 DEADLINE_S = 90.0
+# Of the environment, which descendants inherit: even those that nobody looked for
+# while their parents lived.
+_MARK = 'DISTACME_TEST_RUN'
 
 
 class Run:
@@ -24,15 +28,19 @@ class Run:
     self._output = self.run_dir.parent / f'{self.run_dir.name}.out'
     command = [SCRIPT, 'train', '--env', env, '--mode', mode]
     command += ['--run-dir', self.run_dir, *flags]
+    self._mark = uuid.uuid4().hex
     with open(self._output, 'a') as output:
       self.process = subprocess.Popen(
         [str(part) for part in command],
         stdout=output,
         stderr=subprocess.STDOUT,
         cwd=self.run_dir.parent,
-        env={**os.environ, 'PYTHONPATH': str(pathlib.Path(__file__).parent)},
+        env={
+          **os.environ,
+          'PYTHONPATH': str(pathlib.Path(__file__).parent),
+          _MARK: self._mark,
+        },
       )
-    self._family: dict[int, psutil.Process] = {}
 
   def __enter__(self):
     return self
@@ -59,11 +67,19 @@ class Run:
     return logging.read_metrics(path) if path.exists() else []
 
   def family(self):
-    """Returns all descendants ever seen that still run."""
-    if self.process.poll() is None:
-      for child in psutil.Process(self.process.pid).children(recursive=True):
-        self._family[child.pid] = child
-    return [p for p in self._family.values() if alive(p)]
+    """Returns all descendants that run, whoever their parent is by now."""
+    return [
+      process
+      for process in psutil.process_iter()
+      if process.pid != self.process.pid and self._is_marked(process)
+    ]
+
+  def _is_marked(self, process):
+    try:
+      mark = process.environ().get(_MARK)
+    except psutil.Error:  # it has just ended, or is somebody else's
+      return False
+    return mark == self._mark and alive(process)
 
   def worker(self, name):
     """Returns the process of a worker: the one that prints into its log."""
@@ -92,7 +108,6 @@ class Run:
         for row in self.metrics()
       )
     )
-    self.family()
 
   def wait_for(self, condition, timeout_s=DEADLINE_S):
     """Waits for `condition()` while the run goes on."""

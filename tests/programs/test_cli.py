@@ -102,6 +102,16 @@ def test_a_mistake_is_answered_before_anything_starts(capsys, flags, sentence):
   assert sentence in refused(capsys, *flags.split())
 
 
+def test_actors_without_end_are_refused_before_a_run_is_asked(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['scale', 'no_run', '--num-actors', f'{10**9}'])
+  assert exit_.value.code == 2
+  assert (
+    'num_actors must be at least 1 and at most 500 for a run that goes'
+    in (capsys.readouterr().err)
+  )
+
+
 def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
   with pytest.raises(SystemExit) as exit_:
     cli.main(['tarin'])

@@ -273,6 +273,15 @@ def test_a_terminated_run_does_not_wait_for_who_hangs(start, hung):
   assert not run.left_after(0.5)
 
 
+def test_what_is_left_is_found_though_nobody_looked_before(start):
+  """Else the tests that find nothing left would prove nothing."""
+  run = start(env='broken_environments:helped', mode='local')
+  run.wait_until_learning()
+  run.process.kill()  # who has no time to end what the environment started
+  run.process.wait()
+  assert {process.name() for process in run.left_after(0.5)} == {'sleep'}
+
+
 def test_no_worker_outlives_a_killed_launcher(start):
   run = start()
   run.wait_until_learning()

@@ -58,10 +58,40 @@ def test_replay_that_is_not_to_be_saved_is_not(server):
   assert not server.started
 
 
-def test_a_save_that_fails_ends_the_worker():
-  class FullDisk:
-    def save(self):
-      raise OSError('no space left')
+class FullDisk:
+  """Cannot be written to, until there is room."""
 
+  def __init__(self):
+    self.room = False
+    self.saved = 0
+
+  def save(self):
+    if not self.room:
+      raise OSError('no space left')
+    self.saved += 1
+
+
+def test_a_save_that_fails_at_the_end_is_an_error():
   with pytest.raises(OSError, match='no space left'):
     replay._Saving(FullDisk(), period_s=1e9).finish(10.0)
+
+
+def test_a_save_that_fails_is_said_at_once_and_tried_again(caplog):
+  disk = FullDisk()
+  saving = replay._Saving(disk, period_s=1e-9)
+  assert saving.metrics() == {}
+  for failed in (1, 2):
+    saving.start_if_due()
+    feeding.wait_for(lambda: not saving.under_way)
+    assert saving.metrics() == {'failed_saves': failed}
+    assert str(saving.error) == 'no space left'
+  assert caplog.messages[1] == (
+    'saving replay failed, 2 times so far: no space left. It is tried again in 0 '
+    's; until then a restart goes on from the checkpoint before. Is the disk full?'
+  )
+  disk.room = True
+  saving.start_if_due()
+  feeding.wait_for(lambda: disk.saved)
+  saving.finish(10.0)
+  assert saving.error is None
+  assert disk.saved == 2

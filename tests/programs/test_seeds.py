@@ -187,7 +187,6 @@ def learning(run, seed):
       and 'mean_return' in (path / 'metrics.jsonl').read_text()
     )
   )
-  run.family()
 
 
 def test_a_signal_ends_all_that_run_in_order_and_starts_no_other(start):

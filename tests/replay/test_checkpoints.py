@@ -8,6 +8,7 @@ import numpy as np
 import portpicker
 import pytest
 
+from distacme import run_directory
 from distacme import specs
 from distacme.replay import checkpoints
 from distacme.replay import memory
@@ -305,6 +306,27 @@ def test_what_is_of_another_table_is_not_restored(open_, caplog):
   (record,) = caplog.records
   assert str(path) in record.getMessage()
   assert 'and there is no other: it starts empty' in record.getMessage()
+
+
+@only_reverb
+def test_a_save_that_fails_leaves_nothing_and_the_next_is_whole(
+  open_, tmp_path, monkeypatch
+):
+  replay = open_()
+  replay.insert(range(30))
+  write = run_directory.write_json
+
+  def fail(path, data):
+    raise OSError('no space left')
+
+  monkeypatch.setattr(run_directory, 'write_json', fail)
+  with pytest.raises(OSError, match='no space left'):
+    replay.save()
+  assert not any((tmp_path / 'replay' / 'unfinished').iterdir())
+  monkeypatch.setattr(run_directory, 'write_json', write)
+  replay.insert([30])
+  replay.save()
+  assert open_().metrics()['inserted'] == 31
 
 
 def test_two_checkpoints_are_kept_and_what_was_unfinished_goes(open_, tmp_path):

@@ -16,6 +16,7 @@ import pytest
 from distacme import specs
 from distacme.replay import records
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from distacme.replay import spec as replay_spec
 
 pytestmark = pytest.mark.skipif(
@@ -180,6 +181,7 @@ _DESTROY_WHILE_BLOCKED = """
 import gc, sys, threading, time
 import numpy as np
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from tests.replay import test_reverb as test
 address, close = sys.argv[1], sys.argv[2] == 'close'
 stopped = threading.Event()
@@ -275,7 +277,8 @@ def test_a_sampler_describes_what_it_waits_for(server, connect, layout):
   inserter.close()
   assert sampler.describe() == (
     f'the replay server at {server[1]} holds 2 items; 2 were inserted and 0 '
-    'sampled so far, and sampling starts at 4.'
+    'sampled so far, and sampling starts at 4. The learner waits for the actors '
+    'to insert more.'
   )
   # A sampler in the server's process that waits takes 3 s to end.
   inserter = connect()
@@ -283,18 +286,205 @@ def test_a_sampler_describes_what_it_waits_for(server, connect, layout):
   inserter.flush()
 
 
-def test_nobody_at_the_address_is_an_error_that_says_so():
-  address = f'localhost:{portpicker.pick_unused_port()}'
+@pytest.fixture(name='nowhere')
+def fixture_nowhere():
+  """Returns an address at which nobody listens."""
+  return f'localhost:{portpicker.pick_unused_port()}'
+
+
+def test_nobody_at_the_address_is_an_error_that_says_so(nowhere):
   message = (
-    f'no replay server answered at {address} within 1 s .* Look at the log '
+    f'no replay server answered at {nowhere} within 1 s .* Look at the log '
     'of the replay worker'
   )
   with pytest.raises(ConnectionError, match=message):
-    reverb.connect(address, timeout_s=1.0)
+    reverb_connection.connect(nowhere, timeout_s=1.0)
 
 
-def test_a_server_that_is_gone_is_described_as_such(make_server):
-  server, address = make_server()
-  client = reverb.connect(address)
+def test_whoever_waits_for_a_server_says_for_whom_ever_more_rarely(
+  nowhere, caplog, stopped
+):
+  waiting = threading.Thread(
+    target=reverb_connection.connect,
+    args=(nowhere, lambda: len(caplog.messages) == 2 or stopped.is_set()),
+    kwargs={'explain_after_s': 0.5},
+  )
+  with caplog.at_level(logging.WARNING):
+    waiting.start()
+    waiting.join(10)
+  assert not waiting.is_alive()
+  pattern = (
+    f'the replay server at {nowhere} has not answered for (.*) s, in [2-9] '
+    r'tries \(.*refused\). It may be loading a checkpoint: its log says whether '
+    'it is alive.'
+  )
+  first, second = (
+    float(re.fullmatch(pattern, message)[1]) for message in caplog.messages
+  )
+  assert first >= 0.5 and second >= 2.0  # and not again and again
+
+
+def test_a_server_that_comes_late_is_waited_for(nowhere, stopped, layout):
+  made = []
+  waiting = threading.Thread(
+    target=lambda: made.append(
+      reverb.ReverbInserter(nowhere, layout, stopped.is_set)
+    )
+  )
+  waiting.start()
+  waiting.join(0.2)
+  assert not made
+  server = reverb.ReplayServer(SPEC, int(nowhere.rpartition(':')[2]))
+  waiting.join(10)
+  (inserter,) = made
+  inserter.insert(np.zeros((1, 1), layout.dtype), np.ones(1))
+  inserter.close()
+  assert server.metrics()['inserted'] == 1
   server.stop()
-  assert f'{address} does not answer' in reverb.describe(client, address)
+
+
+def test_a_run_that_is_over_is_not_held_up_by_a_server_that_is_gone(
+  nowhere, stopped, layout
+):
+  stopped.set()
+  start = time.monotonic()
+  inserter = reverb.ReverbInserter(nowhere, layout, stopped.is_set)
+  inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
+  inserter.close()
+  reverb.ReverbSampler(nowhere, SPEC, layout, stopped.is_set)
+  assert time.monotonic() - start < 1.0
+
+
+def test_a_stop_reaches_those_who_wait_for_a_server(nowhere, stopped, layout):
+  waiting = threading.Thread(
+    target=reverb.ReverbSampler, args=(nowhere, SPEC, layout, stopped.is_set)
+  )
+  waiting.start()
+  waiting.join(0.2)
+  assert waiting.is_alive()
+  stopped.set()
+  waiting.join(2)
+  assert not waiting.is_alive()
+
+
+@pytest.fixture
+def start_process():
+  """Returns a function that starts a server process at an address."""
+  started = []
+
+  def start(address):
+    port = address.rpartition(':')[2]
+    process = subprocess.Popen(
+      [sys.executable, '-c', _SERVE, port], stdout=subprocess.PIPE
+    )
+    started.append(process)
+    assert process.stdout.readline() == b'ready\n'
+    return process
+
+  yield start
+  for process in started:
+    process.kill()
+    process.communicate()
+
+
+_SERVE = """
+import sys, threading
+from distacme.replay import reverb
+from tests.replay import test_reverb as test
+server = reverb.ReplayServer(test.SPEC, int(sys.argv[1]))
+print('ready', flush=True)
+threading.Event().wait()
+"""
+
+
+def test_writers_and_samplers_say_how_often_they_tried_a_restarted_server(
+  nowhere, start_process, stopped, wait_until, caplog
+):
+  process = start_process(nowhere)
+  inserter = reverb.ReverbInserter(nowhere, LAYOUT, stopped.is_set)
+  sampler = reverb.ReverbSampler(nowhere, SPEC, LAYOUT)
+  counts = {'insert': 0, 'sample': 0}
+
+  def insert():
+    while not stopped.is_set():
+      inserter.insert(np.zeros((1, 1), LAYOUT.dtype), np.ones(1))
+      counts['insert'] += 1
+
+  def sample():
+    while not stopped.is_set():
+      sampler.sample()
+      counts['sample'] += 1
+
+  threads = [threading.Thread(target=f, daemon=True) for f in (insert, sample)]
+  for thread in threads:
+    thread.start()
+  wait_until(lambda: min(counts.values()) > 100)
+  process.kill()
+  process.wait()
+  watches = [inserter._watch, sampler._watch]
+  with caplog.at_level(logging.WARNING):
+    wait_until(lambda: all(watch._in_vain > 1 for watch in watches))
+    for watch in watches:
+      assert watch.describe().endswith('refused); it is tried again.')
+    start_process(nowhere)
+    wait_until(lambda: caplog.text.count(' goes on: ') == 2, timeout_s=30)
+  stopped.set()
+  threads[0].join(10)
+  inserter.close()
+  doing = set()
+  for message in (m for m in caplog.messages if ' goes on: ' in m):
+    pattern = (
+      f'(.*) goes on: the replay server at {nowhere} was tried (\\d+) times in '
+      r'vain\.'
+    )
+    match = re.fullmatch(pattern, message)
+    assert int(match[2]) > 1
+    doing.add(match[1])
+  assert doing == {'writing to replay', 'sampling from replay'}
+
+
+def test_a_server_that_was_gone_is_not_said_to_wait(
+  make_server, nowhere, stopped, layout
+):
+  _, address = make_server()
+  client = reverb_connection.connect(address)
+  watch = reverb_connection.Watch(nowhere, client, 'x', 'The actor waits.')
+  watch.look()
+  watch.look()
+  watch._address = address  # as if it had come back there
+  assert watch.describe().endswith(
+    'It was tried 2 times in vain and is connected to again; once that is done, '
+    'the actor waits.'
+  )
+
+
+def test_a_sampler_that_nobody_keeps_is_not_looked_after(
+  server, layout, wait_until
+):
+  def lookers():
+    return [t for t in threading.enumerate() if t.name == 'replay']
+
+  before = len(lookers())
+  sampler = reverb.ReverbSampler(server[1], SPEC, layout)
+  assert len(lookers()) == before + 1
+  del sampler
+  wait_until(lambda: len(lookers()) == before)
+
+
+def test_priorities_that_a_server_is_not_there_for_are_counted(
+  server, layout, caplog
+):
+  class Gone:
+    def MutatePriorities(self, *updates):  # noqa: N802
+      raise RuntimeError('Socket closed')
+
+  sampler = reverb.ReverbSampler(server[1], SPEC, layout)
+  sampler._client = Gone()
+  with caplog.at_level(logging.WARNING):
+    for _ in range(3):
+      sampler.update_priorities(np.array([1], np.uint64), np.ones(1))
+  assert caplog.messages == [
+    f'the replay server at {server[1]} did not take priorities, {times} times so '
+    'far: Socket closed'
+    for times in (1, 2)
+  ]

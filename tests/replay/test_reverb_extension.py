@@ -10,6 +10,7 @@ import portpicker
 import pytest
 
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from distacme.replay import reverb_extension
 from distacme.replay import spec as replay_spec
 
@@ -61,12 +62,12 @@ def test_the_server_works_after_openssl_was_loaded():
   run("""
 import hashlib, ssl
 import portpicker
-from distacme.replay import reverb, reverb_extension
+from distacme.replay import reverb, reverb_connection, reverb_extension
 from distacme.replay import spec as replay_spec
 port = portpicker.pick_unused_port()
 spec = replay_spec.ReplaySpec(replay_spec.NStep(1, 0.9), 2, 100, 4, 1.0)
 server = reverb.ReplayServer(spec, port)
-reverb.connect(f'localhost:{port}')
+reverb_connection.connect(f'localhost:{port}')
 assert server.metrics()['size'] == 0
 server.stop()
 assert hashlib.sha256(b'').hexdigest().startswith('e3b0')
@@ -119,7 +120,7 @@ def test_table_stats_equal_what_was_done(layout):
   inserter = reverb.ReverbInserter(f'localhost:{port}', layout, lambda: False)
   inserter.insert(np.zeros((1000, 1), layout.dtype), np.ones(1000))
   inserter.close()
-  client = reverb.connect(f'localhost:{port}')
+  client = reverb_connection.connect(f'localhost:{port}')
   sampler = client.NewSampler('experience', 137, 1)  # and no more than that
   for _ in range(137):
     sampler.GetNextTrajectory()

@@ -10,6 +10,7 @@ import portpicker
 import pytest
 
 from distacme.replay import reverb
+from distacme.replay import reverb_connection
 from distacme.replay import reverb_extension
 from distacme.replay import reverb_loopback
 from distacme.replay import spec as replay_spec
@@ -67,7 +68,7 @@ def fixture_serve():
 def test_the_server_listens_on_loopback_only(serve, before):
   _, port = serve(before)
   assert [str(a) for a in listening.addresses(port)] == ['127.0.0.1']
-  reverb.connect(f'localhost:{port}', timeout_s=10)
+  reverb_connection.connect(f'localhost:{port}', timeout_s=10)
 
 
 def test_without_it_the_server_listens_on_all_interfaces(serve):
@@ -90,16 +91,36 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(server, kind):
   process, port = server
   for _ in range(3):
     garbage.send(f'127.0.0.1:{port}', garbage.KINDS[kind])
-  reverb.connect(f'localhost:{port}', timeout_s=10)
+  reverb_connection.connect(f'localhost:{port}', timeout_s=10)
   assert process.poll() is None
 
 
-def test_a_port_that_is_taken_is_still_an_error():
+def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
-    with pytest.raises(ValueError, match='BuildAndStart'):
-      reverb.ReplayServer(SPEC, taken.getsockname()[1])
+    port = taken.getsockname()[1]
+    message = (
+      f'cannot listen on localhost:{port}: .*in use. End what listens there .*, '
+      'or start the run anew'
+    )
+    with pytest.raises(OSError, match=message):
+      reverb.ReplayServer(SPEC, port, tmp_path)
+
+
+def test_a_port_that_another_replay_server_has_is_taken(server):
+  """Reverb by itself would share it."""
+  with pytest.raises(OSError, match=f'localhost:{server[1]}: .*in use'):
+    reverb.ReplayServer(SPEC, server[1])
+
+
+def test_the_port_of_a_killed_server_is_free_again(serve):
+  process, port = serve()
+  client = socket.create_connection(('127.0.0.1', port))
+  process.kill()
+  process.wait()
+  reverb.ReplayServer(SPEC, port).stop()
+  client.close()
 
 
 def bind(one, address):

@@ -85,6 +85,13 @@ stops = bytes_of(
     }
   )
 )
+failures = bytes_of(
+  st.fixed_dictionaries({'worker': anything, 'detail': anything}) | anything
+)
+wishes = bytes_of(
+  st.fixed_dictionaries({'num_actors': st.integers(-1, 600) | anything})
+  | anything
+)
 subscriptions = bytes_of(st.fixed_dictionaries({'version': anything})).filter(
   lambda data: not subscribes(data)
 )
@@ -235,6 +242,40 @@ def test_the_server_takes_or_refuses_any_report(stubborn, caplog, data):
 @hypothesis.given(data=stops)
 def test_the_server_takes_or_refuses_any_stop(stubborn, caplog, data):
   call(stubborn, caplog, 'RequestStop', data)
+
+
+@several
+@hypothesis.given(data=failures)
+def test_the_server_takes_or_refuses_any_failure(stubborn, caplog, data):
+  call(stubborn, caplog, 'Fail', data)
+
+
+@several
+@hypothesis.given(data=wishes)
+def test_the_server_asks_for_no_more_actors_than_it_could_serve(
+  stubborn, caplog, data
+):
+  call(stubborn, caplog, 'Scale', data)
+  asked = client.status(stubborn[0].address)['num_actors']
+  assert asked is None or 1 <= asked <= counting.MAX_ACTORS
+  assert 2 * counting.MAX_ACTORS < server.MAX_CALLS
+
+
+@several
+@hypothesis.given(data=bytes_of(anything))
+def test_the_server_answers_whatever_asks_for_its_status(
+  stubborn, caplog, data
+):
+  call(stubborn, caplog, 'Status', data)
+  assert not caplog.messages
+
+
+@several
+@hypothesis.given(data=bytes_of(anything))
+def test_the_server_answers_whatever_waits_for_the_stop(stubborn, caplog, data):
+  client.request_stop(stubborn[0].address, 'solved')  # or it would wait
+  call(stubborn, caplog, 'WaitStop', data)
+  assert not caplog.messages
 
 
 @several
