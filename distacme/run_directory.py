@@ -88,6 +88,11 @@ class RunDirectory:
     """How the run ended, as JSON."""
     return self.path / 'summary.json'
 
+  @property
+  def lock(self) -> pathlib.Path:
+    """An empty file; see `runtime.directory_lock`."""
+    return self.path / 'lock'
+
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
     """Lets others find the run while it goes on; forgets how it ended before."""
@@ -196,32 +201,49 @@ class RunDirectory:
     return self.path / 'counts.json'
 
   def create(self) -> None:
-    """Makes the directory.
+    """Makes the directory; changes nothing of a run that is there.
 
     Raises:
       ValueError: if the path is taken by something else, or cannot be written to.
     """
+    with self._refused_if_not_writable():
+      if self.path.exists() and not self._may_be_a_run():
+        raise ValueError(
+          f'{self.path} exists and is no run directory. Choose another run_dir.'
+        )
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.lock.touch()
+      if not os.access(self.path, os.W_OK):
+        raise PermissionError(f'it is not writable for user {os.getuid()}')
+
+  def _may_be_a_run(self) -> bool:
+    """Whether it is a run's, or empty, or another process makes it just now."""
+    return self.path.is_dir() and (
+      all(path == self.lock for path in self.path.iterdir())
+      or self.config.exists()
+    )
+
+  def begin(self, config: Mapping[str, Any]) -> None:
+    """Keeps the configuration, and puts aside the logs of a run resumed.
+
+    Raises:
+      ValueError: if that cannot be written.
+    """
+    with self._refused_if_not_writable():
+      write_json(self.config, config)
+      if self.logs.exists() and any(self.logs.iterdir()):
+        number = len(list(self.path.glob('logs.*'))) + 1
+        self.logs.rename(self.path / f'logs.{number}')
+      self.logs.mkdir(exist_ok=True)
+
+  @contextlib.contextmanager
+  def _refused_if_not_writable(self) -> Iterator[None]:
     try:
-      self._create()
+      yield
     except OSError as error:
       raise ValueError(
         f'{self.path} cannot be written to ({error}). Choose another run_dir.'
       ) from error
-
-  def _create(self) -> None:
-    if self.path.exists() and (
-      not self.path.is_dir()
-      or (any(self.path.iterdir()) and not self.config.exists())
-    ):
-      raise ValueError(
-        f'{self.path} exists and is no run directory. Choose another run_dir.'
-      )
-    if self.logs.exists() and any(self.logs.iterdir()):  # of the run resumed
-      number = len(list(self.path.glob('logs.*'))) + 1
-      self.logs.rename(self.path / f'logs.{number}')
-    self.logs.mkdir(parents=True, exist_ok=True)
-    if not os.access(self.path, os.W_OK):
-      raise PermissionError(f'it is not writable for user {os.getuid()}')
 
 
 def default_path(agent: str, env: str, what: str) -> pathlib.Path:

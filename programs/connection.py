@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme.runtime import directory_lock
 from distacme.runtime import stop_signals
 
 _GOODBYE_S = 1.0
@@ -133,6 +134,7 @@ class WorkerProcess:
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    directory_lock.share()
     stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
