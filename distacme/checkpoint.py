@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import json
 import logging
 import math
 import pathlib
@@ -123,11 +122,10 @@ class Checkpointer:
     run_directory.write_json(self._checksums, checksums)
 
   def _read_checksums(self) -> dict[str, int]:
-    try:
-      known: dict[str, int] = run_directory.read_json(self._checksums)
-    except (FileNotFoundError, json.JSONDecodeError):
-      return {}  # of a run that is older than they are, or itself damaged
-    return known
+    known: dict[str, int] | None = run_directory.read_if_whole(
+      self._checksums, dict, 'checkpoints there are read unchecked'
+    )
+    return known or {}  # of a run that is older than they are
 
   def restore(self, like: types.NestedArray) -> Restored | None:
     """Returns the newest checkpoint that is whole, or None if there is none.
@@ -287,9 +285,12 @@ class BestParams:
     self._directory = directory
     self._score = directory / 'score.json'
     self._checkpointer: Checkpointer | None = None
-    self.mean_return = -math.inf
-    if self._score.exists():
-      self.mean_return = run_directory.read_json(self._score)['mean_return']
+    best = run_directory.read_if_whole(
+      self._score,
+      lambda score: float(score['mean_return']),
+      'the next evaluation counts as the best',
+    )
+    self.mean_return = -math.inf if best is None else best
 
   def offer(self, params: core.VersionedParams, mean_return: float) -> None:
     """Keeps `params` if they are better than the best."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
+import logging
 import os
 import pathlib
 import platform
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-_COUNTS_KEPT = 4  # more than there are checkpoints
+_COUNTS_KEPT = 4  # and those of all checkpoints
+_T = TypeVar('_T')
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +119,11 @@ class RunDirectory:
 
     A launcher that was killed leaves the file: see `Running.gone`.
     """
-    try:
-      return Running(**read_json(self._running))
-    except FileNotFoundError:
-      return None
+    return read_if_whole(
+      self._running,
+      lambda value: Running(**value),
+      'where the run goes on, if it does, is not known',
+    )
 
   def write_progress(self, progress: Progress) -> None:
     """Keeps how far the run has come, for a restarted variable server."""
@@ -126,10 +131,19 @@ class RunDirectory:
 
   def read_progress(self) -> Progress | None:
     """Returns how far this run had come; None if it begins, or is resumed."""
-    try:
-      return Progress(**read_json(self._progress))
-    except FileNotFoundError:
-      return None
+    return read_if_whole(
+      self._progress,
+      lambda value: Progress(dict(value['counts']), float(value['seconds'])),
+      'counters and clock go on from where the run was last resumed',
+    )
+
+  def read_summary(self) -> dict[str, Any] | None:
+    """Returns how the run ended; None if that is not known."""
+    return read_if_whole(
+      self.summary,
+      lambda status: {**status, 'stop': status['stop']},
+      'how the run ended is not known',
+    )
 
   def read_config(self) -> dict[str, Any]:
     """Returns config.json.
@@ -150,12 +164,14 @@ class RunDirectory:
         f'{self.path} is no run directory: it has no {self.config.name}. Give '
         f'{what}.'
       ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSON's, or Unicode's
       raise ValueError(
         f'{self.config} is not readable as JSON ({error}). Restore the file '
-        'that the run wrote.'
+        'that the run wrote, or give another run directory.'
       ) from error
-    if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
+    if not isinstance(config, dict) or not all(
+      isinstance(config.get(part), dict) for part in ('run', 'agent')
+    ):
       raise ValueError(
         f'{self.config} is not of a distacme run: it lacks run or agent. Give '
         "what 'distacme train' printed as 'run directory'."
@@ -176,17 +192,51 @@ class RunDirectory:
 
   def write_counts(self, step: int, counts: Mapping[str, int]) -> None:
     """Keeps the run's counters that belong to the checkpoint of `step`."""
-    kept = read_json(self._counts) if self._counts.exists() else {}
-    newest = sorted(kept, key=int)[-_COUNTS_KEPT:]
+    known = read_if_whole(
+      self._counts, _counts, 'counters of earlier checkpoints are lost'
+    )
+    known = known or {}
+    newest = sorted(known)[-_COUNTS_KEPT:]
+    # Or a checkpoint's would go while later ones cannot be written.
+    kept = {
+      number: known[number]
+      for number in known
+      if number in newest or (self.checkpoints / str(number)).exists()
+    }
     counts = {**counts, 'learner_steps': step}
-    write_json(self._counts, {k: kept[k] for k in newest} | {str(step): counts})
+    write_json(self._counts, {**kept, step: counts})
 
-  def read_counts(self, step: int | None) -> dict[str, int]:
-    """Returns the counters of the checkpoint of `step`; {} if not known."""
-    if not self._counts.exists():
-      return {}
-    counts: dict[str, int] = read_json(self._counts).get(str(step), {})
-    return counts
+  def read_counts(self, step: int) -> dict[str, int]:
+    """Returns the counters of the checkpoint of `step`.
+
+    If there are none, a warning says what is taken instead: those nearest
+    before, or none.
+
+    Raises:
+      ValueError: if their file is damaged.
+    """
+    try:
+      known = _counts(read_json(self._counts))
+    except FileNotFoundError:
+      known = {}
+    except _NOT_WHOLE as error:
+      raise ValueError(
+        f'{self._counts} is damaged ({error}), and env_steps and the other '
+        'counters of the run are in it. Restore the file, or delete it to '
+        'count from 0.'
+      ) from error
+    nearest = max((number for number in known if number <= step), default=None)
+    if nearest != step:
+      _warn_once(
+        f'{self._counts} has no counters of the checkpoint {step}: '
+        + (
+          'env_steps and the others start at 0.'
+          if nearest is None
+          else f'those of {nearest} are used, which are lower.'
+        )
+      )
+    counts = {} if nearest is None else known[nearest]
+    return {**counts, 'learner_steps': step}
 
   @property
   def _running(self) -> pathlib.Path:
@@ -278,12 +328,56 @@ def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file that is complete or absent."""
+  """Writes a file that is complete or absent, even if the machine dies."""
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=2, default=str) + '\n')
-  temporary.replace(path)
+  try:
+    with open(temporary, 'w') as file:
+      file.write(json.dumps(value, indent=2, default=str) + '\n')
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except OSError:
+    with contextlib.suppress(OSError):
+      temporary.unlink()  # a disk that is full needs the room
+    raise
 
 
 def read_json(path: pathlib.Path) -> Any:
   """Reads what `write_json` wrote."""
   return json.loads(path.read_text())
+
+
+# What a file raises that is not what was written.
+_NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def read_if_whole(
+  path: pathlib.Path, parse: Callable[[Any], _T], lost: str
+) -> _T | None:
+  """Returns what `parse` makes of a file that a run can do without.
+
+  Args:
+    path: of the file.
+    parse: given what `write_json` was given; raises if it was something else.
+    lost: for the one warning, what it means that the file is damaged.
+
+  Returns:
+    None if there is no file, or if it is damaged.
+  """
+  try:
+    return parse(read_json(path))
+  except FileNotFoundError:
+    return None
+  except _NOT_WHOLE as error:
+    _warn_once(f'{path} is damaged ({error}): {lost}.')
+    return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  _logger.warning('%s', message)
+
+
+def _counts(value: Any) -> dict[int, dict[str, int]]:
+  """Returns counters by checkpoint from JSON, whose keys are texts."""
+  return {int(step): dict(counts) for step, counts in value.items()}

@@ -343,7 +343,9 @@ def check(
   with contextlib.ExitStack() as stack:
     lock = stack.enter_context(directory_lock.take(directory))
     check_resumable(experiment, directory)
-    read_checkpoint(agent, directory)  # refuses what it cannot read
+    # Both refuse what they cannot read.
+    if restored := read_checkpoint(agent, directory):
+      directory.read_counts(restored.steps)
     directory.begin(experiment.as_dict())
     stack.pop_all()  # the lock is the caller's now
   return directory, lock
@@ -356,9 +358,11 @@ def check_resumable(
 
   How long, how often and by how many may change; what is learnt and how, not.
   """
+  if not directory.config.exists():
+    return
+  before = directory.read_config()
   if directory.last_step() is None:
     return
-  before = run_directory.read_json(directory.config)
   now = json.loads(json.dumps(experiment.as_dict(), default=str))
   # A setting that did not exist then was at its default, as it were.
   for field in dataclasses.fields(experiment.agent):

@@ -191,9 +191,8 @@ class LaunchedRun:
 
   def finish(self) -> dict[str, Any]:
     """Returns how the run ended."""
-    if self._directory.summary.exists():
-      status = run_directory.read_json(self._directory.summary)
-    else:  # the variable server itself was lost
+    status = self._directory.read_summary()
+    if status is None:  # the variable server itself was lost
       status = self._status or counting.RunState().status()
       status['stop'] = None
     if self._stop and (status['stop'] or {}).get('reason') == 'terminated':

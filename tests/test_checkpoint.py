@@ -278,6 +278,27 @@ def test_a_return_that_is_no_number_is_not_the_best(tmp_path):
   assert best.mean_return == -5.0
 
 
+@pytest.mark.parametrize('damaged', ['', '{"mean_ret', '{}'])
+def test_where_the_best_score_is_damaged_it_starts_over(
+  tmp_path, caplog, damaged
+):
+  offer(tmp_path, (10, 0.5))
+  (tmp_path / 'score.json').write_text(damaged)
+  offer(tmp_path, (20, 0.4))
+  assert kept(tmp_path) == (20, 0.4)
+  assert f'{tmp_path / "score.json"} is damaged (' in caplog.text
+  assert 'the next evaluation counts as the best' in caplog.text
+
+
+def test_where_the_checksums_are_damaged_checkpoints_are_read_unchecked(
+  tmp_path, save, caplog
+):
+  save((1, noise(1)))
+  (tmp_path / 'checksums.json').write_text('')
+  assert restore(tmp_path, noise(0)).steps == 1
+  assert 'checkpoints there are read unchecked' in caplog.text
+
+
 def test_a_run_without_evaluations_leaves_nothing(tmp_path):
   offer(tmp_path / 'best')
   assert not (tmp_path / 'best').exists()

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from distacme.programs import cli
 from tests.programs import launching
 
 SMALL = (
@@ -62,6 +63,31 @@ def test_another_configuration_is_refused_by_what_differs(
   other = start('run', *flags)
   assert other.wait()[0] == 2
   assert difference in other.output
+
+
+@pytest.mark.parametrize('mode', ['local', 'processes'])
+@pytest.mark.parametrize(
+  ('name', 'advice'),
+  [
+    ('config.json', 'Restore the file that the run wrote, or give another'),
+    ('counts.json', 'or delete it to count from 0'),
+  ],
+)
+def test_a_run_whose_settings_or_counters_are_damaged_is_refused(
+  run_dir, tmp_path, capsys, name, advice, mode
+):
+  if mode == 'processes':
+    pytest.importorskip('launchpad')
+  damaged = tmp_path / 'run' / name
+  shutil.copytree(run_dir, damaged.parent)
+  damaged.write_bytes(damaged.read_bytes()[:20])
+  flags = ['--mode', mode, '--env', launching.CATCH, *SMALL]
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags, '--run-dir', str(damaged.parent)])
+  assert exit_.value.code == 2
+  said = capsys.readouterr().err
+  assert str(damaged) in said
+  assert advice in said
 
 
 @needs_reverb
