@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import contextlib
 import logging
 import math
@@ -57,6 +56,7 @@ class Checkpointer:
     # Here and not above: it takes half a second, and few processes save.
     from orbax import checkpoint as ocp
 
+    logging.getLogger('absl').addFilter(_is_not_raised)
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
@@ -80,7 +80,7 @@ class Checkpointer:
     Checkpoints of later steps go: the run was resumed before them.
 
     Raises:
-      OSError: if this or the one before cannot be written.
+      NotWrittenError: if this or the one before cannot be written.
     """
     global _last_writer
     if steps in set(self._manager.all_steps()) - self._unreadable:
@@ -102,17 +102,10 @@ class Checkpointer:
         for step in set(later) & set(self._manager.all_steps()):
           self._manager.delete(step)
 
-  @contextlib.contextmanager
-  def _failure_explained(self) -> Iterator[None]:
+  def _failure_explained(self) -> contextlib.AbstractContextManager[None]:
     """Makes a sentence of what Orbax raises where it cannot write."""
-    try:
-      yield
-    except (OSError, ValueError) as error:  # the second from its C++
-      raise OSError(
-        f'no checkpoint could be written to {self._manager.directory} '
-        f'({str(error):.500}). Make room there, or choose another run_dir; the '
-        'same command goes on from the last checkpoint.'
-      ) from error
+    # A ValueError comes from its C++.
+    return run_directory.writing_to(self._manager.directory, ValueError)
 
   def _write_checksum(self, steps: int, state: types.NestedArray) -> None:
     kept = map(str, self._manager.all_steps())
@@ -214,7 +207,7 @@ class Checkpointer:
       )
 
   def wait(self) -> None:
-    """Waits until everything is written; raises OSError if it cannot be."""
+    """Waits until everything is written; raises NotWrittenError if not."""
     with _WRITING, self._failure_explained():
       self._manager.wait_until_finished()
 
@@ -275,6 +268,11 @@ def read(directory: pathlib.Path, like: types.NestedArray) -> Restored | None:
 def _is_news(record: logging.LogRecord) -> bool:
   """Leaves out that what was opened to be read is only to be read."""
   return 'directory is read only' not in record.getMessage()
+
+
+def _is_not_raised(record: logging.LogRecord) -> bool:
+  """Leaves out the tracebacks of what Orbax raises as well."""
+  return not (record.exc_info and 'orbax' in record.pathname)
 
 
 class BestParams:

@@ -21,6 +21,33 @@ _T = TypeVar('_T')
 _logger = logging.getLogger(__name__)
 
 
+class NotWrittenError(OSError):
+  """A disk that is full, say: whoever writes again would fail again."""
+
+  def __init__(self, path: os.PathLike[str] | str, why: object):
+    """Makes a sentence of what the system says."""
+    super().__init__(
+      f'nothing can be written to {path} ({why!s:.500}). Make room there, or '
+      'choose another run_dir; the same command goes on from the last '
+      'checkpoint.'
+    )
+
+
+@contextlib.contextmanager
+def writing_to(
+  path: pathlib.Path, also: type[Exception] = OSError
+) -> Iterator[None]:
+  """Raises a NotWrittenError for an OSError, and for `also`."""
+  try:
+    yield
+  except NotWrittenError:
+    raise
+  except (OSError, also) as error:
+    # TensorStore's sentence ends with places in its source.
+    why = str(error).partition(' [source locations')[0]
+    raise NotWrittenError(path, why) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Running:
   """Where a run that goes on can be found; the contents of `running.json`."""
@@ -112,7 +139,7 @@ class RunDirectory:
   def write_running(self, address: str = '') -> None:
     """Says that this process runs the run, and where its server listens."""
     now = Running(os.getpid(), platform.node(), time.time(), address)
-    write_json(self._running, dataclasses.asdict(now))
+    _write_if_possible(self._running, dataclasses.asdict(now))
 
   def read_running(self) -> Running | None:
     """Returns where the run can be found; None if it does not go on.
@@ -136,6 +163,10 @@ class RunDirectory:
       lambda value: Progress(dict(value['counts']), float(value['seconds'])),
       'counters and clock go on from where the run was last resumed',
     )
+
+  def write_summary(self, status: Mapping[str, Any]) -> None:
+    """Keeps how the run ended; if that cannot be, a warning says so."""
+    _write_if_possible(self.summary, status)
 
   def read_summary(self) -> dict[str, Any] | None:
     """Returns how the run ended; None if that is not known."""
@@ -290,6 +321,8 @@ class RunDirectory:
   def _refused_if_not_writable(self) -> Iterator[None]:
     try:
       yield
+    except NotWrittenError as error:
+      raise ValueError(str(error)) from error
     except OSError as error:
       raise ValueError(
         f'{self.path} cannot be written to ({error}). Choose another run_dir.'
@@ -328,7 +361,11 @@ def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file that is complete or absent, even if the machine dies."""
+  """Writes a file that is complete or absent, even if the machine dies.
+
+  Raises:
+    NotWrittenError: if it cannot; the file stays what it was.
+  """
   temporary = path.with_suffix('.tmp')
   try:
     with open(temporary, 'w') as file:
@@ -336,10 +373,18 @@ def write_json(path: pathlib.Path, value: Any) -> None:
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
-  except OSError:
+  except OSError as error:
     with contextlib.suppress(OSError):
       temporary.unlink()  # a disk that is full needs the room
-    raise
+    raise NotWrittenError(path, error.strerror) from error
+
+
+def _write_if_possible(path: pathlib.Path, value: Any) -> None:
+  """As `write_json`; what cannot be written is only said."""
+  try:
+    write_json(path, value)
+  except NotWrittenError as error:
+    _warn_once(str(error))
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme import run_directory
 from distacme.runtime import directory_lock
 from distacme.runtime import stop_signals
 
@@ -250,6 +251,10 @@ def _run_connected(task: Task, connection: Connection) -> int:
   connection.report(state='starting')
   try:
     task.run(connection)
+  except run_directory.NotWrittenError as error:  # nor could it be again
+    code = 1
+    logging.info('%s failed: %s', connection.name, error)  # the end says it
+    connection.request_stop(counting.StopReason.FAILED.value, str(error))
   except BaseException as error:  # whoever launched it decides what is next
     code = 1
     detail = traceback.format_exc()

@@ -139,9 +139,16 @@ def runner(mode: str) -> Runner:
   return program.run
 
 
+class _LogFile(logging.FileHandler):
+  """A log of what is on the terminal as well."""
+
+  def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    """Says nothing: where it cannot be written, neither can the rest be."""
+
+
 def _log_to(path: pathlib.Path) -> None:
   """Writes what is logged in this process into a file, too."""
-  handler = logging.FileHandler(path)
+  handler = _LogFile(path)
   handler.setFormatter(
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )

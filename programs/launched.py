@@ -18,6 +18,12 @@ from distacme.variables import client
 
 _STATUS_PERIOD_S = 0.5
 _HEARD_S = 5.0  # without a status after which heartbeats are not to be judged
+# Why a run ended of which neither its summary nor its last status says.
+_UNKNOWN = {
+  'reason': counting.StopReason.FAILED.value,
+  'detail': 'the variable server ended without saying why; see its log.',
+  'worker': 'variables/0',
+}
 
 
 class LaunchedRun:
@@ -192,13 +198,12 @@ class LaunchedRun:
   def finish(self) -> dict[str, Any]:
     """Returns how the run ended."""
     status = self._directory.read_summary()
-    if status is None:  # the variable server itself was lost
+    if status is None:  # the variable server itself was lost, or the disk full
       status = self._status or counting.RunState().status()
-      status['stop'] = None
     if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
       status['stop'] = self._stop  # which it did by SIGTERM
-    status['stop'] = status['stop'] or self._stop
+    status['stop'] = status['stop'] or self._stop or _UNKNOWN
     status = self._with_failures(status)
-    run_directory.write_json(self._directory.summary, status)
+    self._directory.write_summary(status)
     self._show(status)
     return status

@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_named_and_leaves_the_last_checkpoint(
   # A file that would be longer cannot be written: Python ignores the signal.
   resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
   try:
-    with pytest.raises(OSError, match=r'could be written to .* Make room'):
+    with pytest.raises(OSError, match=r'can be written to .* Make room'):
       checkpointer.save(2, large)
       checkpointer.wait()
   finally:

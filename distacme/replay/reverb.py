@@ -18,6 +18,7 @@ import weakref
 
 import numpy as np
 
+from distacme import run_directory
 from distacme import types
 from distacme.replay import checkpoints
 from distacme.replay import records
@@ -104,7 +105,9 @@ class ReplayServer:
     It takes some 25 us for a transition; for 3 of them inserts and samples wait.
     """
     assert self._checkpoints is not None
-    return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    directory = self._checkpoints.unfinished.parent
+    with run_directory.writing_to(directory, RuntimeError):  # Reverb's
+      return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
 
   def stop(self) -> None:
     """Ends the server; waits some seconds for clients that are still there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+import logging
 import pathlib
 import threading
 import time
@@ -55,9 +56,11 @@ def run(
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
       status = state.status()
-      directory.write_progress(
-        run_directory.Progress(status['counts'], status['seconds'])
-      )
+      progress = run_directory.Progress(status['counts'], status['seconds'])
+      try:
+        directory.write_progress(progress)
+      except run_directory.NotWrittenError as error:
+        state.request_stop(counting.StopReason.FAILED, str(error))
     time.sleep(0.05)
   # Who was terminated while it started says no goodbye.
   goodbyes.wait_for(
@@ -66,7 +69,10 @@ def run(
     _TERMINATED_S if terminated.is_set() else goodbyes.FINISH_S,
   )
   service.stop()
-  run_directory.write_json(directory.summary, state.status())
-  sink.close()
+  directory.write_summary(state.status())
+  try:
+    sink.close()
+  except OSError as error:
+    logging.warning('the last metrics cannot be written: %s', error)
   if process:
     process.end(0)
