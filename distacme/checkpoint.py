@@ -22,7 +22,6 @@ from distacme import types
 # for the other's last write.
 _WRITING = threading.Lock()
 _last_writer: Any = None
-_logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -142,10 +141,9 @@ class Checkpointer:
         damaged.append(f'{self._manager.directory / str(steps)} ({error})')
         continue
       if damaged:
-        _logger.warning(
-          'cannot read the checkpoint %s; %s is used instead.',
-          ' nor '.join(damaged),
-          self._manager.directory / str(steps),
+        run_directory.warn_once(
+          f'cannot read the checkpoint {" nor ".join(damaged)}; '
+          f'{self._manager.directory / str(steps)} is used instead.'
         )
       return Restored(steps, state)
     if damaged:

@@ -110,6 +110,11 @@ class RunDirectory:
     return self.path / 'logs'
 
   @property
+  def warnings(self) -> pathlib.Path:
+    """What workers' processes said by `warn_once`."""
+    return self.logs / 'warnings'
+
+  @property
   def config(self) -> pathlib.Path:
     """The resolved configuration, as JSON."""
     return self.path / 'config.json'
@@ -258,7 +263,7 @@ class RunDirectory:
       ) from error
     nearest = max((number for number in known if number <= step), default=None)
     if nearest != step:
-      _warn_once(
+      warn_once(
         f'{self._counts} has no counters of the checkpoint {step}: '
         + (
           'env_steps and the others start at 0.'
@@ -384,7 +389,7 @@ def _write_if_possible(path: pathlib.Path, value: Any) -> None:
   try:
     write_json(path, value)
   except NotWrittenError as error:
-    _warn_once(str(error))
+    warn_once(str(error))
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -414,12 +419,23 @@ def read_if_whole(
   except FileNotFoundError:
     return None
   except _NOT_WHOLE as error:
-    _warn_once(f'{path} is damaged ({error}): {lost}.')
+    warn_once(f'{path} is damaged ({error}): {lost}.')
     return None
 
 
+def warnings_to(path: pathlib.Path) -> None:
+  """Keeps the warnings of this process in a file, too, one a line."""
+  handler = logging.FileHandler(path, delay=True)
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  _logger.addHandler(handler)
+
+
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+  """Says what of a run is damaged, or lost.
+
+  Where a worker says it, the launcher says it again (`warnings_to`).
+  """
   _logger.warning('%s', message)
 
 

@@ -7,6 +7,7 @@ from concurrent import futures
 import importlib
 import logging
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -21,6 +22,8 @@ from distacme import run_directory
 from distacme.runtime import directory_lock
 from distacme.runtime import stop_signals
 
+# Names the file in which the launcher looks for warnings.
+WARNINGS_VARIABLE = 'DISTACME_WARNINGS'
 _GOODBYE_S = 1.0
 _STATUS_S = 5.0
 _POLL_S = 0.1
@@ -132,6 +135,8 @@ class WorkerProcess:
       format='%(asctime)s %(levelname)s %(name)s: %(message)s',
       force=True,
     )
+    if path := os.environ.get(WARNINGS_VARIABLE):
+      run_directory.warnings_to(pathlib.Path(path))
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import math
 import platform
 import time
@@ -165,6 +166,7 @@ class LaunchedRun:
       return
     self._next = now + _STATUS_PERIOD_S
     self._doors.look()
+    self._pass_on_warnings()
     try:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
@@ -195,8 +197,15 @@ class LaunchedRun:
       'first_failure': self._first_failure,
     }
 
+  def _pass_on_warnings(self) -> None:
+    """Says what else only the logs of workers would."""
+    with contextlib.suppress(OSError):  # as if there is no such file
+      for warning in self._directory.warnings.read_text().splitlines():
+        run_directory.warn_once(warning)
+
   def finish(self) -> dict[str, Any]:
     """Returns how the run ended."""
+    self._pass_on_warnings()
     status = self._directory.read_summary()
     if status is None:  # the variable server itself was lost, or the disk full
       status = self._status or counting.RunState().status()

@@ -154,8 +154,11 @@ def run(
 def _launch_processes(
   program: launchpad.Program, directory: run_directory.RunDirectory
 ) -> list[supervision.Worker]:
-  lock = directory_lock.variable(directory)
-  environment = {kind: {**ENVIRONMENT[kind], **lock} for kind in ENVIRONMENT}
+  places = {
+    **directory_lock.variable(directory),
+    connection.WARNINGS_VARIABLE: str(directory.warnings),
+  }
+  environment = {kind: {**ENVIRONMENT[kind], **places} for kind in ENVIRONMENT}
   return launchpad.launch_processes(program, directory.logs, environment)
 
 

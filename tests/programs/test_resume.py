@@ -103,10 +103,24 @@ def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   assert f'cannot read the checkpoint {checkpoints / str(newest)}' in (
     second.output
   )
-  assert f'{checkpoints / str(before)} is used instead' in second.output
+  used = f'{checkpoints / str(before)} is used instead'
+  assert second.output.count(used) == 1  # though launcher and learner say it
   # The steps since then were made once more.
   assert second.summary['workers']['actor/0']['counts']['env_steps'] > 0
   assert second.summary['counts']['env_steps'] >= 3000
+
+
+@needs_reverb
+def test_what_replay_could_not_restore_is_said_once_on_the_terminal(
+  start, run_dir, tmp_path
+):
+  shutil.copytree(
+    run_dir, tmp_path / 'run'
+  )  # of local mode, for which it holds
+  other = start('run', '--max-env-steps', '4500', mode='processes')
+  assert other.wait()[0] == 0, other.output
+  assert other.output.count('cannot restore replay from') == 1
+  assert 'no other: it starts empty' in other.output
 
 
 @needs_reverb
