@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import contextlib
-import json
 import logging
 import math
 import pathlib
@@ -24,7 +22,6 @@ from distacme import types
 # for the other's last write.
 _WRITING = threading.Lock()
 _last_writer: Any = None
-_logger = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
@@ -58,6 +55,7 @@ class Checkpointer:
     # Here and not above: it takes half a second, and few processes save.
     from orbax import checkpoint as ocp
 
+    logging.getLogger('absl').addFilter(_is_not_raised)
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
@@ -81,7 +79,7 @@ class Checkpointer:
     Checkpoints of later steps go: the run was resumed before them.
 
     Raises:
-      OSError: if this or the one before cannot be written.
+      NotWrittenError: if this or the one before cannot be written.
     """
     global _last_writer
     if steps in set(self._manager.all_steps()) - self._unreadable:
@@ -103,17 +101,10 @@ class Checkpointer:
         for step in set(later) & set(self._manager.all_steps()):
           self._manager.delete(step)
 
-  @contextlib.contextmanager
-  def _failure_explained(self) -> Iterator[None]:
+  def _failure_explained(self) -> contextlib.AbstractContextManager[None]:
     """Makes a sentence of what Orbax raises where it cannot write."""
-    try:
-      yield
-    except (OSError, ValueError) as error:  # the second from its C++
-      raise OSError(
-        f'no checkpoint could be written to {self._manager.directory} '
-        f'({str(error):.500}). Make room there, or choose another run_dir; the '
-        'same command goes on from the last checkpoint.'
-      ) from error
+    # A ValueError comes from its C++.
+    return run_directory.writing_to(self._manager.directory, ValueError)
 
   def _write_checksum(self, steps: int, state: types.NestedArray) -> None:
     kept = map(str, self._manager.all_steps())
@@ -123,11 +114,10 @@ class Checkpointer:
     run_directory.write_json(self._checksums, checksums)
 
   def _read_checksums(self) -> dict[str, int]:
-    try:
-      known: dict[str, int] = run_directory.read_json(self._checksums)
-    except (FileNotFoundError, json.JSONDecodeError):
-      return {}  # of a run that is older than they are, or itself damaged
-    return known
+    known: dict[str, int] | None = run_directory.read_if_whole(
+      self._checksums, dict, 'checkpoints there are read unchecked'
+    )
+    return known or {}  # of a run that is older than they are
 
   def restore(self, like: types.NestedArray) -> Restored | None:
     """Returns the newest checkpoint that is whole, or None if there is none.
@@ -151,10 +141,9 @@ class Checkpointer:
         damaged.append(f'{self._manager.directory / str(steps)} ({error})')
         continue
       if damaged:
-        _logger.warning(
-          'cannot read the checkpoint %s; %s is used instead.',
-          ' nor '.join(damaged),
-          self._manager.directory / str(steps),
+        run_directory.warn_once(
+          f'cannot read the checkpoint {" nor ".join(damaged)}; '
+          f'{self._manager.directory / str(steps)} is used instead.'
         )
       return Restored(steps, state)
     if damaged:
@@ -216,7 +205,7 @@ class Checkpointer:
       )
 
   def wait(self) -> None:
-    """Waits until everything is written; raises OSError if it cannot be."""
+    """Waits until everything is written; raises NotWrittenError if not."""
     with _WRITING, self._failure_explained():
       self._manager.wait_until_finished()
 
@@ -279,6 +268,11 @@ def _is_news(record: logging.LogRecord) -> bool:
   return 'directory is read only' not in record.getMessage()
 
 
+def _is_not_raised(record: logging.LogRecord) -> bool:
+  """Leaves out the tracebacks of what Orbax raises as well."""
+  return not (record.exc_info and 'orbax' in record.pathname)
+
+
 class BestParams:
   """Keeps the params of the best evaluation of a run, and their score."""
 
@@ -287,9 +281,12 @@ class BestParams:
     self._directory = directory
     self._score = directory / 'score.json'
     self._checkpointer: Checkpointer | None = None
-    self.mean_return = -math.inf
-    if self._score.exists():
-      self.mean_return = run_directory.read_json(self._score)['mean_return']
+    best = run_directory.read_if_whole(
+      self._score,
+      lambda score: float(score['mean_return']),
+      'the next evaluation counts as the best',
+    )
+    self.mean_return = -math.inf if best is None else best
 
   def offer(self, params: core.VersionedParams, mean_return: float) -> None:
     """Keeps `params` if they are better than the best."""

@@ -142,7 +142,10 @@ class RunState:
         # The report itself has been counted: raising would make a caller repeat
         # it. Training on without a record is not wanted either.
         self.request_stop(
-          StopReason.FAILED, f'Could not write metrics: {error}', worker
+          StopReason.FAILED,
+          f'Could not write metrics: {error}. Make room there, or choose '
+          'another run_dir; the same command goes on from the last checkpoint.',
+          worker,
         )
     if directive.stop:
       self._call_back()

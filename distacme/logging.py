@@ -91,7 +91,10 @@ class MetricsSink:
       row[key] = value if math.isfinite(value) else _spell(value)
     line = json.dumps(row, allow_nan=False).encode() + b'\n'
     with self._lock:
-      self._file.write(line)
+      try:
+        self._file.write(line)
+      except OSError as error:  # which does not know the file
+        raise OSError(error.errno, error.strerror, self._file.name) from error
       if self._tensorboard:
         step = counts.get('env_steps', 0)
         self._tensorboard.write(worker, kind, step, metrics)
@@ -151,6 +154,8 @@ class _TensorBoard:
         str(self._directory / name), flush_secs=1
       )
     for name, value in metrics.items():
+      if not _is_alive(self._writers[worker]):
+        raise OSError(f'no event can be written below {self._directory}')
       if math.isfinite(value):
         # An array, since tensorboardX 2.6 wraps a float in one of shape [1], whose
         # conversion back NumPy deprecates.
@@ -159,7 +164,16 @@ class _TensorBoard:
 
   def close(self) -> None:
     for writer in self._writers.values():
-      writer.close()
+      if _is_alive(writer):
+        writer.close()
+
+
+def _is_alive(writer: Any) -> bool:
+  """Whether the thread of a tensorboardX writer still writes.
+
+  A disk that is full ends it (2.6), after which ten calls wait for ever.
+  """
+  return bool(writer.file_writer.event_writer._worker.is_alive())
 
 
 class MetricsReader:

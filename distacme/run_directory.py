@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
+import logging
 import os
 import pathlib
 import platform
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-_COUNTS_KEPT = 4  # more than there are checkpoints
+_COUNTS_KEPT = 4  # and those of all checkpoints
+_T = TypeVar('_T')
+_logger = logging.getLogger(__name__)
+
+
+class NotWrittenError(OSError):
+  """A disk that is full, say: whoever writes again would fail again."""
+
+  def __init__(self, path: os.PathLike[str] | str, why: object):
+    """Makes a sentence of what the system says."""
+    super().__init__(
+      f'nothing can be written to {path} ({why!s:.500}). Make room there, or '
+      'choose another run_dir; the same command goes on from the last '
+      'checkpoint.'
+    )
+
+
+@contextlib.contextmanager
+def writing_to(
+  path: pathlib.Path, also: type[Exception] = OSError
+) -> Iterator[None]:
+  """Raises a NotWrittenError for an OSError, and for `also`."""
+  try:
+    yield
+  except NotWrittenError:
+    raise
+  except (OSError, also) as error:
+    # TensorStore's sentence ends with places in its source.
+    why = str(error).partition(' [source locations')[0]
+    raise NotWrittenError(path, why) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +110,11 @@ class RunDirectory:
     return self.path / 'logs'
 
   @property
+  def warnings(self) -> pathlib.Path:
+    """What workers' processes said by `warn_once`."""
+    return self.logs / 'warnings'
+
+  @property
   def config(self) -> pathlib.Path:
     """The resolved configuration, as JSON."""
     return self.path / 'config.json'
@@ -87,6 +123,11 @@ class RunDirectory:
   def summary(self) -> pathlib.Path:
     """How the run ended, as JSON."""
     return self.path / 'summary.json'
+
+  @property
+  def lock(self) -> pathlib.Path:
+    """An empty file; see `runtime.directory_lock`."""
+    return self.path / 'lock'
 
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
@@ -103,17 +144,18 @@ class RunDirectory:
   def write_running(self, address: str = '') -> None:
     """Says that this process runs the run, and where its server listens."""
     now = Running(os.getpid(), platform.node(), time.time(), address)
-    write_json(self._running, dataclasses.asdict(now))
+    _write_if_possible(self._running, dataclasses.asdict(now))
 
   def read_running(self) -> Running | None:
     """Returns where the run can be found; None if it does not go on.
 
     A launcher that was killed leaves the file: see `Running.gone`.
     """
-    try:
-      return Running(**read_json(self._running))
-    except FileNotFoundError:
-      return None
+    return read_if_whole(
+      self._running,
+      lambda value: Running(**value),
+      'where the run goes on, if it does, is not known',
+    )
 
   def write_progress(self, progress: Progress) -> None:
     """Keeps how far the run has come, for a restarted variable server."""
@@ -121,10 +163,23 @@ class RunDirectory:
 
   def read_progress(self) -> Progress | None:
     """Returns how far this run had come; None if it begins, or is resumed."""
-    try:
-      return Progress(**read_json(self._progress))
-    except FileNotFoundError:
-      return None
+    return read_if_whole(
+      self._progress,
+      lambda value: Progress(dict(value['counts']), float(value['seconds'])),
+      'counters and clock go on from where the run was last resumed',
+    )
+
+  def write_summary(self, status: Mapping[str, Any]) -> None:
+    """Keeps how the run ended; if that cannot be, a warning says so."""
+    _write_if_possible(self.summary, status)
+
+  def read_summary(self) -> dict[str, Any] | None:
+    """Returns how the run ended; None if that is not known."""
+    return read_if_whole(
+      self.summary,
+      lambda status: {**status, 'stop': status['stop']},
+      'how the run ended is not known',
+    )
 
   def read_config(self) -> dict[str, Any]:
     """Returns config.json.
@@ -145,12 +200,14 @@ class RunDirectory:
         f'{self.path} is no run directory: it has no {self.config.name}. Give '
         f'{what}.'
       ) from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # JSON's, or Unicode's
       raise ValueError(
         f'{self.config} is not readable as JSON ({error}). Restore the file '
-        'that the run wrote.'
+        'that the run wrote, or give another run directory.'
       ) from error
-    if not isinstance(config, dict) or not config.keys() >= {'run', 'agent'}:
+    if not isinstance(config, dict) or not all(
+      isinstance(config.get(part), dict) for part in ('run', 'agent')
+    ):
       raise ValueError(
         f'{self.config} is not of a distacme run: it lacks run or agent. Give '
         "what 'distacme train' printed as 'run directory'."
@@ -171,17 +228,51 @@ class RunDirectory:
 
   def write_counts(self, step: int, counts: Mapping[str, int]) -> None:
     """Keeps the run's counters that belong to the checkpoint of `step`."""
-    kept = read_json(self._counts) if self._counts.exists() else {}
-    newest = sorted(kept, key=int)[-_COUNTS_KEPT:]
+    known = read_if_whole(
+      self._counts, _counts, 'counters of earlier checkpoints are lost'
+    )
+    known = known or {}
+    newest = sorted(known)[-_COUNTS_KEPT:]
+    # Or a checkpoint's would go while later ones cannot be written.
+    kept = {
+      number: known[number]
+      for number in known
+      if number in newest or (self.checkpoints / str(number)).exists()
+    }
     counts = {**counts, 'learner_steps': step}
-    write_json(self._counts, {k: kept[k] for k in newest} | {str(step): counts})
+    write_json(self._counts, {**kept, step: counts})
 
-  def read_counts(self, step: int | None) -> dict[str, int]:
-    """Returns the counters of the checkpoint of `step`; {} if not known."""
-    if not self._counts.exists():
-      return {}
-    counts: dict[str, int] = read_json(self._counts).get(str(step), {})
-    return counts
+  def read_counts(self, step: int) -> dict[str, int]:
+    """Returns the counters of the checkpoint of `step`.
+
+    If there are none, a warning says what is taken instead: those nearest
+    before, or none.
+
+    Raises:
+      ValueError: if their file is damaged.
+    """
+    try:
+      known = _counts(read_json(self._counts))
+    except FileNotFoundError:
+      known = {}
+    except _NOT_WHOLE as error:
+      raise ValueError(
+        f'{self._counts} is damaged ({error}), and env_steps and the other '
+        'counters of the run are in it. Restore the file, or delete it to '
+        'count from 0.'
+      ) from error
+    nearest = max((number for number in known if number <= step), default=None)
+    if nearest != step:
+      warn_once(
+        f'{self._counts} has no counters of the checkpoint {step}: '
+        + (
+          'env_steps and the others start at 0.'
+          if nearest is None
+          else f'those of {nearest} are used, which are lower.'
+        )
+      )
+    counts = {} if nearest is None else known[nearest]
+    return {**counts, 'learner_steps': step}
 
   @property
   def _running(self) -> pathlib.Path:
@@ -196,32 +287,51 @@ class RunDirectory:
     return self.path / 'counts.json'
 
   def create(self) -> None:
-    """Makes the directory.
+    """Makes the directory; changes nothing of a run that is there.
 
     Raises:
       ValueError: if the path is taken by something else, or cannot be written to.
     """
+    with self._refused_if_not_writable():
+      if self.path.exists() and not self._may_be_a_run():
+        raise ValueError(
+          f'{self.path} exists and is no run directory. Choose another run_dir.'
+        )
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.lock.touch()
+      if not os.access(self.path, os.W_OK):
+        raise PermissionError(f'it is not writable for user {os.getuid()}')
+
+  def _may_be_a_run(self) -> bool:
+    """Whether it is a run's, or empty, or another process makes it just now."""
+    return self.path.is_dir() and (
+      all(path == self.lock for path in self.path.iterdir())
+      or self.config.exists()
+    )
+
+  def begin(self, config: Mapping[str, Any]) -> None:
+    """Keeps the configuration, and puts aside the logs of a run resumed.
+
+    Raises:
+      ValueError: if that cannot be written.
+    """
+    with self._refused_if_not_writable():
+      write_json(self.config, config)
+      if self.logs.exists() and any(self.logs.iterdir()):
+        number = len(list(self.path.glob('logs.*'))) + 1
+        self.logs.rename(self.path / f'logs.{number}')
+      self.logs.mkdir(exist_ok=True)
+
+  @contextlib.contextmanager
+  def _refused_if_not_writable(self) -> Iterator[None]:
     try:
-      self._create()
+      yield
+    except NotWrittenError as error:
+      raise ValueError(str(error)) from error
     except OSError as error:
       raise ValueError(
         f'{self.path} cannot be written to ({error}). Choose another run_dir.'
       ) from error
-
-  def _create(self) -> None:
-    if self.path.exists() and (
-      not self.path.is_dir()
-      or (any(self.path.iterdir()) and not self.config.exists())
-    ):
-      raise ValueError(
-        f'{self.path} exists and is no run directory. Choose another run_dir.'
-      )
-    if self.logs.exists() and any(self.logs.iterdir()):  # of the run resumed
-      number = len(list(self.path.glob('logs.*'))) + 1
-      self.logs.rename(self.path / f'logs.{number}')
-    self.logs.mkdir(parents=True, exist_ok=True)
-    if not os.access(self.path, os.W_OK):
-      raise PermissionError(f'it is not writable for user {os.getuid()}')
 
 
 def default_path(agent: str, env: str, what: str) -> pathlib.Path:
@@ -256,12 +366,79 @@ def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a file that is complete or absent."""
+  """Writes a file that is complete or absent, even if the machine dies.
+
+  Raises:
+    NotWrittenError: if it cannot; the file stays what it was.
+  """
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(value, indent=2, default=str) + '\n')
-  temporary.replace(path)
+  try:
+    with open(temporary, 'w') as file:
+      file.write(json.dumps(value, indent=2, default=str) + '\n')
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()  # a disk that is full needs the room
+    raise NotWrittenError(path, error.strerror) from error
+
+
+def _write_if_possible(path: pathlib.Path, value: Any) -> None:
+  """As `write_json`; what cannot be written is only said."""
+  try:
+    write_json(path, value)
+  except NotWrittenError as error:
+    warn_once(str(error))
 
 
 def read_json(path: pathlib.Path) -> Any:
   """Reads what `write_json` wrote."""
   return json.loads(path.read_text())
+
+
+# What a file raises that is not what was written.
+_NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def read_if_whole(
+  path: pathlib.Path, parse: Callable[[Any], _T], lost: str
+) -> _T | None:
+  """Returns what `parse` makes of a file that a run can do without.
+
+  Args:
+    path: of the file.
+    parse: given what `write_json` was given; raises if it was something else.
+    lost: for the one warning, what it means that the file is damaged.
+
+  Returns:
+    None if there is no file, or if it is damaged.
+  """
+  try:
+    return parse(read_json(path))
+  except FileNotFoundError:
+    return None
+  except _NOT_WHOLE as error:
+    warn_once(f'{path} is damaged ({error}): {lost}.')
+    return None
+
+
+def warnings_to(path: pathlib.Path) -> None:
+  """Keeps the warnings of this process in a file, too, one a line."""
+  handler = logging.FileHandler(path, delay=True)
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  _logger.addHandler(handler)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+  """Says what of a run is damaged, or lost.
+
+  Where a worker says it, the launcher says it again (`warnings_to`).
+  """
+  _logger.warning('%s', message)
+
+
+def _counts(value: Any) -> dict[int, dict[str, int]]:
+  """Returns counters by checkpoint from JSON, whose keys are texts."""
+  return {int(step): dict(counts) for step, counts in value.items()}

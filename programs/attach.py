@@ -112,8 +112,8 @@ class Attachment:
   def _afterwards(self, running: run_directory.Running | None) -> Sight:
     """Returns what is left of a run that does not go on."""
     directory = self._directory
-    if directory.summary.exists():
-      return Sight('ended', run_directory.read_json(directory.summary))
+    if (summary := directory.read_summary()) is not None:
+      return Sight('ended', summary)
     if running is None:
       what = 'has not begun, or ended before it could'
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -11,7 +12,7 @@ import pathlib
 import pkgutil
 import re
 import types
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from distacme import agents
 from distacme import core
@@ -21,6 +22,7 @@ from distacme import ranges
 from distacme import run_directory
 from distacme import specs
 from distacme.programs import devices
+from distacme.runtime import directory_lock
 
 if TYPE_CHECKING:
   from distacme import checkpoint
@@ -319,11 +321,17 @@ def check_agent(experiment: Experiment) -> core.Agent:
   return agent
 
 
-def check(experiment: Experiment) -> run_directory.RunDirectory:
+def check(
+  experiment: Experiment,
+) -> tuple[run_directory.RunDirectory, IO[str]]:
   """Checks what can be checked before any worker starts; makes the directory.
 
+  Returns:
+    The directory, and its lock, to be closed when the run has ended.
+
   Raises:
-    ValueError: if agent, environment, network and run directory do not fit.
+    ValueError: if agent, environment, network and run directory do not fit, or
+      another run is there.
   """
   agent = check_agent(experiment)
   run = experiment.run
@@ -332,10 +340,15 @@ def check(experiment: Experiment) -> run_directory.RunDirectory:
   )
   directory = run_directory.RunDirectory(path.resolve())
   directory.create()
-  check_resumable(experiment, directory)
-  read_checkpoint(agent, directory)  # refuses what it cannot read
-  run_directory.write_json(directory.config, experiment.as_dict())
-  return directory
+  with contextlib.ExitStack() as stack:
+    lock = stack.enter_context(directory_lock.take(directory))
+    check_resumable(experiment, directory)
+    # Both refuse what they cannot read.
+    if restored := read_checkpoint(agent, directory):
+      directory.read_counts(restored.steps)
+    directory.begin(experiment.as_dict())
+    stack.pop_all()  # the lock is the caller's now
+  return directory, lock
 
 
 def check_resumable(
@@ -345,9 +358,11 @@ def check_resumable(
 
   How long, how often and by how many may change; what is learnt and how, not.
   """
+  if not directory.config.exists():
+    return
+  before = directory.read_config()
   if directory.last_step() is None:
     return
-  before = run_directory.read_json(directory.config)
   now = json.loads(json.dumps(experiment.as_dict(), default=str))
   # A setting that did not exist then was at its default, as it were.
   for field in dataclasses.fields(experiment.agent):

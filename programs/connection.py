@@ -7,6 +7,7 @@ from concurrent import futures
 import importlib
 import logging
 import os
+import pathlib
 import signal
 import sys
 import threading
@@ -17,8 +18,12 @@ from typing import Any, NamedTuple
 from distacme import core
 from distacme import counting
 from distacme import params
+from distacme import run_directory
+from distacme.runtime import directory_lock
 from distacme.runtime import stop_signals
 
+# Names the file in which the launcher looks for warnings.
+WARNINGS_VARIABLE = 'DISTACME_WARNINGS'
 _GOODBYE_S = 1.0
 _STATUS_S = 5.0
 _POLL_S = 0.1
@@ -130,10 +135,13 @@ class WorkerProcess:
       format='%(asctime)s %(levelname)s %(name)s: %(message)s',
       force=True,
     )
+    if path := os.environ.get(WARNINGS_VARIABLE):
+      run_directory.warnings_to(pathlib.Path(path))
     # The terminal sends Ctrl-C to all; the launcher decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
     stop_signals.explain_when_asked()
+    directory_lock.share()
     stop_signals.die_with_parent()
     if launchpad.stop_requested():
       self._terminate()
@@ -258,14 +266,18 @@ def _tell(
   ends_run: bool,
 ) -> None:
   """Writes into the log and tells the run why a worker failed."""
-  detail = ''.join(traceback.format_exception(error))
+  final = ends_run or isinstance(error, FloatingPointError)  # it would be again
+  if isinstance(error, run_directory.NotWrittenError):
+    detail, final = str(error), True  # a sentence, which the run ends with
+  else:
+    detail = ''.join(traceback.format_exception(error))
   logging.error('%s failed:\n%s', name, detail)
   if connection is None or connection.terminated:
     return
   try:
-    connection.fail(detail)
-    # What is not finite is so again after a restart.
-    if ends_run or isinstance(error, FloatingPointError):
+    if not isinstance(error, run_directory.NotWrittenError):
+      connection.fail(detail)
+    if final:
       connection.request_stop(counting.StopReason.FAILED.value, detail)
   except ConnectionError as unheard:
     logging.error('%s could not tell its run: %s', name, unheard)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import logging
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from distacme import counting
 from distacme import run_directory
@@ -70,10 +70,15 @@ class PreparedRun(NamedTuple):
 
   experiment: config_lib.Experiment
   directory: run_directory.RunDirectory
+  lock: IO[str]  # of the directory, closed when the run has ended
   runner: Runner
 
   def run(self) -> int:
     """Runs to the end with a display around it; returns the exit code."""
+    with self.lock:
+      return self._run()
+
+  def _run(self) -> int:
     from distacme.programs import display as display_lib
     from distacme.programs import plot
 
@@ -102,7 +107,8 @@ def prepare(experiment: config_lib.Experiment) -> PreparedRun:
     ImportError: if the mode needs what is not installed.
   """
   run = runner(experiment.run.mode)
-  return PreparedRun(experiment, config_lib.check(experiment), run)
+  directory, lock = config_lib.check(experiment)
+  return PreparedRun(experiment, directory, lock, run)
 
 
 def runner(mode: str) -> Runner:
@@ -133,9 +139,16 @@ def runner(mode: str) -> Runner:
   return program.run
 
 
+class _LogFile(logging.FileHandler):
+  """A log of what is on the terminal as well."""
+
+  def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    """Says nothing: where it cannot be written, neither can the rest be."""
+
+
 def _log_to(path: pathlib.Path) -> None:
   """Writes what is logged in this process into a file, too."""
-  handler = logging.FileHandler(path)
+  handler = _LogFile(path)
   handler.setFormatter(
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )

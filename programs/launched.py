@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import math
 import platform
 import time
@@ -24,6 +25,12 @@ _GRACE_S = 60.0
 _TERMINATED_GRACE_S = 8.0
 _TRACEBACK = 'Traceback (most recent call last)'
 _MAX_TRACEBACK = 20_000  # characters
+# Why a run ended of which neither its summary nor its last status says.
+_UNKNOWN = {
+  'reason': counting.StopReason.FAILED.value,
+  'detail': 'the variable server ended without saying why; see its log.',
+  'worker': 'variables/0',
+}
 
 
 class LaunchedRun:
@@ -195,7 +202,7 @@ class LaunchedRun:
       return ''
     # The variable server, or one that failed before it could reach it.
     _, begin, rest = worker.log.read_text().rpartition(_TRACEBACK)
-    return begin + rest[-_MAX_TRACEBACK:]
+    return begin + rest[-_MAX_TRACEBACK:] if begin else ''
 
   def _known(self, worker: str) -> dict[str, Any]:
     """Returns what the last status says of a worker."""
@@ -214,6 +221,7 @@ class LaunchedRun:
       return
     self._next = now + _STATUS_PERIOD_S
     self._doors.look()
+    self._pass_on_warnings()
     try:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
@@ -246,17 +254,22 @@ class LaunchedRun:
       'shown_failures': self._shown,
     }
 
+  def _pass_on_warnings(self) -> None:
+    """Says what else only the logs of workers would."""
+    with contextlib.suppress(OSError):  # as if there is no such file
+      for warning in self._directory.warnings.read_text().splitlines():
+        run_directory.warn_once(warning)
+
   def finish(self) -> dict[str, Any]:
     """Returns how the run ended."""
-    if self._directory.summary.exists():
-      status = run_directory.read_json(self._directory.summary)
-    else:  # the variable server itself was lost
+    self._pass_on_warnings()
+    status = self._directory.read_summary()
+    if status is None:  # the variable server itself was lost, or the disk full
       status = self._status or counting.RunState().status()
-      status['stop'] = None
     if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
       status['stop'] = self._stop  # which it did by SIGTERM
-    status['stop'] = status['stop'] or self._stop
+    status['stop'] = status['stop'] or self._stop or _UNKNOWN
     status = self._with_failures(status)
-    run_directory.write_json(self._directory.summary, status)
+    self._directory.write_summary(status)
     self._show(status)
     return status

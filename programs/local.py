@@ -59,12 +59,14 @@ def run(
         if parts.report_replay():
           show(parts.state.status())
     parts.finish()
+  except run_directory.NotWrittenError as error:
+    parts.state.request_stop(counting.StopReason.FAILED, str(error))
   except Exception:
     parts.state.request_stop(counting.StopReason.FAILED, traceback.format_exc())
     raise  # to whoever debugs
   finally:
     status = parts.state.status()
-    run_directory.write_json(directory.summary, status)
+    directory.write_summary(status)
     parts.close()
   show(status)
   return status
@@ -249,11 +251,12 @@ class _Saved:
     """Saves all; replay first, so that none is missing to the learner's."""
     counts = {**counts, 'learner_steps': steps}
     if self._replay is not None:
-      folder = self._replay.unfinished / 'table'
-      folder.mkdir()
-      replay.save(folder)
-      run_directory.write_json(folder / _COUNTS, counts)
-      self._replay.add(folder)
+      with run_directory.writing_to(self._directory.replay):
+        folder = self._replay.unfinished / 'table'
+        folder.mkdir()
+        replay.save(folder)
+        run_directory.write_json(folder / _COUNTS, counts)
+        self._replay.add(folder)
     self._directory.write_counts(steps, counts)
     self._learner.save(steps, state)
 

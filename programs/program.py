@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import pathlib
 from typing import Any
 
 from distacme import lazy
@@ -13,6 +12,7 @@ from distacme.programs import config as config_lib
 from distacme.programs import connection
 from distacme.programs import launched as launched_lib
 from distacme.programs.workers import variables as variables_worker
+from distacme.runtime import directory_lock
 from distacme.runtime import launchpad
 from distacme.runtime import stop_signals
 from distacme.runtime import supervision
@@ -127,7 +127,7 @@ def run(
     stop_signals.no_orphans(),
   ):
     if experiment.run.mode == 'processes':
-      members = launchpad.launch_processes(program, directory.logs, ENVIRONMENT)
+      members = _launch_processes(program, directory)
     else:
       lazy.load_all()  # hides TensorFlow meanwhile, which threads may import
       members = launchpad.launch_threads(program)
@@ -141,10 +141,21 @@ def run(
     supervisor = supervision.Supervisor(members, launched, policy)
     if experiment.run.mode == 'processes':
       launched.scale = _Actors(
-        experiment, services, directory.logs, supervisor
+        experiment, services, directory, supervisor
       ).scale
     supervisor.watch()
   return launched.finish()
+
+
+def _launch_processes(
+  program: launchpad.Program, directory: run_directory.RunDirectory
+) -> list[supervision.Worker]:
+  places = {
+    **directory_lock.variable(directory),
+    connection.WARNINGS_VARIABLE: str(directory.warnings),
+  }
+  environment = {kind: {**ENVIRONMENT[kind], **places} for kind in ENVIRONMENT}
+  return launchpad.launch_processes(program, directory.logs, environment)
 
 
 class _Actors:
@@ -154,13 +165,13 @@ class _Actors:
     self,
     experiment: config_lib.Experiment,
     services: Mapping[str, str],  # addresses by group
-    logs: pathlib.Path,
+    directory: run_directory.RunDirectory,
     supervisor: supervision.Supervisor,
   ):
     self._experiment = experiment
     self._variables = services['variables']
     self._replay = services.get('replay') or services['learner']
-    self._logs = logs
+    self._directory = directory
     self._supervisor = supervisor
     self._count = experiment.run.num_actors
 
@@ -176,7 +187,5 @@ class _Actors:
       for index, label in enumerate(new, start=self._count):
         task = connection.Task(label, (self._replay, self._experiment, index))
         _add_worker(more, self._variables, task, label)
-      self._supervisor.add(
-        launchpad.launch_processes(more, self._logs, ENVIRONMENT)
-      )
+      self._supervisor.add(_launch_processes(more, self._directory))
     self._count = count

@@ -174,7 +174,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
   restored = restore(tmp_path, noise(0))
   assert restored.steps == 1
   assert_same(restored.state, noise(1))
-  (record,) = [r for r in caplog.records if r.name == 'distacme.checkpoint']
+  (record,) = [r for r in caplog.records if r.name == 'distacme.run_directory']
   message = record.getMessage()
   assert f'cannot read the checkpoint {tmp_path / "2"} (' in message
   assert f'{tmp_path / "1"} is used instead' in message
@@ -243,7 +243,7 @@ def test_a_disk_that_is_full_is_named_and_leaves_the_last_checkpoint(
   # A file that would be longer cannot be written: Python ignores the signal.
   resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
   try:
-    with pytest.raises(OSError, match=r'could be written to .* Make room'):
+    with pytest.raises(OSError, match=r'can be written to .* Make room'):
       checkpointer.save(2, large)
       checkpointer.wait()
   finally:
@@ -276,6 +276,27 @@ def test_a_return_that_is_no_number_is_not_the_best(tmp_path):
   best = offer(tmp_path, (1, float('nan')), (2, -5.0), (3, float('nan')))
   assert kept(tmp_path) == (2, -5.0)
   assert best.mean_return == -5.0
+
+
+@pytest.mark.parametrize('damaged', ['', '{"mean_ret', '{}'])
+def test_where_the_best_score_is_damaged_it_starts_over(
+  tmp_path, caplog, damaged
+):
+  offer(tmp_path, (10, 0.5))
+  (tmp_path / 'score.json').write_text(damaged)
+  offer(tmp_path, (20, 0.4))
+  assert kept(tmp_path) == (20, 0.4)
+  assert f'{tmp_path / "score.json"} is damaged (' in caplog.text
+  assert 'the next evaluation counts as the best' in caplog.text
+
+
+def test_where_the_checksums_are_damaged_checkpoints_are_read_unchecked(
+  tmp_path, save, caplog
+):
+  save((1, noise(1)))
+  (tmp_path / 'checksums.json').write_text('')
+  assert restore(tmp_path, noise(0)).steps == 1
+  assert 'checkpoints there are read unchecked' in caplog.text
 
 
 def test_a_run_without_evaluations_leaves_nothing(tmp_path):

@@ -204,6 +204,7 @@ def test_metrics_that_cannot_be_written_stop_the_run_and_say_so():
   stop = state.status()['stop']
   assert stop['reason'] == 'failed'
   assert 'Could not write metrics: No space left' in stop['detail']
+  assert 'Make room there' in stop['detail']
   assert state.status()['counts'] == {'learner_steps': 1}
 
 

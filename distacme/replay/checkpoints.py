@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import logging
 import pathlib
 import shutil
 from typing import TypeVar
@@ -15,7 +14,6 @@ from distacme.replay import spec as replay_spec
 _KEEP = 2  # if the newest is damaged, there is the one before
 _CONTENTS = 'contents.json'
 _T = TypeVar('_T')
-_logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -84,16 +82,15 @@ class Checkpoints:
         skipped.append(f'{path} ({error})')
         continue
       if skipped:
-        _logger.warning(
-          'cannot restore replay from %s; %s is used instead.',
-          ' nor '.join(skipped),
-          path,
+        run_directory.warn_once(
+          f'cannot restore replay from {" nor ".join(skipped)}; {path} is used '
+          'instead.'
         )
       return loaded
     if skipped:
-      _logger.warning(
-        'cannot restore replay from %s, and there is no other: it starts empty.',
-        ' nor '.join(skipped),
+      run_directory.warn_once(
+        f'cannot restore replay from {" nor ".join(skipped)}, and there is no '
+        'other: it starts empty.'
       )
     return None
 

@@ -19,6 +19,7 @@ import weakref
 
 import numpy as np
 
+from distacme import run_directory
 from distacme import types
 from distacme.replay import checkpoints
 from distacme.replay import records
@@ -110,9 +111,11 @@ class ReplayServer:
     It takes some 25 us for a transition; for 3 of them inserts and samples wait.
     """
     assert self._checkpoints is not None
+    directory = self._checkpoints.unfinished.parent
     try:
-      return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
-    except Exception:  # of Reverb, of the file system
+      with run_directory.writing_to(directory, RuntimeError):  # Reverb's
+        return self._checkpoints.add(pathlib.Path(self._client.Checkpoint()))
+    except Exception:
       self._checkpoints.clear_unfinished()
       raise
 

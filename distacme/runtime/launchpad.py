@@ -129,6 +129,7 @@ class _Process:
     )
 
   def _restart(self) -> None:
+    self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
     with open(self._log, 'a') as output:
       self._process = subprocess.Popen(
         self._process.args,

@@ -7,7 +7,6 @@ import logging
 import pathlib
 import threading
 import time
-from typing import Any
 
 from distacme import counting
 from distacme import logging as metrics_logging
@@ -75,20 +74,17 @@ def _serve(
   while (stop := state.directive().stop) is None:
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
-      _save_progress(directory, state.status())
+      status = state.status()
+      progress = run_directory.Progress(status['counts'], status['seconds'])
+      try:
+        directory.write_progress(progress)
+      except run_directory.NotWrittenError as error:
+        state.request_stop(counting.StopReason.FAILED, str(error))
     time.sleep(0.05)
   goodbyes.wait_for(others, state.status, goodbyes.patience_s(stop))
   service.stop()
-  run_directory.write_json(directory.summary, state.status())
-  sink.close()
-
-
-def _save_progress(
-  directory: run_directory.RunDirectory, status: Mapping[str, Any]
-) -> None:
-  """Saves what only a restart of this server would need."""
-  progress = run_directory.Progress(status['counts'], status['seconds'])
+  directory.write_summary(state.status())
   try:
-    directory.write_progress(progress)
-  except OSError as error:  # the run itself does not need it
-    logging.warning('the counters could not be saved: %s', error)
+    sink.close()
+  except OSError as error:
+    logging.warning('the last metrics cannot be written: %s', error)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from distacme.programs import cli
 from tests.programs import launching
 
 SMALL = (
@@ -64,6 +65,31 @@ def test_another_configuration_is_refused_by_what_differs(
   assert difference in other.output
 
 
+@pytest.mark.parametrize('mode', ['local', 'processes'])
+@pytest.mark.parametrize(
+  ('name', 'advice'),
+  [
+    ('config.json', 'Restore the file that the run wrote, or give another'),
+    ('counts.json', 'or delete it to count from 0'),
+  ],
+)
+def test_a_run_whose_settings_or_counters_are_damaged_is_refused(
+  run_dir, tmp_path, capsys, name, advice, mode
+):
+  if mode == 'processes':
+    pytest.importorskip('launchpad')
+  damaged = tmp_path / 'run' / name
+  shutil.copytree(run_dir, damaged.parent)
+  damaged.write_bytes(damaged.read_bytes()[:20])
+  flags = ['--mode', mode, '--env', launching.CATCH, *SMALL]
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags, '--run-dir', str(damaged.parent)])
+  assert exit_.value.code == 2
+  said = capsys.readouterr().err
+  assert str(damaged) in said
+  assert advice in said
+
+
 @needs_reverb
 def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   flags = ('--num-actors', '1', '--checkpoint-period-s', '0.5')
@@ -77,10 +103,24 @@ def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   assert f'cannot read the checkpoint {checkpoints / str(newest)}' in (
     second.output
   )
-  assert f'{checkpoints / str(before)} is used instead' in second.output
+  used = f'{checkpoints / str(before)} is used instead'
+  assert second.output.count(used) == 1  # though launcher and learner say it
   # The steps since then were made once more.
   assert second.summary['workers']['actor/0']['counts']['env_steps'] > 0
   assert second.summary['counts']['env_steps'] >= 3000
+
+
+@needs_reverb
+def test_what_replay_could_not_restore_is_said_once_on_the_terminal(
+  start, run_dir, tmp_path
+):
+  shutil.copytree(
+    run_dir, tmp_path / 'run'
+  )  # of local mode, for which it holds
+  other = start('run', '--max-env-steps', '4500', mode='processes')
+  assert other.wait()[0] == 0, other.output
+  assert other.output.count('cannot restore replay from') == 1
+  assert 'no other: it starts empty' in other.output
 
 
 @needs_reverb

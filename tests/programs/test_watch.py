@@ -147,6 +147,14 @@ def test_a_run_that_has_ended_says_how(directory, capsys):
   assert 'IndexError: [red]7[/red]' in text
 
 
+def test_an_end_that_is_damaged_is_a_sentence(directory, capsys, caplog):
+  directory.summary.write_text('{"stop"')
+  code, text = watched(capsys, directory.path)
+  assert code == 2
+  assert 'did not say how it ended' in text or 'before it could say' in text
+  assert f'{directory.summary} is damaged' in caplog.text
+
+
 def test_a_killed_run_is_refused_and_says_since_when(directory, capsys):
   gone = subprocess.Popen(['true'])
   gone.wait()

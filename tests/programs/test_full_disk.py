@@ -1,0 +1,80 @@
+"""A disk that is full ends a run with a sentence, and is no traceback."""
+
+import importlib.util
+import resource
+
+import pytest
+
+from distacme import run_directory
+from distacme.programs import launched
+from tests.programs import launching
+
+
+@pytest.fixture(name='small_files')
+def fixture_small_files():
+  """Lets no file of this process and its children grow beyond 60 kB.
+
+  Python ignores the signal. Settings and metrics fit, a checkpoint does not.
+  """
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
+  yield
+  resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize('mode', ['local', 'threads', 'processes'])
+def test_a_run_that_cannot_be_saved_ends_with_what_to_do(
+  mode, tmp_path, small_files
+):
+  if mode != 'local' and importlib.util.find_spec('launchpad') is None:
+    pytest.skip('Launchpad and Reverb exist for Python 3.10 only')
+  flags = ['--num-actors', '1', '--min-replay-size', '100']
+  flags += ['--checkpoint-period-s', '0.5', '--checkpoint-period-steps', '200']
+  if mode == 'local':  # or NumPy's half written file complains by itself, too
+    flags += ['--replay-checkpoint-period-s', 'None']
+  with launching.Run(tmp_path / 'run', *flags, mode=mode) as run:
+    code, _ = run.wait()
+    assert code == 1, run.output
+    assert 'ended: failed' in run.output
+    assert f'nothing can be written to {run.run_dir}' in run.output
+    assert run.output.count('Make room there, or choose another run_dir') == 1
+    assert 'Traceback' not in run.output
+    assert run.summary['stop']['reason'] == 'failed'
+
+
+@pytest.fixture(name='full')
+def fixture_full(tmp_path, monkeypatch):
+  """A run's directory that takes nothing more."""
+  directory = run_directory.RunDirectory(tmp_path)
+
+  def write_json(path, value):
+    del value
+    raise run_directory.NotWrittenError(path, 'No space left on device')
+
+  monkeypatch.setattr(run_directory, 'write_json', write_json)
+  return directory
+
+
+def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
+  shown = []
+  run = launched.LaunchedRun({}, full, shown.append)
+  run.request_stop('interrupted')
+  status = run.finish()
+  assert shown == [status]
+  assert status['stop']['reason'] == 'interrupted'
+  (record,) = caplog.records
+  assert f'nothing can be written to {full.summary} (No space left' in (
+    record.getMessage()
+  )
+
+
+def test_an_end_that_nobody_can_tell_is_a_failure(full):
+  status = launched.LaunchedRun({}, full, lambda status: None).finish()
+  assert status['stop']['reason'] == 'failed'
+  assert 'ended without saying why' in status['stop']['detail']
+
+
+def test_a_directory_that_takes_no_settings_is_refused(full):
+  full.create()
+  with pytest.raises(ValueError, match='Make room there'):
+    full.begin({})
