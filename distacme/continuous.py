@@ -49,15 +49,16 @@ class Bounds:
     """
     vector = vector.reshape(*vector.shape[:-1], *self._shape)
     low, high = self._like(vector)
-    scaled = (low + high) / 2 + (high - low) / 2 * vector
+    # Halves first: the sum of two large bounds is infinite.
+    scaled = low / 2 + high / 2 + (high / 2 - low / 2) * vector
     return jnp.clip(scaled, low, high).astype(self._dtype)
 
   def vector(self, action: jax.Array) -> jax.Array:
     """Returns vectors [..., size], float32, from actions as the spec has them."""
     low, high = self._like(action)
     # An element that can have one value only is of no size; any divisor will do.
-    half = jnp.where(high > low, (high - low) / 2, 1.0)
-    vector = (action - (low + high) / 2) / half
+    half = jnp.where(high > low, high / 2 - low / 2, 1.0)
+    vector = (action - (low / 2 + high / 2)) / half
     lead = action.shape[: action.ndim - len(self._shape)]
     return vector.reshape(*lead, self.size).astype(jnp.float32)
 
@@ -78,6 +79,8 @@ def _described(spec: types.NestedSpec) -> str:
     for name in ('minimum', 'maximum'):
       if not np.isfinite(getattr(spec, name)).all():
         return f'{name}={getattr(spec, name)} in the action spec {spec}'
+  if 0 in spec.shape:
+    return f'the action spec {spec}, which has no elements'
   if np.issubdtype(spec.dtype, np.floating):
     return f'the action spec {spec}, which has no bounds to speak of'
   return f'dtype={spec.dtype} in the action spec {spec}'
