@@ -13,6 +13,11 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
+# What agents for continuous actions say that they need.
+NEEDED = (
+  'actions that are one array of floats with finite bounds (specs.BoundedArray)'
+)
+
 
 class Bounds:
   """Actions of any shape as vectors in [-1, 1], and back.
@@ -28,11 +33,7 @@ class Bounds:
       ValueError: if the spec is not of one array of floats with finite bounds.
     """
     if not specs.is_bounded(spec):
-      raise ValueError(
-        f'{agent} needs actions that are one array of floats with finite bounds '
-        f'(specs.BoundedArray), got {_described(spec)}. Put a wrapper around the '
-        'environment that offers them, or choose another agent.'
-      )
+      raise ValueError(refusal(spec, f'{agent} needs {NEEDED}'))
     self._shape = spec.shape
     self.size = int(np.prod(spec.shape))
     # JAX has no float64 by default, and dm_control's specs ask for it.
@@ -69,6 +70,30 @@ class Bounds:
       np.reshape(self._low, (*lead, *self._shape)),
       np.reshape(self._high, (*lead, *self._shape)),
     )
+
+
+def refusal(spec: types.NestedSpec, need: str) -> str:
+  """Says that an action spec is not what an agent needs, and what to do."""
+  if _is_of_floats(spec):
+    remedy = (
+      'Give them bounds in a wrapper around the environment: class '
+      'Bounded(distacme.environments.wrappers.Wrapper): def action_spec(self): '
+      f"return specs.BoundedArray({spec.shape}, '{spec.dtype}', -1.0, 1.0)"
+    )
+  else:
+    remedy = (
+      'Put a wrapper around the environment that offers them, or choose another '
+      'agent'
+    )
+  return f'{need}, got {_described(spec)}. {remedy}.'
+
+
+def _is_of_floats(spec: types.NestedSpec) -> bool:
+  return (
+    isinstance(spec, specs.Array)
+    and np.issubdtype(spec.dtype, np.floating)
+    and 0 not in spec.shape
+  )
 
 
 def _described(spec: types.NestedSpec) -> str:
