@@ -8,21 +8,15 @@ those of our DDPG, whose file has all that is not here.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import haiku as hk
 import jax
-import numpy as np
 
 from distacme import actor_critic
-from distacme import lazy
-from distacme import ranges
+from distacme import critics
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
-
-optax = lazy.module('optax')
-rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,56 +38,7 @@ class Config(ddpg.Config):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    check_atoms(self)
-
-
-def check_atoms(config: Any) -> None:
-  """Raises ValueError unless a Config's atoms span an interval."""
-  if config.num_atoms < 2:
-    raise ValueError(f'num_atoms must be at least 2, got {config.num_atoms}.')
-  ranges.check_finite(config, 'min_value', 'max_value')
-  if not config.min_value < config.max_value:
-    raise ValueError(
-      f'min_value={config.min_value} must be less than '
-      f'max_value={config.max_value}.'
-    )
-
-
-def categorical_loss(
-  atoms: np.ndarray,
-  logits_tm1: jax.Array,
-  probability_t: jax.Array,
-  data: types.Transition,
-) -> jax.Array:
-  """Returns the mean cross-entropy to projected targets (eq. 3, app. A).
-
-  Args:
-    atoms: [A] of all distributions.
-    logits_tm1: [B, A] at the windows' starts; the gradient reaches these only.
-    probability_t: [B, A] at their ends.
-    data: rewards and discounts.
-  """
-
-  def target(r_t: jax.Array, discount_t: jax.Array, p_t: jax.Array) -> Any:
-    return rlax.categorical_l2_project(r_t + discount_t * atoms, p_t, atoms)
-
-  targets = jax.vmap(target)(data.reward, data.discount, probability_t)
-  return optax.softmax_cross_entropy(
-    logits_tm1, jax.lax.stop_gradient(targets)
-  ).mean()
-
-
-def critic_metrics(
-  atoms: np.ndarray, logits: jax.Array, loss: jax.Array
-) -> dict[str, jax.Array]:
-  """Returns what a categorical critic logs, of logits [B, A] and their loss."""
-  probability = jax.nn.softmax(logits)
-  return {
-    'critic_loss': loss,
-    'mean_q': (probability @ atoms).mean(),
-    # Near 1 the atoms do not reach as far as returns do.
-    'share_at_ends': (probability[:, 0] + probability[:, -1]).mean(),
-  }
+    critics.check_atoms(self)
 
 
 class D4PG(ddpg.DDPG):
@@ -108,28 +53,23 @@ class D4PG(ddpg.DDPG):
     network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
-    self._atoms = np.linspace(
-      config.min_value, config.max_value, config.num_atoms, dtype=np.float32
+    self._atoms = critics.Atoms(
+      config.min_value, config.max_value, config.num_atoms
     )
     super().__init__(config, spec, network)
 
   def critic_loss(
     self,
     critic: hk.Params,
-    target_params: actor_critic.ActorCritic,
+    target_critic: hk.Params,
     data: types.Transition,
+    a_t: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the mean cross-entropy to the projected targets."""
-    logits_tm1 = self._critic.apply(
-      critic, data.observation, self._bounds.vector(data.action)
-    )
-    a_t = self.act_vector(target_params.policy, data.next_observation)
-    logits_t = self._critic.apply(
-      target_params.critic, data.next_observation, a_t
-    )
-    probability_t = jax.nn.softmax(logits_t)
-    loss = categorical_loss(self._atoms, logits_tm1, probability_t, data)
-    return loss, critic_metrics(self._atoms, logits_tm1, loss)
+    """Returns the mean cross-entropy to the projected targets (eq. 3, app. A)."""
+    taken = self._bounds.vector(data.action)
+    logits_tm1 = self._critic.apply(critic, data.observation, taken)
+    logits_t = self._critic.apply(target_critic, data.next_observation, a_t)
+    return self._atoms.loss(logits_tm1, jax.nn.softmax(logits_t), data)
 
   def q(
     self,
@@ -138,8 +78,7 @@ class D4PG(ddpg.DDPG):
     vector: jax.Array,
   ) -> jax.Array:
     """Returns the means [B] of the distributions of action vectors [B, size]."""
-    logits = self._critic.apply(critic, observation, vector)
-    return jax.nn.softmax(logits) @ self._atoms
+    return self._atoms.mean(self._critic.apply(critic, observation, vector))
 
 
 def make_agent(

@@ -18,6 +18,7 @@ import numpy as np
 
 from distacme import actor_critic
 from distacme import continuous
+from distacme import critics
 from distacme import lazy
 from distacme import networks
 from distacme import optimizers
@@ -27,7 +28,6 @@ from distacme import types
 from distacme.replay import spec as replay_spec
 
 optax = lazy.module('optax')
-rlax = lazy.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +193,11 @@ class DDPG:
     self, state: types.LearnerState, batch: types.Batch
   ) -> tuple[types.LearnerState, types.UpdateOutput]:
     """Takes one step of Adam with both networks and moves their targets."""
+    a_t = self.act_vector(
+      state.target_params.policy, batch.data.next_observation
+    )
     critic_gradient, critic_metrics = jax.grad(self.critic_loss, has_aux=True)(
-      state.params.critic, state.target_params, batch.data
+      state.params.critic, state.target_params.critic, batch.data, a_t
     )
     policy_gradient, policy_metrics = jax.grad(self.policy_loss, has_aux=True)(
       state.params.policy, state.params.critic, batch.data.observation
@@ -220,24 +223,22 @@ class DDPG:
   def critic_loss(
     self,
     critic: hk.Params,
-    target_params: actor_critic.ActorCritic,
+    target_critic: hk.Params,
     data: types.Transition,
+    a_t: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns half the mean squared error of the critic (section 3, eq. 4)."""
-    q_tm1 = self._critic.apply(
-      critic, data.observation, self._bounds.vector(data.action)
-    )[:, 0]
-    a_t = self.act_vector(target_params.policy, data.next_observation)
-    q_t = self._critic.apply(target_params.critic, data.next_observation, a_t)[
-      :, 0
-    ]
-    error = jax.vmap(rlax.td_learning)(q_tm1, data.reward, data.discount, q_t)
-    loss = jnp.mean(error**2) / 2
-    return loss, {
-      'critic_loss': loss,
-      'mean_q': q_tm1.mean(),
-      'mean_abs_td_error': jnp.abs(error).mean(),
-    }
+    """Returns half the mean squared error of the critic (section 3, eq. 4).
+
+    Args:
+      critic: which learns.
+      target_critic: which makes the target.
+      data: the windows.
+      a_t: [B, size] the target policy's action vectors at their ends.
+    """
+    taken = self._bounds.vector(data.action)
+    q_tm1 = self.q(critic, data.observation, taken)
+    q_t = self.q(target_critic, data.next_observation, a_t)
+    return critics.td_loss(q_tm1[None], q_t, data)
 
   def policy_loss(
     self,

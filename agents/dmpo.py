@@ -11,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import numpy as np
 
 from distacme import actor_critic
+from distacme import critics
 from distacme import specs
 from distacme import types
-from distacme.agents import d4pg
 from distacme.agents import mpo
 
 
@@ -33,7 +32,7 @@ class Config(mpo.Config):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    d4pg.check_atoms(self)
+    critics.check_atoms(self)
 
 
 class DMPO(mpo.MPO):
@@ -48,8 +47,8 @@ class DMPO(mpo.MPO):
     network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
-    self._atoms = np.linspace(
-      config.min_value, config.max_value, config.num_atoms, dtype=np.float32
+    self._atoms = critics.Atoms(
+      config.min_value, config.max_value, config.num_atoms
     )
     super().__init__(config, spec, network)
 
@@ -64,12 +63,11 @@ class DMPO(mpo.MPO):
       data: rewards and discounts.
     """
     mixture = jax.nn.softmax(sampled).mean(axis=0)
-    loss = d4pg.categorical_loss(self._atoms, taken, mixture, data)
-    return loss, d4pg.critic_metrics(self._atoms, taken, loss)
+    return self._atoms.loss(taken, mixture, data)
 
   def q(self, values: jax.Array) -> jax.Array:
     """Returns the means [...] of distributions [..., num_atoms]."""
-    return jax.nn.softmax(values) @ self._atoms
+    return self._atoms.mean(values)
 
 
 def make_agent(

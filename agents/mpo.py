@@ -18,6 +18,7 @@ import numpy as np
 
 from distacme import actor_critic
 from distacme import continuous
+from distacme import critics
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
@@ -384,14 +385,8 @@ class MPO:
       sampled: [N, B, 1] target values of actions at the windows' ends.
       data: rewards and discounts.
     """
-    q_tm1, q_t = self.q(taken), self.q(sampled).mean(axis=0)
-    error = jax.vmap(rlax.td_learning)(q_tm1, data.reward, data.discount, q_t)
-    loss = jnp.mean(error**2) / 2
-    return loss, {
-      'critic_loss': loss,
-      'mean_q': q_tm1.mean(),
-      'mean_abs_td_error': jnp.abs(error).mean(),
-    }
+    q_t = self.q(sampled).mean(axis=0)
+    return critics.td_loss(self.q(taken)[None], q_t, data)
 
   def q(self, values: jax.Array) -> jax.Array:
     """Returns values [...] from the critic's outputs [..., num_values]."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from distacme import actor_critic
 from distacme import continuous
+from distacme import critics
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
@@ -204,12 +205,12 @@ class SAC:
       fixed.policy, data.next_observation, next_key
     )
     q_t = self._q(target_critic, data.next_observation, next_vector).min(axis=0)
-    target = data.reward + data.discount * (q_t - temperature * next_log_prob)
     q_tm1 = self._q(
       params.critic, data.observation, self._bounds.vector(data.action)
     )
-    error = jax.lax.stop_gradient(target)[None] - q_tm1
-    critic_loss = (error**2).mean(axis=1).sum() / 2
+    critic_loss, critic_metrics = critics.td_loss(
+      q_tm1, q_t - temperature * next_log_prob, data
+    )
 
     # The policy (eq. 9).
     vector, log_prob = self._drawn(params.policy, data.observation, key)
@@ -221,10 +222,8 @@ class SAC:
     excess = entropy - self._target_entropy
     temperature_loss = params.log_temperature * excess
     return critic_loss + policy_loss + temperature_loss, {
-      'critic_loss': critic_loss,
+      **critic_metrics,
       'policy_loss': policy_loss,
-      'mean_q': q_tm1.mean(),
-      'mean_abs_td_error': jnp.abs(error).mean(),
       'entropy': entropy,
       'temperature': temperature,
     }

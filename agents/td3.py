@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from distacme import actor_critic
+from distacme import critics
 from distacme import lazy
 from distacme import optimizers
 from distacme import ranges
@@ -102,8 +103,11 @@ class TD3(ddpg.DDPG):
     """Takes a step with the critics, and when it is due with all else."""
     config = self._config
     key, smoothing_key = jax.random.split(state.key)
+    a_t = self.smoothed_vector(
+      state.target_params.policy, batch.data.next_observation, smoothing_key
+    )
     gradient, metrics = jax.grad(self.critic_loss, has_aux=True)(
-      state.params.critic, state.target_params, batch.data, smoothing_key
+      state.params.critic, state.target_params.critic, batch.data, a_t
     )
     updates, critic_optimizer_state = self._critic_optimizer.update(
       gradient, state.critic_optimizer_state
@@ -149,34 +153,37 @@ class TD3(ddpg.DDPG):
       types.UpdateOutput(metrics),
     )
 
-  def critic_loss(  # type: ignore[override]  # targets are smoothed by chance
+  def smoothed_vector(
+    self,
+    policy: hk.Params,
+    observation: types.NestedArray,
+    key: types.Key,
+  ) -> jax.Array:
+    """Returns action vectors [B, size] with clipped noise (sec. 5.3).
+
+    Consumes `key`.
+    """
+    config = self._config
+    vector = self.act_vector(policy, observation)
+    noise = config.smoothing_std * jax.random.normal(key, vector.shape)
+    noise = noise.clip(-config.smoothing_clip, config.smoothing_clip)
+    return (vector + noise).clip(-1.0, 1.0)
+
+  def critic_loss(
     self,
     critic: hk.Params,
-    target_params: actor_critic.ActorCritic,
+    target_critic: hk.Params,
     data: types.Transition,
-    key: types.Key,
+    a_t: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared errors of both critics, added (sec. 4.2).
 
-    Both learn from the lower of the two targets; consumes `key`.
+    Both learn from the lower of the two targets.
     """
-    config = self._config
-    vector = self._bounds.vector(data.action)
-    q_tm1 = self._critic.apply(critic, data.observation, vector)[..., 0]
-    a_t = self.act_vector(target_params.policy, data.next_observation)
-    noise = config.smoothing_std * jax.random.normal(key, a_t.shape)
-    noise = noise.clip(-config.smoothing_clip, config.smoothing_clip)
-    q_t = self._critic.apply(
-      target_params.critic, data.next_observation, (a_t + noise).clip(-1.0, 1.0)
-    )[..., 0]
-    target = data.reward + data.discount * q_t.min(axis=0)
-    error = jax.lax.stop_gradient(target)[None] - q_tm1
-    loss = (error**2).mean(axis=1).sum() / 2
-    return loss, {
-      'critic_loss': loss,
-      'mean_q': q_tm1.mean(),
-      'mean_abs_td_error': jnp.abs(error).mean(),
-    }
+    taken = self._bounds.vector(data.action)
+    q_tm1 = self._critic.apply(critic, data.observation, taken)
+    q_t = self._critic.apply(target_critic, data.next_observation, a_t)
+    return critics.td_loss(q_tm1[..., 0], q_t[..., 0].min(axis=0), data)
 
   def q(
     self,

@@ -13,6 +13,11 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
+# What agents for continuous actions say that they need.
+NEEDED = (
+  'actions that are one array of floats with finite bounds (specs.BoundedArray)'
+)
+
 
 class Bounds:
   """Actions of any shape as vectors in [-1, 1], and back.
@@ -28,11 +33,7 @@ class Bounds:
       ValueError: if the spec is not of one array of floats with finite bounds.
     """
     if not specs.is_bounded(spec):
-      raise ValueError(
-        f'{agent} needs actions that are one array of floats with finite bounds '
-        f'(specs.BoundedArray), got {_described(spec)}. Put a wrapper around the '
-        'environment that offers them, or choose another agent.'
-      )
+      raise ValueError(refusal(spec, f'{agent} needs {NEEDED}'))
     self._shape = spec.shape
     self.size = int(np.prod(spec.shape))
     # JAX has no float64 by default, and dm_control's specs ask for it.
@@ -49,15 +50,16 @@ class Bounds:
     """
     vector = vector.reshape(*vector.shape[:-1], *self._shape)
     low, high = self._like(vector)
-    scaled = (low + high) / 2 + (high - low) / 2 * vector
+    # Halves first: the sum of two large bounds is infinite.
+    scaled = low / 2 + high / 2 + (high / 2 - low / 2) * vector
     return jnp.clip(scaled, low, high).astype(self._dtype)
 
   def vector(self, action: jax.Array) -> jax.Array:
     """Returns vectors [..., size], float32, from actions as the spec has them."""
     low, high = self._like(action)
     # An element that can have one value only is of no size; any divisor will do.
-    half = jnp.where(high > low, (high - low) / 2, 1.0)
-    vector = (action - (low + high) / 2) / half
+    half = jnp.where(high > low, high / 2 - low / 2, 1.0)
+    vector = (action - (low / 2 + high / 2)) / half
     lead = action.shape[: action.ndim - len(self._shape)]
     return vector.reshape(*lead, self.size).astype(jnp.float32)
 
@@ -70,6 +72,30 @@ class Bounds:
     )
 
 
+def refusal(spec: types.NestedSpec, need: str) -> str:
+  """Says that an action spec is not what an agent needs, and what to do."""
+  if _is_of_floats(spec):
+    remedy = (
+      'Give them bounds in a wrapper around the environment: class '
+      'Bounded(distacme.environments.wrappers.Wrapper): def action_spec(self): '
+      f"return specs.BoundedArray({spec.shape}, '{spec.dtype}', -1.0, 1.0)"
+    )
+  else:
+    remedy = (
+      'Put a wrapper around the environment that offers them, or choose another '
+      'agent'
+    )
+  return f'{need}, got {_described(spec)}. {remedy}.'
+
+
+def _is_of_floats(spec: types.NestedSpec) -> bool:
+  return (
+    isinstance(spec, specs.Array)
+    and np.issubdtype(spec.dtype, np.floating)
+    and 0 not in spec.shape
+  )
+
+
 def _described(spec: types.NestedSpec) -> str:
   """Says what is wrong with a spec, by field."""
   if not isinstance(spec, specs.Array):
@@ -78,6 +104,8 @@ def _described(spec: types.NestedSpec) -> str:
     for name in ('minimum', 'maximum'):
       if not np.isfinite(getattr(spec, name)).all():
         return f'{name}={getattr(spec, name)} in the action spec {spec}'
+  if 0 in spec.shape:
+    return f'the action spec {spec}, which has no elements'
   if np.issubdtype(spec.dtype, np.floating):
     return f'the action spec {spec}, which has no bounds to speak of'
   return f'dtype={spec.dtype} in the action spec {spec}'

@@ -164,11 +164,11 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
     return Categorical(spec)
   if specs.is_bounded(spec):
     return Gaussian(continuous.Bounds(spec, agent))
-  raise ValueError(
-    f'{agent} needs one discrete action (specs.DiscreteArray) or floats with '
-    f'finite bounds (specs.BoundedArray), got the action spec {spec}. Put a '
-    'wrapper around the environment that offers one of them.'
+  need = (
+    f'{agent} needs one discrete action (specs.DiscreteArray) or '
+    f'{continuous.NEEDED}'
   )
+  raise ValueError(continuous.refusal(spec, need))
 
 
 class Exploration(NamedTuple):

@@ -24,14 +24,16 @@ class FrameStack(specs.BoundedArray):
 
 
 def is_bounded(spec: types.NestedSpec) -> bool:
-  """Says whether `spec` is of one array of floats with finite bounds."""
+  """Says whether `spec` is of one array of some floats with finite bounds."""
   if not isinstance(spec, specs.BoundedArray):
     return False
-  if not np.issubdtype(spec.dtype, np.floating):
+  if not np.issubdtype(spec.dtype, np.floating) or 0 in spec.shape:
     return False
   with np.errstate(over='ignore', invalid='ignore'):
     # Bounds as far apart as floats reach are finite, and mean that there are none.
-    return bool(np.isfinite(np.float32(spec.maximum - spec.minimum)).all())
+    # float64, as float16 itself holds no distance above 65504.
+    range_ = np.subtract(spec.maximum, spec.minimum, dtype=np.float64)
+    return bool(np.isfinite(np.float32(range_)).all())
 
 
 def narrowed(

@@ -65,6 +65,23 @@ def test_a_value_that_float32_cannot_hold_is_the_nearest():
 
 
 @pytest.mark.parametrize(
+  ('dtype', 'low', 'high'),
+  [
+    (np.float32, 2e38, 3e38),  # whose sum float32 does not hold
+    (np.float32, -3e38, -2e38),
+    (np.float16, -40_000.0, 40_000.0),  # nor float16 their distance
+  ],
+)
+def test_large_bounds_do_not_overflow(dtype, low, high):
+  box = bounds(low, high, (3,), dtype)
+  vector = np.array([-1.0, 0.5, 1.0], np.float32)
+  action = box.action(jnp.asarray(vector))
+  expected = np.float64([low, low + 0.75 * (high - low), high])
+  np.testing.assert_allclose(np.float64(action), expected, rtol=1e-3)
+  np.testing.assert_allclose(box.vector(action), vector, atol=1e-2)
+
+
+@pytest.mark.parametrize(
   ('spec', 'message'),
   [
     (
@@ -81,6 +98,7 @@ def test_a_value_that_float32_cannot_hold_is_the_nearest():
       specs.BoundedArray((2,), np.float32, -3e38, 3e38),
       'no bounds to speak of',
     ),
+    (specs.BoundedArray((0,), np.float32, -1, 1), r'\(0,\).* has no elements'),
     (specs.DiscreteArray(3), 'got dtype=int32 in the action spec Discrete'),
     (
       {'a': specs.BoundedArray((), np.float32, 0, 1)},
@@ -93,6 +111,7 @@ def test_a_value_that_float32_cannot_hold_is_the_nearest():
     'integers',
     'unbounded',
     'far apart',
+    'empty',
     'discrete',
     'nested',
   ],

@@ -143,12 +143,17 @@ def test_actions_conform_to_their_spec(spec):
     {'force': specs.DiscreteArray(3)},
   ],
 )
-def test_other_actions_are_refused_by_their_spec(spec):
+def test_other_actions_are_refused_in_the_words_of_continuous_control(spec):
   with pytest.raises(
     ValueError, match=r'TRPO needs one discrete action .* got .*force'
   ) as error:
     distributions.for_actions(spec, 'TRPO')
-  assert 'Put a wrapper around the environment' in str(error.value)
+  with pytest.raises(ValueError) as other:
+    continuous.Bounds(spec, 'TRPO')
+  words = str(error.value).replace(
+    'one discrete action (specs.DiscreteArray) or ', ''
+  )
+  assert words == str(other.value)
 
 
 @pytest.mark.parametrize(

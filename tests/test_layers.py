@@ -45,8 +45,10 @@ LAYERS = {
     'numpy jax haiku',
     'data contracts networks',
   ),
-  # Which learning needs and acting does not, so that optax is lazy.
-  'optimizers': Layer('optimizers', 'jax optax', 'lazy'),
+  # Which learning needs and acting does not, so that optax and rlax are lazy.
+  'optimizers': Layer(
+    'optimizers critics', 'numpy jax optax rlax', 'data lazy'
+  ),
   'assembly': Layer(
     'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
     'replay.transitions replay.writers',

@@ -3,7 +3,8 @@
 Observations are one float32 vector: the entries of the task's observation
 dict, in its order, each flattened. The name of the observation spec tells
 entries and sizes: 'position[3], velocity[2]' of cartpole. Actions, rewards and
-discounts are float32. The time limit truncates: LAST with discount 1.
+discounts are float32. Actions without limits, which only lqr has, are infinitely
+bounded. The time limit truncates: LAST with discount 1.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from distacme.environments import headless
 from distacme.environments import hints
 from distacme.environments import wrappers
 
+_UNLIMITED = 1e10  # mujoco.mjMAXVAL: what dm_control writes for no limit
 _HEIGHT, _WIDTH = 240, 320  # pixels
 _NEEDS_OPENGL = ('quadruped/escape',)  # to lay out its terrain at every reset
 
@@ -42,13 +44,29 @@ def make(task: str, seed: int, render: bool = False) -> dm_env.Environment:
     with headless.failures_explained(name):
       headless.choose_renderer(name)
   environment = suite.load(domain, task_name, task_kwargs={'random': seed})
-  layers = [wrappers.ConcatObservation, wrappers.SinglePrecision]
+  layers = [
+    wrappers.ConcatObservation,
+    UnlimitedActions,
+    wrappers.SinglePrecision,
+  ]
   if render:
     with headless.failures_explained(name):
       headless.choose_renderer(name)
       environment.physics.render(_HEIGHT, _WIDTH, camera_id=0)
     layers.append(Pictures)
   return wrappers.wrap_all(environment, layers)
+
+
+class UnlimitedActions(wrappers.Wrapper):
+  """Says that what is unlimited has infinite bounds, not very large ones."""
+
+  def __init__(self, environment: dm_env.Environment):
+    super().__init__(environment)
+    low, high = self._action_spec.minimum, self._action_spec.maximum
+    self._action_spec = self._action_spec.replace(
+      minimum=np.where(low <= -_UNLIMITED, -np.inf, low),
+      maximum=np.where(high >= _UNLIMITED, np.inf, high),
+    )
 
 
 class Pictures(wrappers.Wrapper):

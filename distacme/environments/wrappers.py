@@ -324,7 +324,9 @@ def _scaled(spec: specs.Array, canonical: specs.Array, action: Any) -> Any:
   if spec is canonical:  # It is not bounded.
     return action
   share = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
-  scaled = spec.minimum + share * (spec.maximum - spec.minimum)
+  # float64, as float16 itself holds no distance above 65504.
+  range_ = np.subtract(spec.maximum, spec.minimum, dtype=np.float64)
+  scaled = spec.minimum + share * range_
   # Rounding must not carry it over its bounds.
   return np.clip(scaled, spec.minimum, spec.maximum).astype(spec.dtype)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distacme import actor_critic
-from distacme.agents import d4pg
+from distacme import critics
 from distacme.agents import ddpg
 
 from .continuous_control import KEY
@@ -28,7 +28,8 @@ def linear_q(observation, vector):
 def test_the_critics_target_is_the_paper_equation():
   agent = make('ddpg', network=known_networks(same([0.3, -0.7]), linear_q))
   data = batch().data
-  loss, metrics = agent.critic_loss({}, actor_critic.ActorCritic({}, {}), data)
+  a_t = agent.act_vector({}, data.next_observation)
+  loss, metrics = agent.critic_loss({}, {}, data, a_t)
   vector = data.action / np.array([2.0, 5.0]) - np.array([0.0, 1.0])
   q_tm1 = data.observation[:, 0] + vector @ np.array([2.0, -3.0])
   next_q = data.next_observation[:, 0] + np.tanh([0.3, -0.7]) @ [2.0, -3.0]
@@ -69,12 +70,13 @@ def test_each_network_follows_its_own_loss(name):
   agent = make(name)
   state = agent.initial_learner_state(KEY)
   params, data = state.params, batch().data
+  a_t = agent.act_vector(params.policy, data.next_observation)
   gradient = actor_critic.ActorCritic(
     jax.grad(agent.policy_loss, has_aux=True)(
       params.policy, params.critic, data.observation
     )[0],
     jax.grad(agent.critic_loss, has_aux=True)(
-      params.critic, state.target_params, data
+      params.critic, state.target_params.critic, data, a_t
     )[0],
   )
   after, _ = jax.jit(agent.update)(state, batch())
@@ -190,7 +192,7 @@ def projected(atoms, r, discount, probability):
 
 @pytest.mark.parametrize('discount', [0.0, 0.5])
 def test_the_categorical_target_is_the_projection(discount):
-  random = np.random.default_rng(0)
+  random, atoms = np.random.default_rng(0), critics.Atoms(-3.0, 3.0, 7)
   probability = random.dirichlet(np.ones(7), 6).astype(np.float32)
   logits = random.normal(size=(6, 7)).astype(np.float32)
   data = batch().data
@@ -198,7 +200,7 @@ def test_the_categorical_target_is_the_projection(discount):
     reward=data.reward.clip(-1.5, 1.5),
     discount=np.full(6, discount, np.float32),
   )
-  loss = d4pg.categorical_loss(ATOMS, jnp.array(logits), probability, data)
+  loss, _ = atoms.loss(jnp.array(logits), probability, data)
   log_p = jax.nn.log_softmax(logits)
   expected = []
   for i in range(6):
@@ -217,13 +219,15 @@ def test_a_terminal_target_lies_on_the_atom_of_the_reward():
   )
   sure = np.where(ATOMS == 2.0, 40.0, 0.0).astype(np.float32)
   even = np.full((6, 7), 1 / 7, np.float32)
-  loss = d4pg.categorical_loss(ATOMS, np.tile(sure, (6, 1)), even, data)
+  loss, _ = critics.Atoms(-3.0, 3.0, 7).loss(np.tile(sure, (6, 1)), even, data)
   np.testing.assert_allclose(loss, 0.0, atol=1e-5)
 
 
 def test_the_share_at_the_ends_and_the_mean_are_told():
   logits = np.log(np.array([[0.25, 0.25, 0, 0, 0, 0, 0.5]]) + 1e-12)
-  metrics = d4pg.critic_metrics(ATOMS, jnp.float32(logits), jnp.float32(0))
+  data = jax.tree.map(lambda leaf: leaf[:1], batch().data)
+  even = jnp.full((1, 7), 1 / 7)
+  _, metrics = critics.Atoms(-3.0, 3.0, 7).loss(jnp.float32(logits), even, data)
   np.testing.assert_allclose(metrics['share_at_ends'], 0.75, rtol=1e-5)
   np.testing.assert_allclose(
     metrics['mean_q'], -3 * 0.25 - 2 * 0.25 + 3 * 0.5, rtol=1e-4
@@ -246,7 +250,7 @@ def test_both_critics_learn_from_the_lower_target():
   q_tm1 = agent._critic.apply(state.params.critic, data.observation, vector)
   error = target[None] - np.asarray(q_tm1)[..., 0]
   loss, _ = agent.critic_loss(
-    state.params.critic, state.target_params, data, KEY
+    state.params.critic, state.target_params.critic, data, a_t
   )
   np.testing.assert_allclose(loss, (error**2).mean(1).sum() / 2, rtol=1e-5)
 
@@ -266,9 +270,8 @@ def test_targets_are_smoothed_by_clipped_noise():
   data = data._replace(
     reward=np.asarray(q_tm1), discount=np.ones(200, np.float32)
   )
-  _, metrics = agent.critic_loss(
-    {}, actor_critic.ActorCritic({}, {}), data, KEY
-  )
+  a_t = agent.smoothed_vector({}, data.next_observation, KEY)
+  _, metrics = agent.critic_loss({}, {}, data, a_t)
   # Errors are the noise, of which nearly all is clipped to 0.5.
   assert 0.45 < metrics['mean_abs_td_error'] <= 0.5
 

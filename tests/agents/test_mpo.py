@@ -8,7 +8,6 @@ import optax
 import pytest
 
 from distacme import actor_critic
-from distacme.agents import d4pg
 from distacme.agents import mpo
 
 from .continuous_control import KEY
@@ -380,9 +379,7 @@ def test_dmpo_with_one_action_has_d4pgs_target():
   sampled = jnp.float32(random.normal(size=(1, 6, 7)))
   data = batch().data
   loss, _ = agent.critic_loss(taken, sampled, data)
-  expected = d4pg.categorical_loss(
-    agent._atoms, taken, jax.nn.softmax(sampled[0]), data
-  )
+  expected, _ = agent._atoms.loss(taken, jax.nn.softmax(sampled[0]), data)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
 
 
@@ -395,8 +392,7 @@ def test_dmpo_learns_from_the_mixture_over_actions():
   loss, _ = agent.critic_loss(taken, sampled, data)
   # The projection is linear: a mixture's is the mixture of projections.
   each = [
-    d4pg.categorical_loss(agent._atoms, taken, jax.nn.softmax(one), data)
-    for one in sampled
+    agent._atoms.loss(taken, jax.nn.softmax(one), data)[0] for one in sampled
   ]
   np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
   assert np.ptp(each) > 0.05

@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from distacme import continuous
 from distacme import environments
 from distacme import specs
 from distacme.environments import headless
+from distacme.environments import wrappers
 
 from . import contract
 
@@ -57,6 +59,36 @@ def test_actions_rewards_and_discounts_are_float32(task):
     environment.discount_spec(),
   ):
     assert spec.dtype == np.float32
+
+
+@pytest.mark.parametrize('task', ['lqr/lqr_2_1', 'lqr/lqr_6_2'])
+def test_actions_without_limits_have_infinite_bounds(task):
+  spec = environments.make(f'dm_control:{task}', seed=0).action_spec()
+  assert (spec.minimum == -np.inf).all()
+  assert (spec.maximum == np.inf).all()
+  walker = environments.make('dm_control:walker/walk', seed=0).action_spec()
+  assert (walker.minimum == -1.0).all()
+  assert (walker.maximum == 1.0).all()
+
+
+def test_a_wrapper_of_two_lines_gives_bounds_to_what_has_none():
+  class Bounded(wrappers.Wrapper):
+    def action_spec(self):
+      return specs.BoundedArray((1,), 'float32', -1.0, 1.0)
+
+  environment = Bounded(environments.make('dm_control:lqr/lqr_2_1', seed=0))
+  spec = specs.make_environment_spec(environment)
+  # As the message says that is shown without it.
+  with pytest.raises(
+    ValueError, match='Bounded.*Wrapper.*def action_spec'
+  ) as e:
+    continuous.Bounds(
+      environments.make('dm_control:lqr/lqr_2_1', seed=0).action_spec(), 'DDPG'
+    )
+  assert "specs.BoundedArray((1,), 'float32', -1.0, 1.0)" in str(e.value)
+  environment.reset()
+  action = continuous.Bounds(spec.actions, 'DDPG').action(np.ones(1, 'f'))
+  assert np.isfinite(environment.step(np.asarray(action)).reward)
 
 
 def test_the_time_limit_truncates_after_1000_steps():

@@ -184,6 +184,19 @@ def test_a_bound_of_all_actions_may_stand_beside_bounds_of_each():
   assert timestep.reward == 2.5
 
 
+def test_canonical_actions_reach_bounds_further_apart_than_float16_counts():
+  class Wide(testing_environments.Counting):
+    def action_spec(self):
+      return specs.BoundedArray((1,), np.float16, -40_000.0, 40_000.0)
+
+    def step(self, action):
+      return super().step(0)._replace(reward=float(action.sum()))
+
+  environment = wrappers.CanonicalActions(Wide())
+  environment.reset()
+  assert environment.step(np.array([0.5], np.float16)).reward == 20_000.0
+
+
 @pytest.mark.parametrize('bound', [np.inf, 3e38])
 def test_actions_without_finite_bounds_are_left_alone(bound):
   class Unbounded(testing_environments.Counting):

@@ -112,6 +112,19 @@ def test_actors_without_end_are_refused_before_a_run_is_asked(capsys):
   )
 
 
+@pytest.mark.parametrize('agent', ['d4pg', 'ppo', 'impala'])
+def test_unlimited_actions_are_refused_with_what_to_do(capsys, agent):
+  pytest.importorskip('dm_control')
+  answer = refused(
+    capsys,
+    *f'--agent {agent} --mode local --env dm_control:lqr/lqr_2_1'.split(),
+  )
+  assert f'{agent.upper()} needs' in answer
+  assert 'got minimum=[-inf] in the action spec BoundedArray(' in answer
+  assert 'Give them bounds in a wrapper' in answer
+  assert "return specs.BoundedArray((1,), 'float32', -1.0, 1.0)" in answer
+
+
 def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
   with pytest.raises(SystemExit) as exit_:
     cli.main(['tarin'])
