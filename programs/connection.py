@@ -266,18 +266,20 @@ def _tell(
   ends_run: bool,
 ) -> None:
   """Writes into the log and tells the run why a worker failed."""
-  final = ends_run or isinstance(error, FloatingPointError)  # it would be again
-  if isinstance(error, run_directory.NotWrittenError):
-    detail, final = str(error), True  # a sentence, which the run ends with
-  else:
-    detail = ''.join(traceback.format_exception(error))
-  logging.error('%s failed:\n%s', name, detail)
+  # Such a failure is a sentence, with which the run ends: it is said then.
+  in_a_sentence = isinstance(error, run_directory.NotWrittenError)
+  detail = (
+    str(error) if in_a_sentence else ''.join(traceback.format_exception(error))
+  )
+  level = logging.INFO if in_a_sentence else logging.ERROR
+  logging.log(level, '%s failed:\n%s', name, detail)
   if connection is None or connection.terminated:
     return
   try:
-    if not isinstance(error, run_directory.NotWrittenError):
+    if not in_a_sentence:
       connection.fail(detail)
-    if final:
+    # What is not finite would be so again after a restart.
+    if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
       connection.request_stop(counting.StopReason.FAILED.value, detail)
   except ConnectionError as unheard:
     logging.error('%s could not tell its run: %s', name, unheard)

@@ -123,12 +123,16 @@ class Run:
     code = self.process.wait(timeout_s)
     return code, time.monotonic() - start
 
-  def left_after(self, seconds):
-    """Returns the descendants that still run after so many seconds."""
+  def left_after(self, seconds, but=()):
+    """Returns the descendants that still run after so many seconds, `but` some."""
+
+    def left():
+      return [process for process in self.family() if process not in but]
+
     deadline = time.monotonic() + seconds
-    while self.family() and time.monotonic() < deadline:
+    while left() and time.monotonic() < deadline:
       time.sleep(0.02)
-    return self.family()
+    return left()
 
 
 def alive(process):
