@@ -16,6 +16,7 @@ from distacme import counting
 SILENT_S = 5.0  # after which a worker's silence is noticed
 _LINE_PERIOD_S = 5.0
 _REFRESH_PERIOD_S = 0.25
+_LARGE_SHARE_AT_ENDS = 0.5  # of what a categorical critic (D4PG, DMPO) foresees
 
 
 class Display:
@@ -161,6 +162,12 @@ def _overview(status: dict[str, Any]) -> list[str]:
   parts += [
     f'{title} {mean:,.4g}' for title, mean in means.items() if mean is not None
   ]
+  at_ends = _mean(status, 'share_at_ends')
+  if at_ends is not None and at_ends > _LARGE_SHARE_AT_ENDS:
+    parts.append(
+      f'critic {at_ends:.0%} at the ends of its atoms: returns may reach beyond '
+      'min_value or max_value'
+    )
   if status.get('restarts'):
     parts.append(f'restarted {restarted(status)}')
   limits = status['limits']

@@ -80,6 +80,106 @@ def test_updates_change_every_parameter_and_the_critic_learns(name):
     assert leaf, jax.tree_util.keystr(path)
 
 
+def first_step(agent, data):
+  """Returns how far a first update moves each part of the params, at most."""
+  state = initial(agent)
+  after, _ = jax.jit(agent.update)(state, data)
+  moved = jax.tree.map(
+    lambda a, b: float(np.abs(a - b).max()), after.params, state.params
+  )
+  return {
+    part: max(jax.tree.leaves(getattr(moved, part))) for part in moved._fields
+  }
+
+
+def rates(name):
+  """Returns settings of step sizes, and the step size of each part by them."""
+  if name == 'sac':
+    parts = ('policy', 'critic', 'log_temperature')
+    return {'learning_rate': 0.02}, dict.fromkeys(parts, 0.02)
+  parts = {'policy': 0.01, 'critic': 0.02}
+  if name in ('mpo', 'dmpo'):
+    parts['dual'] = 0.05
+  changes = {f'{part}_learning_rate': rate for part, rate in parts.items()}
+  if 'dual' in parts:
+    parts['duals'] = parts.pop('dual')
+  return changes | {'target_update_period': 1}, parts
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_part_goes_at_its_own_rate_whatever_the_critics_error(name):
+  changes, parts = rates(name)
+  agent = make(name, **changes)
+  # Scaled down together with this critic's gradients, others would be nothing.
+  data = batch().data._replace(reward=np.full(6, 1e12, np.float32))
+  found = first_step(agent, types.Batch(data, np.ones(6, np.float32)))
+  # Adam's first step is as long as its rate.
+  assert found == pytest.approx(parts, rel=0.01)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_gradients_of_each_network_are_clipped(name):
+  changes, parts = rates(name)
+  agent = make(name, max_gradient_norm=1e-10, **changes)
+  found = first_step(agent, batch())
+  for part in ('policy', 'critic'):
+    # Adam's epsilon is a hundred times as large as what is left.
+    assert 0 < found[part] < 0.02 * parts[part]
+
+
+def online_and_target(name, state):
+  """Returns the params of the networks that have a target, and the target's."""
+  if name == 'sac':
+    return state.params.critic, state.target_critic
+  policy, critic, *_ = state.params
+  return actor_critic.ActorCritic(policy, critic), state.target_params
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_targets_begin_as_the_networks_and_move_by_tau_every_period(name):
+  agent = make(name, target_update_period=3, target_step_size=0.25)
+  update = jax.jit(agent.update)
+  state = initial(agent)
+  online, first = online_and_target(name, state)
+  jax.tree.map(np.testing.assert_array_equal, online, first)
+  for step in range(1, 4):
+    state, _ = update(state, batch())
+    online, target = online_and_target(name, state)
+    share = 0.25 if step == 3 else 0.0
+
+    def check(found, old, new, share=share):
+      expected = (1 - share) * old + share * new
+      np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    jax.tree.map(check, target, first, online)
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), target, first)
+  assert max(jax.tree.leaves(moved)) > 1e-5
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_actors_follow_the_policy_that_learns_and_not_its_target(name):
+  agent = make(name)
+  state = initial(agent)
+
+  def action(state):
+    return agent.act(
+      agent.actor_params(state),
+      KEY,
+      jnp.ones((1, 4)),
+      agent.initial_actor_state(1, None),
+    ).action
+
+  def other(params):
+    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.3, params)
+
+  part = 'target_critic' if name == 'sac' else 'target_params'
+  with_target = state._replace(**{part: other(getattr(state, part))})
+  np.testing.assert_array_equal(action(with_target), action(state))
+  policy = other(state.params.policy)
+  with_policy = state._replace(params=state.params._replace(policy=policy))
+  assert np.abs(action(with_policy) - action(state)).max() > 0.01
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_what_is_evaluated_does_not_explore(name):
   assert np.ptp(acting(make(name), evaluated=True), axis=0).max() < 1e-5

@@ -1,5 +1,6 @@
 """DDPG against numbers worked by hand, and D4PG's and TD3's parts of it."""
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 
 from distacme import actor_critic
 from distacme import critics
+from distacme import specs
+from distacme import types
 from distacme.agents import ddpg
 
 from .continuous_control import KEY
+from .continuous_control import SPEC
 from .continuous_control import batch
 from .continuous_control import known_networks
 from .continuous_control import make
@@ -39,6 +43,61 @@ def test_the_critics_target_is_the_paper_equation():
     metrics['mean_abs_td_error'], np.abs(error).mean(), rtol=1e-5
   )
   np.testing.assert_allclose(metrics['mean_q'], q_tm1.mean(), rtol=1e-4)
+
+
+def test_the_critics_target_in_a_process_of_three_states():
+  # 0 -> 1 pays 1, 1 -> 2 pays 2, 2 ends and pays 10; gamma is 0.9.
+  spec = SPEC._replace(
+    observations=specs.Array((3,), np.float32),
+    actions=specs.BoundedArray((1,), np.float32, -2.0, 2.0),
+  )
+  states = np.eye(3, dtype=np.float32)
+  data = types.Transition(
+    observation=states,
+    action=np.array([[0.0], [0.5], [-1.0]], np.float32),
+    reward=np.array([1.0, 2.0, 10.0], np.float32),
+    discount=np.array([0.9, 0.9, 0.0], np.float32),
+    next_observation=states[[1, 2, 0]],
+  )
+
+  def policy(observation):
+    return observation @ hk.get_parameter('raw', [3, 1], init=jnp.zeros)
+
+  def critic(observation, vector):
+    value, slope = (
+      hk.get_parameter(name, [3, 1], init=jnp.zeros)
+      for name in ('value', 'slope')
+    )
+    return observation @ value + (observation @ slope) * vector
+
+  def params(action, value, slope):
+    columns = [np.array(x, np.float32)[:, None] for x in (action, value, slope)]
+    return actor_critic.ActorCritic(
+      {'~': {'raw': np.arctanh(columns[0])}},
+      {'~': {'value': columns[1], 'slope': columns[2]}},
+    )
+
+  agent = make('ddpg', spec, known_networks(policy, critic))
+  state = agent.initial_learner_state(KEY)._replace(
+    params=params([0.9, 0.9, 0.9], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),
+    target_params=params([0.5, -0.5, 0.1], [4.0, 5.0, 6.0], [1.0, 2.0, 3.0]),
+  )
+  _, output = agent.update(state, types.Batch(data, np.ones(3, np.float32)))
+  # Actions in [-1, 1], which are what was done by half, are worth themselves.
+  errors = np.array(
+    [
+      1.0 + 0.9 * (5.0 + 2.0 * -0.5) - 0.0,
+      2.0 + 0.9 * (6.0 + 3.0 * 0.1) - 0.25,
+      10.0 + 0.5,
+    ]
+  )
+  np.testing.assert_allclose(errors, [4.6, 7.42, 10.5])
+  np.testing.assert_allclose(
+    output.metrics['critic_loss'], np.mean(errors**2) / 2, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    output.metrics['mean_abs_td_error'], errors.mean(), rtol=1e-5
+  )
 
 
 def test_the_policy_climbs_the_gradient_of_the_value():
@@ -109,25 +168,6 @@ def test_an_update_raises_the_value_of_what_the_policy_does(name):
   np.testing.assert_allclose(value(after.params.policy) - now, rise, rtol=0.1)
 
 
-def test_targets_move_by_tau_every_period():
-  agent = make('ddpg', target_update_period=3, target_step_size=0.25)
-  update = jax.jit(agent.update)
-  first = state = agent.initial_learner_state(KEY)
-  for step in range(1, 4):
-    state, _ = update(state, batch())
-    share = 0.25 if step == 3 else 0.0
-    for target, old, new in zip(
-      *map(
-        jax.tree.leaves,
-        (state.target_params, first.target_params, state.params),
-      ),
-      strict=True,
-    ):
-      np.testing.assert_allclose(
-        target, (1 - share) * old + share * new, atol=1e-6
-      )
-
-
 def noise(config, steps=4_000):
   """Returns the noise [steps] of one element over steps."""
   state = ddpg.ActorState(jnp.zeros((1, 1)), jnp.array([True]))
@@ -175,52 +215,75 @@ def test_the_value_is_the_mean_of_the_distribution():
   np.testing.assert_allclose(q, np.full(6, mean), rtol=1e-5)
 
 
-def projected(atoms, r, discount, probability):
-  """Returns a distribution moved to r + discount * atoms, on the same atoms."""
-  result = np.zeros(len(atoms))
-  width = atoms[1] - atoms[0]
-  for atom, mass in zip(atoms, probability, strict=True):
-    place = (
-      np.clip(r + discount * atom, atoms[0], atoms[-1]) - atoms[0]
-    ) / width
-    low = int(np.floor(place))
-    result[low] += mass * (low + 1 - place)
-    if place > low:
-      result[low + 1] += mass * (place - low)
-  return result
+EVEN = np.full(7, 1 / 7)
 
 
-@pytest.mark.parametrize('discount', [0.0, 0.5])
-def test_the_categorical_target_is_the_projection(discount):
-  random, atoms = np.random.default_rng(0), critics.Atoms(-3.0, 3.0, 7)
-  probability = random.dirichlet(np.ones(7), 6).astype(np.float32)
-  logits = random.normal(size=(6, 7)).astype(np.float32)
-  data = batch().data
-  data = data._replace(
-    reward=data.reward.clip(-1.5, 1.5),
-    discount=np.full(6, discount, np.float32),
+def at(**share):
+  """Returns the distribution of atoms m3 (for -3) to p3 with these shares."""
+  names = ('m3', 'm2', 'm1', 'p0', 'p1', 'p2', 'p3')
+  return np.array([share.get(name, 0.0) for name in names])
+
+
+def learnt_from(reward, discount, share):
+  """Returns what D4PG's loss of one transition pulls its critic to, [7].
+
+  It is read off the loss's gradient, which is softmax(logits) minus that. `share`
+  is the target critic's distribution at the window's end, where observations end
+  on 1.
+  """
+  logits = jnp.linspace(-1.0, 2.0, 7)[None]
+
+  def critic(observation, vector):
+    own = hk.get_parameter('logits', [1, 7], init=jnp.zeros)
+    known = jnp.log(jnp.float32(share) + 1e-12)[None]
+    return jnp.where(observation[:, 3:] == 1, known, own)
+
+  agent = make('d4pg', network=known_networks(same([0.0, 0.0]), critic))
+  data = jax.tree.map(lambda leaf: leaf[:1], batch().data)._replace(
+    reward=np.array([reward], np.float32),
+    discount=np.array([discount], np.float32),
   )
-  loss, _ = atoms.loss(jnp.array(logits), probability, data)
-  log_p = jax.nn.log_softmax(logits)
-  expected = []
-  for i in range(6):
-    target = projected(ATOMS, data.reward[i], discount, probability[i])
-    np.testing.assert_allclose(target.sum(), 1.0, rtol=1e-5)
-    # Nothing reaches beyond the atoms here, so the mean is kept.
-    mean = data.reward[i] + discount * probability[i] @ ATOMS
-    np.testing.assert_allclose(target @ ATOMS, mean, rtol=1e-4, atol=1e-5)
-    expected.append(-target @ log_p[i])
-  np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-5)
-
-
-def test_a_terminal_target_lies_on_the_atom_of_the_reward():
-  data = batch().data._replace(
-    reward=np.full(6, 2.0, np.float32), discount=np.zeros(6, np.float32)
+  data.observation[:, 3], data.next_observation[:, 3] = 0.0, 1.0
+  params = {'~': {'logits': logits}}
+  (loss, _), gradient = jax.value_and_grad(agent.critic_loss, has_aux=True)(
+    params, params, data, jnp.zeros((1, 2))
   )
-  sure = np.where(ATOMS == 2.0, 40.0, 0.0).astype(np.float32)
-  even = np.full((6, 7), 1 / 7, np.float32)
-  loss, _ = critics.Atoms(-3.0, 3.0, 7).loss(np.tile(sure, (6, 1)), even, data)
-  np.testing.assert_allclose(loss, 0.0, atol=1e-5)
+  target = jax.nn.softmax(logits[0]) - gradient['~']['logits'][0]
+  cross_entropy = -(target @ jax.nn.log_softmax(logits[0]))
+  np.testing.assert_allclose(loss, cross_entropy, rtol=1e-4)
+  return np.asarray(target)
+
+
+@pytest.mark.parametrize(
+  ('reward', 'discount', 'share', 'expected'),
+  [
+    # Between two atoms, the nearer gets more.
+    (0.5, 1.0, at(p2=1.0), at(p2=0.5, p3=0.5)),
+    (0.2, 0.5, at(p3=1.0), at(p1=0.3, p2=0.7)),
+    # What goes beyond the last atom stays there.
+    (4.0, 1.0, at(p2=1.0), at(p3=1.0)),
+    (1.0, 1.0, at(m3=0.5, p3=0.5), at(m2=0.5, p3=0.5)),
+    (-5.0, 0.5, EVEN, at(m3=1.0)),
+    # Where the episode ended, the reward is all that there is.
+    (2.0, 0.0, EVEN, at(p2=1.0)),
+    (-0.25, 0.0, EVEN, at(m1=0.25, p0=0.75)),
+  ],
+)
+def test_d4pgs_target_is_the_projection(reward, discount, share, expected):
+  target = learnt_from(reward, discount, share)
+  np.testing.assert_allclose(target, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('reward', [-1.4, 0.3, 1.5])
+def test_the_projection_keeps_mass_and_what_is_within_the_atoms_its_mean(
+  reward,
+):
+  share = np.random.default_rng(0).dirichlet(np.ones(7))
+  target = learnt_from(reward, 0.5, share)
+  np.testing.assert_allclose(target.sum(), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(
+    target @ ATOMS, reward + 0.5 * share @ ATOMS, atol=1e-4
+  )
 
 
 def test_the_share_at_the_ends_and_the_mean_are_told():
@@ -314,3 +377,25 @@ def test_the_first_critic_leads_the_policy():
   np.testing.assert_allclose(
     agent.q(params.critic, observation, vector), both[0, :, 0]
   )
+
+
+def test_the_policy_climbs_the_first_critic_as_its_step_has_left_it():
+  # The critics go first in algorithm 1 of the paper.
+  agent = make('td3', target_update_period=1, critic_learning_rate=1.0)
+  state = agent.initial_learner_state(KEY)
+  after, _ = jax.jit(agent.update)(state, batch())
+
+  def slopes(critic):
+    gradient, _ = jax.grad(agent.policy_loss, has_aux=True)(
+      state.params.policy, critic, batch().data.observation
+    )
+    leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(gradient)]
+    return np.concatenate(leaves)
+
+  steps = jax.tree.map(jnp.subtract, after.params.policy, state.params.policy)
+  steps = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(steps)])
+  new, old = slopes(after.params.critic), slopes(state.params.critic)
+  # Adam's first step has the sign of the gradient that it is given.
+  known = np.minimum(np.abs(new), np.abs(old)) > 1e-6
+  np.testing.assert_array_equal(np.sign(steps)[known], -np.sign(new)[known])
+  assert (np.sign(new) != np.sign(old))[known].any()

@@ -11,9 +11,11 @@ from distacme import actor_critic
 from distacme.agents import mpo
 
 from .continuous_control import KEY
+from .continuous_control import SPEC
 from .continuous_control import batch
 from .continuous_control import known_networks
 from .continuous_control import make
+from .continuous_control import same
 
 CONFIG = mpo.Config(epsilon=0.1, epsilon_mean=2.5e-3, epsilon_std=1e-4)
 STATES, ACTIONS, SIZE = 5, 20, 2
@@ -164,12 +166,10 @@ def test_mean_and_deviation_go_as_far_as_their_bounds_and_no_further(part):
   config = mpo.Config(epsilon=1.0, epsilon_mean=2.5e-3, epsilon_std=0.1)
   _, target = gaussians(6)
   vectors, _ = drawn(target)
-  first = vectors[..., 0]  # only this element of an action is worth something
-  q = (
-    10 * first
-    if part == 'mean'
-    else -10 * (first - target.mean[None, :, 0]) ** 2
-  )
+  # One element of an action is worth more than the other.
+  error = vectors - target.mean[None]
+  each = vectors if part == 'mean' else -(error**2)
+  q = each @ jnp.array([10.0, 9.0])
   optimizer = optax.adam(1e-2)
 
   def policy(learnt):
@@ -197,13 +197,13 @@ def test_mean_and_deviation_go_as_far_as_their_bounds_and_no_further(part):
   if part == 'mean':
     shift = (online.mean - target.mean) / target.std
     divergence, bound = shift**2 / 2, config.epsilon_mean
-    assert (shift[:, 0] > 0).all()
+    assert (shift > 0).all()
   else:
     ratio = target.std / online.std
     divergence = (ratio**2 - 1) / 2 - jnp.log(ratio)
     bound = config.epsilon_std
-    assert (ratio[:, 0] > 1).all()
-  np.testing.assert_allclose(divergence.mean(axis=0)[0], bound, rtol=0.2)
+    assert (ratio > 1).all()
+  np.testing.assert_allclose(divergence.mean(axis=0), bound, rtol=0.2)
 
 
 def test_the_loss_is_the_papers_of_all_its_parts():
@@ -351,6 +351,13 @@ def test_the_critic_bootstraps_from_the_mean_over_actions():
   )
 
 
+def test_the_duals_begin_as_acmes():
+  duals = make('mpo').initial_learner_state(KEY).params.duals
+  assert (duals.temperature, duals.penalty_temperature) == (10.0, 10.0)
+  assert duals.alpha_mean.tolist() == [10.0, 10.0]
+  assert duals.alpha_std.tolist() == [1_000.0, 1_000.0]
+
+
 def test_the_duals_stay_where_they_have_a_gradient():
   agent = make('mpo')
   state = agent.initial_learner_state(KEY)
@@ -372,15 +379,35 @@ def test_dmpos_value_is_the_mean_of_the_distribution():
   np.testing.assert_allclose(q, np.full((4, 6), mean), rtol=1e-5)
 
 
-def test_dmpo_with_one_action_has_d4pgs_target():
-  agent = make('dmpo')
-  random = np.random.default_rng(0)
-  taken = jnp.float32(random.normal(size=(6, 7)))
-  sampled = jnp.float32(random.normal(size=(1, 6, 7)))
+def test_dmpo_with_one_action_has_the_loss_of_d4pg():
+  action = np.array([0.5, -0.3])
+
+  def network(policy):
+    def make_both(size):
+      _, critic = actor_critic.layer_norm_actor_critic(
+        SPEC.observations, (8,), size, 7
+      )
+      return actor_critic.ActorCritic(policy, critic)
+
+    return make_both
+
+  dmpo = make(
+    'dmpo', network=network(same([*action, -50.0, -50.0])), num_action_samples=1
+  )
+  d4pg = make('d4pg', network=network(same(np.arctanh(action))))
+  params = dmpo.initial_learner_state(KEY).params
+  target = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params.critic)
   data = batch().data
-  loss, _ = agent.critic_loss(taken, sampled, data)
-  expected, _ = agent._atoms.loss(taken, jax.nn.softmax(sampled[0]), data)
-  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  _, metrics = dmpo.loss(
+    params, actor_critic.ActorCritic({}, target), data, KEY
+  )
+  a_t = d4pg.act_vector({}, data.next_observation)
+  expected, others = d4pg.critic_loss(params.critic, target, data, a_t)
+  np.testing.assert_allclose(metrics['critic_loss'], expected, rtol=1e-4)
+  np.testing.assert_allclose(metrics['mean_q'], others['mean_q'], rtol=1e-5)
+  # The action counts: with another it is another loss.
+  other, _ = d4pg.critic_loss(params.critic, target, data, -a_t)
+  assert abs(other - expected) > 1e-3
 
 
 def test_dmpo_learns_from_the_mixture_over_actions():

@@ -33,6 +33,16 @@ def test_densities_far_from_zero_stay_finite():
   assert np.isfinite(TANH.log_prob(params, jnp.array([30.0, -30.0])))
 
 
+@pytest.mark.parametrize(('asked', 'held'), [(50.0, 2.0), (-50.0, -10.0)])
+def test_deviations_are_held_where_densities_tell_something(asked, held):
+  wild, tame = (jnp.array([0.4, -0.2, std, std]) for std in (asked, held))
+  sample = TANH.sample(tame, KEY)
+  np.testing.assert_array_equal(TANH.sample(wild, KEY), sample)
+  np.testing.assert_array_equal(
+    TANH.log_prob(wild, sample), TANH.log_prob(tame, sample)
+  )
+
+
 def test_actions_are_squashed_then_scaled():
   np.testing.assert_allclose(
     TANH.action(jnp.array([np.arctanh(0.5), -40.0])), [1.0, 0.0], atol=1e-5

@@ -128,7 +128,7 @@ def test_d4pg_learns_alike_from_one_actor_and_four(num_actors, seed, tmp_path):
   assert result['best_return'] >= -250
 
 
-def test_d4pgs_four_actors_end_where_one_does():
+def test_d4pgs_four_actors_learn_in_as_many_steps_as_one():
   # What the runs above came to, or did when they were last recorded.
   means = []
   for num_actors in (1, 4):
@@ -136,9 +136,16 @@ def test_d4pgs_four_actors_end_where_one_does():
       recorded('d4pg', f'{BY_ACTORS}--num-actors {num_actors} --seed {seed}')
       for seed in range(2)
     ]
-    means.append(sum(row['final_return'] for row in rows) / len(rows))
-  # A mean over 20 episodes is good to some 30.
-  assert abs(means[0] - means[1]) <= 60
+    if not all('curve' in row for row in rows):
+      pytest.skip("recorded before curves were: make learn ARGS='-k four'")
+    # All of them reach -250, as the test above asks.
+    steps = [
+      next(steps for steps, mean in row['curve'] if mean >= -250)
+      for row in rows
+    ]
+    means.append(sum(steps) / len(steps))
+  # An evaluation's period is 5,000 steps; one more or less is chance.
+  assert abs(means[0] - means[1]) < 7_500
 
 
 # What must not learn.

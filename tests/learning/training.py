@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from distacme.programs import plot
+
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = pathlib.Path(
   os.environ.get('DISTACME_LEARNING_RESULTS', ROOT / 'docs/scores.jsonl')
@@ -45,6 +47,7 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
   assert done.returncode == 0, done.stdout[-4000:]
   summary = json.loads((directory / 'summary.json').read_text())
   score = json.loads((directory / 'best/score.json').read_text())
+  curve = plot.read_curve(directory)
   assert summary['counts']['learner_steps'] > 0
   return record(
     shlex.join(command),
@@ -56,6 +59,10 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
     final_return=summary['workers']['evaluator/0']['metrics']['mean_return'],
     best_return=score['mean_return'],
     evaluations=summary['counts']['evaluations'],
+    # Environment steps and mean return of each; rows of before lack it.
+    curve=[
+      [int(steps), float(mean)] for steps, mean in zip(*curve, strict=True)
+    ],
     **code,
   )
 

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich import console as rich_console
 
 from distacme import counting
@@ -36,6 +37,17 @@ def test_without_a_terminal_lines_come_now_and_then_and_at_the_end():
       shown.show(status())
     shown.show({**status(), 'stop': {'reason': 'solved'}})
   assert output.getvalue().count('env 3,000 steps') == 2
+
+
+@pytest.mark.parametrize(('share', 'warned'), [(0.97, True), (0.3, False)])
+def test_atoms_that_end_before_returns_do_are_told_of(share, warned):
+  seen = status()
+  seen['workers']['actor/0']['metrics']['share_at_ends'] = share
+  line = display.progress_line(seen)
+  warning = 'critic 97% at the ends of its atoms: returns may reach beyond min_'
+  assert (warning in line) == warned
+  assert ('atoms' in line) == warned
+  assert ('atoms' in str(display.progress_table(seen).title)) == warned
 
 
 def test_on_a_terminal_every_worker_has_a_row():
