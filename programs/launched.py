@@ -225,8 +225,8 @@ class LaunchedRun:
     try:
       self._status = client.status(self._address, timeout_s=0.4)
     except ConnectionError:
-      if self._directory.summary.exists():  # with which the server ends
-        self._status = run_directory.read_json(self._directory.summary)
+      # A summary is what the server ends with.
+      self._status = self._directory.read_summary() or self._status
       return
     self._note_heartbeats(self._status['workers'])
     self._show(self._with_failures(self._status))
