@@ -2,7 +2,11 @@
 
 Barth-Maron et al. 2018 (arXiv:1804.08617). What differs: replay is uniform, as the
 paper finds that priorities help least of its parts; exploration and first actions are
-those of our DDPG, whose file has all that is not here.
+those of our DDPG, whose file has all that is not here. Acme (Hoffman et al. 2020,
+arXiv:2006.00979) has step sizes of 1e-4, not 1e-3, noise of 0.3, not 0.2, 32 samples
+per insert, not 256, networks 300-200 and 400-300, not 256-256; it clips the gradient of
+the value by the action, takes the policy's loss where windows end, not where they
+start, and lets actors follow the target policy, where ours follow the one that learns.
 """
 
 from __future__ import annotations

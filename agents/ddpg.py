@@ -3,7 +3,8 @@
 Lillicrap et al. 2016 (arXiv:1509.02971). What differs: n steps may be made at once,
 networks are normalised after their first layer, rather than every batch before it,
 weights do not decay, both networks step at once, and the first actions, before anything
-is learnt, are even over their bounds, as in later work.
+is learnt, are even over their bounds, as in later work. Batches are of 256, not 64,
+networks 256-256, not 400-300; other defaults that differ say so below.
 """
 
 from __future__ import annotations
@@ -38,21 +39,21 @@ class Config(replay_spec.UniformConfig):
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
   policy_learning_rate: float = 1e-3
-  """Adam's step size for the policy; 1e-4 in the paper."""
+  """Adam's step size for the policy; 1e-4 in DDPG's paper."""
   critic_learning_rate: float = 1e-3
   """Adam's step size for the critic."""
   max_gradient_norm: float = 40.0
-  """Gradients of each network are scaled down to this global norm; not so in the
-  paper."""
+  """Gradients of each network are scaled down to this global norm; not so in
+  DDPG's paper."""
   target_update_period: int = 1
   """Learner steps between two moves of the target networks."""
   target_step_size: float = 0.005
-  """Tau: how far they move each time; 0.001 in the paper, 1 copies."""
+  """Tau: how far they move each time; 0.001 in DDPG's paper, 1 copies."""
   noise_std: float = 0.2
   """Sigma: deviation of what is added to actions in [-1, 1], at every step."""
   noise_reversion: float = 1.0
   """Theta: how much of the noise is forgotten from step to step. 1 draws it anew;
-  less is an Ornstein-Uhlenbeck process, 0.15 in the paper."""
+  less is an Ornstein-Uhlenbeck process, 0.15 in DDPG's paper."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
 

@@ -3,7 +3,10 @@
 Abdolmaleki et al. 2018 (arXiv:1806.06920), with the mean and the deviation bounded
 apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki et
 al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). What
-differs from the paper: the critic learns from n-step returns instead of Retrace.
+differs from the paper: the critic learns from n-step returns instead of Retrace. What
+differs from Acme: networks are 256-256, not 256-256-256 and 512-512-256, the critic's
+output is one value, not a mixture of Gaussians, and step sizes and samples per insert
+are as said below.
 """
 
 from __future__ import annotations

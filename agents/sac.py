@@ -1,8 +1,8 @@
 """SAC: two critics and a policy that is paid for its entropy.
 
 Haarnoja et al. 2018 (arXiv:1812.05905), with the temperature that is learnt. What
-differs: networks are normalised after their first layer, and the first actions,
-before anything is learnt, are even over their bounds.
+differs: networks are normalised after their first layer, the first actions, before
+anything is learnt, are even over their bounds, and step sizes are 1e-3, not 3e-4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """TD3: DDPG with two critics, late policy updates and smoothed targets.
 
 Fujimoto et al. 2018 (arXiv:1802.09477). What differs: networks are normalised after
-their first layer; exploration and first actions are those of our DDPG, whose file
-has all that is not here.
+their first layer, and 256-256, not 400-300; batches are of 256, not 100; gradients are
+clipped; exploration and first actions are those of our DDPG, whose file has all that
+is not here. The policy climbs the critic as its step has left it (algorithm 1).
 """
 
 from __future__ import annotations

@@ -246,6 +246,15 @@ def test_without_flags_the_defaults_are_trained():
   assert several == config.SeedsConfig()
 
 
+@pytest.mark.parametrize('agent', ['d4pg', 'td3'])
+def test_help_says_of_which_paper_an_inherited_setting_is(capsys, agent):
+  with pytest.raises(SystemExit):
+    cli.main(['train', '--help', '--agent', agent])
+  help_ = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
+  assert "policy; 1e-4 in DDPG's paper." in help_
+  assert 'in the paper' not in help_
+
+
 def test_help_explains_every_field(capsys):
   with pytest.raises(SystemExit):
     cli.main(['train', '--help'])
