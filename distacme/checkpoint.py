@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import pathlib
+import sys
 import threading
 from typing import Any, NamedTuple
 import zlib
@@ -56,6 +58,7 @@ class Checkpointer:
     from orbax import checkpoint as ocp
 
     logging.getLogger('absl').addFilter(_is_not_raised)
+    _ignore_late_answers()
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
@@ -271,6 +274,22 @@ def _is_news(record: logging.LogRecord) -> bool:
 def _is_not_raised(record: logging.LogRecord) -> bool:
   """Leaves out the tracebacks of what Orbax raises as well."""
   return not (record.exc_info and 'orbax' in record.pathname)
+
+
+@functools.cache
+def _ignore_late_answers() -> None:
+  """Lets TensorStore's threads answer an event loop that Orbax has closed.
+
+  Orbax gives all reads or writes up when one fails; those still under way then
+  raise where nobody can catch it, which Python prints, a traceback each.
+  """
+  before = sys.unraisablehook
+
+  def hook(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != 'Event loop is closed':
+      before(unraisable)
+
+  sys.unraisablehook = hook
 
 
 class BestParams:

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import resource
+import sys
 
 import jax
 import numpy as np
@@ -200,6 +201,30 @@ def test_a_damaged_checkpoint_is_saved_again(tmp_path, save):
   restored = restore(tmp_path, noise(0))
   assert restored.steps == 2
   assert_same(restored.state, noise(2))
+
+
+def test_what_answers_too_late_is_not_printed_and_all_else_is(
+  tmp_path, capfd, monkeypatch
+):
+  # What pytest looks at is what Python would print.
+  monkeypatch.setattr(sys, 'unraisablehook', sys.__unraisablehook__)
+  checkpoint._ignore_late_answers.cache_clear()
+  checkpoint.Checkpointer(tmp_path).close()
+  for message in ('Event loop is closed', 'something else'):
+
+    class Unraisable:
+      def __init__(self, message):
+        self._message = message
+
+      def __del__(self):
+        raise RuntimeError(self._message)
+
+    made = Unraisable(message)
+    del made
+  printed = capfd.readouterr().err
+  assert 'something else' in printed
+  assert 'Event loop is closed' not in printed
+  checkpoint._ignore_late_answers.cache_clear()  # pytest's hook is back
 
 
 def test_a_run_that_ends_where_it_was_resumed_saves_nothing_twice(
