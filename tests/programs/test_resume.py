@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from distacme import run_directory
 from distacme.programs import cli
 from tests.programs import launching
 
@@ -97,17 +98,20 @@ def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   assert first.wait()[0] == 0, first.output
   checkpoints = first.run_dir / 'checkpoints'
   before, newest = steps_below(checkpoints)
+  saved = run_directory.RunDirectory(first.run_dir).read_counts(before)
   truncate_largest(checkpoints / str(newest))
-  second = start('run', *flags, '--max-env-steps', '3000', mode='processes')
+  # More: both checkpoints may be of the first one's end.
+  second = start('run', *flags, '--max-env-steps', '4500', mode='processes')
   assert second.wait()[0] == 0, second.output
   assert f'cannot read the checkpoint {checkpoints / str(newest)}' in (
     second.output
   )
   used = f'{checkpoints / str(before)} is used instead'
   assert second.output.count(used) == 1  # though launcher and learner say it
-  # The steps since then were made once more.
-  assert second.summary['workers']['actor/0']['counts']['env_steps'] > 0
-  assert second.summary['counts']['env_steps'] >= 3000
+  counts = second.summary['counts']
+  acted = second.summary['workers']['actor/0']['counts']['env_steps']
+  assert counts['env_steps'] == saved['env_steps'] + acted
+  assert counts['env_steps'] >= 4500
 
 
 @needs_reverb
