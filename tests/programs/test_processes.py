@@ -186,6 +186,7 @@ def test_learner_and_replay_share_a_process_and_end_in_order(start):
   assert 'accessed directly without gRPC' in log
 
 
+@pytest.mark.chaos
 def test_a_signal_ends_a_learner_beside_replay_in_order(start):
   run = start('--replay-in-learner')
   run.wait_until_learning()
@@ -199,6 +200,7 @@ def test_a_signal_ends_a_learner_beside_replay_in_order(start):
   assert seconds < 5.0
 
 
+@pytest.mark.chaos
 def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   run = start('--replay-in-learner', '--max-env-steps', '4000')
   run.wait_until_learning()
@@ -243,7 +245,9 @@ def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
   assert 'in wait_for_what_never_comes' in log
 
 
-@pytest.mark.parametrize('hung', ['actor/0', 'variables/0'])
+@pytest.mark.parametrize(
+  'hung', ['actor/0', pytest.param('variables/0', marks=pytest.mark.chaos)]
+)
 def test_a_terminated_run_does_not_wait_for_who_hangs(start, hung):
   run = start()
   run.wait_until_learning()
@@ -337,6 +341,7 @@ def test_a_failure_after_the_stop_is_not_called_a_success(start):
   assert 'learner/0' in run.output.rpartition('ended: ')[2]
 
 
+@pytest.mark.chaos
 def test_several_updates_in_one_call_hold_the_replay_ratio(start):
   run = start('--updates-per-call', '4', '--max-env-steps', '4000')
   code, _ = run.wait()
@@ -375,7 +380,10 @@ def test_the_same_directory_resumes_the_run(start, tmp_path):
     assert 'learning_rate' in other.output
 
 
-@pytest.mark.parametrize('flags', [(), ('--replay-in-learner',)])
+@pytest.mark.parametrize(
+  'flags',
+  [(), pytest.param(('--replay-in-learner',), marks=pytest.mark.chaos)],
+)
 def test_threads_run_the_same_program(start, flags):
   run = start('--solved-return', '0.9', *flags, mode='threads')
   code, _ = run.wait()
