@@ -263,9 +263,8 @@ def agent_module(name: str) -> types.ModuleType:
     module = importlib.import_module(path)
   except ImportError as error:
     if not f'{path}.'.startswith(f'{error.name}.'):
-      raise ValueError(
-        f'the agent {name!r} cannot be imported: {error}.'
-      ) from (error)
+      message = f'the agent {name!r} cannot be imported: {error}.'
+      raise ValueError(message) from error
     close = difflib.get_close_matches(name, known_agents(), n=1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
