@@ -25,6 +25,24 @@ def module(name: str) -> types.ModuleType:
   return _LazyModule(name)
 
 
+@contextlib.contextmanager
+def stand_in(name: str) -> Iterator[None]:
+  """Lets what is imported meanwhile import the module `name` at its first use only.
+
+  For a library that brings along what we need nothing of.
+  """
+  with _IMPORT_LOCK:
+    if name in sys.modules:
+      yield
+      return
+    stand_in = sys.modules[name] = _LazyModule(name)
+    try:
+      yield
+    finally:
+      if sys.modules.get(name) is stand_in:
+        del sys.modules[name]
+
+
 def load_all() -> None:
   """Imports all modules of stand-ins made so far.
 
@@ -37,6 +55,8 @@ def load_all() -> None:
 
 def _load(name: str) -> types.ModuleType:
   with _IMPORT_LOCK:
+    if isinstance(sys.modules.get(name), _LazyModule):
+      del sys.modules[name]  # used while it still stood in
     if name not in sys.modules:
       with _tensorflow_hidden():
         return importlib.import_module(name)

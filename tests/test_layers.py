@@ -58,7 +58,7 @@ LAYERS = {
   'environments': Layer(
     'environments environments.*',
     'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
-    'data contracts environments',
+    'data lazy contracts environments',
   ),
   # L3: mathematics, which knows no process.
   'agents': Layer(

@@ -102,6 +102,26 @@ def test_a_loaded_module_hides_nothing(make_module, tensorflow, monkeypatch):
   assert not hidden
 
 
+def test_a_library_gets_what_it_brings_along_at_its_first_use(make_module):
+  make_module('lazy_l', 'x = 3')
+  library = make_module('lazy_m', 'import lazy_l\ndef x(): return lazy_l.x')
+  with lazy.stand_in('lazy_l'):
+    assert library.x
+  assert 'lazy_l' not in sys.modules
+  assert library.x() == 3
+  assert sys.modules['lazy_l'].x == 3
+  with lazy.stand_in('lazy_l'):  # what is there already stays
+    assert sys.modules['lazy_l'].x == 3
+
+
+def test_a_library_may_use_at_once_what_it_brings_along(make_module):
+  make_module('lazy_n', 'x = 3')
+  library = make_module('lazy_o', 'import lazy_n\nx = lazy_n.x')
+  with lazy.stand_in('lazy_n'):
+    assert library.x == 3
+  assert sys.modules['lazy_n'].x == 3
+
+
 def test_all_can_be_loaded_before_threads_start(make_module):
   make_module('lazy_i', '')
   make_module('lazy_j', '')

@@ -6,6 +6,7 @@ import inspect
 
 import dm_env
 
+from distacme import lazy
 from distacme.environments import hints
 
 
@@ -23,8 +24,9 @@ def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
   """
   del render
   try:
-    from bsuite import bsuite
-    from bsuite import sweep
+    with lazy.stand_in('pandas'):  # for its logs: half a second in each process
+      from bsuite import bsuite
+      from bsuite import sweep
   except ImportError as error:
     raise ValueError(
       f"Environment 'bsuite:{bsuite_id}' needs bsuite, which cannot be "

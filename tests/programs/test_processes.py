@@ -116,7 +116,7 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   assert run.summary['stop']['reason'] == reason
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
-  assert seconds < 5.0  # 0.7 s on an idle machine
+  assert seconds < 8.0  # 0.7 s on an idle machine
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
@@ -197,7 +197,7 @@ def test_a_signal_ends_a_learner_beside_replay_in_order(start):
   assert code == 130, run.output
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
-  assert seconds < 5.0
+  assert seconds < 8.0
 
 
 @pytest.mark.chaos

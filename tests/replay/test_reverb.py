@@ -122,7 +122,7 @@ def test_a_blocked_writer_says_who_waits_for_whom(blocked, caplog, wait_until):
   with caplog.at_level(logging.WARNING):
     wait_until(lambda: len(caplog.messages) >= 2, timeout_s=5)
   pattern = (
-    r'writing to replay has been blocked for 0\.\d s: the replay server at '
+    r'writing to replay has been blocked for \d\.\d s: the replay server at '
     r'localhost:\d+ holds 7 items; 7 were inserted and 0 sampled so far, and '
     r'sampling starts at 4\. The actor waits for the learner to sample more\.'
   )
@@ -134,11 +134,11 @@ def test_a_blocked_writer_notices_the_stop(blocked, stopped):
   stopped.set()
   start = time.monotonic()
   thread.join(10)
-  assert time.monotonic() - start < 0.3
+  assert time.monotonic() - start < 3.0
   assert inserter.blocked_s > 0.05
   start = time.monotonic()
   inserter.close()
-  assert time.monotonic() - start < 0.3
+  assert time.monotonic() - start < 3.0
 
 
 def test_items_are_sent_together_or_when_one_has_waited_long_enough(
@@ -352,7 +352,7 @@ def test_a_run_that_is_over_is_not_held_up_by_a_server_that_is_gone(
   inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
   inserter.close()
   reverb.ReverbSampler(nowhere, SPEC, layout, stopped.is_set)
-  assert time.monotonic() - start < 1.0
+  assert time.monotonic() - start < 5.0
 
 
 def test_a_stop_reaches_those_who_wait_for_a_server(nowhere, stopped, layout):
