@@ -100,8 +100,7 @@ def fault_each_in_turn(run, counters, chance):
   for name in chance.sample(KILLED, len(KILLED)):
     counters.wait_for_progress(chance.randrange(50, 400))
     if name == 'replay/0':
-      # Or there may be nothing yet to come back with.
-      run.wait_for(lambda: any((run.run_dir / 'replay').glob('[0-9]*')))
+      wait_for_two_savings_of_replay(run)
     worker = run.worker(name)
     worker.kill()
     killed_at = time.time()
@@ -118,6 +117,13 @@ def fault_each_in_turn(run, counters, chance):
   hung.suspend()
   run.wait_for(lambda: run.restarted('actor/0', hung))
   counters.wait_for_progress(100)
+
+
+def wait_for_two_savings_of_replay(run):
+  """Waits until replay was saved twice: the kill may spoil the last time."""
+  directory = run.run_dir / 'replay'
+  before = set(directory.glob('[0-9]*'))  # which may hold nothing yet
+  run.wait_for(lambda: len(set(directory.glob('[0-9]*')) - before) >= 2)
 
 
 def sizes_of_replay(run, since):

@@ -168,6 +168,13 @@ def test_a_terminated_program_goes_on_with_what_replay_held(start, mode, flags):
   assert second.wait()[0] == 0, second.output
   # The learner had what to learn from at once, and both sides went on.
   assert second.summary['counts']['learner_steps'] > counts['learner_steps']
+  # Its first params were the last of the first.
+  versions = [
+    row['params_version']
+    for row in second.metrics()
+    if 'params_version' in row and row['time'] >= resumed_at
+  ]
+  assert versions and min(versions) >= counts['learner_steps']
   assert last_replay(second)['inserted'] > left['inserted'] + 500
   assert last_replay(second)['sampled'] > left['sampled']
 
