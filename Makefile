@@ -18,6 +18,8 @@ TRAIN := distacme train --agent dqn --env gymnasium:CartPole-v1 \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 export PYTHON
+# Containers set it: each of six processes would compile all that it imports, 4 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup train test core learn chaos bench lint format lock clean
 

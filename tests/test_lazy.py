@@ -114,12 +114,15 @@ def test_a_library_gets_what_it_brings_along_at_its_first_use(make_module):
     assert sys.modules['lazy_l'].x == 3
 
 
-def test_a_library_may_use_at_once_what_it_brings_along(make_module):
+def test_a_library_may_annotate_with_what_it_brings_along(make_module):
   make_module('lazy_n', 'x = 3')
-  library = make_module('lazy_o', 'import lazy_n\nx = lazy_n.x')
+  library = make_module(
+    'lazy_o', 'import lazy_n\ndef x(y: lazy_n.x): return lazy_n.x'
+  )
   with lazy.stand_in('lazy_n'):
-    assert library.x == 3
-  assert sys.modules['lazy_n'].x == 3
+    assert library.x
+  assert 'lazy_n' not in sys.modules
+  assert library.x(None) == 3
 
 
 def test_all_can_be_loaded_before_threads_start(make_module):
@@ -146,10 +149,15 @@ def test_threads_that_use_it_first_together_load_it_once(make_module):
   assert len(set(map(id, found))) == 1
 
 
-def test_losses_load_without_tensorflow():
+def test_losses_load_without_tensorflow_and_its_probability():
   code = (
     'import sys; from distacme.agents import dqn; dqn.rlax.huber_loss; '
-    "assert 'tensorflow' not in sys.modules, 'TensorFlow was loaded'"
+    "assert 'rlax' in sys.modules; "
+    "loaded = {'tensorflow', 'tensorflow_probability', 'distrax'}; "
+    'assert not loaded & sys.modules.keys(); '
+    # What is asked for all the same is there.
+    'dqn.rlax.softmax().entropy(dqn.jnp.zeros(3)); '
+    "assert 'distrax' in sys.modules and 'tensorflow' not in sys.modules"
   )
   done = subprocess.run(
     [sys.executable, '-W', 'ignore', '-c', code],
