@@ -21,8 +21,8 @@ from benchmarks import rivals
 from distacme import actor_critic
 
 _SEED = 0
-_ENV_STEPS = 6_000
-_EVAL_PERIOD = 2_000
+_ENV_STEPS = 30_000
+_EVAL_PERIOD = 5_000
 _EVAL_EPISODES = 5
 _TIMEOUT_S = 1_800
 

@@ -9,6 +9,7 @@ import math
 import pathlib
 import sys
 import threading
+import traceback
 from typing import Any, NamedTuple
 import zlib
 
@@ -58,6 +59,7 @@ class Checkpointer:
     from orbax import checkpoint as ocp
 
     logging.getLogger('absl').addFilter(_is_not_raised)
+    logging.getLogger('asyncio').addFilter(_is_not_given_up)
     _ignore_late_answers()
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
@@ -274,6 +276,14 @@ def _is_news(record: logging.LogRecord) -> bool:
 def _is_not_raised(record: logging.LogRecord) -> bool:
   """Leaves out the tracebacks of what Orbax raises as well."""
   return not (record.exc_info and 'orbax' in record.pathname)
+
+
+def _is_not_given_up(record: logging.LogRecord) -> bool:
+  """Leaves out what fails in Orbax after it has given all up for a failure."""
+  trace = record.exc_info and record.exc_info[2]
+  return not trace or not any(
+    'orbax' in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)
+  )
 
 
 @functools.cache

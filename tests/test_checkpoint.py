@@ -1,6 +1,9 @@
 """Checkpoints: what was saved comes back, and nothing else is taken for it."""
 
+import asyncio
+import gc
 import json
+import logging
 import pathlib
 import resource
 import sys
@@ -225,6 +228,27 @@ def test_what_answers_too_late_is_not_printed_and_all_else_is(
   assert 'something else' in printed
   assert 'Event loop is closed' not in printed
   checkpoint._ignore_late_answers.cache_clear()  # pytest's hook is back
+
+
+def test_only_tasks_that_orbax_has_given_up_may_fail_in_silence(
+  tmp_path, caplog
+):
+  checkpoint.Checkpointer(tmp_path).close()
+
+  async def fail(path):
+    exec(compile('raise OSError("full")', path, 'exec'))
+
+  async def forget():
+    for path in ('orbax/serialization.py', 'elsewhere.py'):
+      tasks = [asyncio.create_task(fail(path))]
+      await asyncio.wait(tasks)
+      del tasks  # which nobody has asked for its exception
+      gc.collect()
+
+  with caplog.at_level(logging.ERROR, logger='asyncio'):
+    asyncio.run(forget())
+  (record,) = caplog.records
+  assert 'elsewhere.py' in logging.Formatter().format(record)
 
 
 def test_a_run_that_ends_where_it_was_resumed_saves_nothing_twice(
