@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 import importlib
 import importlib.metadata
+import importlib.util
 import ipaddress
 import os
 import platform
@@ -83,6 +84,15 @@ def _jax() -> str:
   if total != 3:
     raise RuntimeError(f'1 + 1 + 1 is {total} on {devices[0]}')
   return f'{jax.__version__}, {len(devices)} x {devices[0].device_kind}'
+
+
+def _bytecode() -> str:
+  # JAX has been imported; what Python compiled for that is kept, or never is.
+  for name in ('jax', 'haiku'):
+    source = importlib.import_module(name).__file__ or ''
+    if not os.path.exists(importlib.util.cache_from_source(source)):
+      raise RuntimeError(f'there is none of {source}')
+  return 'each library is compiled once'
 
 
 def _training() -> str:
@@ -199,6 +209,13 @@ CHECKS = (
     _jax,
     "Run: pip install 'jax>=0.6' 'jaxlib>=0.6', or set JAX_PLATFORMS=cpu if its "
     'accelerator is what fails',
+  ),
+  Check(
+    'bytecode',
+    _bytecode,
+    f'Run: {sys.executable} -m compileall -q {sys.prefix}, or unset '
+    'PYTHONDONTWRITEBYTECODE',
+    'quick start of programs: each process compiles what it imports',
   ),
   Check(
     'libraries of training',

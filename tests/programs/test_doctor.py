@@ -1,7 +1,9 @@
 """`distacme doctor`: a line for each part, and what to do."""
 
 import importlib.util
+import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -89,9 +91,26 @@ needs_reverb = pytest.mark.skipif(
 )
 
 
-def doors():
-  (check,) = [c for c in doctor.CHECKS if c.name == 'replay behind loopback']
+def examine(name):
+  (check,) = [c for c in doctor.CHECKS if c.name == name]
   return doctor.examine(check)
+
+
+def test_libraries_without_bytecode_are_found(monkeypatch, tmp_path):
+  monkeypatch.setattr(sys, 'pycache_prefix', str(tmp_path))  # where is none
+  ok, line = examine('bytecode')
+  assert not ok
+  assert 'jax/__init__.py. Run: ' in line
+  for path in ('jax', 'haiku'):
+    source = importlib.import_module(path).__file__
+    cached = pathlib.Path(importlib.util.cache_from_source(source))
+    cached.parent.mkdir(parents=True)
+    cached.touch()
+  assert examine('bytecode')[0]
+
+
+def doors():
+  return examine('replay behind loopback')
 
 
 @needs_reverb
