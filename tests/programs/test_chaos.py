@@ -56,6 +56,8 @@ class Counters:
     for _, promised in self._saved()[-1:]:
       for name, least in promised.items():
         assert counts.get(name, 0) >= least, (name, counts, least)
+    # A server that was killed has lost a second of steps that the learner has made.
+    saved = min(saved, counts['learner_steps'])
     least = {'env_steps': counts['env_steps'], 'learner_steps': saved}
     self._promised.append((time.monotonic(), least))
     return counts
