@@ -2,7 +2,7 @@
 
 An agent's file needs optimisers and losses to learn but not to act. Actors must not
 pay for them, nor anybody for what libraries bring along and hardly use: under rlax,
-TensorFlow Probability takes 1.5 s and 40 MB.
+TensorFlow Probability takes 0.3 s (1.5 without bytecode) and 40 MB.
 """
 
 from __future__ import annotations
@@ -60,12 +60,15 @@ def load_all() -> None:
 
 def _load(name: str) -> types.ModuleType:
   with _IMPORT_LOCK:
-    if name not in sys.modules:
-      with _tensorflow_hidden(), contextlib.ExitStack() as stack:
-        if name != _BROUGHT_ALONG:
-          stack.enter_context(stand_in(_BROUGHT_ALONG))
-        return importlib.import_module(name)
-    return importlib.import_module(name)
+    if name in sys.modules:
+      return importlib.import_module(name)
+    brought: contextlib.AbstractContextManager[None] = (
+      contextlib.nullcontext()
+      if name == _BROUGHT_ALONG
+      else stand_in(_BROUGHT_ALONG)
+    )
+    with _tensorflow_hidden(), brought:
+      return importlib.import_module(name)
 
 
 class _LazyModule(types.ModuleType):
