@@ -462,13 +462,14 @@ def test_a_sampler_that_nobody_keeps_is_not_looked_after(
   server, layout, wait_until
 ):
   def lookers():
-    return [t for t in threading.enumerate() if t.name == 'replay']
+    return {t for t in threading.enumerate() if t.name == 'replay'}
 
-  before = len(lookers())
+  before = lookers()  # of other tests, which may end meanwhile
   sampler = reverb.ReverbSampler(server[1], SPEC, layout)
-  assert len(lookers()) == before + 1
+  (looker,) = lookers() - before
+  assert looker.is_alive()
   del sampler
-  wait_until(lambda: len(lookers()) == before)
+  wait_until(lambda: not looker.is_alive())
 
 
 def test_priorities_that_a_server_is_not_there_for_are_counted(
