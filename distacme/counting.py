@@ -11,6 +11,7 @@ import time
 from typing import Any, Protocol
 
 from distacme import core
+from distacme import run_directory
 
 # The state in which a worker sends its last report.
 DONE = 'done'
@@ -141,12 +142,10 @@ class RunState:
       except OSError as error:
         # The report itself has been counted: raising would make a caller repeat
         # it. Training on without a record is not wanted either.
-        self.request_stop(
-          StopReason.FAILED,
-          f'Could not write metrics: {error}. Make room there, or choose '
-          'another run_dir; the same command goes on from the last checkpoint.',
-          worker,
+        unwritten = run_directory.NotWrittenError(
+          error.filename or 'the metrics', error.strerror or error
         )
+        self.request_stop(StopReason.FAILED, str(unwritten), worker)
     if directive.stop:
       self._call_back()
     return directive

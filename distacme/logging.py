@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import errno
 import json
 import logging
 import math
@@ -155,7 +156,7 @@ class _TensorBoard:
       )
     for name, value in metrics.items():
       if not _is_alive(self._writers[worker]):
-        raise OSError(f'no event can be written below {self._directory}')
+        raise OSError(errno.EIO, 'its writer has ended', str(self._directory))
       if math.isfinite(value):
         # An array, since tensorboardX 2.6 wraps a float in one of shape [1], whose
         # conversion back NumPy deprecates.

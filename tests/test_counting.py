@@ -203,7 +203,9 @@ def test_metrics_that_cannot_be_written_stop_the_run_and_say_so():
   state.report('learner', {'learner_steps': 1}, {'loss': 0.5})
   stop = state.status()['stop']
   assert stop['reason'] == 'failed'
-  assert 'Could not write metrics: No space left' in stop['detail']
+  assert (
+    'nothing can be written to the metrics (No space left' in (stop['detail'])
+  )
   assert 'Make room there' in stop['detail']
   assert state.status()['counts'] == {'learner_steps': 1}
 

@@ -96,6 +96,7 @@ class Watch:
     self._doing = doing
     self._waiting = waiting
     self._in_vain = 0  # looks since it was last of use
+    self._used = False  # since the last look
 
   def look(self) -> None:
     """Notes whether the server is gone."""
@@ -105,12 +106,17 @@ class Watch:
       self._in_vain += 1
 
   def look_now_and_then(self) -> None:
-    """Looks from a thread of its own, as long as somebody else keeps this."""
+    """Looks from a thread of its own, as long as somebody else keeps this.
+
+    While the server is of use there is nothing to look for.
+    """
     this = weakref.ref(self)
 
     def look() -> None:
       while (kept := this()) is not None:
-        kept.look()
+        if not kept._used:
+          kept.look()
+        kept._used = False
         del kept
         time.sleep(LOOK_S)
 
@@ -118,6 +124,7 @@ class Watch:
 
   def note_use(self) -> None:
     """Says how often the server was gone, if it was, now that it is of use."""
+    self._used = True
     if self._in_vain:
       in_vain, self._in_vain = self._in_vain, 0
       logging.warning(
