@@ -80,6 +80,9 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
+  assert {row['worker'] for row in run.metrics()} == {
+    'actor/0', 'actor/1', 'evaluator/0', 'learner/0', 'replay/0',
+  }  # fmt: skip
   assert {name for _, name in measured} >= {
     'policy_lag', 'samples_per_insert', 'share_waiting_for_data',
     'share_blocked_by_replay', 'episode_return', 'mean_return', 'loss',
