@@ -43,8 +43,13 @@ class Config:
   """Gamma, per environment step."""
   n_step: int = 3
   """Steps between the two ends of a transition."""
+  reward_scale: float = 1.0
+  """Rewards are multiplied by this to learn from."""
+  max_abs_reward: float = float('inf')
+  """Rewards are clipped to this size after that, 1 in Mnih et al. 2015; nothing of
+  it is evaluated."""
   learning_rate: float = 1e-3
-  """Adam's step size."""
+  """Adam's step size; for images take the preset of Atari, 6.25e-5."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 10.0
@@ -57,6 +62,8 @@ class Config:
   """Widths of the default network's hidden layers; (512,) in Mnih et al. 2015."""
   dueling: bool = False
   """Whether the default network has a dueling head."""
+  initialization: networks.Initialization = 'lecun'
+  """First weights of its torso: see networks.weights."""
   batch_size: int = 64
   """Transitions per learner step."""
   samples_per_insert: float = 32.0
@@ -82,7 +89,13 @@ class Config:
 
   def __post_init__(self) -> None:
     ranges.check_positive(
-      self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm', 'huber_delta'
+      self,
+      'reward_scale',
+      'max_abs_reward',
+      'learning_rate',
+      'adam_epsilon',
+      'max_gradient_norm',
+      'huber_delta',
     )
     ranges.check_at_least_one(
       self, 'n_step', 'hidden_sizes', 'target_update_period', 'min_replay_size'
@@ -100,7 +113,9 @@ class Config:
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
     return replay_spec.ReplaySpec(
-      window=replay_spec.NStep(self.n_step, self.discount),
+      window=replay_spec.NStep(
+        self.n_step, self.discount, self.reward_scale, self.max_abs_reward
+      ),
       batch_size=self.batch_size,
       max_size=self.max_replay_size,
       min_size=self.min_replay_size,
@@ -371,7 +386,9 @@ class DQN:
     if config.dueling:
       sizes, last = sizes[:-1], sizes[-1]
       head = networks.DuelingHead(self._num_actions, last)
-    torso = networks.ObservationTorso(self._spec.observations, sizes)
+    torso = networks.ObservationTorso(
+      self._spec.observations, sizes, initialization=config.initialization
+    )
     return head(torso(observation))
 
 

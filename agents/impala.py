@@ -2,7 +2,8 @@
 
 Espeholt et al. 2018 (arXiv:1802.01561). What differs: losses are means over steps
 where the paper has sums, so that learning rates do not depend on the size of a
-batch; Adam without momentum stands for RMSProp; and actions may be continuous.
+batch; Adam without momentum stands for RMSProp; rewards are divided by the running
+size of returns, as PPO's are; and actions may be continuous.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from distacme import distributions
 from distacme import lazy
 from distacme import networks
+from distacme import normalization
 from distacme import optimizers
 from distacme import ranges
 from distacme import recurrent
@@ -58,12 +60,17 @@ class Config:
   """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
   """Rewards are clipped to this size after that; nothing of it is evaluated."""
+  normalize_returns: bool = True
+  """Whether rewards are then divided by the running size of returns, so that values
+  and advantages are of size 1."""
   value_weight: float = 0.5
   """Weight of the values' loss, against the policy's."""
   entropy_weight: float = 0.01
   """Weight of the policy's entropy."""
   learning_rate: float = 1e-3
   """Adam's step size."""
+  annealing_steps: int = 0
+  """Learner steps in which that falls to 0, evenly; 0 keeps it."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 40.0
@@ -74,6 +81,10 @@ class Config:
   """What images go through: the paper's shallow or deep ones, or Mnih's."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
+  initialization: networks.Initialization = 'orthogonal'
+  """First weights of the default network: see networks.weights."""
+  evaluate_greedily: bool = True
+  """Whether what is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
     ranges.check_positive(
@@ -88,7 +99,7 @@ class Config:
     )
     ranges.check_share(self, 'discount', 'trace_decay')
     ranges.check_not_negative(
-      self, 'value_weight', 'entropy_weight', 'lstm_size'
+      self, 'value_weight', 'entropy_weight', 'lstm_size', 'annealing_steps'
     )
     ranges.check_at_least_one(
       self, 'unroll_length', 'batch_size', 'hidden_sizes'
@@ -113,6 +124,7 @@ class LearnerState(NamedTuple):
   """All that learning changes."""
 
   params: hk.Params
+  returns: normalization.Statistics  # before they are normalised
   optimizer_state: Any
 
 
@@ -197,14 +209,20 @@ class IMPALA:
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns params and an optimiser that has seen nothing."""
     params = self._network.init(key, networks.example(self._spec.observations))
-    return LearnerState(params, self._optimizer.init(params))
+    return LearnerState(
+      params, normalization.initial_size(), self._optimizer.init(params)
+    )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
-    """Returns an empty memory; what is evaluated does not explore."""
-    explores = np.full(batch_size, streams is not None)
-    return ActorState(self._network.initial_state(batch_size), explores)
+    """Returns an empty memory, and who draws actions."""
+    exploration = distributions.initial_exploration(
+      batch_size, streams, self._config.evaluate_greedily
+    )
+    return ActorState(
+      self._network.initial_state(batch_size), exploration.explores
+    )
 
   def act(
     self,
@@ -231,20 +249,29 @@ class IMPALA:
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam."""
-    gradient, metrics = jax.grad(self.loss, has_aux=True)(
-      state.params, batch.data
+    gradient, (metrics, returns) = jax.grad(self.loss, has_aux=True)(
+      state.params, state.returns, batch.data
     )
     updates, optimizer_state = self._optimizer.update(
       gradient, state.optimizer_state
     )
     params = optax.apply_updates(state.params, updates)
     metrics['gradient_norm'] = optax.tree.norm(gradient)
-    return LearnerState(params, optimizer_state), types.UpdateOutput(metrics)
+    return (
+      LearnerState(params, returns, optimizer_state),
+      types.UpdateOutput(metrics),
+    )
 
   def loss(
-    self, params: hk.Params, data: types.Sequence
-  ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the loss of unrolls [B, T + 1], a mean over their steps."""
+    self,
+    params: hk.Params,
+    returns: normalization.Statistics,
+    data: types.Sequence,
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], normalization.Statistics]]:
+    """Returns the loss of unrolls [B, T + 1], a mean over their steps.
+
+    And beside metrics the statistics of returns with them.
+    """
     config = self._config
     (policy, value), _ = self._network.unroll(
       params, data.observation, data.step_type == types.FIRST, data.start_state
@@ -266,8 +293,9 @@ class IMPALA:
     rho = jnp.exp(log_prob - behaviour)
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
     limit = config.max_abs_reward
+    size = normalization.size(returns)
     target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
-      value,
+      size * value,
       (config.reward_scale * reward).clip(-limit, limit),
       config.discount * discount,
       corrected,
@@ -275,25 +303,35 @@ class IMPALA:
       config,
     )
 
+    if config.normalize_returns:
+      before = returns
+      returns = normalization.updated(
+        before, target.reshape(-1), stepped.reshape(-1).astype(target.dtype)
+      )
+      # The first unrolls have no statistics but their own.
+      size = normalization.size(normalization.first(before, returns))
+
     def mean(x: jax.Array) -> jax.Array:
       return (x * stepped).sum() / stepped.sum().clip(1)
 
-    policy_loss = -mean(log_prob * advantage)
-    value_loss = mean((target - value[:, :-1]) ** 2) / 2
+    policy_loss = -mean(log_prob * advantage / size)
+    value_loss = mean((target / size - value[:, :-1]) ** 2) / 2
     entropy = mean(self._policy.entropy(policy))
     loss = (
       policy_loss
       + config.value_weight * value_loss
       - config.entropy_weight * entropy
     )
-    return loss, {
+    metrics = {
       'loss': loss,
       'policy_loss': policy_loss,
       'value_loss': value_loss,
       'entropy': entropy,
       'mean_value': mean(value[:, :-1]),
       'mean_rho': mean(rho),
+      'size_of_returns': normalization.size(returns),
     }
+    return loss, (metrics, returns)
 
   def actor_params(self, state: LearnerState) -> hk.Params:
     """Returns the network's params."""
@@ -303,7 +341,7 @@ class IMPALA:
   def _optimizer(self) -> Any:
     config = self._config
     return optimizers.adam(
-      config.learning_rate,
+      optimizers.annealed(config.learning_rate, config.annealing_steps),
       config.max_gradient_norm,
       b1=0.0,
       b2=0.99,
@@ -314,10 +352,15 @@ class IMPALA:
     config = self._config
     return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
-        self._spec.observations, config.hidden_sizes, config.convolutions
+        self._spec.observations,
+        config.hidden_sizes,
+        config.convolutions,
+        config.initialization,
       ),
       hk.LSTM(config.lstm_size) if config.lstm_size else None,
-      networks.PolicyValueHead(num_params, self._policy.num_constant),
+      networks.PolicyValueHead(
+        num_params, self._policy.num_constant, config.initialization
+      ),
     )
 
 

@@ -2,17 +2,20 @@
 
 Schulman et al. 2017 (arXiv:1707.06347), with generalised advantage estimation
 (Schulman et al. 2016, arXiv:1506.02438), and with what implementations have beside
-(Huang et al. 2022, "The 37 implementation details"): normalised observations and
-advantages, a network apart for the values, small last layers. What differs: unrolls
-come from a queue, so that in a program they are some updates old (`data_age`); the
-ratio is taken to the policy that acted; and the learning rate stays what it is, values
-are not clipped, weights not orthogonal at first.
+(Huang et al. 2022, "The 37 implementation details"): normalised observations,
+returns and advantages, orthogonal weights, a network apart for the values, small last
+layers, and by choice a step size that falls, and values that are clipped. What
+differs: unrolls come from a queue, so that in a program they are some updates old
+(`data_age`); the ratio is taken to the policy that acted; and returns are normalised by
+the root of their mean square in what was learnt from so far, bootstrapped, rather than
+by the deviation of each environment's running return.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -24,6 +27,7 @@ from distacme import distributions
 from distacme import lazy
 from distacme import networks
 from distacme import normalization
+from distacme import observations
 from distacme import optimizers
 from distacme import ranges
 from distacme import specs
@@ -66,12 +70,19 @@ class Config:
   """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
   """Rewards are clipped to this size after that; nothing of it is evaluated."""
+  normalize_returns: bool = True
+  """Whether rewards are then divided by the running size of returns, so that values
+  are of size 1, and their gradient does not crowd the policy's out."""
   normalize_observations: bool = True
   """Whether floats are observed in deviations from their running mean."""
   normalize_advantages: bool = True
   """Whether each minibatch's advantages get mean 0 and deviation 1."""
+  clip_values: bool = False
+  """Whether values are held back by clip_ratio, too."""
   learning_rate: float = 1e-3
   """Adam's step size."""
+  annealing_steps: int = 0
+  """Learner steps in which that falls to 0, evenly; 0 keeps it."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 0.5
@@ -80,6 +91,10 @@ class Config:
   """Widths of the default network's hidden layers; (512,) for Atari."""
   convolutions: networks.Convolutions = 'nature'
   """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
+  initialization: networks.Initialization = 'orthogonal'
+  """First weights of the default network: see networks.weights."""
+  evaluate_greedily: bool = True
+  """Whether what is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
     ranges.check_positive(
@@ -92,7 +107,9 @@ class Config:
       'clip_ratio',
     )
     ranges.check_share(self, 'discount', 'gae_lambda')
-    ranges.check_not_negative(self, 'value_weight', 'entropy_weight')
+    ranges.check_not_negative(
+      self, 'value_weight', 'entropy_weight', 'annealing_steps'
+    )
     ranges.check_at_least_one(
       self,
       'unroll_length',
@@ -109,6 +126,12 @@ class Config:
         f'num_minibatches={self.num_minibatches} does not divide the {steps} '
         f'steps of batch_size={self.batch_size} unrolls of unroll_length='
         f'{self.unroll_length}. Choose numbers that do.'
+      )
+    if self.normalize_advantages and steps == self.num_minibatches:
+      raise ValueError(
+        f'num_minibatches={self.num_minibatches} leaves one step in each, whose '
+        'advantage less the mean is 0: nothing would be learnt. Lower it, or set '
+        'normalize_advantages=False.'
       )
     _ = self.replay  # checks itself
 
@@ -129,6 +152,7 @@ class LearnerState(NamedTuple):
 
   params: hk.Params
   statistics: normalization.Statistics  # of observations
+  returns: normalization.Statistics  # before they are normalised
   optimizer_state: Any
   key: types.Key  # of the shuffling
 
@@ -141,7 +165,8 @@ class Steps(NamedTuple):
     sample: what stands for the action, see `distributions`.
     log_prob: of it, when it was drawn.
     advantage: of it.
-    target: of the state's value.
+    value: of the state, when the batch came.
+    target: of that value.
     weight: 1; or 0 where nothing was done.
   """
 
@@ -149,6 +174,7 @@ class Steps(NamedTuple):
   sample: jax.Array
   log_prob: jax.Array
   advantage: jax.Array
+  value: jax.Array
   target: jax.Array
   weight: jax.Array
 
@@ -194,16 +220,28 @@ class PPO:
     self._config = config
     self._spec = spec
     self._policy = distributions.for_actions(spec.actions, 'PPO')
-    make = network or self._default_network
-    self._network = hk.without_apply_rng(
-      hk.transform(lambda o: make(o, self._policy.num_params))
-    )
+    self._network = self._transformed(network or self._default_network)
+    # Convolutions are many times slower inside of a loop on the CPU, so that the
+    # default network has others there, and loops over one that is given are none.
+    self._in_loop = self._network
+    self._unrolls = observations.has_image(spec.observations)
+    if network is None:
+      self._unrolls = False
+      self._in_loop = self._transformed(
+        functools.partial(self._default_network, in_loop=True)
+      )
     self.replay = config.replay
     networks.check_policy_and_value(
       self._network.init,
       self._network.apply,
       spec.observations,
       self._policy.num_params,
+    )
+
+  def _transformed(self, make: Network) -> hk.Transformed:
+    """Returns the pure functions of a network."""
+    return hk.without_apply_rng(
+      hk.transform(lambda o: make(o, self._policy.num_params))
     )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
@@ -215,6 +253,7 @@ class PPO:
     return LearnerState(
       params,
       normalization.initial(self._spec.observations),
+      normalization.initial_size(),
       self._optimizer.init(params),
       key,
     )
@@ -222,8 +261,10 @@ class PPO:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns that what is evaluated does not explore."""
-    return distributions.initial_exploration(batch_size, streams)
+    """Returns who draws actions: whoever is not evaluated greedily."""
+    return distributions.initial_exploration(
+      batch_size, streams, self._config.evaluate_greedily
+    )
 
   def act(
     self,
@@ -248,8 +289,7 @@ class PPO:
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Goes through the unrolls in several epochs of minibatches."""
     config = self._config
-    data: types.Sequence = batch.data
-    steps = self._steps(state, data)
+    steps, statistics, returns = self._steps(state, batch.data)
     key, shuffle_key = jax.random.split(state.key)
     shares = jax.vmap(
       lambda k: jax.random.permutation(k, steps.weight.shape[0])
@@ -270,43 +310,62 @@ class PPO:
       learn,
       (state.params, state.optimizer_state),
       shares,
-      # Convolutions are many times slower inside of a loop on the CPU.
-      unroll=networks.has_image(self._spec.observations),
+      unroll=self._unrolls,
     )
-    statistics = state.statistics
-    if config.normalize_observations:
-      # Only now: the batch is learnt from with those before, as it was acted.
-      observation = _flat(data.observation, rows=np.s_[:-1])
-      statistics = normalization.updated(statistics, observation, steps.weight)
+    metrics = {name: x.mean() for name, x in metrics.items()}
+    metrics['size_of_returns'] = normalization.size(returns)
     return (
-      LearnerState(params, statistics, optimizer_state, key),
-      types.UpdateOutput({name: x.mean() for name, x in metrics.items()}),
+      LearnerState(params, statistics, returns, optimizer_state, key),
+      types.UpdateOutput(metrics),
     )
 
-  def _steps(self, state: LearnerState, data: types.Sequence) -> Steps:
-    """Returns what is learnt from unrolls [B, T + 1], step by step."""
+  def _steps(
+    self, state: LearnerState, data: types.Sequence
+  ) -> tuple[Steps, normalization.Statistics, normalization.Statistics]:
+    """Returns what is learnt from unrolls [B, T + 1], and statistics with them.
+
+    They are learnt from with the statistics before, as they were acted; but the
+    first ones with their own, since there are none before.
+    """
     config = self._config
-    observation = self._observed(state.statistics, data.observation)
+    stepped = data.step_type[:, :-1] != types.LAST
+    weight = stepped.reshape(-1).astype(jnp.float32)
+    rows = np.s_[:-1]
+    statistics = normalization.updated(
+      state.statistics, _flat(data.observation, rows), weight
+    )
+    observation = self._observed(
+      normalization.first(state.statistics, statistics), data.observation
+    )
     _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
       observation
     )
-    stepped = data.step_type[:, :-1] != types.LAST
     limit = config.max_abs_reward
+    size = normalization.size(state.returns)
     advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
-      value,
+      size * value,
       (config.reward_scale * data.reward[:, :-1]).clip(-limit, limit),
       config.discount * data.discount[:, :-1],
       stepped,
       config.gae_lambda,
     )
-    rows = np.s_[:-1]
-    return Steps(
-      _flat(observation, rows),
-      _flat(data.extras['sample'], rows),
-      _flat(data.extras['log_prob'], rows),
-      advantage.reshape(-1),
-      (advantage + value[:, :-1]).reshape(-1),
-      stepped.reshape(-1).astype(jnp.float32),
+    target = (advantage + size * value[:, :-1]).reshape(-1)
+    returns = state.returns
+    if config.normalize_returns:
+      returns = normalization.updated(returns, target, weight)
+      size = normalization.size(normalization.first(state.returns, returns))
+    return (
+      Steps(
+        _flat(observation, rows),
+        _flat(data.extras['sample'], rows),
+        _flat(data.extras['log_prob'], rows),
+        advantage.reshape(-1) / size,
+        value[:, :-1].reshape(-1),
+        target / size,
+        weight,
+      ),
+      statistics,
+      returns,
     )
 
   def loss(
@@ -314,7 +373,7 @@ class PPO:
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the loss of a minibatch (eq. 9, with its sign turned)."""
     config = self._config
-    policy, value = self._network.apply(params, steps.observation)
+    policy, value = self._in_loop.apply(params, steps.observation)
     log_ratio = self._policy.log_prob(policy, steps.sample) - steps.log_prob
     ratio = jnp.exp(log_ratio)
     advantage = steps.advantage
@@ -322,13 +381,19 @@ class PPO:
       advantage -= weighted_mean(advantage, steps.weight)
       variance = weighted_mean(advantage**2, steps.weight)
       advantage /= jnp.sqrt(variance + 1e-8)
+    errors = (value - steps.target) ** 2
+    if config.clip_values:
+      near = steps.value + (value - steps.value).clip(
+        -config.clip_ratio, config.clip_ratio
+      )
+      errors = jnp.maximum(errors, (near - steps.target) ** 2)
     clipped = ratio.clip(1 - config.clip_ratio, 1 + config.clip_ratio)
 
     def mean(x: jax.Array) -> jax.Array:
       return weighted_mean(x, steps.weight)
 
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
-    value_loss = mean((value - steps.target) ** 2) / 2
+    value_loss = mean(errors) / 2
     entropy = mean(self._policy.entropy(policy))
     loss = (
       policy_loss
@@ -360,28 +425,41 @@ class PPO:
   @property
   def _optimizer(self) -> Any:
     config = self._config
+    steps = config.num_epochs * config.num_minibatches
     return optimizers.adam(
-      config.learning_rate,
+      optimizers.annealed(config.learning_rate, config.annealing_steps * steps),
       config.max_gradient_norm,
       eps=config.adam_epsilon,
     )
 
   def _default_network(
-    self, observation: types.NestedArray, num_params: int
+    self,
+    observation: types.NestedArray,
+    num_params: int,
+    in_loop: bool = False,
   ) -> tuple[jax.Array, jax.Array]:
     config, spec = self._config, self._spec.observations
-    sizes = config.hidden_sizes
-    head = networks.PolicyValueHead(num_params, self._policy.num_constant)
-    if networks.has_image(spec):  # Convolutions are shared: they cost most.
-      torso = networks.ObservationTorso(spec, sizes, config.convolutions)
-      return head(torso(observation))
-    features, of_values = (
-      hk.nets.MLP(sizes, activation=jnp.tanh, activate_final=True, name=name)(
-        networks.flatten_observation(observation)
-      )
-      for name in ('policy_torso', 'value_torso')
+    head = networks.PolicyValueHead(
+      num_params, self._policy.num_constant, config.initialization
     )
-    return head(features, of_values)
+
+    def torso(activation: Any, name: str) -> networks.ObservationTorso:
+      return networks.ObservationTorso(
+        spec,
+        config.hidden_sizes,
+        config.convolutions,
+        config.initialization,
+        activation,
+        in_loop,
+        name,
+      )
+
+    if observations.has_image(spec):  # Convolutions are shared: they cost most.
+      return head(torso(jax.nn.relu, 'torso')(observation))
+    return head(
+      torso(jnp.tanh, 'policy_torso')(observation),
+      torso(jnp.tanh, 'value_torso')(observation),
+    )
 
 
 def _flat(nest: types.NestedArray, rows: slice) -> types.NestedArray:

@@ -58,6 +58,10 @@ class Config:
   """Whether sequences start with the state that the actor had, or with zeros."""
   value_rescaling: bool = True
   """Whether returns are squashed, so that rewards need no clipping."""
+  reward_scale: float = 1.0
+  """Rewards are multiplied by this to learn from."""
+  max_abs_reward: float = float('inf')
+  """Rewards are clipped to this size after that; nothing of it is evaluated."""
   learning_rate: float = 1e-3
   """Adam's step size; 1e-4."""
   adam_epsilon: float = 1e-3
@@ -72,6 +76,8 @@ class Config:
   """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
+  initialization: networks.Initialization = 'lecun'
+  """First weights of the default network's torso: see networks.weights."""
   batch_size: int = 32
   """Sequences per learner step; 64."""
   samples_per_insert: float = 4.0
@@ -98,7 +104,12 @@ class Config:
 
   def __post_init__(self) -> None:
     ranges.check_positive(
-      self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm'
+      self,
+      'reward_scale',
+      'max_abs_reward',
+      'learning_rate',
+      'adam_epsilon',
+      'max_gradient_norm',
     )
     ranges.check_at_least_one(
       self,
@@ -141,6 +152,12 @@ class Config:
       priority_exponent=self.priority_exponent,
       first_priority=FirstPriority(self),
     )
+
+
+def learnt_reward(reward: Any, config: Config) -> Any:
+  """Returns rewards of any shape as they are learnt from, scaled and clipped."""
+  limit = config.max_abs_reward
+  return (reward * config.reward_scale).clip(-limit, limit)
 
 
 class ActorState(NamedTuple):
@@ -269,7 +286,7 @@ class FirstPriority:
     if config.value_rescaling:
       value = unscale(value, np)
     returns = _n_step_returns(
-      data.reward[:, :-1],
+      learnt_reward(data.reward[:, :-1], config),
       config.discount * data.discount[:, :-1],
       value[:, 1:],
       data.step_type[:, 1:] != types.LAST,
@@ -363,7 +380,11 @@ class R2D2(dqn.DQN):
     error = jax.vmap(td_errors, (0, 0, 0, None, None, None))(
       q,
       q_target,
-      data._replace(start_state=(), observation=()),
+      data._replace(
+        start_state=(),
+        observation=(),
+        reward=learnt_reward(data.reward, config),
+      ),
       config.discount,
       config.n_step,
       config.value_rescaling,
@@ -422,7 +443,10 @@ class R2D2(dqn.DQN):
     config = self._config
     return recurrent.RecurrentNetwork(
       networks.ObservationTorso(
-        self._spec.observations, config.hidden_sizes, config.convolutions
+        self._spec.observations,
+        config.hidden_sizes,
+        config.convolutions,
+        config.initialization,
       ),
       hk.LSTM(config.lstm_size),
       networks.DuelingHead(self._num_actions, config.lstm_size),

@@ -45,7 +45,11 @@ class Distribution(Protocol):
 
 
 class Categorical:
-  """One discrete action; params are logits [..., num_values]."""
+  """One discrete action; params are logits [..., num_values].
+
+  A logit of minus infinity, as a network masks an action with, counts as the
+  least float, so that entropies and gradients stay finite.
+  """
 
   def __init__(self, spec: specs.DiscreteArray):
     self.num_params = int(spec.num_values)
@@ -61,17 +65,21 @@ class Categorical:
 
   def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
     """Returns the logarithm of the chance of actions [...]."""
-    log_probs = jax.nn.log_softmax(params)
+    log_probs = self._log_probs(params)
     return jnp.take_along_axis(log_probs, sample[..., None], axis=-1)[..., 0]
 
   def entropy(self, params: jax.Array) -> jax.Array:
     """Returns entropies [...]."""
-    log_probs = jax.nn.log_softmax(params)
+    log_probs = self._log_probs(params)
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
   def action(self, sample: jax.Array) -> jax.Array:
     """Returns the actions, as they are."""
     return sample
+
+  def _log_probs(self, params: jax.Array) -> jax.Array:
+    # A quarter: less the largest it must be finite still.
+    return jax.nn.log_softmax(params.clip(jnp.finfo(params.dtype).min / 4))
 
 
 class Gaussian:
@@ -178,10 +186,17 @@ class Exploration(NamedTuple):
 
 
 def initial_exploration(
-  batch_size: int, streams: types.Streams | None
+  batch_size: int, streams: types.Streams | None, evaluate_greedily: bool = True
 ) -> Exploration:
-  """Returns that what is evaluated, which has no streams, does not explore."""
-  return Exploration(np.full(batch_size, streams is not None))
+  """Returns who explores.
+
+  Args:
+    batch_size: B.
+    streams: of the environments; what is evaluated has none.
+    evaluate_greedily: whether that takes the mode.
+  """
+  explores = streams is not None or not evaluate_greedily
+  return Exploration(np.full(batch_size, explores))
 
 
 def draw(

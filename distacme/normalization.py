@@ -1,4 +1,4 @@
-"""Running means and deviations of observations, as part of a learner's state."""
+"""Running statistics of observations and returns, as part of a learner's state."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import observations as observations_lib
+from distacme import specs
 from distacme import types
 
 # 'count' of the observations, and of leaf i 'mean_i' and 'squares_i', the sum of
 # squared differences from the mean: names, so that it can be published with the
-# params. Leaves that are not floats are left as they are.
+# params. Leaves that are pictures or no floats are left as they are.
 Statistics = dict[str, jax.Array]
 
 _CLIP = 10.0  # deviations
+_NUMBER = specs.Array((), np.float32)
 
 
 def initial(observations: types.NestedSpec) -> Statistics:
   """Returns the statistics of nothing, which change no observation."""
   statistics = {'count': jnp.float32(0)}
   for i, spec in enumerate(jax.tree.leaves(observations)):
-    if _is_float(spec):
+    if _is_float(spec) and not observations_lib.is_image(spec):
       for name in ('mean', 'squares'):
         statistics[f'{name}_{i}'] = jnp.zeros(spec.shape, jnp.float32)
   return statistics
@@ -43,7 +46,7 @@ def updated(
   share = added / count.clip(1.0)
   new = {'count': count}
   for i, leaf in enumerate(jax.tree.leaves(observation)):
-    if not _is_float(leaf):
+    if f'mean_{i}' not in statistics:
       continue
     weights = weight.reshape(-1, *[1] * (leaf.ndim - 1))
     mean = (leaf * weights).sum(0) / added.clip(1.0)
@@ -62,7 +65,7 @@ def normalized(
   count = statistics['count']
   leaves, structure = jax.tree.flatten(observation)
   for i, leaf in enumerate(leaves):
-    if not _is_float(leaf):
+    if f'mean_{i}' not in statistics:
       continue
     mean, squares = statistics[f'mean_{i}'], statistics[f'squares_{i}']
     deviation = jnp.sqrt(squares / count.clip(1.0) + 1e-8)
@@ -71,6 +74,34 @@ def normalized(
     scaled /= deviation.reshape(*lead, *mean.shape)
     leaves[i] = jnp.where(count > 0, scaled.clip(-_CLIP, _CLIP), leaf)
   return jax.tree.unflatten(structure, leaves)
+
+
+def first(before: Statistics, after: Statistics) -> Statistics:
+  """Returns what to learn from a batch with: the first one, with its own.
+
+  Args:
+    before: statistics without the batch.
+    after: with it.
+  """
+  return jax.tree.map(
+    lambda old, new: jnp.where(before['count'] > 0, old, new), before, after
+  )
+
+
+def initial_size() -> Statistics:
+  """Returns the statistics of no numbers, for `size`."""
+  return initial(_NUMBER)
+
+
+def size(statistics: Statistics) -> jax.Array:
+  """Returns the root of the mean square of the numbers so far; 1 of none.
+
+  About 0 and not about the mean: returns that are all alike have no deviation.
+  """
+  count = statistics['count']
+  mean_square = statistics['squares_0'] / count.clip(1.0)
+  mean_square += statistics['mean_0'] ** 2
+  return jnp.where(count > 0, jnp.sqrt(mean_square + 1e-8), 1.0)
 
 
 def _is_float(leaf: jax.Array) -> bool:

@@ -11,11 +11,18 @@ from distacme import lazy
 optax = lazy.module('optax')
 
 
-def adam(learning_rate: float, max_gradient_norm: float, **options: Any) -> Any:
+def annealed(learning_rate: float, steps: int) -> Any:
+  """Returns the step size that falls to 0 in `steps` steps of Adam; 0 for never."""
+  if not steps:
+    return learning_rate
+  return optax.linear_schedule(learning_rate, 0.0, steps)
+
+
+def adam(learning_rate: Any, max_gradient_norm: float, **options: Any) -> Any:
   """Returns Adam, on gradients that are scaled down to a global norm.
 
   Args:
-    learning_rate: its step size.
+    learning_rate: its step size, a number or of `annealed`.
     max_gradient_norm: what the norm may be.
     **options: others of `optax.adam`.
   """

@@ -7,6 +7,9 @@ import ast
 from collections.abc import Sequence
 import importlib.util
 import pathlib
+import textwrap
+
+from distacme.programs import presets
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,6 +21,16 @@ def main(arguments: Sequence[str]) -> int:
 
   for name in config.known_agents():
     print(f'{name:12}{summary(f"distacme.agents.{name}")}')
+  print(
+    '\nPresets: settings that suit some environments better; --preset NAME takes '
+    'one,\nauto (the default) the one of the environment, none none.\n'
+  )
+  for preset in presets.PRESETS:
+    print(
+      f'{preset.agent:12}--preset {preset.name:16}'
+      f'{", ".join(preset.environments)}'
+    )
+    print(textwrap.indent(textwrap.fill(str(preset), 66), ' ' * 14))
   print(
     "\nTrain one with 'distacme train --agent NAME'; 'distacme train --agent "
     "NAME --help'\nlists its settings. For a module of your own: --agent "

@@ -14,6 +14,7 @@ from typing import Any
 
 import distacme
 from distacme.programs import config as config_lib
+from distacme.programs import presets
 
 # What each does. `train` is below; the others are a module of their name with a
 # `main(arguments)` that returns the exit code, imported when it is called.
@@ -125,14 +126,24 @@ def parse(
   """
   import tyro
 
-  name = _agent_name(arguments)
-  config = config_lib.agent_module(name).Config
+  run = config_lib.RunConfig
+  name = _value_of('--agent', arguments, run.agent)
+  config = config_lib.agent_module(name).Config()
+  defaults = {'agent': name}
+  preset = presets.find(
+    name,
+    _value_of('--env', arguments, run.env),
+    _value_of('--preset', arguments, run.preset),
+  )
+  if preset:
+    defaults |= preset.run
+    config = dataclasses.replace(config, **preset.settings)
   flags = dataclasses.make_dataclass(
     'Flags',
     [
-      ('run', config_lib.RunConfig, config_lib.RunConfig(agent=name)),
+      ('run', run, run(**defaults)),
       ('seeds', config_lib.SeedsConfig, config_lib.SeedsConfig()),
-      ('agent', config, config()),
+      ('agent', type(config), config),
     ],
     frozen=True,
   )
@@ -140,19 +151,28 @@ def parse(
   parsed: Any = tyro.cli(
     unprefixed[flags],
     prog='distacme train',
-    description=f'Trains {name} in an environment.',
+    description=_description(name, preset),
     args=list(arguments),
   )
   experiment = config_lib.Experiment(parsed.run, parsed.agent)
   return experiment, parsed.seeds
 
 
-def _agent_name(arguments: Sequence[str]) -> str:
-  """Returns --agent, which decides the other flags, or its default."""
-  name = config_lib.RunConfig.agent
-  for flag, value in zip(arguments, [*arguments, ''][1:], strict=True):
-    if flag == '--agent':
-      name = value
-    elif flag.startswith('--agent='):
-      name = flag.partition('=')[2]
-  return name
+def _description(agent: str, preset: presets.Preset | None) -> str:
+  if preset is None:
+    return f'Trains {agent} in an environment.'
+  return (
+    f'Trains {agent} in an environment. Defaults are those of the preset '
+    f'{preset.name}.'
+  )
+
+
+def _value_of(flag: str, arguments: Sequence[str], default: str) -> str:
+  """Returns what a flag says that decides the defaults of others."""
+  value = default
+  for given, following in zip(arguments, [*arguments, ''][1:], strict=True):
+    if given == flag:
+      value = following
+    elif given.startswith(f'{flag}='):
+      value = given.partition('=')[2]
+  return value

@@ -38,6 +38,9 @@ class RunConfig:
   """An agent of distacme.agents, or a module of your own like it."""
   env: str = 'gymnasium:CartPole-v1'
   """family:environment, or package.module:factory for one of your own."""
+  preset: str = 'auto'
+  """Defaults of the agent's settings for kinds of environments, which 'distacme
+  agents' lists: by its name, or auto for that of the environment, or none."""
   network: str = ''
   """package.module:function, a Haiku network of your own; else the agent's."""
   mode: Mode = 'processes'

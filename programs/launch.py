@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 from distacme import counting
 from distacme import run_directory
 from distacme.programs import config as config_lib
+from distacme.programs import presets
 from distacme.runtime import stop_signals
 
 Runner = Callable[..., dict[str, Any]]
@@ -47,7 +48,11 @@ def train(
     settings['run_dir'] = pathlib.Path(settings['run_dir'])
   experiment = config_lib.Experiment(
     config_lib.RunConfig(
-      agent=agent, env=_name(env), network=_name(network), **settings
+      agent=agent,
+      env=_name(env),
+      network=_name(network),
+      preset=presets.NONE,  # `config` says it all
+      **settings,
     ),
     config,
     environment=None if isinstance(env, str) else env,
@@ -83,6 +88,9 @@ class PreparedRun(NamedTuple):
     from distacme.programs import plot
 
     print(f'run directory: {self.directory.path}', flush=True)
+    run = self.experiment.run
+    if preset := presets.find(run.agent, run.env, run.preset):
+      print(f'preset {preset.name}: {preset}', flush=True)
     if self.experiment.run.mode != 'processes':  # whose workers have logs
       _log_to(self.directory.logs / 'all')
     with self.directory.running(), display_lib.Display() as display:

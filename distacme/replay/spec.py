@@ -26,12 +26,17 @@ class NStep:
   Attributes:
     n: steps between the two ends, at least 1.
     discount: gamma per step, in [0, 1].
+    reward_scale: each step's reward is multiplied by this, and then
+    max_abs_reward: clipped to this size, before rewards are added up.
   """
 
   n: int
   discount: float
+  reward_scale: float = 1.0
+  max_abs_reward: float = math.inf
 
   def __post_init__(self) -> None:
+    ranges.check_positive(self, 'reward_scale', 'max_abs_reward')
     if self.n < 1:
       raise ValueError(
         f'n of an n-step window must be at least 1, got {self.n}.'

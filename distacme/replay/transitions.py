@@ -33,6 +33,9 @@ class NStepWriter:
     assert isinstance(spec.window, replay_spec.NStep)
     self._n = spec.window.n
     self._gamma = np.float32(spec.window.discount)
+    self._reward_scale = np.float32(spec.window.reward_scale)
+    self._max_abs_reward = np.float32(spec.window.max_abs_reward)
+    self._scales = (self._reward_scale, self._max_abs_reward) != (1.0, np.inf)
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
     self._blocks = _Blocks(spec.block_size, inserter)
@@ -69,7 +72,11 @@ class NStepWriter:
     self._insert_waiting(output.values)
     self._start_windows(timestep, output, params_version)
     # Slots without a window hold leftovers; growing them does no harm.
-    self._reward += self._discount * next_timestep.reward
+    reward = next_timestep.reward
+    if self._scales:
+      limit = self._max_abs_reward
+      reward = (reward * self._reward_scale).clip(-limit, limit)
+    self._reward += self._discount * reward
     self._discount *= self._gamma * next_timestep.discount
     self._age += 1
     self._least_age += 1
