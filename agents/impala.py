@@ -250,7 +250,7 @@ class IMPALA:
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam."""
     gradient, (metrics, returns) = jax.grad(self.loss, has_aux=True)(
-      state.params, state.returns, batch.data
+      state.params, batch.data, state.returns
     )
     updates, optimizer_state = self._optimizer.update(
       gradient, state.optimizer_state
@@ -265,12 +265,12 @@ class IMPALA:
   def loss(
     self,
     params: hk.Params,
-    returns: normalization.Statistics,
     data: types.Sequence,
+    returns: normalization.Statistics,
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], normalization.Statistics]]:
     """Returns the loss of unrolls [B, T + 1], a mean over their steps.
 
-    And beside metrics the statistics of returns with them.
+    And beside metrics the statistics of returns, `returns` before, with theirs.
     """
     config = self._config
     (policy, value), _ = self._network.unroll(

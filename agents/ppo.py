@@ -331,9 +331,11 @@ class PPO:
     stepped = data.step_type[:, :-1] != types.LAST
     weight = stepped.reshape(-1).astype(jnp.float32)
     rows = np.s_[:-1]
-    statistics = normalization.updated(
-      state.statistics, _flat(data.observation, rows), weight
-    )
+    statistics = state.statistics
+    if config.normalize_observations:
+      statistics = normalization.updated(
+        statistics, _flat(data.observation, rows), weight
+      )
     observation = self._observed(
       normalization.first(state.statistics, statistics), data.observation
     )

@@ -267,23 +267,24 @@ class DeepTorso(hk.Module):
 
   def __call__(self, image: jax.Array) -> jax.Array:
     """Maps [B, H, W, C], uint8 or floats in [0, 1], to features [B, F]."""
+
+    def layer(channels: int, features: jax.Array) -> jax.Array:
+      convolution = Convolution(
+        channels, 3, 1, 'SAME', self._w_init, self._in_loop
+      )
+      return convolution(features)
+
     features = _in_unit(image)
     for channels in (16, 32, 32):
-      features = self._layer(channels, features)
+      features = layer(channels, features)
       features = hk.max_pool(
         features, (1, 3, 3, 1), (1, 2, 2, 1), padding='SAME'
       )
       for _ in range(2):
-        residual = self._layer(channels, jax.nn.relu(features))
-        features += self._layer(channels, jax.nn.relu(residual))
+        residual = layer(channels, jax.nn.relu(features))
+        features += layer(channels, jax.nn.relu(residual))
     features = jax.nn.relu(features)
     return features.reshape(features.shape[0], -1)
-
-  def _layer(self, channels: int, features: jax.Array) -> jax.Array:
-    convolution = Convolution(
-      channels, 3, 1, 'SAME', self._w_init, self._in_loop
-    )
-    return convolution(features)
 
 
 def _in_unit(image: jax.Array) -> jax.Array:
@@ -370,24 +371,27 @@ class ObservationTorso(hk.Module):
 
   def __call__(self, observation: types.NestedArray) -> jax.Array:
     """Maps a nest of [B, ...] to features [B, hidden_sizes[-1]]."""
-    leaves = [
-      self._see(spec, leaf)
-      if observations.is_image(spec)
-      else observations.as_vector(spec, leaf)
-      for spec, leaf in zip(
-        self._specs, jax.tree.leaves(observation), strict=True
-      )
-    ]
-    torso = MLPTorso(self._hidden_sizes, self._initialization, self._activation)
-    return torso(leaves)
+    leaves = []
+    for spec, leaf in zip(
+      self._specs, jax.tree.leaves(observation), strict=True
+    ):
+      if observations.is_image(spec):
+        torso = self._convolutions_for(spec)
+        leaves.append(torso(observations.as_image(spec, leaf)))
+      else:
+        leaves.append(observations.as_vector(spec, leaf))
+    layers = MLPTorso(
+      self._hidden_sizes, self._initialization, self._activation
+    )
+    return layers(leaves)
 
-  def _see(self, spec: specs.Array, leaf: jax.Array) -> jax.Array:
-    image = observations.as_image(spec, leaf)
+  @hk.transparent
+  def _convolutions_for(self, spec: specs.Array) -> hk.Module:
     side = min(observations.image_size(spec))
     settings = (self._initialization, self._in_loop)
     if side < _LEAST_SIDE:
-      return SmallTorso(side, *settings)(image)
-    return self._convolutions(*settings)(image)
+      return SmallTorso(side, *settings)
+    return self._convolutions(*settings)
 
 
 class DuelingHead(hk.Module):

@@ -75,7 +75,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
   if not _is_bounded_integer(spec):
     return flat.astype(jnp.float32)
   low, counts = _counts(spec)
-  index = flat.astype(jnp.int32) - low.astype(np.int32)
+  index = flat.astype(jnp.int32) - low.astype(np.int32)[None]
   if counts.sum() <= _MOST_ONE_HOT:
     columns = [
       jax.nn.one_hot(index[:, i], int(count)) for i, count in enumerate(counts)
@@ -93,7 +93,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
   width = counts - 1
   if width.max() > _MOST_SCALED:
     return flat.astype(jnp.float32)
-  return index / width.clip(1).astype(np.float32)
+  return index / width.clip(1).astype(np.float32)[None]
 
 
 def describe_flattened(observations: types.NestedSpec) -> str:

@@ -62,6 +62,88 @@ PRESETS = (
     },
     {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
   ),
+  # Those of rl-zoo (Raffin 2020), with batches of a quarter.
+  Preset(
+    'ppo',
+    'lunar-lander',
+    ('gymnasium:LunarLander*',),
+    {
+      'discount': 0.999,
+      'gae_lambda': 0.98,
+      'unroll_length': 256,
+      'batch_size': 16,
+      'queue_size': 16,
+      'num_minibatches': 64,
+      'entropy_weight': 0.01,
+      'learning_rate': 3e-4,
+    },
+    {'envs_per_actor': 16, 'eval_period': 50_000},
+  ),
+  # Espeholt et al. 2018, table G.1.
+  Preset(
+    'impala',
+    'atari',
+    _ATARI,
+    {
+      'batch_size': 32,
+      'queue_size': 64,
+      'max_abs_reward': 1.0,
+      'learning_rate': 6e-4,
+      'hidden_sizes': (256,),
+    },
+    {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
+  ),
+  # Horgan et al. 2018 and, where they say nothing, Hessel et al. 2018 (Rainbow);
+  # replay of a size for one machine: a step is some 7 kB.
+  Preset(
+    'dqn',
+    'atari',
+    _ATARI,
+    {
+      'max_abs_reward': 1.0,
+      'learning_rate': 6.25e-5,
+      'adam_epsilon': 1.5e-4,
+      'target_update_period': 2_000,
+      'hidden_sizes': (512,),
+      'dueling': True,
+      'batch_size': 32,
+      'samples_per_insert': 8.0,
+      'min_replay_size': 20_000,
+      'max_replay_size': 500_000,
+    },
+    {'envs_per_actor': 4, 'eval_period': 200_000, 'eval_episodes': 3},
+  ),
+  # Young and Tian 2019 (MinAtar), but for Adam and what is ours.
+  Preset(
+    'dqn',
+    'minatar',
+    ('minatar:*',),
+    {
+      'learning_rate': 2.5e-4,
+      'target_update_period': 1_000,
+      'hidden_sizes': (128,),
+      'batch_size': 32,
+      'samples_per_insert': 8.0,
+      'min_replay_size': 5_000,
+    },
+    {'envs_per_actor': 4, 'eval_period': 50_000},
+  ),
+  # Kapturowski et al. 2019, table 2, at half its batch, sequence and memory.
+  Preset(
+    'r2d2',
+    'atari',
+    _ATARI,
+    {
+      'learning_rate': 1e-4,
+      'target_update_period': 2_500,
+      'burn_in_length': 20,
+      'hidden_sizes': (512,),
+      'lstm_size': 256,
+      'min_replay_size': 500,
+      'samples_per_insert': 2.0,
+    },
+    {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
+  ),
 )
 
 

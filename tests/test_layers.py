@@ -41,7 +41,8 @@ LAYERS = {
   'contracts': Layer('core', 'numpy dm_env', 'data'),
   # L2: what agents share; what the replay backends share.
   'networks': Layer(
-    'networks recurrent actor_critic continuous distributions normalization',
+    'networks observations recurrent actor_critic continuous distributions '
+    'normalization',
     'numpy jax haiku',
     'data contracts networks',
   ),

@@ -82,22 +82,6 @@ def test_the_first_convolution_is_what_a_sum_by_hand_gives():
   np.testing.assert_allclose(output[0, 1, 2], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'spec, answer',
-  [
-    (specs.Array((84, 84, 4), np.uint8), True),
-    (specs.BoundedArray((36, 96, 3), np.uint8, 0, 255), True),
-    (specs.Array((35, 84, 4), np.uint8), False),
-    (specs.Array((84, 84, 4), np.float32), False),
-    (specs.Array((84, 84), np.uint8), False),
-    (specs.Array((10, 10, 4), np.bool_), False),
-    ({'image': specs.Array((84, 84, 4), np.uint8)}, False),
-  ],
-)
-def test_what_counts_as_an_image(spec, answer):
-  assert networks.is_image(spec) == answer
-
-
 def test_the_smallest_image_leaves_one_pixel():
   features, _ = apply(
     lambda o: networks.NatureTorso()(o), np.zeros((1, 36, 36, 1), np.uint8)
@@ -158,6 +142,84 @@ def test_rows_are_independent(rows):
   whole, _ = apply(head, features)
   part, _ = apply(head, features[:rows])
   np.testing.assert_allclose(part, whole[:rows], rtol=1e-4, atol=1e-6)
+
+
+# First weights. Sizes are roots of mean squares.
+
+
+def size(x):
+  return float(np.sqrt(np.mean(np.square(x))))
+
+
+@pytest.mark.parametrize(
+  ('initialization', 'of_torso', 'of_values'),
+  [('orthogonal', (0.7, 1.4), (0.5, 2.0)), ('lecun', (0.1, 0.3), (0.05, 0.4))],
+)
+def test_orthogonal_weights_keep_the_size_of_a_picture(
+  initialization, of_torso, of_values
+):
+  spec = specs.BoundedArray((84, 84, 4), np.uint8, 0, 255)
+  image = random_image((16, 84, 84, 4))
+
+  def network(o):
+    torso = networks.ObservationTorso(
+      spec, (256,), 'shallow', initialization=initialization
+    )
+    features = torso(o)
+    head = networks.PolicyValueHead(6, initialization=initialization)
+    return features, *head(features)
+
+  (features, policy, value), _ = apply(network, image)
+  # The picture's own size is 0.58.
+  assert of_torso[0] < size(features) < of_torso[1], size(features)
+  assert of_values[0] < size(value) < of_values[1], size(value)
+  assert size(policy) < 0.05, size(policy)
+
+
+def test_orthogonal_weights_are_orthogonal():
+  _, params = apply(
+    lambda o: networks.MLPTorso((8,))(o), np.ones((1, 20), np.float32)
+  )
+  (layer,) = params.values()
+  np.testing.assert_allclose(
+    layer['w'].T @ layer['w'], 2 * np.eye(8), atol=1e-5
+  )
+
+
+# Convolutions inside of loops.
+
+
+@pytest.mark.parametrize(
+  ('side', 'kernel', 'stride'),
+  [(84, 8, 4), (20, 4, 2), (9, 3, 1), (37, 8, 4), (10, 3, 2), (11, 4, 3)],
+)
+def test_products_are_a_convolution(side, kernel, stride):
+  random = np.random.default_rng(0)
+  image = random.normal(size=(2, side, side + 1, 3)).astype(np.float32)
+  w = random.normal(size=(kernel, kernel, 3, 5)).astype(np.float32)
+  expected = jax.lax.conv_general_dilated(
+    image,
+    w,
+    (stride, stride),
+    'VALID',
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  result = networks.convolve_by_products(image, w, stride)
+  np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  'torso', [networks.NatureTorso, networks.ShallowTorso, networks.DeepTorso]
+)
+def test_a_torso_is_the_same_in_a_loop(torso):
+  image = random_image((2, 40, 44, 3))
+  features, params = apply(lambda o: torso(name='t')(o), image)
+  inside = hk.without_apply_rng(
+    hk.transform(lambda o: torso(in_loop=True, name='t')(o))
+  )
+  np.testing.assert_allclose(
+    inside.apply(params, image), features, rtol=1e-3, atol=1e-4
+  )
 
 
 # Torsos of Espeholt et al. 2018, fig. 3.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme import networks
+from distacme import normalization
 from distacme import recurrent
 from distacme import specs
 from distacme import types
@@ -220,12 +221,19 @@ def table_agent(**changes):
 
   Of unrolls of 9 rows, as `CROSSINGS` has them.
   """
+  changes = {'normalize_returns': False, **changes}
   config = dataclasses.replace(
     SMALL, unroll_length=8, batch_size=1, discount=0.9, **changes
   )
   agent = impala.make_agent(config, NUMBERED, table_network)
   params = initial(agent).params
-  return config, params, jax.jit(jax.value_and_grad(agent.loss, has_aux=True))
+  returns = normalization.initial_size()
+
+  def loss(params, data):
+    loss, (metrics, _) = agent.loss(params, data, returns)
+    return loss, metrics
+
+  return config, params, jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 @pytest.mark.parametrize('correction', [True, False])
@@ -266,6 +274,7 @@ def test_the_loss_is_what_the_paper_says(name, correction):
     'mean_value': table['value'][:length, 0][stepped].mean(),
     'mean_rho': rho[stepped].mean(),
     'loss': policy_loss + 0.3 * value_loss - 0.2 * entropy,
+    'size_of_returns': 1.0,
   }
   assert metrics.keys() == expected.keys()
   for key, value in expected.items():
@@ -310,6 +319,35 @@ def test_rewards_are_scaled_then_clipped_to_learn_from():
   loss, _ = loss_and_gradient(data, reward_scale=2.0, max_abs_reward=0.5)
   assert loss == pytest.approx(loss_and_gradient(changed)[0])
   assert loss_and_gradient(data)[0] != pytest.approx(loss)
+
+
+def test_the_size_of_rewards_does_not_matter_if_returns_are_normalised():
+  data = unrolls.numbered(unrolls.crossing('several'), 3)
+  larger = data._replace(reward=100 * data.reward)
+
+  def gradients(**changes):
+    # Values of 0, as a new network's nearly are: else they are sizes themselves.
+    config, params, _ = table_agent(**changes)
+    agent = impala.make_agent(config, NUMBERED, table_network)
+    params['~']['value'] = jnp.zeros_like(params['~']['value'])
+    gradient = jax.jit(jax.grad(agent.loss, has_aux=True))
+    returns = normalization.initial_size()
+    return [gradient(params, d, returns) for d in (data, larger)]
+
+  (one, (_, small)), (hundred, (metrics, large)) = gradients(
+    normalize_returns=True, entropy_weight=0.0
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+    one,
+    hundred,
+  )
+  assert normalization.size(large) == pytest.approx(
+    100 * float(normalization.size(small)), rel=1e-3
+  )
+  assert metrics['size_of_returns'] == normalization.size(large)
+  (one, _), (hundred, _) = gradients(entropy_weight=0.0)
+  assert differs(one, hundred)
 
 
 # Acting, and what is stored of it.
@@ -407,7 +445,7 @@ def test_on_policy_the_ratio_is_one(lstm_size):
   agent, params, batches = acted(lstm_size)
   loss = jax.jit(agent.loss)
   for data in batches:
-    _, metrics = loss(params, data)
+    _, (metrics, _) = loss(params, data, normalization.initial_size())
     assert metrics['mean_rho'] == pytest.approx(1.0, abs=1e-4)
 
 
@@ -522,6 +560,12 @@ def test_what_earned_more_becomes_likelier():
   assert change[0, 2] > 0 > change[0, :2].max()
 
 
+def test_the_evaluated_policy_draws_if_asked_to():
+  agent = make(network=fixed_network, evaluate_greedily=False)
+  assert agent.initial_actor_state(2, None).explores.all()
+  assert not make().initial_actor_state(2, None).explores.any()
+
+
 def test_the_entropy_weight_draws_the_policy_to_even_chances():
   agent = make(network=fixed_network, learning_rate=0.01, entropy_weight=10.0)
   update, state = jax.jit(agent.update), initial(agent)
@@ -576,7 +620,7 @@ def test_images_go_through_the_papers_convolutions_which_learn(
     256, size=(1, 4, 36, 36, 1), dtype=np.uint8
   )
   gradient, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
-    params, data._replace(observation=images)
+    params, data._replace(observation=images), normalization.initial_size()
   )
   assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient[name]))
 

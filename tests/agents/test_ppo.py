@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distacme import networks
 from distacme import normalization
 from distacme import specs
 from distacme import types
@@ -131,6 +132,7 @@ def random_steps(size=8, seed=0, **changes):
     sample=random.integers(3, size=size).astype(np.int32),
     log_prob=np.log(random.uniform(0.2, 0.5, size)).astype(np.float32),
     advantage=random.normal(size=size).astype(np.float32),
+    value=random.normal(size=size).astype(np.float32),
     target=random.normal(size=size).astype(np.float32),
     weight=(np.arange(size) % 4 != 1).astype(np.float32),
   )
@@ -194,6 +196,18 @@ def test_the_loss_is_what_the_papers_say(normalize):
   for key, value in expected.items():
     assert metrics[key] == pytest.approx(value, rel=1e-4, abs=1e-5), key
   assert loss == metrics['loss']
+
+
+def test_values_are_held_back_like_the_ratio_if_asked_for():
+  steps = random_steps()
+  (_, metrics), _ = loss_of(clip_values=True, clip_ratio=0.1)(steps)
+  done = steps.weight == 1
+  value, old = steps.observation[:, 3], steps.value
+  near = old + (value - old).clip(-0.1, 0.1)
+  errors = np.maximum((value - steps.target) ** 2, (near - steps.target) ** 2)
+  assert metrics['value_loss'] == pytest.approx(
+    errors[done].mean() / 2, rel=1e-4
+  )
 
 
 @pytest.mark.parametrize(
@@ -290,6 +304,7 @@ def acted(normalize=True):
     spec=COUNTING,
     unroll_length=5,
     batch_size=2,
+    normalize_returns=False,
     normalize_observations=normalize,
     num_minibatches=1,
   )
@@ -391,7 +406,7 @@ def test_rewards_are_scaled_then_clipped_to_learn_from():
 
   def learnt(reward, **changes):
     agent = make(config, COUNTING, num_epochs=1, **changes)
-    steps = agent._steps(state, data._replace(reward=np.float32(reward)))
+    steps, *_ = agent._steps(state, data._replace(reward=np.float32(reward)))
     return steps.target
 
   reward = np.random.default_rng(0).normal(size=data.reward.shape)
@@ -402,7 +417,62 @@ def test_rewards_are_scaled_then_clipped_to_learn_from():
   assert not np.allclose(learnt(reward), learnt(reward, reward_scale=0.5))
 
 
-# Statistics of observations.
+# Statistics of returns and observations.
+
+
+def steps_of(state, data, **changes):
+  """Returns what an update of one epoch learns from, and the state after it."""
+  agent = make(acted()[0]._config, COUNTING, num_epochs=1, **changes)
+  (steps,), (new_state, _) = recorded(agent, state, batch_of(data))
+  return steps, new_state
+
+
+def test_values_are_learnt_in_sizes_of_the_returns_before():
+  _, state, (data, _) = acted()
+  seen = np.float32([30.0, 50.0])  # the root of their mean square is 41.2
+  state = state._replace(
+    returns=normalization.updated(state.returns, seen, np.ones(2, np.float32))
+  )
+  size = np.sqrt((30**2 + 50**2) / 2)
+  steps, new_state = steps_of(state, data, normalize_returns=True)
+  # The network's values are in sizes: raw, they are that much larger.
+  larger = jax.tree.map(np.array, state.params)
+  for name in larger:
+    if name.endswith('value'):
+      larger[name] = {k: leaf * size for k, leaf in larger[name].items()}
+  raw, _ = steps_of(
+    state._replace(params=larger, returns=normalization.initial_size()), data
+  )
+  for column in ('advantage', 'target', 'value'):
+    assert_close(
+      np.sort(getattr(steps, column)),
+      np.sort(getattr(raw, column)) / size,
+      1e-3,
+    )
+  done = raw.weight == 1
+  expected = np.mean(np.concatenate([seen, raw.target[done]]) ** 2) ** 0.5
+  assert normalization.size(new_state.returns) == pytest.approx(expected, 1e-4)
+
+
+def test_the_first_batch_is_learnt_from_with_its_own_statistics():
+  _, state, (data, _) = acted()
+  state = state._replace(
+    params=jax.tree.map(np.zeros_like, state.params),  # values of 0
+    statistics=normalization.initial(COUNTING.observations),
+  )
+  for scale in (1.0, 1000.0):
+    larger = data._replace(reward=data.reward * np.float32(scale))
+    steps, _ = steps_of(state, larger, normalize_returns=True)
+    done = steps.weight == 1
+    assert np.mean(steps.target[done] ** 2) == pytest.approx(1.0, rel=1e-3)
+    np.testing.assert_allclose(steps.observation[done].mean(0), 0, atol=1e-4)
+
+
+def test_statistics_of_returns_stay_empty_where_none_are_wanted():
+  _, state, (data, _) = acted()
+  _, new_state = steps_of(state, data)
+  assert_equal(new_state.returns, state.returns)
+  assert normalization.size(new_state.returns) == 1.0
 
 
 def test_statistics_count_the_steps_of_every_batch():
@@ -459,8 +529,8 @@ def fixed_network(observation, num_params):
   return jnp.repeat(logits, rows, axis=0), jnp.zeros(rows)
 
 
-def act(rows, explores):
-  agent = make(network=fixed_network)
+def act(rows, explores, **changes):
+  agent = make(network=fixed_network, **changes)
   streams = types.Streams(np.arange(rows), rows) if explores else None
   return agent.act(
     agent.actor_params(initial(agent)),
@@ -487,6 +557,11 @@ def test_the_evaluated_policy_takes_the_likeliest_action():
   assert (act(100, explores=False).action == 1).all()
 
 
+def test_the_evaluated_policy_draws_if_asked_to():
+  drawn = act(100, explores=False, evaluate_greedily=False).action
+  assert set(np.asarray(drawn).tolist()) == {0, 1, 2}
+
+
 def test_updates_change_every_parameter_and_values_come_near_their_targets():
   agent, state, (data, _) = acted()
   agent = make(agent._config, COUNTING, learning_rate=1e-2, gae_lambda=1.0)
@@ -497,6 +572,20 @@ def test_updates_change_every_parameter_and_values_come_near_their_targets():
     losses.append(float(output.metrics['value_loss']))
   assert losses[-1] < 0.3 * losses[0]
   jax.tree.map(lambda a, b: np.testing.assert_(np.any(a != b)), first, state[0])
+
+
+def test_the_step_size_falls_to_nothing():
+  _, state, (data, _) = acted()
+  agent = make(acted()[0]._config, COUNTING, annealing_steps=2)
+  state = state._replace(optimizer_state=agent._optimizer.init(state.params))
+  update = jax.jit(agent.update)
+  changes = []
+  for _ in range(3):
+    before = state.params
+    state, _ = update(state, batch_of(data))
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, state.params)
+    changes.append(max(jax.tree.leaves(moved)))
+  assert changes[0] > changes[1] > 0.0 == changes[2]
 
 
 def test_the_gradients_norm_is_bounded_before_adam():
@@ -556,6 +645,38 @@ def test_an_images_convolutions_are_shared(nested):
   assert len(convolutions) == 3
 
 
+def loops(jaxpr):
+  """Yields how often each loop goes round, and its inner program."""
+  for equation in jaxpr.eqns:
+    for value in jax.tree.leaves(list(equation.params.values())):
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        if equation.primitive.name == 'scan':
+          yield equation.params['length'], inner
+        yield from loops(inner)
+
+
+@pytest.mark.parametrize('own', [False, True])
+def test_convolutions_of_minibatches_are_products_in_one_loop(own):
+  # Convolutions in loops take 36 times as long on the CPU; unrolled, 16 of them
+  # took over 100 s to compile.
+  def network(observation, num_params):
+    features = networks.NatureTorso()(observation)
+    return networks.PolicyValueHead(num_params)(features)
+
+  agent = make(spec=IMAGE, network=network if own else None, num_minibatches=4)
+  state = jax.eval_shape(agent.initial_learner_state, KEY)
+  batch = agent_checks._Check(agent, IMAGE, 0)._batch()
+  update = jax.make_jaxpr(agent.update)(state, batch)
+  (minibatches,) = [
+    loop
+    for length, loop in loops(update.jaxpr)
+    if length == agent._config.num_epochs * 4
+  ]
+  assert ('conv_general_dilated' in str(minibatches)) == own
+  assert agent._unrolls == own
+
+
 def test_a_network_of_another_output_is_refused():
   def network(observation, num_params):
     policy = jnp.zeros((observation.shape[0], num_params))
@@ -596,6 +717,10 @@ def test_other_actions_are_refused_with_what_to_do():
       {'num_minibatches': 3},
       'num_minibatches=3 does not divide the 1024 steps of batch_size=8 '
       'unrolls of unroll_length=128',
+    ),
+    (
+      {'num_minibatches': 1024},
+      'num_minibatches=1024 leaves one step in each, whose advantage',
     ),
     # What replay refuses is refused here already, before there is an agent.
     ({'batch_size': 0}, 'batch_size must be at least 1, got 0'),
