@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 import pathlib
+import threading
 import time
 import traceback
 from typing import Any, NamedTuple
@@ -48,17 +50,18 @@ def run(
   Returns:
     The last status.
   """
+  print(experiment.run.evaluation, flush=True)
   jax.config.update('jax_disable_jit', not experiment.run.jit)
   parts = _Parts(experiment, directory)
   try:
-    with stop_signals.requested_from(parts.state.request_stop):
+    with stop_signals.requested_from(parts.request_stop):
       while parts.state.directive().stop is None:
         parts.act()
         parts.evaluate()
         parts.checkpoint_if_due()
         if parts.report_replay():
           show(parts.state.status())
-    parts.finish()
+      parts.finish()
   except run_directory.NotWrittenError as error:
     parts.state.request_stop(counting.StopReason.FAILED, str(error))
   except Exception:
@@ -96,6 +99,8 @@ class _Parts:
     key = seeding.learner_key(run.seed)
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
     self.state = counting.RunState(run.limits, self._sink, restored.counts)
+    self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
+    self._asked_to_stop = threading.Event()
     env_steps = restored.counts.get('env_steps', 0)
     experiment = self._resumed_at(env_steps)
     self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
@@ -129,13 +134,24 @@ class _Parts:
       key=seeding.actor_key(experiment.seed, 1),
       episodes=run.eval_episodes,
       period=run.eval_period,
+      max_episode_steps=run.max_eval_episode_steps,
+      max_share=run.max_eval_share,
       env_steps=env_steps,
       solved_return=run.solved_return,
       keep=self._best.offer,
+      is_hurried=self._is_hurried,
     )
 
   def _resumed_at(self, env_steps: int) -> config_lib.Experiment:
     return dataclasses.replace(self._experiment, resumed_at=env_steps)
+
+  def request_stop(self, reason: str) -> None:
+    """Ends the run, or only its last evaluation."""
+    self._asked_to_stop.set()
+    self.state.request_stop(reason)
+
+  def _is_hurried(self) -> bool:
+    return self._asked_to_stop.is_set() or time.monotonic() >= self._ends_at
 
   def act(self) -> None:
     """Acts and learns for some steps, at most to a place for a checkpoint."""
