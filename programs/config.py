@@ -80,11 +80,11 @@ class RunConfig:
   """Seconds without a heartbeat, as of an environment that hangs in a step, after
   which a worker of a program is killed and restarted."""
   checkpoint_period_s: float = 60.0
-  """Seconds between checkpoints of the learner; in local mode, where they lie on
-  multiples of checkpoint_period_steps, at least."""
+  """Seconds between checkpoints of the learner; in local mode with one
+  environment, where they wait for checkpoint_period_steps, at least."""
   checkpoint_period_steps: int = 20_000
-  """Environment steps after which local mode may save: it then starts new
-  episodes, so that a resumed run does bit for bit what this one does."""
+  """Environment steps after which local mode with one environment saves, at the
+  end of an episode: a resumed run then does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = 600.0
   """Seconds between checkpoints of what replay holds, in programs; None saves it
   never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
