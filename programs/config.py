@@ -55,7 +55,7 @@ class RunConfig:
   solved_return: float | None = None
   """Mean return in an evaluation at which the run ends."""
   eval_period: int = 2_000
-  """Environment steps between evaluations; see max_eval_share."""
+  """Environment steps between evaluations. See max_eval_share."""
   eval_episodes: int = 20
   """Episodes in an evaluation."""
   max_eval_share: float = 0.2

@@ -23,6 +23,7 @@ SMALL = (
   '--hidden-sizes', '64',
   '--min-replay-size', '300',
   '--eval-period', '1000',
+  '--max-eval-share', '1',
   '--num-actors', '2',
   '--max-seconds', '80',
 )  # fmt: skip
