@@ -57,9 +57,9 @@ class Actor:
     self._steps_to_report = _REPORT_EVERY
 
   @property
-  def first_has_ended(self) -> bool:
-    """Whether the episode of the first environment has just ended."""
-    return bool(self._timestep.step_type[0] == types.LAST)
+  def between_episodes(self) -> bool:
+    """Whether no environment is in the midst of an episode."""
+    return bool((self._timestep.step_type == types.LAST).all())
 
   @property
   def num_episodes(self) -> int:

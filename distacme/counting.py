@@ -40,6 +40,15 @@ class StopReason(str, enum.Enum):
   FAILED = 'failed'
 
 
+def leaves_time(stop: str | None) -> bool:
+  """Whether a run goes on, or has come to its end and may yet measure itself.
+
+  Args:
+    stop: as of `core.Directive`.
+  """
+  return stop is None or stop == StopReason.STEP_LIMIT
+
+
 @dataclasses.dataclass(frozen=True)
 class Limits:
   """When a run ends by itself; None is no limit."""

@@ -78,7 +78,7 @@ class EnvironmentLoop:
         `updates_per_call` batches, or a batch cannot be split over `devices`.
     """
     vector = environments.check_first_episode(environments.wrap(environment))
-    run_state = run_state or counting.RunState()
+    self._run_state = run_state = run_state or counting.RunState()
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
     self.params = params or params_lib.LocalParams()
@@ -124,10 +124,19 @@ class EnvironmentLoop:
   def step(self) -> int:
     """Acts once, then learns as often as replay lets it; returns env steps."""
     steps = self.actor.step()
-    while self.replay.can_sample(self._batches.count):
+    while self.replay.can_sample(self._batches.count) and not self.is_hurried:
       self.learner.step()
+      self.learner.tend()
     self.learner.tend('learning' if self.learner.steps else 'waiting for data')
     return steps
+
+  @property
+  def is_hurried(self) -> bool:
+    """Whether the run ends for a reason that leaves no time to go on."""
+    return not (
+      counting.leaves_time(self.actor.directive.stop)
+      and counting.leaves_time(self.learner.directive.stop)
+    )
 
   def policy(self) -> greedy_policy.GreedyPolicy:
     """Returns what has been learnt so far, which does not explore."""
@@ -148,7 +157,7 @@ class EnvironmentLoop:
   def run(
     self, num_episodes: int | None = None, num_steps: int | None = None
   ) -> int:
-    """Runs until either number is reached.
+    """Runs until either number is reached, or the run stops (`run_state`).
 
     Args:
       num_episodes: episodes to finish, of all environments together.
@@ -173,6 +182,8 @@ class EnvironmentLoop:
       if num_steps is None
       else steps < num_steps
     ):
+      if self._run_state.directive().stop is not None:
+        break
       steps += self.step()
     self.actor.report()
     self.learner.check()

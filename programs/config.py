@@ -58,9 +58,15 @@ class RunConfig:
   solved_return: float | None = None
   """Mean return in an evaluation at which the run ends."""
   eval_period: int = 2_000
-  """Environment steps between evaluations."""
+  """Environment steps between evaluations. See max_eval_share."""
   eval_episodes: int = 20
-  """Greedy episodes in an evaluation."""
+  """Episodes in an evaluation."""
+  max_eval_share: float = 0.2
+  """Share of the time that evaluations may take: one that is due is left out while
+  they have taken more, but for that after the last step. 1 leaves none out, for
+  runs whose evaluations are to be the same however fast they go."""
+  max_eval_episode_steps: int = 27_000
+  """Steps after which an evaluated episode is cut off; it may never end else."""
   publish_period: int | None = None
   """Learner steps between publications of the params; by default 10, or 1 where
   experience is used once, so that it is as new as can be."""
@@ -77,11 +83,11 @@ class RunConfig:
   """Seconds without a heartbeat, as of an environment that hangs in a step, after
   which a worker of a program is killed and restarted."""
   checkpoint_period_s: float = 60.0
-  """Seconds between checkpoints of the learner; in local mode, where they lie on
-  multiples of checkpoint_period_steps, at least."""
+  """Seconds between checkpoints of the learner; in local mode with one
+  environment, where they wait for checkpoint_period_steps, at least."""
   checkpoint_period_steps: int = 20_000
-  """Environment steps after which local mode may save: it then starts new
-  episodes, so that a resumed run does bit for bit what this one does."""
+  """Environment steps after which local mode with one environment saves, at the
+  end of an episode: a resumed run then does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = 600.0
   """Seconds between checkpoints of what replay holds, in programs; None saves it
   never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
@@ -104,6 +110,7 @@ class RunConfig:
       'envs_per_actor',
       'eval_period',
       'eval_episodes',
+      'max_eval_episode_steps',
       'updates_per_call',
       'checkpoint_period_steps',
     )
@@ -113,6 +120,7 @@ class RunConfig:
     if self.replay_checkpoint_period_s is not None:
       ranges.check_positive(self, 'replay_checkpoint_period_s')
     ranges.check_not_negative(self, 'seed', 'max_restarts')
+    ranges.check_share(self, 'max_eval_share')
     if not self.jit and self.mode != 'local':
       raise ValueError(
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
@@ -139,6 +147,20 @@ class RunConfig:
   def actor_device(self, index: int) -> int | None:
     """Returns the accelerator of an actor, None if it acts on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
+
+  @property
+  def evaluation(self) -> str:
+    """A line that says how often the run is evaluated, and at what cost."""
+    line = (
+      f'evaluation: {self.eval_episodes} episodes every {self.eval_period:,} '
+      'environment steps and after the last'
+    )
+    if self.max_eval_share < 1:
+      line += (
+        f'; left out while they have taken more than {self.max_eval_share:.0%} '
+        'of the time (--max-eval-share)'
+      )
+    return line
 
   @property
   def limits(self) -> counting.Limits:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 import pathlib
+import threading
 import time
 import traceback
 from typing import Any, NamedTuple
@@ -48,17 +50,18 @@ def run(
   Returns:
     The last status.
   """
+  print(experiment.run.evaluation, flush=True)
   jax.config.update('jax_disable_jit', not experiment.run.jit)
   parts = _Parts(experiment, directory)
   try:
-    with stop_signals.requested_from(parts.state.request_stop):
+    with stop_signals.requested_from(parts.request_stop):
       while parts.state.directive().stop is None:
         parts.act()
         parts.evaluate()
         parts.checkpoint_if_due()
         if parts.report_replay():
           show(parts.state.status())
-    parts.finish()
+      parts.finish()
   except run_directory.NotWrittenError as error:
     parts.state.request_stop(counting.StopReason.FAILED, str(error))
   except Exception:
@@ -75,10 +78,12 @@ def run(
 class _Parts:
   """The loop, the evaluator, and what they report to and are restored from.
 
-  A run that is resumed from a checkpoint goes on, bit for bit, as it would have
-  without the interruption. Environments cannot be saved, so both start episodes
-  anew where a checkpoint may lie, from seeds that the steps made so far decide
-  (`_start_anew`); what must be saved then is the learner's state and replay.
+  A checkpoint holds what learning needs; environments cannot be saved. A run that
+  is resumed starts new episodes, from seeds that the steps made so far decide.
+  With one environment the run that goes on does the same where a checkpoint may
+  lie (`_start_anew`), between two episodes, and so a resumed run goes on, bit for
+  bit, as it would have. Several are never between episodes at once: checkpoints
+  are written at any moment, and touch nothing.
   """
 
   def __init__(
@@ -96,6 +101,8 @@ class _Parts:
     key = seeding.learner_key(run.seed)
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
     self.state = counting.RunState(run.limits, self._sink, restored.counts)
+    self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
+    self._asked_to_stop = threading.Event()
     env_steps = restored.counts.get('env_steps', 0)
     experiment = self._resumed_at(env_steps)
     self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
@@ -129,42 +136,65 @@ class _Parts:
       key=seeding.actor_key(experiment.seed, 1),
       episodes=run.eval_episodes,
       period=run.eval_period,
+      max_episode_steps=run.max_eval_episode_steps,
+      max_share=run.max_eval_share,
       env_steps=env_steps,
       solved_return=run.solved_return,
       keep=self._best.offer,
+      is_hurried=self._is_hurried,
     )
 
   def _resumed_at(self, env_steps: int) -> config_lib.Experiment:
     return dataclasses.replace(self._experiment, resumed_at=env_steps)
 
+  def request_stop(self, reason: str) -> None:
+    """Ends the run, or only its last evaluation."""
+    self._asked_to_stop.set()
+    self.state.request_stop(reason)
+
+  def _is_hurried(self) -> bool:
+    return self._asked_to_stop.is_set() or time.monotonic() >= self._ends_at
+
   def act(self) -> None:
     """Acts and learns for some steps, at most to a place for a checkpoint."""
     for _ in range(_POLL_EVERY):
       self._steps_since += self.loop.step()
-      if self._may_save():
-        self.loop.actor.report()  # that all is counted
-        return
+      if self._is_exact_place() or self.loop.is_hurried:
+        break
+    # All is counted here, however often the clock made the actor report: what
+    # is counted decides when the run is evaluated and when it ends.
+    self.loop.actor.report()
 
-  def _may_save(self) -> bool:
-    """Whether this is a place for a checkpoint.
+  def _is_exact_place(self) -> bool:
+    """Whether what is saved here is all that decides how the run goes on."""
+    run = self._experiment.run
+    return (
+      run.envs_per_actor == 1
+      and self._steps_since >= run.checkpoint_period_steps
+      and self.loop.actor.between_episodes
+    )
 
-    An episode that always met one would never end: where there is one
-    environment none is cut, unless it lasts longer than a whole period.
-    """
-    period = self._experiment.run.checkpoint_period_steps
-    return self._steps_since >= period and (
-      self.loop.actor.first_has_ended or self._steps_since >= 2 * period
+  def _may_save_anywhere(self) -> bool:
+    """Whether the run does without exact places, or has missed one for long."""
+    run = self._experiment.run
+    return (
+      run.envs_per_actor > 1
+      or self._steps_since >= 2 * run.checkpoint_period_steps
     )
 
   def checkpoint_if_due(self) -> None:
-    """Saves if it is time, and starts anew where it could be."""
-    if not self._may_save() or self.state.directive().stop is not None:
+    """Saves if it is time, and starts anew at an exact place."""
+    if self.state.directive().stop is not None:
       return
-    if time.monotonic() >= self._save_at:
+    exact = self._is_exact_place()
+    if (
+      exact or self._may_save_anywhere()
+    ) and time.monotonic() >= self._save_at:
       self.loop.learner.save()
       period_s = self._experiment.run.checkpoint_period_s
       self._save_at = time.monotonic() + period_s
-    self._start_anew()
+    if exact:
+      self._start_anew()
 
   def _start_anew(self) -> None:
     """Makes this run what one that is resumed here would be."""
@@ -184,9 +214,12 @@ class _Parts:
 
   def _save(self, steps: int, state: Any) -> None:
     directive = self.state.directive()
-    if directive.stop != counting.StopReason.TERMINATED:
-      # What came after the last checkpoint a resumed run does again, the same.
-      self._saved.save(steps, state, directive.counts, self.loop.replay)
+    if (
+      directive.stop == counting.StopReason.TERMINATED
+      and not self._may_save_anywhere()
+    ):
+      return  # what came after the last exact place is done again, the same
+    self._saved.save(steps, state, directive.counts, self.loop.replay)
 
   def evaluate(self) -> None:
     """Evaluates if it is time."""

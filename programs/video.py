@@ -76,17 +76,24 @@ def make_vector(
     for row in range(num_envs)
   ]
   if path:
-    rows[0] = Filmed(rows[0], path)
+    rows[0] = Filmed(rows[0], path, experiment.run.max_eval_episode_steps)
   return vector.LoopVector(rows)
 
 
 class Filmed(wrappers.Wrapper):
   """Writes a video of an environment's first episode."""
 
-  def __init__(self, environment: Any, path: pathlib.Path):
-    """Takes an environment with a method `render() -> uint8 [H, W, 3]`."""
+  def __init__(self, environment: Any, path: pathlib.Path, max_steps: int):
+    """Takes an environment with a method `render() -> uint8 [H, W, 3]`.
+
+    Args:
+      environment: to film.
+      path: of the video.
+      max_steps: after which it ends, though the episode may not.
+    """
     super().__init__(environment)
     self._path = path
+    self._steps_left = max_steps + 1  # and the picture at the start
     self._writer: Writer | None = None  # while the episode goes on
     self._done = False
 
@@ -105,7 +112,8 @@ class Filmed(wrappers.Wrapper):
       self._end()
       return timestep
     self._writer.add(self._environment.render())
-    if timestep.last():
+    self._steps_left -= 1
+    if timestep.last() or not self._steps_left:
       self._end()
     return timestep
 

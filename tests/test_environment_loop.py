@@ -114,6 +114,29 @@ def test_the_run_counts_every_step():
   assert counts['learner_steps'] == loop.learner.steps > 0
 
 
+def test_it_ends_when_the_run_does():
+  run_state = counting.RunState(counting.Limits(max_env_steps=50))
+  loop = make_loop(run_state=run_state)
+  assert 50 <= loop.run(num_steps=2000) < 50 + 16
+  assert loop.run(num_episodes=3) == 0
+
+
+def test_a_run_that_is_in_a_hurry_learns_no_more():
+  # Replay would let it learn again and again, of what one step brought.
+  run_state = counting.RunState()
+  loop = make_loop(
+    dataclasses.replace(SMALL, samples_per_insert=1600.0), run_state=run_state
+  )
+  loop.run(num_steps=60)
+  before = loop.learner.steps
+  run_state.request_stop(counting.StopReason.TERMINATED)
+  loop.actor.report()
+  for _ in range(5):
+    loop.step()
+  assert loop.is_hurried
+  assert loop.learner.steps == before > 0
+
+
 @pytest.mark.parametrize('num_envs', [1, 3])
 def test_one_seed_gives_bit_identical_parameters(num_envs):
   first, second = (make_loop(num_envs=num_envs) for _ in range(2))

@@ -9,6 +9,7 @@ from distacme import core
 from distacme import counting
 from distacme import evaluator
 from distacme import params
+from distacme import run_directory
 from distacme.environments import vector
 from distacme.testing import agents
 from distacme.testing import environments
@@ -43,6 +44,7 @@ class Rig:
       'key': jax.random.key_data(jax.random.key(0)),
       'episodes': 4,
       'period': 100,
+      'max_episode_steps': 10_000,
       'keep': lambda newest, mean: self.kept.append((newest.version, mean)),
     }
     self.evaluator = evaluator.Evaluator(
@@ -64,6 +66,13 @@ class Rig:
 
   def metrics(self):
     return self.state.status()['workers']['evaluator']['metrics']
+
+
+@pytest.fixture(name='warnings')
+def fixture_warnings(monkeypatch):
+  said = []
+  monkeypatch.setattr(run_directory, 'warn_once', said.append)
+  return said
 
 
 def nest(version):
@@ -212,6 +221,19 @@ def test_it_evaluates_while_the_run_goes_on():
   assert rig.kept == [0, 1, 2, 3]
 
 
+class AtStep:
+  """Calls `function` before the step of that number."""
+
+  def __init__(self, step, function):
+    self.steps = 0
+    self._step, self._function = step, function
+
+  def __call__(self):
+    self.steps += 1
+    if self.steps == self._step:
+      self._function()
+
+
 @pytest.mark.parametrize(
   ('reason', 'finishes'),
   [('interrupted', False), ('time_limit', False), ('step_limit', True)],
@@ -219,25 +241,146 @@ def test_it_evaluates_while_the_run_goes_on():
 def test_a_stop_in_the_midst_ends_it_unless_the_steps_are_used_up(
   reason, finishes
 ):
-  long = 20 * evaluator._REPORT_EVERY
-  calls = []
-
-  def stop_at_the_tenth_step():
-    calls.append(1)
-    if len(calls) == 10:
-      rig.state.request_stop(reason)
-
-  rig = Rig(Watched(*rows(long), on_step=stop_at_the_tenth_step), episodes=1)
+  at_step = AtStep(10, lambda: rig.state.request_stop(reason))
+  rig = Rig(Watched(*rows(100), on_step=at_step), episodes=1)
   rig.publish(0)
   mean = rig.evaluator.evaluate()
   if finishes:
-    assert mean == long
-    assert rig.kept == [(0, long)]
+    assert mean == 100
+    assert rig.kept == [(0, 100)]
   else:
     assert mean is None
-    assert len(calls) == evaluator._REPORT_EVERY
+    assert at_step.steps == 10
     assert rig.kept == []
     assert 'evaluations' not in rig.state.status()['counts']
+
+
+def finish_under(on_step, **kwargs):
+  """Returns the rig of a run that used up its steps, evaluated for the last time."""
+  limits = counting.Limits(max_env_steps=50)
+  rig = Rig(Watched(*rows(100), on_step=on_step), limits=limits, **kwargs)
+  rig.publish(9)
+  rig.count(50)
+  rig.evaluator.run()
+  return rig
+
+
+def test_who_is_in_a_hurry_gives_up_the_last_evaluation_and_says_so(warnings):
+  hurry = []
+  at_step = AtStep(7, lambda: hurry.append(1))
+  rig = finish_under(at_step, is_hurried=lambda: bool(hurry))
+  assert at_step.steps == 7
+  assert rig.kept == []
+  assert warnings == [
+    'The last evaluation was given up, since there was no time for it. To play '
+    "its episodes, run 'distacme evaluate --newest' on the run's directory."
+  ]
+
+
+def test_the_last_evaluation_is_given_up_when_its_time_is_over(warnings):
+  clock = Clock()
+  at_step = AtStep(7, lambda: clock.advance(45.0))
+  rig = finish_under(at_step, last_s=45.0, clock=clock)
+  assert at_step.steps == 7
+  assert rig.kept == []
+  assert len(warnings) == 1
+  at_step = AtStep(7, lambda: clock.advance(44.0))
+  assert finish_under(at_step, last_s=45.0, clock=clock).kept == [(9, 100.0)]
+  assert len(warnings) == 1
+
+
+def test_it_gives_a_sign_of_life_with_every_step():
+  # A step of 20 slow environments may take seconds.
+  heartbeats = []
+
+  class Listening:
+    def report(self, counts=None, metrics=None, state=''):
+      heartbeats.append(state)
+      return core.Directive(None, {})
+
+  rig = Rig(Watched(*rows(5)), episodes=1)
+  rig.evaluator._reporter = Listening()
+  rig.publish(0)
+  rig.evaluator.evaluate()
+  assert heartbeats == ['evaluating'] * 5 + ['return 5']
+
+
+def test_an_episode_without_an_end_is_cut_off_and_said_to_be(warnings):
+  # The second and third row end by themselves, one of them at the last moment.
+  rig = Rig(Watched(*rows(10**9, 3, 6)), episodes=6, max_episode_steps=6)
+  rig.publish(0)
+  assert rig.evaluator.evaluate() == (6 + 6 + 3 + 3 + 6 + 6) / 6
+  metrics = rig.metrics()
+  assert metrics['episodes_cut_off'] == 2
+  assert metrics['mean_length'] == 5.0
+  # The row that was cut off waits until the others have played all of theirs.
+  assert len(rig.environment.actions) == (6 + 1 + 6) + 6
+  worker = rig.state.status()['workers']['evaluator']
+  assert worker['state'] == 'return 5, 2 of 6 episodes cut off'
+  assert len(warnings) == 1
+  assert 'max_eval_episode_steps=6 steps and was cut off' in warnings[0]
+
+
+def test_episodes_that_end_are_not_cut_off(warnings):
+  rig = Rig(Watched(*rows(3, 6)), episodes=4, max_episode_steps=6)
+  rig.publish(0)
+  rig.evaluator.evaluate()
+  assert rig.metrics()['episodes_cut_off'] == 0
+  assert not warnings
+
+
+class Clock:
+  """Shows what it is told."""
+
+  def __init__(self):
+    self.now = 1000.0
+
+  def __call__(self):
+    return self.now
+
+  def advance(self, seconds):
+    self.now += seconds
+
+
+@pytest.mark.parametrize(
+  ('max_share', 'expected'),
+  [
+    (1.0, [True] * 6),
+    # It took 10 s of 15, of 20, of 25 and so on, until it is 10 of 50.
+    (0.2, [True, *[False] * 6, True, False]),
+    (0.0, [True, False, False]),
+  ],
+)
+def test_an_evaluation_is_left_out_while_they_take_too_much_time(
+  max_share, expected
+):
+  clock = Clock()
+  environment = Watched(*rows(1), on_step=lambda: clock.advance(10.0))
+  rig = Rig(environment, episodes=1, max_share=max_share, clock=clock)
+  due = []
+  for version, _ in enumerate(expected):
+    clock.advance(5.0)
+    rig.publish(version)
+    rig.count(100)
+    due.append(rig.evaluator.evaluate_if_due())
+  assert due == expected
+
+
+def test_the_last_evaluation_is_never_left_out():
+  clock = Clock()
+  rig = Rig(
+    Watched(*rows(1), on_step=lambda: clock.advance(10.0)),
+    episodes=1,
+    max_share=0.0,
+    limits=counting.Limits(max_env_steps=200),
+    clock=clock,
+  )
+  for version in (1, 2):
+    rig.publish(version)
+    rig.count(100)
+    rig.evaluator.evaluate_if_due()
+  rig.evaluator.run()
+  assert rig.kept == [(1, 1.0), (2, 1.0)]
 
 
 @pytest.mark.parametrize(

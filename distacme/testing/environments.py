@@ -1,7 +1,7 @@
 """Tiny environments whose every step a test can foretell.
 
 By name: 'distacme.testing.environments:catch', ':counting', ':nested',
-':cartpole_without_velocities' and ':slow_pendulum'.
+':reward_at_the_end', ':cartpole_without_velocities' and ':slow_pendulum'.
 """
 
 from __future__ import annotations
@@ -223,6 +223,74 @@ class Nested(dm_env.Environment):
     return {'number': (image, np.int32(self._number)), 'light': self._light}
 
 
+class RewardAtTheEnd(dm_env.Environment):
+  """Shows which action is right, and pays at the end of a long episode only.
+
+  Every step one of three actions is right, at random. The last step of an episode
+  brings the share of its steps in which the right one was taken, and terminates
+  it; all other rewards are 0. So the best return is 1, and chance reaches 1/3.
+  """
+
+  NUM_ACTIONS = 3
+
+  def __init__(self, seed: int, length: int = 1000):
+    """Takes the seed of the right actions, and the steps of an episode."""
+    self._random = np.random.default_rng(seed)
+    self._length = length
+    self._step = length  # No episode is under way.
+    self._num_right = 0
+    self._right = 0
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts an episode."""
+    self._step = self._num_right = 0
+    return dm_env.restart(self._observation())
+
+  def step(self, action: int) -> dm_env.TimeStep:
+    """Compares the action with the right one."""
+    if self._step == self._length:
+      return self.reset()
+    self._step += 1
+    self._num_right += int(action) == self._right
+    last = self._step == self._length
+    return dm_env.TimeStep(
+      dm_env.StepType.LAST if last else dm_env.StepType.MID,
+      np.float32(self._num_right / self._length if last else 0.0),
+      np.float32(not last),
+      self._observation(),
+    )
+
+  def observation_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 [5].
+
+    The share of the episode that is over, the share of its steps that were right
+    so far, and 1 for the action that is right now, 0 for the others.
+    """
+    return specs.BoundedArray(
+      (2 + self.NUM_ACTIONS,), np.float32, 0.0, 1.0, 'progress_and_right_action'
+    )
+
+  def action_spec(self) -> specs.DiscreteArray:
+    """Returns the spec of a choice of three."""
+    return specs.DiscreteArray(self.NUM_ACTIONS, name='action')
+
+  def reward_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'reward')
+
+  def discount_spec(self) -> specs.BoundedArray:
+    """Returns the spec of a float32 in [0, 1]."""
+    return specs.BoundedArray((), np.float32, 0.0, 1.0, 'discount')
+
+  def _observation(self) -> np.ndarray:
+    self._right = int(self._random.integers(self.NUM_ACTIONS))
+    observation = np.zeros(2 + self.NUM_ACTIONS, np.float32)
+    observation[0] = self._step / self._length
+    observation[1] = self._num_right / self._length
+    observation[2 + self._right] = 1.0
+    return observation
+
+
 def catch(seed: int) -> dm_env.Environment:
   """Returns a 10 x 5 game of catch."""
   return Catch(seed)
@@ -237,6 +305,11 @@ def counting(seed: int) -> dm_env.Environment:
 def nested(seed: int) -> dm_env.Environment:
   """Returns the environment of nests."""
   return Nested(seed)
+
+
+def reward_at_the_end(seed: int) -> dm_env.Environment:
+  """Returns episodes of 1,000 steps of which only the last one is rewarded."""
+  return RewardAtTheEnd(seed)
 
 
 def cartpole_without_velocities(seed: int) -> Any:

@@ -13,6 +13,9 @@ from distacme.programs import config as config_lib
 from distacme.programs import connection as connection_lib
 from distacme.programs import devices as devices_lib
 
+# Its launcher gives a run that used up its steps a minute to end.
+_LAST_S = 45.0
+
 
 def run(
   connection: connection_lib.Connection,
@@ -49,8 +52,12 @@ def _evaluate(
     key=key,
     episodes=run.eval_episodes,
     period=run.eval_period,
+    max_episode_steps=run.max_eval_episode_steps,
+    max_share=run.max_eval_share,
     env_steps=experiment.resumed_at,
     solved_return=run.solved_return,
     keep=best.offer,
+    is_hurried=lambda: connection.terminated,
+    last_s=_LAST_S,
   ).run()
   best.close()

@@ -86,7 +86,7 @@ def test_nests_are_learnt_from_through_reverb(tmp_path, tmp_path_factory):
   command = (
     'train --agent tests.agents.nested_agent --mode threads --env '
     f'{NESTED} --num-actors 1 --envs-per-actor 3 --solved-return 2.7 '
-    '--eval-period 1000 --max-seconds 60 --run-dir'
+    '--eval-period 1000 --max-eval-share 1 --max-seconds 60 --run-dir'
   )
   done = subprocess.run(
     [sys.executable, '-c', _MAIN, *command.split(), tmp_path],

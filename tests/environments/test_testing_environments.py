@@ -67,6 +67,34 @@ def test_a_nested_step_is_rewarded_for_number_and_side():
   }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+  ('share', 'expected'), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)]
+)
+def test_the_reward_at_the_end_is_the_share_of_right_actions(share, expected):
+  environment = library.make(
+    'distacme.testing.environments:reward_at_the_end', seed=0
+  )
+  for _ in range(2):
+    timestep = environment.reset()
+    rewards, rights = [], set()
+    for step in range(1000):
+      progress, so_far, *shown = timestep.observation
+      assert progress == np.float32(step / 1000)
+      assert sorted(shown) == [0, 0, 1]
+      right = int(np.argmax(shown))
+      rights.add(right)
+      timestep = environment.step(
+        right if step < 1000 * share else (right + 1) % 3
+      )
+      rewards.append(timestep.reward)
+    assert rights == {0, 1, 2}
+    assert rewards == [0.0] * 999 + [np.float32(expected)]
+    assert timestep.step_type == LAST
+    assert timestep.discount == 0
+    assert timestep.observation[1] == np.float32(expected)
+    assert environment.step(0).first()
+
+
 def test_slow_pendulum_takes_its_time():
   pytest.importorskip('gymnasium')
   slow = library.make('distacme.testing.environments:slow_pendulum', seed=3)

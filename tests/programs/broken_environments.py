@@ -46,6 +46,18 @@ class HungOnce(environments.Catch):
       time.sleep(60)
 
 
+class Slow(environments.Catch):
+  """Waits 80 ms in every step and reset, as for a simulator elsewhere."""
+
+  def reset(self):
+    time.sleep(0.08)
+    return super().reset()
+
+  def step(self, action):
+    time.sleep(0.08)
+    return super().step(action)
+
+
 class NotANumber(environments.Catch):
   """Rewards that are no number, long after the first episode."""
 
@@ -103,3 +115,7 @@ def jammed_once(seed):
 
 def hung_once(seed):
   return HungOnce(seed)
+
+
+def slow(seed):
+  return Slow(seed)

@@ -12,7 +12,7 @@ def fixture_run_dir(tmp_path_factory):
   flags = f'--mode local --env {launching.CATCH} --hidden-sizes 64'
   # Beyond the first good evaluation: there, one update may undo the next.
   flags += ' --min-replay-size 300 --eval-period 500 --max-env-steps 4000'
-  flags += f' --run-dir {run_dir}'
+  flags += f' --max-eval-share 1 --run-dir {run_dir}'
   with pytest.raises(SystemExit) as exit_:
     cli.main(['train', *flags.split()])
   assert exit_.value.code == 0

@@ -28,7 +28,7 @@ FLAGS = (
   *('--hidden-sizes', '64', '--min-replay-size', f'{MIN_SIZE}'),
   *('--num-actors', '3'),
   *('--checkpoint-period-s', '3', '--replay-checkpoint-period-s', '3'),
-  *('--eval-period', '2000'),
+  *('--eval-period', '2000', '--max-eval-share', '1'),
   *('--hang-timeout-s', '12', '--eval-episodes', '100'),
 )
 

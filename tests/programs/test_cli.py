@@ -268,6 +268,7 @@ def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):
     f'--mode local --env {launching.CATCH} --hidden-sizes 64 --run-dir run'
   )
   flags += ' --min-replay-size 300 --eval-period 500 --solved-return 0.9'
+  flags += ' --max-eval-share 1'
   with pytest.raises(SystemExit) as exit_:
     cli.main(['train', *flags.split(), '--max-env-steps', '20000'])
   assert exit_.value.code == 0

@@ -1,10 +1,14 @@
 """`distacme evaluate`: episodes of one version of the params."""
 
+import dataclasses
+import json
 import re
+import shutil
 
 import pytest
 
 from distacme.programs import cli
+from distacme.programs import config as config_lib
 from distacme.programs import evaluate
 
 
@@ -49,6 +53,38 @@ def test_a_mistake_is_answered_in_a_sentence(capsys, run_dir, flags, sentence):
   code, text = run(capsys, run_dir, *flags.split())
   assert code == 2
   assert text.strip() == sentence
+
+
+def test_an_agent_without_a_policy_to_sample_from_is_refused(capsys, run_dir):
+  code, text = run(capsys, run_dir, '--sample')
+  assert code == 2
+  assert text.strip() == (
+    'distacme: --sample is for agents whose Config has the field '
+    'evaluate_greedily, which that of dqn has not. Leave --sample out.'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  evaluate_greedily: bool = True
+  learning_rate: float = 1e-3
+
+
+def test_to_sample_is_a_setting_of_the_agent():
+  experiment = config_lib.Experiment(config_lib.RunConfig(), Config(True, 0.5))
+  assert evaluate._sampling(experiment).agent == Config(False, 0.5)
+
+
+def test_what_was_cut_off_is_said(capsys, run_dir, tmp_path):
+  shutil.copytree(run_dir, tmp_path / 'run')
+  path = tmp_path / 'run/config.json'
+  config = json.loads(path.read_text())
+  config['run']['max_eval_episode_steps'] = 4
+  path.write_text(json.dumps(config))
+  code, text = run(capsys, tmp_path / 'run', '--episodes', 3)
+  assert code == 0
+  assert 'over 3 episodes, params version ' in text
+  assert '; 3 did not end and were cut off\n' in text
 
 
 def test_what_is_no_run_is_refused(capsys, tmp_path):

@@ -1,10 +1,9 @@
-"""In local mode a resumed run does, bit for bit, what it would have done."""
+"""In local mode with one environment a resumed run does bit for bit the same."""
 
 import json
 import shutil
 import signal
 
-import dm_env
 import jax
 import numpy as np
 import pytest
@@ -37,10 +36,11 @@ SETTINGS = {
   'checkpoint_period_s': 1e-3,
   'eval_period': 350,
   'eval_episodes': 4,
+  'max_eval_share': 1.0,
 }
 CASES = {
   # n-step windows, priorities, the sampler's random state, exploration.
-  'dqn': (DQN, launching.CATCH, {'envs_per_actor': 2}),
+  'dqn': (DQN, launching.CATCH, {}),
   # Frames that items share; params that are published now and then.
   'dqn on frames': (
     DQN,
@@ -57,7 +57,9 @@ CASES = {
     {},
   ),
   # A queue.
-  'impala': (impala.Config(**SMALL), launching.CATCH, {'envs_per_actor': 3}),
+  'impala': (
+    impala.Config(**SMALL, batch_size=1, queue_size=2), launching.CATCH, {}
+  ),
   # Random actions before the first update; several updates in one call.
   'sac': (
     sac.Config(**SMALL, min_replay_size=100, batch_size=16),
@@ -168,7 +170,8 @@ def test_without_what_replay_held_a_run_learns_something_else(tmp_path):
 def test_a_run_that_a_signal_ended_learns_the_same(number, tmp_path):
   flags = [
     *('--hidden-sizes', '16', '--min-replay-size', '100', '--batch-size', '16'),
-    *('--envs-per-actor', '2', '--eval-period', '1000', '--eval-episodes', '4'),
+    *('--eval-period', '1000', '--eval-episodes', '4'),
+    *('--max-eval-share', '1'),
     *('--checkpoint-period-steps', '300', '--checkpoint-period-s', '0.001'),
     *('--max-env-steps', '1500'),
   ]
@@ -203,42 +206,3 @@ def test_a_run_that_is_terminated_before_it_saved_begins_again(tmp_path):
   ) as run:
     assert run.wait(WAIT_S)[0] == 0, run.output
     assert run.summary['counts']['env_steps'] < 300
-
-
-class Watched(wrappers.Wrapper):
-  """Keeps how each environment that was made was left."""
-
-  made: list['Watched'] = []
-
-  def __init__(self, environment):
-    super().__init__(environment)
-    self.made.append(self)
-    self.types = []
-
-  def _timestep(self, timestep):
-    self.types.append(timestep.step_type)
-    return timestep
-
-
-@pytest.mark.parametrize(
-  ('length', 'last'),
-  [(40, dm_env.StepType.LAST), (100_000, dm_env.StepType.MID)],
-)
-def test_an_episode_is_cut_only_if_it_is_longer_than_a_period(
-  length, last, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(Watched, 'made', [])
-
-  def endless(seed):
-    del seed
-    return Watched(environments.Counting((length,)))
-
-  launch.train(
-    DQN,
-    env=endless,
-    run_dir=tmp_path / 'run',
-    **{**SETTINGS, 'eval_period': 10_000, 'eval_episodes': 1},
-  )
-  left = [made.types for made in Watched.made if len(made.types) > 200]
-  assert len(left) >= (4 if last == dm_env.StepType.LAST else 2)
-  assert {types[-1] for types in left[:-1]} == {last}

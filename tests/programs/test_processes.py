@@ -2,6 +2,7 @@
 
 from concurrent import futures
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from distacme import logging
 from distacme import run_directory
+from distacme.variables import client
 from tests.programs import launching
 
 pytestmark = pytest.mark.skipif(
@@ -23,6 +25,7 @@ SMALL = (
   '--hidden-sizes', '64',
   '--min-replay-size', '300',
   '--eval-period', '1000',
+  '--max-eval-share', '1',
   '--num-actors', '2',
   '--max-seconds', '80',
 )  # fmt: skip
@@ -224,6 +227,30 @@ def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   assert code == 0, run.output
   assert run.summary['restarts'] == {'learner/0': ['ended with signal 9']}
   assert not run.left_after(0.5)
+
+
+@pytest.mark.chaos
+def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
+  # A step of its 20 rows takes 1.6 s, an episode 16 s.
+  run = start(
+    *('--min-replay-size', '20', '--batch-size', '16', '--eval-period', '40'),
+    *('--max-seconds', '400'),
+    env='broken_environments:slow',
+  )
+
+  def evaluator():
+    running = json.loads((run.run_dir / 'running.json').read_text())
+    status = client.status(running['address'], timeout_s=20.0)
+    return status['workers'].get('evaluator/0', {})
+
+  run.wait_for(run.metrics, 300)  # the server of variables is there
+  run.wait_for(lambda: 'mean_return' in evaluator().get('metrics', {}), 300)
+  run.wait_for(lambda: evaluator().get('state') == 'evaluating', 300)
+  run.process.send_signal(signal.SIGTERM)
+  code, _ = run.wait()
+  assert code == 143, run.output
+  assert not run.summary['failures']  # nor was it killed for not ending
+  assert not run.summary['restarts']
 
 
 def test_who_is_terminated_alone_is_started_again(start):

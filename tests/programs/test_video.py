@@ -74,7 +74,7 @@ def test_the_video_changes_nothing_of_the_evaluation(run_dir, tmp_path):
 @pytest.mark.parametrize('name', ['a.mp4', 'a.gif'])
 def test_pictures_keep_order_and_colour(tmp_path, name):
   pytest.importorskip('imageio_ffmpeg')
-  environment = video.Filmed(Painted(), tmp_path / name)
+  environment = video.Filmed(Painted(), tmp_path / name, 1000)
   timestep = environment.reset()
   while not timestep.last():
     timestep = environment.step(1)
@@ -86,9 +86,18 @@ def test_pictures_keep_order_and_colour(tmp_path, name):
   np.testing.assert_allclose(seen, 20 * np.arange(10), atol=3)
 
 
+def test_a_video_is_no_longer_than_an_evaluated_episode(tmp_path):
+  pytest.importorskip('imageio_ffmpeg')
+  environment = video.Filmed(Painted(), tmp_path / 'a.mp4', 4)
+  environment.reset()
+  for _ in range(8):  # the episode has nine steps
+    environment.step(1)
+  assert len(read(tmp_path / 'a.mp4')[0]) == 5
+
+
 def test_an_mp4_of_odd_sides_is_padded(tmp_path):
   pytest.importorskip('imageio_ffmpeg')
-  environment = video.Filmed(Painted(), tmp_path / 'a.mp4')
+  environment = video.Filmed(Painted(), tmp_path / 'a.mp4', 1000)
   environment.reset()
   environment.close()  # which completes it, too
   assert read(tmp_path / 'a.mp4')[0].shape == (1, 20, 32, 3)
