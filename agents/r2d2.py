@@ -61,7 +61,7 @@ class Config:
   learning_rate: float = 1e-3
   """Adam's step size; 1e-4."""
   adam_epsilon: float = 1e-3
-  """Adam's epsilon."""
+  """Adam's epsilon, for losses that are summed over a sequence."""
   max_gradient_norm: float = 40.0
   """Gradients are scaled down to this global norm."""
   target_update_period: int = 100
@@ -350,11 +350,11 @@ class R2D2(dqn.DQN):
   def loss(
     self, params: hk.Params, target_params: hk.Params, batch: types.Batch
   ) -> tuple[jax.Array, types.UpdateOutput]:
-    """Returns half the weighted mean squared error, and new priorities.
+    """Returns half the squared errors, and new priorities.
 
-    A step weighs the same in every sequence: errors are summed over the steps
-    learnt from and divided by `trace_length`, whether there are more of them,
-    at an episode's start, or fewer, at its end.
+    They are summed over the steps learnt from, as in the paper: a mean over them
+    would have gradients far below its epsilon of Adam. Over the sequences it is
+    a weighted mean.
     """
     config = self._config
     data: types.Sequence = batch.data
@@ -372,7 +372,7 @@ class R2D2(dqn.DQN):
     weights = dqn.importance_weights(
       batch.probability, config.importance_exponent
     )
-    squares = jnp.sum(learnt * error**2, axis=-1) / config.trace_length
+    squares = jnp.sum(learnt * error**2, axis=-1)
     loss = jnp.mean(weights * squares) / 2
     priorities = None
     if self.replay.prioritized:
