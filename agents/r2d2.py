@@ -393,7 +393,9 @@ class R2D2(dqn.DQN):
 
     Their gradient does not reach back into the burn-in, unless it is learnt from.
     """
-    length = self._config.burn_in_length
+    # Shorter ones all start with their episode, as those in its midst have more
+    # than their burn-in.
+    length = min(self._config.burn_in_length, data.step_type.shape[1])
     first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
@@ -415,6 +417,8 @@ class R2D2(dqn.DQN):
       ),
       memory,
     )
+    if length == first.shape[1]:
+      return before
     after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
     return jnp.concatenate([before, after], axis=1)
 

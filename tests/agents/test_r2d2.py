@@ -424,6 +424,39 @@ def test_padding_has_no_part_in_loss_priority_and_gradient():
   assert evaluate(with_others(last))[0] != loss
 
 
+@pytest.mark.parametrize(
+  ('rows', 'burn_in_length'), [(3, 0), (5, 2), (2, 2), (3, 4)]
+)
+def test_padding_that_is_cut_off_is_not_missed(rows, burn_in_length):
+  # The first two episodes end terminally, the others are truncated.
+  batch = random_batch(
+    [
+      [FIRST] + (steps - 1) * [MID] + (7 - steps) * [LAST]
+      for steps in (rows - 1, 1, rows - 1, max(1, rows - 2))
+    ],
+    discount=np.array([[0], [0], [0.5], [0.5]], np.float32).repeat(7, axis=1),
+  )
+  if rows > burn_in_length + 1:  # one in the midst of its episode
+    batch.data.step_type[0, 0] = MID
+  start_state = batch.data.start_state
+  cut = jax.tree.map(
+    lambda leaf: leaf[:, :rows], batch.data._replace(start_state=())
+  )
+  function = loss_and_gradient
+  if burn_in_length != SMALL.burn_in_length:
+    agent = make(burn_in_length=burn_in_length)
+    function = jax.jit(jax.value_and_grad(agent.loss, has_aux=True))
+  whole = evaluate(batch, function)
+  assert whole[0] > 0
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    evaluate(
+      batch._replace(data=cut._replace(start_state=start_state)), function
+    ),
+    whole,
+  )
+
+
 BURN_IN = np.array([1, 1, 0, 0, 0, 0, 0], bool)
 MIDST = random_batch([7 * [MID]])
 START = random_batch([[FIRST] + 6 * [MID]])
