@@ -65,7 +65,7 @@ class Config:
   learning_rate: float = 1e-3
   """Adam's step size; 1e-4."""
   adam_epsilon: float = 1e-3
-  """Adam's epsilon."""
+  """Adam's epsilon, for losses that are summed over a sequence."""
   max_gradient_norm: float = 40.0
   """Gradients are scaled down to this global norm."""
   target_update_period: int = 100
@@ -367,11 +367,11 @@ class R2D2(dqn.DQN):
   def loss(
     self, params: hk.Params, target_params: hk.Params, batch: types.Batch
   ) -> tuple[jax.Array, types.UpdateOutput]:
-    """Returns half the weighted mean squared error, and new priorities.
+    """Returns half the squared errors, and new priorities.
 
-    A step weighs the same in every sequence: errors are summed over the steps
-    learnt from and divided by `trace_length`, whether there are more of them,
-    at an episode's start, or fewer, at its end.
+    They are summed over the steps learnt from, as in the paper: a mean over them
+    would have gradients far below its epsilon of Adam. Over the sequences it is
+    a weighted mean.
     """
     config = self._config
     data: types.Sequence = batch.data
@@ -393,7 +393,7 @@ class R2D2(dqn.DQN):
     weights = dqn.importance_weights(
       batch.probability, config.importance_exponent
     )
-    squares = jnp.sum(learnt * error**2, axis=-1) / config.trace_length
+    squares = jnp.sum(learnt * error**2, axis=-1)
     loss = jnp.mean(weights * squares) / 2
     priorities = None
     if self.replay.prioritized:
@@ -414,7 +414,9 @@ class R2D2(dqn.DQN):
 
     Their gradient does not reach back into the burn-in, unless it is learnt from.
     """
-    length = self._config.burn_in_length
+    # Shorter ones all start with their episode, as those in its midst have more
+    # than their burn-in.
+    length = min(self._config.burn_in_length, data.step_type.shape[1])
     first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
@@ -436,6 +438,8 @@ class R2D2(dqn.DQN):
       ),
       memory,
     )
+    if length == first.shape[1]:
+      return before
     after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
     return jnp.concatenate([before, after], axis=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import contextlib
 import queue
 import threading
@@ -14,12 +15,15 @@ from distacme import core
 from distacme import placement as placement_lib
 from distacme import types
 
+_MAX_HALVINGS = 4  # an update is compiled for each length that it meets
+
 
 class Drawn(NamedTuple):
   """What one call of the learner's update takes.
 
   Attributes:
     batch: leaves [B, ...]; or [K, B, ...] where K batches were drawn at once.
+      Of sequences there may be fewer rows than the window has; see `trimmed`.
     info: how it was drawn, always flat: [K * B].
   """
 
@@ -35,6 +39,7 @@ class Batches:
     sampler: core.Sampler,
     count: int = 1,
     placement: placement_lib.Placement | None = None,
+    padded: bool = False,
   ):
     """Draws nothing yet.
 
@@ -42,10 +47,12 @@ class Batches:
       sampler: to draw from.
       count: batches for one `get`; above 1 they are stacked.
       placement: puts them on the learner's devices; by default they stay numpy.
+      padded: whether these are sequences to be `trimmed`.
     """
     self.count = count
     self._sampler = sampler
     self._placement = placement
+    self._padded = padded
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
     """Returns what comes next, or None if there was none within `timeout_s`."""
@@ -64,7 +71,14 @@ class Batches:
     """Stops drawing."""
 
   def _draw(self) -> Drawn:
-    drawn = [_as_drawn(*self._sampler.sample()) for _ in range(self.count)]
+    sampled = [self._sampler.sample() for _ in range(self.count)]
+    data = [data for data, _ in sampled]
+    if self._padded:
+      data = trimmed(data)
+    drawn = [
+      _as_drawn(each, info)
+      for each, (_, info) in zip(data, sampled, strict=True)
+    ]
     batch, info = drawn[0]
     if self.count > 1:
       batches, infos = zip(*drawn, strict=True)
@@ -73,6 +87,44 @@ class Batches:
     if self._placement is not None:
       batch = self._placement.put_batch(batch)
     return Drawn(batch, info)
+
+
+def trimmed(drawn: Sequence[types.Sequence]) -> list[types.Sequence]:
+  """Cuts the end off batches of sequences where all of it is padding.
+
+  What is left has the same rows in all of them: as many as a sequence has, or
+  half of that, rounded up, or half of that, at most four times.
+
+  Args:
+    drawn: leaves [B, L, ...], of stacked frames [B, L + S - 1, ...] if replay
+      keeps these one by one; only views on them are returned.
+  """
+  length = drawn[0].step_type.shape[1]
+  needed = max(_needed_rows(data.step_type) for data in drawn)
+  kept = length
+  for _ in range(_MAX_HALVINGS):
+    if (kept + 1) // 2 >= needed:
+      kept = (kept + 1) // 2
+  if kept == length:
+    return list(drawn)
+
+  def cut(leaf: np.ndarray) -> np.ndarray:
+    return leaf[:, : leaf.shape[1] - length + kept]
+
+  return [
+    jax.tree.map(cut, data._replace(start_state=()))._replace(
+      start_state=data.start_state
+    )
+    for data in drawn
+  ]
+
+
+def _needed_rows(step_type: np.ndarray) -> int:
+  """Returns up to which row there is more than padding in a batch [B, L]."""
+  length = step_type.shape[1]
+  stepped = (step_type != types.LAST).any(axis=0)
+  last_step = length - 1 - int(stepped[::-1].argmax())
+  return min(last_step + 2, length)  # with the row that bootstraps
 
 
 def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
@@ -91,6 +143,7 @@ class PrefetchedBatches(Batches):
     count: int = 1,
     placement: placement_lib.Placement | None = None,
     depth: int = 2,
+    padded: bool = False,
   ):
     """Starts the thread.
 
@@ -99,8 +152,9 @@ class PrefetchedBatches(Batches):
       count: batches for one `get`; above 1 they are stacked.
       placement: puts them on the learner's devices; by default they stay numpy.
       depth: batches held ready, but at least one answer of `get`.
+      padded: whether these are sequences to be `trimmed`.
     """
-    super().__init__(sampler, count, placement)
+    super().__init__(sampler, count, placement, padded)
     self._closed = False
     self._queue: queue.Queue[Any] = queue.Queue(max(1, depth // count))
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()

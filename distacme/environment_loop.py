@@ -95,7 +95,9 @@ class EnvironmentLoop:
       updates_per_call, agent, state, layout, devices[0].platform
     )
     placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
-    self._batches = batches.Batches(self.replay, count, placement)
+    self._batches = batches.Batches(
+      self.replay, count, placement, padded=agent.replay.padded
+    )
     self.learner = learner.Learner(
       agent,
       self._batches,

@@ -73,9 +73,7 @@ def _shown(step_type: jax.Array, stack: int) -> jax.Array:
   for lag in range(1, stack):
     # No episode starts in the last `lag` rows; what was before the sequence is
     # blank already if it is of another.
-    since = jnp.pad(
-      first[:, : first.shape[1] - lag + 1], ((0, 0), (lag - 1, 0))
-    )
+    since = jnp.pad(first, ((0, 0), (lag - 1, 0)))[:, : first.shape[1]]
     shown.append(shown[-1] & ~since)
   return jnp.stack(shown[::-1], axis=-1)
 

@@ -52,6 +52,8 @@ class Sequence(NamedTuple):
   `step_type` is LAST are not steps, nothing was done there: they are the last
   observation of an episode, which bootstraps a truncated one, or padding after
   it. Of row L - 1 only observation and step type count; it bootstraps, too.
+  L is the length of the replay's window, or less in a batch whose sequences all
+  end in padding: the learner is spared most of it.
 
   Attributes:
     observation: o_t.

@@ -266,6 +266,12 @@ class ReplaySpec:
     return self.priority_exponent > 0
 
   @property
+  def padded(self) -> bool:
+    """Whether windows may end in rows that are padding."""
+    window = self.window
+    return isinstance(window, Sequences) and not window.across_episodes
+
+  @property
   def max_items(self) -> int:
     """Items kept: sequences, or whole blocks of transitions."""
     return self.max_size // self.block_size

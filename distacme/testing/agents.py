@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from distacme import batches
 from distacme import core
 from distacme import params as params_lib
 from distacme import seeding
@@ -54,6 +55,7 @@ def check_agent(
   check.update_keeps_the_form_of_its_state()
   check.update_takes_donated_state()
   check.update_answers_what_replay_asks()
+  check.update_does_not_miss_padding()
   if without_jit:
     check.nothing_changes_without_jit()
 
@@ -166,6 +168,22 @@ class _Check:
       f'priorities must be finite and not negative, got {priorities}.'
     )
 
+  def update_does_not_miss_padding(self) -> None:
+    if not self._agent.replay.padded:
+      return
+    whole = self._batch()
+    step_type = whole.data.step_type.copy()
+    half = (step_type.shape[1] + 1) // 2
+    step_type[:, max(1, half - 1) :] = types.LAST
+    whole = whole._replace(data=_only_steps(whole.data, step_type))
+    (data,) = batches.trimmed([whole.data])
+    _same(
+      self._update(self._state, whole._replace(data=data)),
+      self._update(self._state, whole),
+      'update with and without padding at the end of all sequences',
+      1e-4,
+    )
+
   def nothing_changes_without_jit(self) -> None:
     batch, observation = self._batch(), self._observations(1)
     training, _ = self._actor_states(1)
@@ -227,18 +245,18 @@ class _Check:
     step_type = np.full(shape, types.MID)
     step_type[::2, 0] = types.FIRST
     step_type[::3, length // 2 + 1 :] = types.LAST
-    stepped = step_type != types.LAST
-    return types.Sequence(
+    data = types.Sequence(
       observation=in_rows(observation),
       action=in_rows(self._as_sent(output.action)),
-      reward=in_rows(self._sample(_UNIT, size * length)) * stepped,
-      discount=in_rows(self._sample(_UNIT, size * length)) * stepped,
+      reward=in_rows(self._sample(_UNIT, size * length)),
+      discount=in_rows(self._sample(_UNIT, size * length)),
       step_type=step_type,
       extras=in_rows(output.extras),
       start_state=jax.tree.map(
         lambda leaf: leaf[:, 0], in_rows(output.start_state)
       ),
     )
+    return _only_steps(data, step_type)
 
   def _acted(self, size: int) -> tuple[types.NestedArray, types.ActorOutput]:
     observation = self._observations(size)
@@ -267,6 +285,16 @@ class _Check:
       return values.astype(spec.dtype)
 
     return jax.tree.map(sample, nest)
+
+
+def _only_steps(data: types.Sequence, step_type: np.ndarray) -> types.Sequence:
+  """Returns sequences that do nothing where `step_type` says so."""
+  stepped = step_type != types.LAST
+  return data._replace(
+    reward=data.reward * stepped,
+    discount=data.discount * stepped,
+    step_type=step_type,
+  )
 
 
 def _check_actions(spec: specs.Array, actions: Any) -> None:

@@ -70,6 +70,7 @@ def run(
       placement,
       # What waits here grows old.
       depth=1 if agent.replay.used_once else 2,
+      padded=agent.replay.padded,
     ),
     connection.params,
     connection,

@@ -1,11 +1,15 @@
 """The contract finds each way to break it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from distacme import specs
+from distacme import types
+from distacme.replay import spec as replay_spec
 from distacme.testing import agents as agent_checks
 from distacme.testing import environments
 
@@ -95,6 +99,18 @@ class ChanceWithoutKey(Base):
     return minimal_agent.LearnerState({'weights': jnp.float32(noise)})
 
 
+class LearnsFromPadding(Base):
+  def __init__(self):
+    super().__init__()
+    window = replay_spec.Sequences(4, 1)
+    self.replay = dataclasses.replace(self.replay, window=window)
+
+  def update(self, state, batch):
+    step = batch.data.reward.mean()
+    state = jax.tree.map(lambda leaf: leaf + step, state)
+    return state, types.UpdateOutput({})
+
+
 @pytest.mark.parametrize(
   ('broken', 'error', 'message'),
   [
@@ -109,6 +125,7 @@ class ChanceWithoutKey(Base):
     (StateThatChangesType, AssertionError, 'states before and after update'),
     (PrioritiesUnasked, AssertionError, 'replay is uniform'),
     (MetricOfTheBatch, AssertionError, "'loss' must be one finite number"),
+    (LearnsFromPadding, AssertionError, 'update with and without padding'),
     (ChanceWithoutKey, AssertionError, 'initial_learner_state of one key'),
   ],
   ids=lambda value: getattr(value, '__name__', ''),

@@ -342,18 +342,18 @@ def loss_by_hand(probability=(0.1, 0.1), **changes):
   return float(loss), output, gradient['~']['values'][0]
 
 
-def test_the_loss_is_half_the_mean_square_of_the_learnt_steps_errors():
+def test_the_loss_is_half_the_squared_errors_summed_over_the_learnt_steps():
   loss, _, gradient = loss_by_hand()
-  squares = [(1 + 4 + 9 + 16) / 4, (1**2 + 2**2) / 4]
+  squares = [1 + 4 + 9 + 16, 1**2 + 2**2]
   np.testing.assert_allclose(loss, np.mean(squares) / 2, rtol=1e-6)
-  slopes = [-(1 + 2 + 3 + 4) / 4 / 2, -(1 + 2) / 4 / 2]
+  slopes = [-(1 + 2 + 3 + 4) / 2, -(1 + 2) / 2]
   np.testing.assert_allclose(gradient, slopes, rtol=1e-6)
 
 
 def test_sequences_are_weighted_by_how_rarely_they_are_drawn():
   # min p / p = 1/4, 1; to the power 1/2 that is 1/2, 1.
   loss, output, _ = loss_by_hand((0.16, 0.04), importance_exponent=0.5)
-  squares = [(1 + 4 + 9 + 16) / 4 / 2, (1 + 4) / 4]
+  squares = [(1 + 4 + 9 + 16) / 2, 1 + 4]
   np.testing.assert_allclose(loss, np.mean(squares) / 2, rtol=1e-6)
   np.testing.assert_allclose(  # of which priorities know nothing
     output.priorities, [0.9 * 4 + 0.1 * 2.5, 0.9 * 2 + 0.1 * 1.5], rtol=1e-5
@@ -395,10 +395,10 @@ AGENT = make()
 loss_and_gradient = jax.jit(jax.value_and_grad(AGENT.loss, has_aux=True))
 
 
-def evaluate(batch):
+def evaluate(batch, function=loss_and_gradient):
   """Returns loss, priorities and the gradient."""
   params, target_params = initial(AGENT).params, initial(AGENT, seed=1).params
-  (loss, output), gradient = loss_and_gradient(params, target_params, batch)
+  (loss, output), gradient = function(params, target_params, batch)
   return loss, output.priorities, gradient
 
 
@@ -422,6 +422,39 @@ def test_padding_has_no_part_in_loss_priority_and_gradient():
   np.testing.assert_array_equal(other[1], priorities)
   assert not differs(other[2], gradient)
   assert evaluate(with_others(last))[0] != loss
+
+
+@pytest.mark.parametrize(
+  ('rows', 'burn_in_length'), [(3, 0), (5, 2), (2, 2), (3, 4)]
+)
+def test_padding_that_is_cut_off_is_not_missed(rows, burn_in_length):
+  # The first two episodes end terminally, the others are truncated.
+  batch = random_batch(
+    [
+      [FIRST] + (steps - 1) * [MID] + (7 - steps) * [LAST]
+      for steps in (rows - 1, 1, rows - 1, max(1, rows - 2))
+    ],
+    discount=np.array([[0], [0], [0.5], [0.5]], np.float32).repeat(7, axis=1),
+  )
+  if rows > burn_in_length + 1:  # one in the midst of its episode
+    batch.data.step_type[0, 0] = MID
+  start_state = batch.data.start_state
+  cut = jax.tree.map(
+    lambda leaf: leaf[:, :rows], batch.data._replace(start_state=())
+  )
+  function = loss_and_gradient
+  if burn_in_length != SMALL.burn_in_length:
+    agent = make(burn_in_length=burn_in_length)
+    function = jax.jit(jax.value_and_grad(agent.loss, has_aux=True))
+  whole = evaluate(batch, function)
+  assert whole[0] > 0
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+    evaluate(
+      batch._replace(data=cut._replace(start_state=start_state)), function
+    ),
+    whole,
+  )
 
 
 BURN_IN = np.array([1, 1, 0, 0, 0, 0, 0], bool)

@@ -29,6 +29,35 @@ def test_what_was_seen_at_the_start_is_remembered(env, seed, tmp_path):
   assert result['final_return'] >= 0.9
 
 
+# The first two observations show 4 bits, and the third asks for one of them: +1 or
+# -1. Sequences of 3 steps, in the room of 49 rows.
+FOUR_BITS = f'--env bsuite:memory_size/3 {LOCAL} --eval-episodes 100'
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_which_of_four_bits_was_asked_for_is_remembered(seed, tmp_path):
+  result = train(
+    'r2d2',
+    f'{FOUR_BITS} --solved-return 0.9 --max-env-steps 40000 --seed {seed}',
+    tmp_path,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 0.9
+
+
+def test_dqn_does_not_know_the_bits(tmp_path):
+  # Nothing at all tells which of two actions is right; see below of coins.
+  result = train(
+    'dqn',
+    f'{FOUR_BITS.replace("100", "400")} --max-env-steps 10000 --seed 0',
+    tmp_path,
+    control=True,
+  )
+  assert abs(result['final_return']) <= 0.2
+  assert result['best_return'] <= 0.2
+  assert result['evaluations'] >= 3
+
+
 def test_actors_in_processes_remember_it_too(tmp_path):
   result = train(
     'r2d2', f'--env {MEMORY_10} {PROCESSES} {MEMORY} --seed 0', tmp_path

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tree
 
+from distacme import batches
 from distacme import frame_stacks
 from distacme import specs
 from distacme import types
@@ -149,6 +150,36 @@ def test_shared_frames_become_the_stacks_that_were_seen(
       for data in (got, want)
     ]
   tree.map_structure(np.testing.assert_array_equal, got, want)
+
+
+def test_stacks_are_the_same_once_padding_is_cut():
+  kinds = [FIRST, playing.MID, playing.MID, playing.LAST]
+  run = playing.Run([
+    [playing.Moment(env, time, kinds[time % 4], 1.0, 1.0) for time in range(20)]
+    for env in range(2)
+  ])  # fmt: skip
+  shared = collect(run, replay_spec.Sequences(9, 1), False, share=True)
+  layout = shared.layout
+  data = layout.read(shared.rows, shared.frames)
+  (cut,) = batches.trimmed([data])
+  assert cut.step_type.shape[1] == 5
+  assert cut.observation['screen'].shape[1] == 5 + STACK - 1
+  got = frame_stacks.unpack(layout.frames, cut)
+  want = frame_stacks.unpack(layout.frames, data)
+  assert want.observation['screen'].any(axis=(1, 2, 3)).all()
+  tree.map_structure(
+    lambda leaf, whole: np.testing.assert_array_equal(leaf, whole[:, :5]),
+    got,
+    want,
+  )
+
+
+def test_a_stack_may_be_deeper_than_a_sequence_is_long():
+  shown = frame_stacks._shown(np.array([[0, 1], [1, 1]], np.int8), 5)
+  np.testing.assert_array_equal(
+    shown,
+    [[[0, 0, 0, 0, 1], [0, 0, 0, 1, 1]], [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]],
+  )
 
 
 def test_a_row_holds_no_frame():
