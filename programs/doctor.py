@@ -132,7 +132,7 @@ from distacme.replay import reverb
 from distacme.replay import spec
 from distacme.runtime import listening
 with socket.socket() as free:
-  free.bind(('localhost', 0))
+  free.bind(('127.0.0.1', 0))
   port = free.getsockname()[1]
 queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
 server = reverb.ReplayServer(queue, port)

@@ -41,8 +41,13 @@ class AddressHandle(base.Handle[str]):
     self._address = address
 
   def dereference(self) -> str:
-    """Returns host:port."""
-    return str(self._address.resolve())
+    """Returns host:port, the host as a number.
+
+    Launchpad says localhost, which a host may resolve to ::1 alone, or not at all;
+    every service listens on 127.0.0.1.
+    """
+    host, _, port = str(self._address.resolve()).rpartition(':')
+    return f'{"127.0.0.1" if host == "localhost" else host}:{port}'
 
 
 class WorkerNode(lp_node.PyNode[Any, Any]):

@@ -54,8 +54,11 @@ def listening(processes):
 
 
 def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
-  start,
+  start, monkeypatch
 ):
+  # Where nobody listens: no worker may ask a proxy for another one.
+  for name in ('grpc_proxy', 'https_proxy', 'http_proxy', 'all_proxy'):
+    monkeypatch.setenv(name, 'http://127.0.0.1:9')
   flags = ('--solved-return', '0.9', '--envs-per-actor', '2')
   flags += ('--eval-period', '4000')
   run = start(*flags)
@@ -77,6 +80,9 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   assert not listening(actors)
   for address, _ in listening([variables]):
     assert address.removeprefix('::ffff:') == '127.0.0.1'
+  # Not localhost, which need not be that.
+  running = run_directory.RunDirectory(run.run_dir).read_running()
+  assert running.address.startswith('127.0.0.1:')
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
