@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import functools
 import io
+import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 from typing import Any, TypeAlias
 
 from absl import flags
@@ -50,8 +52,49 @@ class AddressHandle(base.Handle[str]):
     return f'{"127.0.0.1" if host == "localhost" else host}:{port}'
 
 
+class _WithImportPath:
+  """A function that, unpickled, finds the modules that it would find here."""
+
+  def __init__(self, function: Callable[[], Any]):
+    self._function = function
+
+  def __call__(self) -> Any:
+    return self._function()
+
+  def __reduce__(self) -> Any:
+    # Unpickled in this order: what the function needs is imported from there.
+    return _second, (_ImportPath(), self._function)
+
+
+class _ImportPath:
+  """The path of this process, which becomes that of the one that unpickles it."""
+
+  def __reduce__(self) -> Any:
+    path = [
+      # '' and '.' are folders that are there; some loaders leave mere names.
+      os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
+      for entry in sys.path
+    ]
+    return _import_from, (path,)
+
+
+def _import_from(path: list[str]) -> None:
+  # Nothing of its own: a process of Launchpad looks among its modules first.
+  sys.path[:] = path
+
+
+def _second(first: Any, second: Any) -> Any:
+  del first
+  return second
+
+
 class WorkerNode(lp_node.PyNode[Any, Any]):
   """Runs a function with arguments of which some may be handles."""
+
+  @property
+  def function(self) -> Callable[[], Any]:
+    """What runs in the worker, which imports from where this process does."""
+    return _WithImportPath(super().function)
 
 
 class ServiceNode(WorkerNode):

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -136,6 +137,47 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
   assert seconds < 8.0  # 0.7 s on an idle machine
+
+
+_BESIDE = """
+from distacme.testing import environments
+
+def jar(seed):
+  return environments.catch(seed)
+"""
+_SCRIPT = """
+import node  # which is also a module of Launchpad's, beside its own script
+import distacme
+from distacme.agents import dqn
+
+def environment(seed):
+  import late  # found when it is called
+  return late.jar(seed) if seed % 2 else node.jar(seed)
+
+if __name__ == '__main__':
+  raise SystemExit(distacme.train(
+    dqn.Config(hidden_sizes=(8,), min_replay_size=100), env=environment,
+    mode='processes', num_actors=1, run_dir='run',
+  ))
+"""
+
+
+def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  for name, text in (('node', _BESIDE), ('late', _BESIDE), ('it', _SCRIPT)):
+    (elsewhere / f'{name}.py').write_text(text)
+  command = [sys.executable, elsewhere / 'it.py']
+  with launching.Run(tmp_path / 'run', command=command) as run:
+    run.wait_until_learning()
+    first = run.worker('actor/0')
+    first.kill()
+    run.wait_for(lambda: run.restarted('actor/0', first))
+    assert scale(run, 2) == 0
+    run.wait_for(lambda: 'actor/1' in acting(run))
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait()[0] == 143, run.output
+    assert run.summary['restarts'] == {'actor/0': ['ended with signal 9']}
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
