@@ -13,6 +13,7 @@ import numpy as np
 
 from distacme import logging as metrics_logging
 from distacme import run_directory
+from distacme.programs import terminal
 
 FILE = 'curves.png'
 
@@ -249,4 +250,4 @@ def draw_if_possible(path: pathlib.Path) -> None:
   except Exception as error:
     logging.warning('Could not draw %s: %s', output, error)
     return
-  print(f'learning curve: {output}', flush=True)
+  terminal.say(f'learning curve: {output}')

@@ -136,9 +136,10 @@ def launch_processes(
   # Launchpad reads the directory from the environment, once, at import.
   fresh = logs / 'new'
   launch_local_output_to_files._LOGGING_DIR = str(fresh)
-  manager = _launch(
-    program, 'local_mp', local_resources=resources, terminal='output_to_files'
-  )
+  with stop_signals.children_deaf():
+    manager = _launch(
+      program, 'local_mp', local_resources=resources, terminal='output_to_files'
+    )
   workers = []
   for title, process in _members(manager):
     # 'actor/5/0' is the only node labelled 'actor/5'.
@@ -178,7 +179,7 @@ class _Process:
 
   def _restart(self) -> None:
     self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
-    with open(self._log, 'a') as output:
+    with open(self._log, 'a') as output, stop_signals.children_deaf():
       self._process = subprocess.Popen(
         self._process.args,
         env=self._environment,
