@@ -82,7 +82,8 @@ def _without(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def _check_parent(path: pathlib.Path) -> None:
-  """Refuses a path that is taken by anything but runs of seeds."""
+  """Refuses a path that no run may have, or that something else has."""
+  run_directory.check_path(path)
   if not path.exists():
     return
   if not path.is_dir() or any(
