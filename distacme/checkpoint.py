@@ -58,6 +58,7 @@ class Checkpointer:
     # Here and not above: it takes half a second, and few processes save.
     from orbax import checkpoint as ocp
 
+    run_directory.check_path(directory.resolve(), read_only)
     logging.getLogger('absl').addFilter(_is_not_raised)
     logging.getLogger('asyncio').addFilter(_is_not_given_up)
     _ignore_late_answers()
@@ -67,6 +68,9 @@ class Checkpointer:
     # Orbax checks its indices, not the arrays.
     self._checksums = directory / 'checksums.json'
     self._unreadable: set[int] = set()
+    # The first that is saved, until it has been read back.
+    self._unproved: tuple[int, types.NestedArray] | None = None
+    self._proved = False
     self._manager = ocp.CheckpointManager(
       directory.resolve(),
       options=ocp.CheckpointManagerOptions(
@@ -95,10 +99,15 @@ class Checkpointer:
       if steps in self._unreadable & set(self._manager.all_steps()):
         self._manager.delete(steps)
       later = [step for step in self._manager.all_steps() if step > steps]
+      if self._unproved:
+        self._manager.wait_until_finished()
+        self._prove()
       self._write_checksum(steps, state)
       self._manager.save(
         steps, args=self._ocp.args.StandardSave(state), force=bool(later)
       )
+      if not self._proved:
+        self._unproved = steps, jax.tree.map(_on_host, state)
       self._unreadable.discard(steps)
       _last_writer = self._manager
       if later:
@@ -209,10 +218,33 @@ class Checkpointer:
         'saved with, or another run directory.'
       )
 
+  def _prove(self) -> None:
+    """Reads the first checkpoint back, once it is written.
+
+    Of a file system, or a path, from which nothing is read as it was written,
+    nobody would hear before it is needed.
+
+    Raises:
+      NotWrittenError: if it is not what was saved.
+    """
+    if self._unproved is None:
+      return
+    (steps, like), self._unproved, self._proved = self._unproved, None, True
+    try:
+      if steps not in self._manager.all_steps(read=True):
+        raise _DamagedError('it is not there')
+      self._read(steps, like)
+    except _DamagedError as error:
+      path = self._manager.directory / str(steps)
+      raise run_directory.NotWrittenError(
+        path, f'it was written, and cannot be read back: {error}'
+      ) from error
+
   def wait(self) -> None:
     """Waits until everything is written; raises NotWrittenError if not."""
     with _WRITING, self._failure_explained():
       self._manager.wait_until_finished()
+      self._prove()
 
   def close(self) -> None:
     """As `wait`, and lets go of the directory."""
@@ -221,7 +253,13 @@ class Checkpointer:
       self._manager.wait_until_finished()
       if _last_writer is self._manager:
         _last_writer = None
+      self._prove()
     self._manager.close()
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+  """Returns room for an array, where reading it takes none of a device's."""
+  return np.empty(leaf.shape, leaf.dtype)
 
 
 class _DamagedError(Exception):

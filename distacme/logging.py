@@ -46,13 +46,18 @@ class MetricsSink:
   """
 
   def __init__(
-    self, run_dir: str | os.PathLike[str], tensorboard: bool = True
+    self,
+    run_dir: str | os.PathLike[str],
+    tensorboard: bool = True,
+    resumed_at: int = 0,
   ) -> None:
     """Opens the files, to go on at their end where a run is resumed.
 
     Args:
       run_dir: made if it does not exist.
       tensorboard: whether to write TensorBoard events; needs tensorboardX.
+      resumed_at: env_steps that the run goes on from. What TensorBoard has of
+        later ones is lost to the run, and not shown any more.
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -61,7 +66,9 @@ class MetricsSink:
     self._end_torn_line()
     self._warned: set[str] = set()
     self._tensorboard = (
-      _TensorBoard(run_dir / TENSORBOARD_DIR) if tensorboard else None
+      _TensorBoard(run_dir / TENSORBOARD_DIR, resumed_at)
+      if tensorboard
+      else None
     )
 
   def write(
@@ -134,7 +141,7 @@ class MetricsSink:
 class _TensorBoard:
   """One directory of events per worker, which TensorBoard shows as a curve."""
 
-  def __init__(self, directory: pathlib.Path) -> None:
+  def __init__(self, directory: pathlib.Path, resumed_at: int) -> None:
     try:
       import tensorboardX
     except ImportError as error:
@@ -144,24 +151,30 @@ class _TensorBoard:
       ) from error
     self._directory = directory
     self._summary_writer: Any = tensorboardX.SummaryWriter
-    self._writers: dict[str, Any] = {}
+    self._writers: dict[str, Any] = {}  # by the name of their directory
+    # Of workers that are not there any more as well.
+    for path in sorted(directory.glob('*')):
+      self._open(path.name, purge_step=resumed_at + 1)
+
+  def _open(self, name: str, **kwargs: Any) -> Any:
+    self._writers[name] = self._summary_writer(
+      str(self._directory / name), flush_secs=1, **kwargs
+    )
+    return self._writers[name]
 
   def write(
     self, worker: str, kind: str, step: int, metrics: Mapping[str, float]
   ) -> None:
-    if worker not in self._writers:
-      name = re.sub(r'[^\w.-]+', '_', worker)
-      self._writers[worker] = self._summary_writer(
-        str(self._directory / name), flush_secs=1
-      )
+    directory = re.sub(r'[^\w.-]+', '_', worker)
+    writer = self._writers.get(directory) or self._open(directory)
     for name, value in metrics.items():
-      if not _is_alive(self._writers[worker]):
+      if not _is_alive(writer):
         raise OSError(errno.EIO, 'its writer has ended', str(self._directory))
       if math.isfinite(value):
         # An array, since tensorboardX 2.6 wraps a float in one of shape [1], whose
         # conversion back NumPy deprecates.
         scalar = np.asarray(value)
-        self._writers[worker].add_scalar(f'{kind}/{name}', scalar, step)
+        writer.add_scalar(f'{kind}/{name}', scalar, step)
 
   def close(self) -> None:
     for writer in self._writers.values():

@@ -292,6 +292,7 @@ class RunDirectory:
     Raises:
       ValueError: if the path is taken by something else, or cannot be written to.
     """
+    check_path(self.path)
     with self._refused_if_not_writable():
       if self.path.exists() and not self._may_be_a_run():
         raise ValueError(
@@ -332,6 +333,27 @@ class RunDirectory:
       raise ValueError(
         f'{self.path} cannot be written to ({error}). Choose another run_dir.'
       ) from error
+
+
+def check_path(path: pathlib.Path, only_read: bool = False) -> None:
+  """Refuses a path at which nothing can be saved so that it can be read again.
+
+  Orbax looks for what it has written by a pattern that begins with the path, and
+  TensorStore takes a backslash for a slash.
+
+  Raises:
+    ValueError: naming the characters.
+  """
+  text = str(path)
+  found = sorted(set(text) & set('\\' if only_read else '*?[\\'))
+  if any('\ud800' <= letter <= '\udfff' for letter in text):
+    found.append('bytes that are not UTF-8')
+  if found:
+    raise ValueError(
+      f'checkpoints in {text!r} could not be read: the path has '
+      f'{" and ".join(found)}, which the library that saves them takes for '
+      'something else. Choose another run_dir, or rename the folder.'
+    )
 
 
 def default_path(agent: str, env: str, what: str) -> pathlib.Path:

@@ -146,6 +146,8 @@ class _Logged:
       return
     self.evaluations += [row for row in rows if 'mean_return' in row]
     for row in rows:
+      if self._recent and row['seconds'] < self._recent[-1]['seconds']:
+        self._recent.clear()  # it was resumed, perhaps with fewer steps
       if row['time'] >= since:
         self.workers[row['worker']] = self.workers.get(row['worker'], {}) | row
       self._recent.append(row)

@@ -15,6 +15,7 @@ from typing import Any
 import distacme
 from distacme.programs import config as config_lib
 from distacme.programs import presets
+from distacme.programs import terminal
 
 # What each does. `train` is below; the others are a module of their name with a
 # `main(arguments)` that returns the exit code, imported when it is called.
@@ -42,6 +43,7 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Runs a command and exits with its code."""
+  terminal.open_missing()
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
   ]

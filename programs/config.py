@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import difflib
@@ -21,7 +21,9 @@ from distacme import environments
 from distacme import ranges
 from distacme import run_directory
 from distacme import specs
+from distacme.environments import families
 from distacme.programs import devices
+from distacme.programs import identity
 from distacme.runtime import directory_lock
 
 if TYPE_CHECKING:
@@ -264,7 +266,24 @@ class Experiment:
     return {
       'run': dataclasses.asdict(self.run),
       'agent': dataclasses.asdict(self.agent),
+      'functions': {
+        part: identity.of(function)._asdict()
+        for part, function in self._functions().items()
+      },
     }
+
+  def _functions(self) -> dict[str, Any]:
+    """Returns the user's functions, by the field that they stand for."""
+    functions = {'env': self.environment, 'network': self.network}
+    for part in functions:
+      path = getattr(self.run, part)
+      if (
+        functions[part] is None
+        and path.partition(':')[0] not in families.FAMILIES
+      ):
+        with contextlib.suppress(ValueError):  # there is none
+          functions[part] = load_function(path)
+    return {k: v for k, v in functions.items() if v is not None}
 
 
 def known_agents() -> list[str]:
@@ -399,11 +418,46 @@ def check_resumable(
     for part, name in pairs
     if before[part].get(name) != now[part][name]
   ]
+  changed += check_functions(before, now['functions'], directory)
   if changed:
     raise ValueError(
       f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
       'Give the same settings, or another run_dir.'
     )
+
+
+def check_functions(
+  before: Mapping[str, Any],
+  now: Mapping[str, Mapping[str, str]],
+  directory: run_directory.RunDirectory,
+) -> list[str]:
+  """Compares a run's functions with those of a program.
+
+  One that was edited since, perhaps for what was wrong with it, is a warning.
+
+  Args:
+    before: what config.json says.
+    now: identities by field, of those that are to be compared.
+    directory: of the run.
+
+  Returns:
+    A clause for each function that is another one.
+  """
+  different = []
+  known = before.get('functions', {})  # a run may be older than they are
+  for part in sorted(known.keys() & now.keys()):
+    was, is_ = known[part], now[part]
+    if was['name'] != is_['name']:
+      different.append(
+        f'{part} was the function {was["name"]} and is {is_["name"]}'
+      )
+    elif was['source'] != is_['source']:
+      run_directory.warn_once(
+        f'{part} of {directory.path} is {is_["name"]}, whose code is not what it '
+        f'was (its hash was {was["source"] or "unknown"} and is '
+        f'{is_["source"] or "unknown"}).'
+      )
+  return different
 
 
 def read_checkpoint(

@@ -137,8 +137,7 @@ class WorkerProcess:
     )
     if path := os.environ.get(WARNINGS_VARIABLE):
       run_directory.warnings_to(pathlib.Path(path))
-    # The terminal sends Ctrl-C to all; the launcher decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop_signals.ignore_terminal()
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
     stop_signals.explain_when_asked()
     directory_lock.share()

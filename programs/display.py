@@ -12,6 +12,7 @@ from rich import table as rich_table
 from rich import text as rich_text
 
 from distacme import counting
+from distacme.programs import terminal
 
 SILENT_S = 5.0  # after which a worker's silence is noticed
 _LINE_PERIOD_S = 5.0
@@ -23,7 +24,7 @@ class Display:
   """Shows statuses (`counting.RunState.status`) as they come."""
 
   def __init__(self, console: rich_console.Console | None = None):
-    self._console = console or rich_console.Console()
+    self._console = console or terminal.console()
     self._live: rich_live.Live | None = None
     self._next = 0.0
     self._ends = False

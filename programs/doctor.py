@@ -29,13 +29,13 @@ class Check(NamedTuple):
   Attributes:
     name: of what is checked.
     find: returns what was found; raises if it is missing or broken.
-    remedy: how to get it.
+    remedy: how to get it, or a function of what `find` raised that says so.
     without: what does not work without it; '' if nothing does.
   """
 
   name: str
   find: Callable[[], str]
-  remedy: str
+  remedy: str | Callable[[Exception], str]
   without: str = ''
 
 
@@ -65,7 +65,10 @@ def examine(check: Check) -> tuple[bool, str]:
   except Exception as error:
     what = f'{type(error).__name__}: {error}'.partition('\n')[0].rstrip('.')
     without = f' Without it: no {check.without}.' if check.without else ''
-    return False, f'missing  {check.name}: {what}. {check.remedy}.{without}'
+    remedy = (
+      check.remedy if isinstance(check.remedy, str) else check.remedy(error)
+    )
+    return False, f'missing  {check.name}: {what}. {remedy}.{without}'
 
 
 def _python() -> str:
@@ -132,7 +135,7 @@ from distacme.replay import reverb
 from distacme.replay import spec
 from distacme.runtime import listening
 with socket.socket() as free:
-  free.bind(('localhost', 0))
+  free.bind(('127.0.0.1', 0))
   port = free.getsockname()[1]
 queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
 server = reverb.ReplayServer(queue, port)
@@ -155,6 +158,12 @@ def _closed_doors() -> str:
       f'it listens on {" and ".join(addresses) or "no address that is known"}'
     )
   return f'it listens on {" and ".join(addresses)} only'
+
+
+def _matplotlib_remedy(error: Exception) -> str:
+  from distacme.programs import plot
+
+  return plot.matplotlib_remedy(error)
 
 
 def _ffmpeg() -> str:
@@ -263,7 +272,7 @@ CHECKS = (
   Check(
     'matplotlib',
     _library('matplotlib'),
-    "Run: pip install 'distacme[plot]'",
+    _matplotlib_remedy,
     'curves as PNG',
   ),
   Check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from distacme.programs import terminal
 from distacme.runtime import listening
 
 
@@ -25,10 +26,9 @@ class Doors:
       del self._unseen[name]
       beyond = listening.beyond_loopback(port)
       if beyond:
-        print(
+        terminal.say(
           f'{name} listens on {", ".join(map(str, beyond))}, port {port}: other'
           ' hosts can reach it, and it asks nobody who they are. Close the port'
           " with a firewall, or see 'distacme doctor' for how to keep it to this"
-          ' host.',
-          flush=True,
+          ' host.'
         )

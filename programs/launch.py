@@ -86,19 +86,21 @@ class PreparedRun(NamedTuple):
   def _run(self) -> int:
     from distacme.programs import display as display_lib
     from distacme.programs import plot
+    from distacme.programs import terminal
 
-    print(f'run directory: {self.directory.path}', flush=True)
+    terminal.say(f'run directory: {self.directory.path}')
     run = self.experiment.run
     if preset := presets.find(run.agent, run.env, run.preset):
-      print(f'preset {preset.name}: {preset}', flush=True)
+      terminal.say(f'preset {preset.name}: {preset}')
     if self.experiment.run.mode != 'processes':  # whose workers have logs
       _log_to(self.directory.logs / 'all')
     with self.directory.running(), display_lib.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
-    print(display_lib.ending(status), flush=True)
+    terminal.say(display_lib.ending(status))
     if status['stop']['reason'] != counting.StopReason.TERMINATED.value:
       plot.draw_if_possible(self.directory.path)  # else it is to be gone
-    print(f'run directory: {self.directory.path}', flush=True)
+    terminal.say(f'run directory: {self.directory.path}')
+    terminal.flush()
     code = stop_signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
       code = code or 1

@@ -6,6 +6,7 @@ of a program need.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
 import os
 import pathlib
@@ -94,12 +95,39 @@ def _experiment(
   agent = _parsed(
     config_lib.agent_module(run.agent).Config, config['agent'], directory
   )
-  return config_lib.Experiment(
+  experiment = config_lib.Experiment(
     dataclasses.replace(run, **changes),
     agent,
     environment=None if isinstance(env, str) else env,
     network=None if isinstance(network, str) else network,
   )
+  _check_functions(config, experiment, directory)
+  return experiment
+
+
+def _check_functions(
+  config: Mapping[str, Any],
+  experiment: config_lib.Experiment,
+  directory: run_directory.RunDirectory,
+) -> None:
+  """Refuses another network than the run's; another environment is a warning.
+
+  An environment is only asked for its spec, and one that is made for watching
+  often has a function of its own.
+  """
+  now = experiment.as_dict()['functions']
+  for part in now:
+    (other,) = config_lib.check_functions(
+      config, {part: now[part]}, directory
+    ) or ['']
+    if other and part == 'network':
+      raise ValueError(
+        f'{directory.path} was made with another network: {other}. Give the same.'
+      )
+    if other:
+      run_directory.warn_once(
+        f'{directory.path} was made with another environment: {other}.'
+      )
 
 
 def _parsed(

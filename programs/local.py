@@ -95,15 +95,17 @@ class _Parts:
     self._directory = directory
     run = experiment.run
     agent = experiment.make_agent(experiment.environment_spec())
-    self._sink = metrics_logging.MetricsSink(directory.path)
     self._best = checkpoint.BestParams(directory.best)
     self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
     key = seeding.learner_key(run.seed)
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
-    self.state = counting.RunState(run.limits, self._sink, restored.counts)
     self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
     self._asked_to_stop = threading.Event()
     env_steps = restored.counts.get('env_steps', 0)
+    self._sink = metrics_logging.MetricsSink(
+      directory.path, resumed_at=env_steps
+    )
+    self.state = counting.RunState(run.limits, self._sink, restored.counts)
     experiment = self._resumed_at(env_steps)
     self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
     self.loop = environment_loop.EnvironmentLoop(

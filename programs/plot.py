@@ -13,6 +13,7 @@ import numpy as np
 
 from distacme import logging as metrics_logging
 from distacme import run_directory
+from distacme.programs import terminal
 
 FILE = 'curves.png'
 
@@ -99,6 +100,10 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     config = run_directory.RunDirectory(path).read_config()
     settings = config['run'] | config['agent']
     settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
+    for part, function in config.get('functions', {}).items():
+      if ':' not in settings[part]:  # a function's own name, which others have
+        settings[part] = function['name']
+      settings[f'{part}_source'] = function['source']
     key = json.dumps(settings, sort_keys=True)
     group = groups.setdefault(key, Group(settings, []))
     group.curves.append(read_curve(path))
@@ -203,10 +208,10 @@ def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
   """
   try:
     from matplotlib import figure
-  except ImportError as error:
+  except Exception as error:  # it looks for a home directory, too
     raise ImportError(
-      f'curves need matplotlib, which cannot be imported ({error}). Run: '
-      "pip install 'distacme[plot]'"
+      f'curves need matplotlib, which cannot be imported ({error}). '
+      f'{matplotlib_remedy(error)}'
     ) from error
   panels: dict[str, list[Group]] = {}
   for group in groups:
@@ -223,6 +228,13 @@ def draw(groups: Sequence[Group], output: pathlib.Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize='small')
   drawing.savefig(output, dpi=120)
+
+
+def matplotlib_remedy(error: Exception) -> str:
+  """Returns what to do where importing matplotlib raises `error`."""
+  if isinstance(error, ImportError):
+    return "Run: pip install 'distacme[plot]'"
+  return 'Set MPLCONFIGDIR, or HOME, to a directory that you may write to'
 
 
 def _draw_group(axes: Any, group: Group, color: str, name: str) -> None:
@@ -249,4 +261,4 @@ def draw_if_possible(path: pathlib.Path) -> None:
   except Exception as error:
     logging.warning('Could not draw %s: %s', output, error)
     return
-  print(f'learning curve: {output}', flush=True)
+  terminal.say(f'learning curve: {output}')

@@ -8,7 +8,6 @@ import pathlib
 import re
 import time
 
-from rich import console as rich_console
 from rich import table as rich_table
 
 from distacme import counting
@@ -17,6 +16,7 @@ from distacme.programs import config as config_lib
 from distacme.programs import display as display_lib
 from distacme.programs import plot
 from distacme.programs import seed_run
+from distacme.programs import terminal
 from distacme.runtime import stop_signals
 
 _POLL_S = 0.1
@@ -82,7 +82,8 @@ def _without(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def _check_parent(path: pathlib.Path) -> None:
-  """Refuses a path that is taken by anything but runs of seeds."""
+  """Refuses a path that no run may have, or that something else has."""
+  run_directory.check_path(path)
   if not path.exists():
     return
   if not path.is_dir() or any(
@@ -111,8 +112,8 @@ class PreparedSeeds:
     Ctrl-C and SIGTERM are passed on to the runs, and no other is started; the
     second time, what still runs is killed.
     """
-    console = rich_console.Console()
-    print(f'directory of the runs: {self._path}', flush=True)
+    console = terminal.console()
+    terminal.say(f'directory of the runs: {self._path}')
     try:
       with display_lib.Display(console) as display:
         with stop_signals.requested_from(self._request_stop):
@@ -125,10 +126,11 @@ class PreparedSeeds:
       console.print(self._table())
     for run in self._runs:
       if run.code and not self._stop:
-        print(run.complaint())
-    print(self._returns())
+        terminal.say(run.complaint())
+    terminal.say(self._returns())
     plot.draw_if_possible(self._path)
-    print(f'directory of the runs: {self._path}', flush=True)
+    terminal.say(f'directory of the runs: {self._path}')
+    terminal.flush()
     return self._exit_code()
 
   def _request_stop(self, reason: str) -> None:

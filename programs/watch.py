@@ -16,6 +16,7 @@ from rich import text as rich_text
 from distacme.programs import attach
 from distacme.programs import display
 from distacme.programs import plot
+from distacme.programs import terminal
 from distacme.programs import waits
 from distacme.runtime import stop_signals
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
   )
   flags = parser.parse_args(arguments)
   attachment = attach.Attachment(flags.run_dir)
-  console = rich_console.Console()
+  console = terminal.console()
   if not console.is_terminal:
     sight = attachment.look()
     if sight.phase in ('lost', 'silent'):

@@ -14,6 +14,7 @@ import pytest
 
 from distacme import checkpoint
 from distacme import core
+from distacme import run_directory
 from distacme import specs
 from distacme.agents import dqn
 from distacme.testing import environments
@@ -53,6 +54,46 @@ def assert_same(a, b):
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(x, y)
+
+
+def test_what_cannot_be_read_back_is_said_with_the_first_checkpoint(
+  tmp_path, monkeypatch
+):
+  # As of a library that finds less than it wrote.
+  monkeypatch.setattr(run_directory, 'check_path', lambda *_: None)
+  checkpointer = checkpoint.Checkpointer(tmp_path / '[x]')
+  checkpointer.save(1, dqn_state())
+  with pytest.raises(run_directory.NotWrittenError, match='be read back') as it:
+    checkpointer.save(2, dqn_state())
+  assert str(tmp_path / '[x]' / '1') in str(it.value)
+  checkpointer.close()
+
+
+def test_only_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  read = []
+  monkeypatch.setattr(
+    checkpointer, '_read', lambda steps, like: read.append(steps)
+  )
+  for steps in (1, 2, 3):
+    checkpointer.save(steps, dqn_state())
+  checkpointer.close()
+  assert read == [1]
+
+
+def test_a_path_that_its_library_takes_for_a_pattern_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='Choose another run_dir'):
+    checkpoint.Checkpointer(tmp_path / '[x]')
+  assert not (tmp_path / '[x]').exists()
+
+
+@pytest.mark.parametrize('name', ['[x]', 'a*', 'a?', '{a,b}'])
+def test_a_run_may_be_moved_to_where_none_can_be_made(tmp_path, name):
+  checkpointer = checkpoint.Checkpointer(tmp_path / 'plain')
+  checkpointer.save(1, dqn_state())
+  checkpointer.close()
+  (tmp_path / 'plain').rename(tmp_path / name)
+  assert checkpoint.read(tmp_path / name, dqn_state()).steps == 1
 
 
 def test_there_is_nothing_to_restore_in_a_new_directory(tmp_path):

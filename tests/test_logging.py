@@ -114,6 +114,32 @@ def test_tensorboard_shows_a_curve_per_worker_over_env_steps(tmp_path):
   assert curves == {'actor_0': [(10, 1.0)], 'actor_1': [(20, 2.0)]}
 
 
+def test_tensorboard_forgets_what_a_resumption_lost(tmp_path):
+  def log(env_steps, resumed_at, workers):
+    sink = logging.MetricsSink(tmp_path, resumed_at=resumed_at)
+    for steps in env_steps:
+      for worker in workers:
+        counts = {'env_steps': steps}
+        sink.write(worker, 1.0, counts, {'x': float(steps + resumed_at)})
+    sink.close()
+
+  log([10, 20, 30, 40], 0, ['actor/0', 'actor/1'])
+  # So that its file has another name: tensorboardX counts seconds.
+  for path in (tmp_path / logging.TENSORBOARD_DIR).rglob('events*'):
+    path.rename(path.with_name(path.name.replace('tfevents.', 'tfevents.0')))
+  log([25, 30], 20, ['actor/0', 'actor/2'])
+  steps = {}
+  for directory in (tmp_path / logging.TENSORBOARD_DIR).iterdir():
+    events = event_accumulator.EventAccumulator(str(directory)).Reload()
+    scalars = events.Scalars('actor/x')
+    steps[directory.name] = [(event.step, event.value) for event in scalars]
+  assert steps == {
+    'actor_0': [(10, 10.0), (20, 20.0), (25, 45.0), (30, 50.0)],
+    'actor_1': [(10, 10.0), (20, 20.0)],  # which is not there any more
+    'actor_2': [(25, 45.0), (30, 50.0)],
+  }
+
+
 def test_a_reader_goes_on_where_it_stopped(sink, tmp_path):
   reader = logging.MetricsReader(tmp_path)
   assert reader.read() == []

@@ -40,6 +40,30 @@ def test_a_directory_that_another_process_makes_just_now_is_no_other_s(
     directory.create()
 
 
+@pytest.mark.parametrize(
+  'name', ['[x]', 'a*', 'a?', 'a\\b', 'run/[x]/run', '\udcff']
+)
+def test_a_path_from_which_nothing_could_be_read_is_refused(tmp_path, name):
+  directory = run_directory.RunDirectory(tmp_path / name)
+  with pytest.raises(ValueError, match='Choose another run_dir'):
+    directory.create()
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  'name', ['{a,b}', 'a b', 'a#b', 'a%20b', 'ü', ']', '~']
+)
+def test_other_odd_paths_are_as_good_as_any(tmp_path, name):
+  run_directory.RunDirectory(tmp_path / name).create()
+
+
+@pytest.mark.parametrize(
+  'env', ['f:a[x]', 'f:*', 'f:a?b={1}', 'f:a\\b', '\udcff']
+)
+def test_the_default_directory_is_never_refused(env):
+  run_directory.check_path(run_directory.default_path('dqn', env, 'seed0'))
+
+
 @pytest.mark.parametrize('damage', DAMAGED)
 @pytest.mark.parametrize(
   ('name', 'read', 'lost'),

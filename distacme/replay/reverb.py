@@ -77,7 +77,7 @@ class ReplayServer:
       self._server = self._server or self._start(None)
     # A restored table is not the one that the server was given.
     self._client = reverb_connection.connect(
-      f'localhost:{port}', timeout_s=_SAVING_S
+      f'127.0.0.1:{port}', timeout_s=_SAVING_S
     )
 
   def _start(self, checkpoint: pathlib.Path | None) -> Any:
@@ -137,7 +137,7 @@ def _check_free(port: int) -> None:
       probe.bind(('127.0.0.1', port))
     except OSError as error:
       raise OSError(
-        f'the replay server cannot listen on localhost:{port}: {error}. End what '
+        f'the replay server cannot listen on 127.0.0.1:{port}: {error}. End what '
         f'listens there (ss -ltnp sport = :{port} says who), or start the run '
         'anew, which chooses other ports.'
       ) from None

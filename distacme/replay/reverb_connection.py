@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import logging
 import math
+import os
 import socket
 import threading
 import time
@@ -38,6 +39,7 @@ def connect(
   Raises:
     ConnectionError: if it does not answer within `timeout_s`.
   """
+  _ask_no_proxy(address)
   client = reverb_extension.load().Client(address)
   start = time.monotonic()
   tries = 0
@@ -67,6 +69,19 @@ def connect(
         )
       time.sleep(LOOK_S)
   return client
+
+
+def _ask_no_proxy(address: str) -> None:
+  """Keeps Reverb's channels to a server from asking $http_proxy for it.
+
+  Reverb takes no option for that: its gRPC reads the environment, of which
+  no_grpc_proxy stands in for no_proxy. Nothing but gRPC reads that one.
+  """
+  host = address.rpartition(':')[0].strip('[]')
+  name = 'no_grpc_proxy'
+  known = os.environ.get(name) or os.environ.get('no_proxy', '')
+  if host not in known.split(','):
+    os.environ[name] = ','.join(filter(None, (known, host)))
 
 
 def knock(address: str) -> None:

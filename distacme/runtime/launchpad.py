@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import functools
 import io
+import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 from typing import Any, TypeAlias
 
 from absl import flags
@@ -41,12 +43,58 @@ class AddressHandle(base.Handle[str]):
     self._address = address
 
   def dereference(self) -> str:
-    """Returns host:port."""
-    return str(self._address.resolve())
+    """Returns host:port, the host as a number.
+
+    Launchpad says localhost, which a host may resolve to ::1 alone, or not at all;
+    every service listens on 127.0.0.1.
+    """
+    host, _, port = str(self._address.resolve()).rpartition(':')
+    return f'{"127.0.0.1" if host == "localhost" else host}:{port}'
+
+
+class _WithImportPath:
+  """A function that, unpickled, finds the modules that it would find here."""
+
+  def __init__(self, function: Callable[[], Any]):
+    self._function = function
+
+  def __call__(self) -> Any:
+    return self._function()
+
+  def __reduce__(self) -> Any:
+    # Unpickled in this order: what the function needs is imported from there.
+    return _second, (_ImportPath(), self._function)
+
+
+class _ImportPath:
+  """The path of this process, which becomes that of the one that unpickles it."""
+
+  def __reduce__(self) -> Any:
+    path = [
+      # '' and '.' are folders that are there; some loaders leave mere names.
+      os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
+      for entry in sys.path
+    ]
+    return _import_from, (path,)
+
+
+def _import_from(path: list[str]) -> None:
+  # Nothing of its own: a process of Launchpad looks among its modules first.
+  sys.path[:] = path
+
+
+def _second(first: Any, second: Any) -> Any:
+  del first
+  return second
 
 
 class WorkerNode(lp_node.PyNode[Any, Any]):
   """Runs a function with arguments of which some may be handles."""
+
+  @property
+  def function(self) -> Callable[[], Any]:
+    """What runs in the worker, which imports from where this process does."""
+    return _WithImportPath(super().function)
 
 
 class ServiceNode(WorkerNode):
@@ -88,9 +136,10 @@ def launch_processes(
   # Launchpad reads the directory from the environment, once, at import.
   fresh = logs / 'new'
   launch_local_output_to_files._LOGGING_DIR = str(fresh)
-  manager = _launch(
-    program, 'local_mp', local_resources=resources, terminal='output_to_files'
-  )
+  with stop_signals.children_deaf():
+    manager = _launch(
+      program, 'local_mp', local_resources=resources, terminal='output_to_files'
+    )
   workers = []
   for title, process in _members(manager):
     # 'actor/5/0' is the only node labelled 'actor/5'.
@@ -130,7 +179,7 @@ class _Process:
 
   def _restart(self) -> None:
     self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
-    with open(self._log, 'a') as output:
+    with open(self._log, 'a') as output, stop_signals.children_deaf():
       self._process = subprocess.Popen(
         self._process.args,
         env=self._environment,

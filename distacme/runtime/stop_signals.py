@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as requests to stop, not as exceptions anywhere."""
+"""Ctrl-C, SIGTERM and a closed terminal as requests to stop, not as exceptions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from distacme import counting
 _REASONS = {
   signal.SIGINT: counting.StopReason.INTERRUPTED,
   signal.SIGTERM: counting.StopReason.TERMINATED,
+  # The terminal was closed, or the connection to it lost.
+  signal.SIGHUP: counting.StopReason.TERMINATED,
 }
 
 # What a shell reports of a process that a signal ended, and our own.
@@ -54,7 +56,10 @@ def signal_of(reason: str) -> signal.Signals:
 def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
   """Calls `request_stop` at the first signal; the second one acts as usual.
 
-  In the main thread only, as Python has it; elsewhere nothing is changed.
+  SIGHUP is no request where it was ignored, as by nohup. From the first signal on it
+  is ignored for good: a shell and the kernel send one each, and who pressed Ctrl-C may
+  close the terminal next. In the main thread only, as Python has it; elsewhere nothing
+  is changed.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -62,17 +67,46 @@ def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
 
   def handle(number: int, frame: types.FrameType | None) -> None:
     del frame
-    signal.signal(number, previous[signal.Signals(number)])
+    previous[signal.SIGHUP] = signal.SIG_IGN
+    for again in (signal.SIGHUP, signal.Signals(number)):
+      signal.signal(again, previous[again])
     # In a thread: whoever was interrupted may hold the lock that is needed.
     reason = _REASONS[signal.Signals(number)].value
     threading.Thread(target=request_stop, args=(reason,), daemon=True).start()
 
   previous = {number: signal.signal(number, handle) for number in _REASONS}
+  if previous[signal.SIGHUP] == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
     yield
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+
+
+# What a terminal sends to all who belong to it; the launcher decides what it means.
+_FROM_TERMINALS = (signal.SIGINT, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def children_deaf() -> Iterator[None]:
+  """Processes that are started in this context hear nothing from their terminal.
+
+  Until they call `ignore_terminal`: a signal that comes before, while they import,
+  would end them at once.
+  """
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINALS)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_terminal() -> None:
+  """Ignores what a terminal sends, for good, in a worker's process."""
+  for number in _FROM_TERMINALS:
+    signal.signal(number, signal.SIG_IGN)
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINALS)
 
 
 PARENT_VARIABLE = 'DISTACME_PARENT'

@@ -54,9 +54,11 @@ def _serve(
   counts: Mapping[str, int],
   others: Collection[str],
 ) -> None:
-  sink = metrics_logging.MetricsSink(run_dir)
   directory = run_directory.RunDirectory(run_dir)
   before = directory.read_progress() or run_directory.Progress(counts, 0.0)
+  sink = metrics_logging.MetricsSink(
+    run_dir, resumed_at=before.counts.get('env_steps', 0)
+  )
   state = counting.RunState(
     limits, sink, before.counts, elapsed_s=before.seconds
   )

@@ -23,17 +23,20 @@ _MARK = 'DISTACME_TEST_RUN'
 class Run:
   """A running `distacme train`; a context that leaves no process behind."""
 
-  def __init__(self, run_dir, *flags, env=CATCH, mode='processes'):
+  def __init__(
+    self, run_dir, *flags, env=CATCH, mode='processes', command=None, **popen
+  ):
+    """Starts it, or another command that makes a run in run_dir."""
     self.run_dir = pathlib.Path(run_dir)
     self._output = self.run_dir.parent / f'{self.run_dir.name}.out'
-    command = [SCRIPT, 'train', '--env', env, '--mode', mode]
-    command += ['--run-dir', self.run_dir, *flags]
+    if command is None:
+      command = [SCRIPT, 'train', '--env', env, '--mode', mode]
+      command += ['--run-dir', self.run_dir, *flags]
     self._mark = uuid.uuid4().hex
     with open(self._output, 'a') as output:
       self.process = subprocess.Popen(
         [str(part) for part in command],
-        stdout=output,
-        stderr=subprocess.STDOUT,
+        **{'stdout': output, 'stderr': subprocess.STDOUT, **popen},
         cwd=self.run_dir.parent,
         env={
           **os.environ,

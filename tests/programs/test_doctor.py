@@ -109,6 +109,24 @@ def test_libraries_without_bytecode_are_found(monkeypatch, tmp_path):
   assert examine('bytecode')[0]
 
 
+@pytest.mark.parametrize(
+  'error, remedy',
+  [
+    (ImportError('no'), "Run: pip install 'distacme[plot]'"),
+    (RuntimeError('Could not determine home directory.'), 'Set MPLCONFIGDIR'),
+  ],
+)
+def test_matplotlib_without_a_home_needs_no_installation(error, remedy):
+  def fail():
+    raise error
+
+  (check,) = [c for c in doctor.CHECKS if c.name == 'matplotlib']
+  assert (
+    f'{error}'.rstrip('.') + f'. {remedy}'
+    in (doctor.examine(check._replace(find=fail))[1])
+  )
+
+
 def doors():
   return examine('replay behind loopback')
 

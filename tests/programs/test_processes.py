@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import psutil
 import pytest
@@ -57,8 +58,11 @@ def listening(processes):
 
 
 def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
-  start,
+  start, monkeypatch
 ):
+  # Where nobody listens: no worker may ask a proxy for another one.
+  for name in ('grpc_proxy', 'https_proxy', 'http_proxy', 'all_proxy'):
+    monkeypatch.setenv(name, 'http://127.0.0.1:9')
   flags = ('--solved-return', '0.9', '--envs-per-actor', '2')
   flags += ('--eval-period', '4000')
   run = start(*flags)
@@ -80,6 +84,9 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   assert not listening(actors)
   for address, _ in listening([variables]):
     assert address.removeprefix('::ffff:') == '127.0.0.1'
+  # Not localhost, which need not be that.
+  running = run_directory.RunDirectory(run.run_dir).read_running()
+  assert running.address.startswith('127.0.0.1:')
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
@@ -133,6 +140,47 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
   assert seconds < 8.0  # 0.7 s on an idle machine
+
+
+_BESIDE = """
+from distacme.testing import environments
+
+def jar(seed):
+  return environments.catch(seed)
+"""
+_SCRIPT = """
+import node  # which is also a module of Launchpad's, beside its own script
+import distacme
+from distacme.agents import dqn
+
+def environment(seed):
+  import late  # found when it is called
+  return late.jar(seed) if seed % 2 else node.jar(seed)
+
+if __name__ == '__main__':
+  raise SystemExit(distacme.train(
+    dqn.Config(hidden_sizes=(8,), min_replay_size=100), env=environment,
+    mode='processes', num_actors=1, run_dir='run',
+  ))
+"""
+
+
+def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  for name, text in (('node', _BESIDE), ('late', _BESIDE), ('it', _SCRIPT)):
+    (elsewhere / f'{name}.py').write_text(text)
+  command = [sys.executable, elsewhere / 'it.py']
+  with launching.Run(tmp_path / 'run', command=command) as run:
+    run.wait_until_learning()
+    first = run.worker('actor/0')
+    first.kill()
+    run.wait_for(lambda: run.restarted('actor/0', first))
+    assert scale(run, 2) == 0
+    run.wait_for(lambda: 'actor/1' in acting(run))
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait()[0] == 143, run.output
+    assert run.summary['restarts'] == {'actor/0': ['ended with signal 9']}
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):

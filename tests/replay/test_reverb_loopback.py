@@ -2,6 +2,7 @@
 
 import importlib.util
 import mmap
+import os
 import socket
 import subprocess
 import sys
@@ -81,6 +82,23 @@ def test_without_it_the_server_listens_on_all_interfaces(serve):
   assert address.is_unspecified
 
 
+@pytest.mark.parametrize(
+  'variable', ['grpc_proxy', 'https_proxy', 'http_proxy', 'all_proxy']
+)
+@pytest.mark.parametrize('known', ['', 'example.com'])
+def test_no_proxy_is_asked_for_a_server_on_this_host(
+  server, monkeypatch, variable, known
+):
+  monkeypatch.setenv(variable, 'http://127.0.0.1:9')  # where nobody is
+  monkeypatch.setenv('no_proxy', known)
+  monkeypatch.setenv('no_grpc_proxy', '')  # which is put back afterwards
+  monkeypatch.delenv('no_grpc_proxy')
+  reverb_connection.connect(f'127.0.0.1:{server[1]}', timeout_s=1)
+  assert os.environ['no_proxy'] == known
+  excepted = os.environ['no_grpc_proxy'].split(',')
+  assert excepted == [*filter(None, [known]), '127.0.0.1']
+
+
 @pytest.fixture(name='server', scope='module')
 def fixture_server(serve):
   return serve()
@@ -101,7 +119,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
     taken.listen()
     port = taken.getsockname()[1]
     message = (
-      f'cannot listen on localhost:{port}: .*in use. End what listens there .*, '
+      f'cannot listen on 127.0.0.1:{port}: .*in use. End what listens there .*, '
       'or start the run anew'
     )
     with pytest.raises(OSError, match=message):
@@ -110,7 +128,7 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
 
 def test_a_port_that_another_replay_server_has_is_taken(server):
   """Reverb by itself would share it."""
-  with pytest.raises(OSError, match=f'localhost:{server[1]}: .*in use'):
+  with pytest.raises(OSError, match=f'127.0.0.1:{server[1]}: .*in use'):
     reverb.ReplayServer(SPEC, server[1])
 
 
