@@ -13,6 +13,7 @@ from distacme import policy as policy_lib
 from distacme import seeding
 from distacme import specs
 from distacme import types
+from distacme.environments import precision
 
 
 class GreedyPolicy:
@@ -74,4 +75,5 @@ def _with_batch_axis(spec: specs.Array, leaf: Any) -> np.ndarray:
   array = np.asarray(leaf)
   if array.shape != spec.shape:
     raise ValueError(f'{spec.name or "a leaf"} has the shape {array.shape}')
+  array = precision.reader(spec, spec.name or 'a leaf')(array)
   return array.astype(spec.dtype, copy=False)[np.newaxis]

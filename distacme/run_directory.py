@@ -9,6 +9,7 @@ import datetime
 import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import platform
@@ -396,7 +397,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   temporary = path.with_suffix('.tmp')
   try:
     with open(temporary, 'w') as file:
-      file.write(json.dumps(value, indent=2, default=str) + '\n')
+      file.write(to_json(value) + '\n')
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
@@ -416,7 +417,44 @@ def _write_if_possible(path: pathlib.Path, value: Any) -> None:
 
 def read_json(path: pathlib.Path) -> Any:
   """Reads what `write_json` wrote."""
-  return json.loads(path.read_text())
+  return from_json(path.read_text())
+
+
+def to_json(value: Any) -> str:
+  """Returns JSON; it has no infinity and no NaN, so these become strings."""
+  return json.dumps(_spelled(value), indent=2, default=str, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+  """Undoes `to_json`, but for tuples, which are lists, and keys, now strings.
+
+  Raises:
+    ValueError: if it is no JSON.
+  """
+  return _unspelled(json.loads(text))
+
+
+_NON_FINITE = ('NaN', 'Infinity', '-Infinity')
+
+
+def _spelled(value: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'NaN' if math.isnan(value) else ('-' * (value < 0) + 'Infinity')
+  if isinstance(value, Mapping):
+    return {key: _spelled(inner) for key, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_spelled(inner) for inner in value]
+  return value
+
+
+def _unspelled(value: Any) -> Any:
+  if isinstance(value, str) and value in _NON_FINITE:
+    return float(value)
+  if isinstance(value, dict):
+    return {key: _unspelled(inner) for key, inner in value.items()}
+  if isinstance(value, list):
+    return [_unspelled(inner) for inner in value]
+  return value
 
 
 # What a file raises that is not what was written.

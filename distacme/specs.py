@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dm_env import specs
 import numpy as np
+import tree
 
 from distacme import types
 
@@ -54,6 +56,112 @@ def narrowed(
   return np.minimum(inner_low, inner_high), np.maximum(inner_low, inner_high)
 
 
+def in_32_bits(
+  spec: types.NestedSpec, field: str, inwards: bool = False
+) -> types.NestedSpec:
+  """Returns specs as JAX computes: native numbers of at most 32 bits.
+
+  Where an integer of 64 bits has no bound, it gets that of the 32-bit type, and
+  a float that lies beyond float32 gets an infinite one.
+
+  Args:
+    spec: a nest.
+    field: its name in messages, like 'observation'.
+    inwards: whether bounds may be rounded inwards only, as those of actions.
+
+  Raises:
+    ValueError: if a leaf is no spec, no real number, or of integers that need
+      more than 32 bits; names that leaf. If there is none.
+  """
+  leaves = [
+    _leaf_in_32_bits(leaf, name, inwards)
+    for name, leaf in named_leaves(field, spec)
+  ]
+  if not leaves:
+    raise ValueError(
+      f'The {field} spec must be of one array at least, got {spec!r}. Let the '
+      'environment have one, if only of a constant.'
+    )
+  return tree.unflatten_as(spec, leaves)
+
+
+def named_leaves(field: str, nest: Any) -> Iterator[tuple[str, Any]]:
+  """Yields leaves with a name like "observation['a'][0]", which no two share."""
+  for path, leaf in tree.flatten_with_path(nest):
+    yield field + ''.join(f'[{key!r}]' for key in path), leaf
+
+
+def _leaf_in_32_bits(spec: Any, name: str, inwards: bool) -> specs.Array:
+  if not isinstance(spec, specs.Array):
+    raise ValueError(
+      f'The spec of {name} must be a dm_env.specs.Array, BoundedArray or '
+      f'DiscreteArray, or dicts and tuples of these, got {spec!r}. Return one '
+      'from the environment.'
+    )
+  kind = spec.dtype.kind
+  if kind == 'c':
+    raise ValueError(
+      f'{name} is {spec.dtype}, and networks take real numbers. Let the '
+      'environment give real and imaginary parts as floats.'
+    )
+  if kind in 'OSUMm' or issubclass(spec.dtype.type, np.void):
+    raise ValueError(
+      f'{name} is {spec.dtype} ({type(spec).__name__}), not a number. Let the '
+      'environment give floats, integers or booleans, as a number for each word.'
+    )
+  native = spec.dtype.newbyteorder('=')
+  if kind in 'iu' and native.itemsize > 4:
+    return _integers_in_32_bits(spec, name)
+  dtype = (
+    np.dtype(np.float32) if kind == 'f' and native.itemsize > 4 else native
+  )
+  if dtype == spec.dtype:
+    return spec
+  if inwards and kind == 'f' and isinstance(spec, specs.BoundedArray):
+    low, high = narrowed(spec, dtype)
+    return spec.replace(dtype=dtype, minimum=low, maximum=high)
+  with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
+    return spec.replace(dtype=dtype)
+
+
+def _integers_in_32_bits(spec: specs.Array, name: str) -> specs.Array:
+  signed = spec.dtype.kind == 'i'
+  if not isinstance(spec, specs.BoundedArray):
+    return spec.replace(dtype=np.int32 if signed else np.uint32)
+  wide = np.iinfo(spec.dtype)
+  for dtype in (np.int32, np.uint32) if signed else (np.uint32,):
+    narrow = np.iinfo(dtype)
+    low, high = spec.minimum, spec.maximum
+    if signed and narrow.min < 0:
+      low = np.where(low == wide.min, narrow.min, low)
+    high = np.where(high == wide.max, narrow.max, high)
+    if (low >= narrow.min).all() and (high <= narrow.max).all():
+      if isinstance(spec, specs.DiscreteArray):
+        return spec.replace(dtype=dtype)
+      return spec.replace(dtype=dtype, minimum=low, maximum=high)
+  raise ValueError(
+    f'{name} is {spec.dtype} in [{np.min(spec.minimum)}, '
+    f'{np.max(spec.maximum)}], and JAX computes with 32-bit integers. Give it '
+    f'bounds within those of int32 or uint32 if its values are, or let the '
+    'environment scale it or give it as a float32.'
+  )
+
+
+def check_number(spec: Any, field: str) -> None:
+  """Raises ValueError unless `spec` is of a single number."""
+  if (
+    not isinstance(spec, specs.Array)
+    or spec.shape
+    or spec.dtype.kind not in ('biuf')
+  ):
+    raise ValueError(
+      f'The environment must have a {field} that is one number, '
+      f'dm_env.specs.Array((), np.float32), got the {field} spec {spec!r}. Put '
+      'a wrapper around the environment (distacme.environments.wrappers.Wrapper)'
+      f' that makes one number of it, as a weighted sum.'
+    )
+
+
 class EnvironmentSpec(NamedTuple):
   """Specs of one environment, without any batch axis."""
 
@@ -64,10 +172,20 @@ class EnvironmentSpec(NamedTuple):
 
 
 def make_environment_spec(environment: Any) -> EnvironmentSpec:
-  """Returns the specs of a dm_env environment or of a vector of them."""
+  """Returns the specs of a dm_env environment or of a vector of them.
+
+  Observations and actions are as agents have them, `in_32_bits`.
+
+  Raises:
+    ValueError: if an agent cannot learn from such observations or rewards, or
+      cannot act so.
+  """
+  rewards, discounts = environment.reward_spec(), environment.discount_spec()
+  check_number(rewards, 'reward')
+  check_number(discounts, 'discount')
   return EnvironmentSpec(
-    observations=environment.observation_spec(),
-    actions=environment.action_spec(),
-    rewards=environment.reward_spec(),
-    discounts=environment.discount_spec(),
+    in_32_bits(environment.observation_spec(), 'observation'),
+    in_32_bits(environment.action_spec(), 'action', inwards=True),
+    rewards,
+    discounts,
   )

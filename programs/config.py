@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
-import json
 import pathlib
 import pkgutil
 import re
@@ -406,11 +405,10 @@ def check_resumable(
   before = directory.read_config()
   if directory.last_step() is None:
     return
-  now = json.loads(json.dumps(experiment.as_dict(), default=str))
+  now = _as_read(experiment.as_dict())
   # A setting that did not exist then was at its default, as it were.
   for field in dataclasses.fields(experiment.agent):
-    default = json.loads(json.dumps(field.default, default=str))
-    before['agent'].setdefault(field.name, default)
+    before['agent'].setdefault(field.name, _as_read(field.default))
   pairs = [('agent', name) for name in now['agent']]
   pairs += [('run', name) for name in ('agent', 'env', 'network', 'seed')]
   changed = [
@@ -458,6 +456,11 @@ def check_functions(
         f'{is_["source"] or "unknown"}).'
       )
   return different
+
+
+def _as_read(value: Any) -> Any:
+  """Returns what is read back of a value that was written."""
+  return run_directory.from_json(run_directory.to_json(value))
 
 
 def read_checkpoint(

@@ -14,6 +14,11 @@ EXAMPLES = {
   'gymnasium': ('gymnasium:CartPole-v1', 'the id that gymnasium.make takes'),
   'minatar': ('minatar:breakout', 'a game of MinAtar'),
 }
+# Of families whose options are not those of a dataclass.
+_OPTIONS = {
+  'gymnasium': 'max_episode_steps=50, and what the constructor of the '
+  'environment takes, like is_slippery=false of FrozenLake-v1'
+}
 _OF_YOUR_OWN = 'distacme.testing.environments:catch'
 
 
@@ -30,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     example, rest = EXAMPLES.get(family, (f'{family}:NAME', ''))
     print(f'{family:12}--env {example:38}{rest}'.rstrip())
     options = families.FAMILIES[family].options
-    if options:
-      known = options_lib.describe(options)
+    known = options_lib.describe(options) if options else _OPTIONS.get(family)
+    if known:
       print(textwrap.indent(textwrap.fill(f'?{known}', 60), ' ' * 18))
   print(
     f'{"your own":12}--env {_OF_YOUR_OWN:38}package.module:function of a seed'

@@ -1,5 +1,7 @@
 """The small files of a run: whole or absent, and missed or not if they are not."""
 
+import json
+import math
 import resource
 
 import pytest
@@ -29,6 +31,25 @@ def test_a_file_that_cannot_be_written_stays_what_it_was(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   assert run_directory.read_json(path) == {'steps': 1}
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_infinities_are_written_as_json_has_them(tmp_path):
+  def no_json(constant):
+    raise AssertionError(f'{constant} is no JSON')
+
+  path = tmp_path / 'config.json'
+  value = {'clip': math.inf, 'deep': [(-math.inf, 1.5)], 'seed': 2**70}
+  run_directory.write_json(path, {**value, 'nan': math.nan})
+  json.loads(path.read_text(), parse_constant=no_json)
+  read = run_directory.read_json(path)
+  assert math.isnan(read.pop('nan'))
+  assert read == {**value, 'deep': [[-math.inf, 1.5]]}
+
+
+def test_infinities_of_earlier_versions_are_read(tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_text('{"clip": Infinity}')
+  assert run_directory.read_json(path) == {'clip': math.inf}
 
 
 def test_a_directory_that_another_process_makes_just_now_is_no_other_s(

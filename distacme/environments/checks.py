@@ -169,14 +169,33 @@ def check_number(field: str, value: Any) -> None:
     )
 
 
+def check_flag(field: str, value: Any) -> None:
+  """Raises ValueError unless `value` is a boolean, or 0 or 1."""
+  array = np.asarray(value)
+  if array.dtype.kind not in 'biuf' or array.size != 1 or array not in (0, 1):
+    raise ValueError(
+      f'{_BROKEN}{field} must be True or False, got {value!r} of type '
+      f'{type(value).__name__}.{_REMEDY}'
+    )
+
+
+def check_flags(field: str, value: Any, num_envs: int) -> None:
+  """Raises ValueError unless `value` is an array of N booleans."""
+  if getattr(value, 'dtype', None) != np.bool_ or value.shape != (num_envs,):
+    raise ValueError(
+      f'{_BROKEN}{field} must be an array of {num_envs} booleans, got '
+      f'{value!r:.200}.{_REMEDY}'
+    )
+
+
 def _leaves(
   field: str, spec: types.NestedSpec, value: types.NestedArray
 ) -> Iterator[tuple[str, specs.Array, Any]]:
   """Yields (name, spec, value) of each leaf of `spec`."""
   leaves = flatten(field, spec, value)
-  paths = tree.flatten_with_path(spec)
-  for (path, leaf_spec), leaf in zip(paths, leaves, strict=True):
-    yield field + ''.join(f'[{key!r}]' for key in path), leaf_spec, leaf
+  names = specs.named_leaves(field, spec)
+  for (name, leaf_spec), leaf in zip(names, leaves, strict=True):
+    yield name, leaf_spec, leaf
 
 
 def _check_rows(name: str, spec: specs.Array, value: np.ndarray) -> None:

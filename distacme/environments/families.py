@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import importlib
 import inspect
+import operator
 from typing import Any, NamedTuple
 
 import dm_env
 import numpy as np
+import tree
 
 from distacme import core
+from distacme import specs
 from distacme.environments import atari_family
 from distacme.environments import bsuite_family
 from distacme.environments import dm_control_family
@@ -23,6 +26,7 @@ from distacme.environments import hints
 from distacme.environments import minatar_family
 from distacme.environments import rendering
 from distacme.environments import vector
+from distacme.environments import wrappers
 
 
 class Family(NamedTuple):
@@ -58,6 +62,9 @@ FAMILIES = {
 }
 
 
+_SEED_BITS = 31
+_WORD = 2**32 - 1
+
 # A name, or a function of the seed that returns an environment.
 NameOrFactory = str | Callable[[int], Any]
 
@@ -73,7 +80,7 @@ def make(
       where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env;
       or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
-      actions.
+      actions. One of more than 31 bits is hashed into so many.
     render: whether to make it with a method `render() -> uint8 [H, W, 3]`, a
       picture of its present state; needs no display.
 
@@ -90,11 +97,13 @@ def make(
 
 
 def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
+  if seed >> _SEED_BITS:
+    seed = _hashed(seed)
   if not isinstance(name, str):
     return _call_factory(repr(name), name, seed)
   family, environment = _split(name)
   if family in FAMILIES:
-    return FAMILIES[family].make(environment, seed, render)
+    return _in_32_bits(FAMILIES[family].make(environment, seed, render))
   return _make_from_factory(name, family, environment, seed)
 
 
@@ -142,9 +151,16 @@ def row_seed(seed: int, row: int) -> int:
   """Returns the seed of one row of a vector: 31 bits, hashed from both.
 
   Hashed, so that runs with neighbouring seeds share no row; 31 bits, which
-  every environment library takes.
+  every environment library takes. All bits of a larger seed count.
   """
-  return int(np.random.SeedSequence([seed, row]).generate_state(1)[0] >> 1)
+  low, high = seed & _WORD, seed >> 32
+  # What is above a word comes last: between, a 1 would be that of row 1.
+  return _hashed([low, row, high] if high else [seed, row])
+
+
+def _hashed(entropy: int | list[int]) -> int:
+  random = np.random.SeedSequence(entropy).generate_state(1)
+  return int(random[0] >> (32 - _SEED_BITS))
 
 
 def wrap(environment: Any) -> core.VectorEnvironment:
@@ -159,14 +175,15 @@ def wrap(environment: Any) -> core.VectorEnvironment:
     ValueError: if `environment` is none of these.
   """
   if hasattr(environment, 'num_envs') and hasattr(environment, 'reward_spec'):
-    return environment
+    return _in_32_bits(environment)
   if gymnasium_family.is_vector_environment(environment):
     return gymnasium_family.NativeVector(environment)
   single = _as_dm_env(environment, seed=None)
   if single is None:
     raise ValueError(
-      f'Not an environment: {environment!r}. Give a dm_env.Environment, a '
-      'gymnasium.Env or a distacme.core.VectorEnvironment.'
+      f'Not an environment: {environment!r}. '
+      f'{gymnasium_family.old_interface(environment)}Give a dm_env.Environment, '
+      'a gymnasium.Env or a distacme.core.VectorEnvironment.'
     )
   return vector.LoopVector([single])
 
@@ -188,10 +205,28 @@ def _known_families(name: str) -> str:
   )
 
 
+def _in_32_bits(environment: Any) -> Any:
+  """Returns an environment, or a vector, whose numbers JAX can take.
+
+  Raises:
+    ValueError: if there is none, or its rewards are not one number; names the
+      field.
+  """
+  seen = specs.make_environment_spec(environment)
+  own = environment.observation_spec(), environment.action_spec()
+  dtypes = (
+    [leaf.dtype for leaf in tree.flatten(nest)]
+    for nest in (own, (seen.observations, seen.actions))
+  )
+  if operator.eq(*dtypes):
+    return environment
+  return wrappers.SinglePrecision(environment)
+
+
 def _checked_seed(seed: int) -> int:
   if seed < 0:
     raise ValueError(f'seed must be at least 0, got {seed}.')
-  return int(seed)
+  return operator.index(seed)
 
 
 def _make_from_factory(
@@ -237,7 +272,8 @@ def _call_factory(
   if environment is None:
     raise ValueError(
       f'Environment {name!r}: {function}(seed) returned {made!r}, which '
-      'is neither a dm_env.Environment nor a gymnasium.Env. Return one.'
+      'is neither a dm_env.Environment nor a gymnasium.Env. '
+      f'{gymnasium_family.old_interface(made)}Return one.'
     )
   return environment
 
@@ -249,7 +285,7 @@ def _name_of(factory: Callable[[int], Any]) -> str:
 def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:
   """Returns `environment`, adapted if need be; None if it is not one."""
   if isinstance(environment, dm_env.Environment):
-    return environment
+    return _in_32_bits(environment)
   if gymnasium_family.is_environment(environment):
     return gymnasium_family.SingleEnvironment(environment, seed)
   return None

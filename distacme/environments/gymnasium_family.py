@@ -1,7 +1,7 @@
 """Gymnasium's environments, single and native vectors, as dm_env.
 
 Terminated becomes LAST with discount 0, truncated LAST with discount 1; the
-observation of LAST is the episode's last one. 64-bit floats become 32-bit.
+observation of LAST is the episode's last one. 64-bit numbers become 32-bit.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import os
+import re
 import sys
-from typing import Any
+import traceback
+from typing import Any, NamedTuple
 import warnings
 
 import dm_env
@@ -24,32 +27,63 @@ from distacme import types
 from distacme.environments import checks
 from distacme.environments import headless
 from distacme.environments import hints
+from distacme.environments import options as options_lib
 from distacme.environments import spaces
 
 _FIRST, _MID, _LAST = dm_env.StepType
 _PICTURES = 'rgb_array'
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
+_FLAGS = (bool, np.bool_)
+_STEP_LIMIT = 'max_episode_steps'
+# What we decide ourselves when we call Gymnasium.
+_OURS = (
+  'id',
+  'render_mode',
+  'disable_env_checker',
+  'num_envs',
+  'vectorization_mode',
+  'vector_kwargs',
+  'wrappers',
+)
+_INTERFACE = (
+  'reset(seed=None, options=None) must return (observation, info), and '
+  'step(action) (observation, reward, terminated, truncated, info).'
+)
+# The names of modules whose code calls environments.
+_CALLERS = (
+  __name__,
+  'gymnasium.core',
+  'gymnasium.vector',
+  'gymnasium.wrappers',
+)
+
 # A native vector of few CartPoles steps in 43 us, a row of a loop in 9 us.
 _FEWEST_NATIVE_ROWS = 5
 
 
-def make(
-  gymnasium_id: str, seed: int, render: bool = False
-) -> SingleEnvironment:
-  """Returns the environment that `gymnasium.make` calls `gymnasium_id`.
+def make(text: str, seed: int, render: bool = False) -> SingleEnvironment:
+  """Returns the environment that `gymnasium.make` makes of an id and options.
+
+  Args:
+    text: like 'FrozenLake-v1' or
+      'FrozenLake-v1?is_slippery=false&max_episode_steps=50': after the question
+      mark, arguments of the environment's constructor, and the steps after
+      which an episode is truncated.
+    seed: for the first reset.
+    render: whether it gets a method `render`.
 
   Raises:
-    ValueError: if there is no such environment, or a package is missing, or it
-      has no pictures and `render` asks for them.
+    ValueError: if there is no such environment or option, or a package is
+      missing, or it has no pictures and `render` asks for them.
   """
-  spec = _find_spec(gymnasium_id)
+  spec = _find_spec(text)
   import gymnasium
 
   # Gymnasium's checker is ours to do, and `SingleEnvironment` keeps the order
   # of calls: without their wrappers a step is faster.
   spec = dataclasses.replace(spec, order_enforce=False)
-  with _missing_packages_named(gymnasium_id):
+  with _failures_explained(text, spec):
     if not render:
       environment = gymnasium.make(spec, disable_env_checker=True)
     else:
@@ -87,9 +121,7 @@ def _make_with_pictures(spec: Any) -> Any:
   return environment
 
 
-def make_native_vector(
-  gymnasium_id: str, seeds: Sequence[int]
-) -> NativeVector | None:
+def make_native_vector(text: str, seeds: Sequence[int]) -> NativeVector | None:
   """Returns the environment's own vector version, None if a loop is better.
 
   Its rows draw from one generator, seeded with the first of `seeds`.
@@ -97,13 +129,15 @@ def make_native_vector(
   Raises:
     ValueError: as `make`.
   """
-  spec = _find_spec(gymnasium_id)
+  spec = _find_spec(text)
   num_envs = len(seeds)
   if spec.vector_entry_point is None or num_envs < _FEWEST_NATIVE_ROWS:
     return None
   import gymnasium
 
-  with _missing_packages_named(gymnasium_id):
+  with _failures_explained(text, spec):
+    if not _vector_takes(spec):
+      return None
     environment = gymnasium.make_vec(
       spec, num_envs, vectorization_mode='vector_entry_point'
     )
@@ -125,6 +159,56 @@ def is_vector_environment(value: Any) -> bool:
   return gymnasium is not None and isinstance(value, gymnasium.vector.VectorEnv)
 
 
+def old_interface(value: Any) -> str:
+  """Says what to do with what is nearly a gymnasium.Env; '' if it is not.
+
+  That is, an environment of the package gym, which gymnasium succeeded, or of
+  none of them.
+  """
+  if any(
+    base.__module__.partition('.')[0] == 'gym' for base in type(value).__mro__
+  ):
+    return (
+      'It is an environment of gym, which gymnasium has replaced. Derive it '
+      'from gymnasium.Env, or wrap it: '
+      'shimmy.GymV21CompatibilityV0(env=environment), or '
+      'GymV26CompatibilityV0 if its reset takes a seed (pip install '
+      "'shimmy[gym-v21]' or 'shimmy[gym-v26]'). "
+    )
+  like = ('observation_space', 'action_space', 'reset', 'step')
+  if all(hasattr(value, name) for name in like):
+    return f'Derive it from gymnasium.Env: {_INTERFACE} '
+  return ''
+
+
+def _raise_if_old(error: Exception) -> None:
+  """Raises ValueError if `error` is that of an environment's old interface.
+
+  Only where the code that calls environments fails, Gymnasium's or ours: what
+  goes wrong within an environment is its own.
+  """
+  if _raiser(error).startswith(_CALLERS) and re.search(
+    r"unexpected keyword argument '(seed|options)'|values to unpack|cannot unpack",
+    str(error),
+  ):
+    raise _old(str(error)) from error
+
+
+def _raiser(error: Exception) -> str:
+  """Returns the name of the module whose code raised `error`."""
+  frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+  return str(frames[-1].f_globals.get('__name__'))
+
+
+def _old(found: str) -> ValueError:
+  return ValueError(
+    'The environment has not the interface of a gymnasium.Env, but perhaps that '
+    f'of the older gym ({found}): {_INTERFACE} Change it, or wrap it: '
+    'shimmy.GymV21CompatibilityV0(env=environment) (pip install '
+    "'shimmy[gym-v21]')."
+  )
+
+
 class _Adapter:
   """What the adapters of Env and VectorEnv share: specs and conversions."""
 
@@ -133,7 +217,7 @@ class _Adapter:
   ):
     self._environment = environment
     self._observation_spec = spaces.spec(observation_space, 'observation')
-    self._action_spec = spaces.spec(action_space, 'action')
+    self._action_spec = spaces.spec(action_space, 'action', inwards=True)
     self._read = spaces.conversion(
       spaces.reader, observation_space, 'observation'
     )
@@ -182,7 +266,19 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
 
   def reset(self) -> dm_env.TimeStep:
     """Starts an episode."""
-    observation, _ = self._environment.reset(seed=self._seed)
+    try:
+      answer = self._environment.reset(seed=self._seed)
+    except TypeError as error:
+      _raise_if_old(error)
+      raise
+    # Two values may also be an observation of two numbers.
+    if (
+      not isinstance(answer, (tuple, list))
+      or len(answer) != 2
+      or not isinstance(answer[1], (dict, type(None)))
+    ):
+      raise _old(f'reset returned {answer!r:.200}')
+    observation = answer[0]
     self._seed = None  # From now on the environment's generator runs on.
     self._over = False
     return dm_env.TimeStep(_FIRST, None, None, self._read(observation))
@@ -191,9 +287,18 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
     """Takes a step, or starts an episode if the last one is over."""
     if self._over:
       return self.reset()
-    observation, reward, terminated, truncated, _ = self._environment.step(
-      self._write(action)
-    )
+    action = self._write(action)
+    try:
+      observation, reward, terminated, truncated, _ = self._environment.step(
+        action
+      )
+    except (TypeError, ValueError) as error:
+      _raise_if_old(error)
+      raise
+    if type(terminated) not in _FLAGS or type(truncated) not in _FLAGS:
+      checks.check_flag('terminated', terminated)
+      checks.check_flag('truncated', truncated)
+      terminated, truncated = bool(terminated), bool(truncated)
     self._over = terminated or truncated
     try:
       reward = np.float32(reward)
@@ -245,7 +350,11 @@ class NativeVector(_Adapter):
 
   def reset(self) -> dm_env.TimeStep:
     """Starts all rows anew."""
-    observation, self._info = self._environment.reset(seed=self._seed)
+    try:
+      observation, self._info = self._environment.reset(seed=self._seed)
+    except (TypeError, ValueError) as error:
+      _raise_if_old(error)
+      raise
     self._seed = None
     self._over = np.zeros(self.num_envs, np.bool_)
     return dm_env.TimeStep(
@@ -259,10 +368,20 @@ class NativeVector(_Adapter):
     """Steps every row with `action`, a nest of [N, ...]."""
     if self._over is None:
       return self.reset()
-    observation, reward, terminated, truncated, self._info = (
-      self._environment.step(self._write(action))
-    )
-    over = terminated | truncated
+    action = self._write(action)
+    try:
+      observation, reward, terminated, truncated, self._info = (
+        self._environment.step(action)
+      )
+    except (TypeError, ValueError) as error:
+      _raise_if_old(error)
+      raise
+    try:
+      over = terminated | truncated
+    except TypeError:
+      checks.check_flags('terminated', terminated, self.num_envs)
+      checks.check_flags('truncated', truncated, self.num_envs)
+      raise
     step_type = np.where(over, types.LAST, types.MID)
     step_type[self._over] = types.FIRST
     self._over = over
@@ -298,8 +417,9 @@ def _is_vector_of(environment: Any, spec: Any) -> bool:
   return same
 
 
-def _find_spec(gymnasium_id: str) -> Any:
-  """Returns the EnvSpec registered as `gymnasium_id`, [module:]id."""
+def _find_spec(text: str) -> Any:
+  """Returns the EnvSpec of [module:]id[?options], with the options in it."""
+  gymnasium_id, options = options_lib.split(text)
   try:
     import gymnasium
   except ImportError as error:
@@ -311,7 +431,7 @@ def _find_spec(gymnasium_id: str) -> Any:
   try:
     if module:  # Importing it registers its environments.
       importlib.import_module(module)
-    return gymnasium.spec(registered_id)
+    spec = gymnasium.spec(registered_id)
   except (gymnasium.error.Error, ImportError) as error:
     raise ValueError(
       f"No environment is called 'gymnasium:{gymnasium_id}' ({error}) "
@@ -320,18 +440,139 @@ def _find_spec(gymnasium_id: str) -> Any:
       'its own registers the environment, put its module in front, as in '
       "'gymnasium:package:Name-v0'."
     ) from error
+  return _with_options(text, spec, options) if options else spec
+
+
+def _with_options(text: str, spec: Any, options: dict[str, str]) -> Any:
+  """Returns an EnvSpec with the options that stand in `text`."""
+  with _failures_explained(text, spec):
+    arguments = _arguments(spec.entry_point)
+  name = f'gymnasium:{text}'
+  kwargs = dict(spec.kwargs)
+  max_episode_steps = spec.max_episode_steps
+  for key, value in options.items():
+    if key == _STEP_LIMIT:
+      max_episode_steps = _step_limit(name, value)
+    elif key in _OURS:
+      raise ValueError(
+        f'Environment {name!r}: {key} is for distacme to say. Leave it out.'
+      )
+    elif key not in arguments.defaults and not arguments.any:
+      known = [*arguments.defaults, _STEP_LIMIT]
+      raise ValueError(
+        f'Environment {name!r}: there is no option {key!r}. '
+        f'{hints.did_you_mean(key, known)}{_options_of(spec)}'
+      )
+    else:
+      default = arguments.defaults.get(key)
+      kwargs[key] = options_lib.value_like(name, key, value, default)
+  return dataclasses.replace(
+    spec, kwargs=kwargs, max_episode_steps=max_episode_steps
+  )
+
+
+def _step_limit(name: str, text: str) -> int | None:
+  limit = options_lib.value_like(name, _STEP_LIMIT, text, None)
+  if limit is not None and (type(limit) is not int or limit < 1):
+    raise ValueError(
+      f'Environment {name!r}: {_STEP_LIMIT} must be a whole number of at least '
+      f'1, or none for no limit, got {text!r}.'
+    )
+  return limit
+
+
+class _Arguments(NamedTuple):
+  """What a constructor takes.
+
+  Attributes:
+    defaults: of its arguments by name; None of those without.
+    any: whether it takes others, too.
+  """
+
+  defaults: dict[str, Any]
+  any: bool
+
+
+def _arguments(entry_point: Any) -> _Arguments:
+  """Returns what an environment's constructor takes, but for what is ours."""
+  from gymnasium.envs import registration
+
+  creator = (
+    entry_point
+    if callable(entry_point)
+    else registration.load_env_creator(entry_point)
+  )
+  # A class hands the arguments that it does not name to those it derives from.
+  functions = [creator]
+  if isinstance(creator, type):
+    inits = (vars(base).get('__init__') for base in creator.__mro__)
+    functions = [init for init in inits if init is not None]
+  defaults: dict[str, Any] = {}
+  for function in functions:
+    parameters = inspect.signature(function).parameters.values()
+    for parameter in parameters:
+      if parameter.kind not in (
+        parameter.VAR_KEYWORD,
+        parameter.VAR_POSITIONAL,
+      ):
+        default = parameter.default
+        default = None if default is parameter.empty else default
+        defaults.setdefault(parameter.name, default)
+    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+      break
+  else:
+    return _Arguments(_without_ours(defaults), True)
+  return _Arguments(_without_ours(defaults), False)
+
+
+def _without_ours(defaults: dict[str, Any]) -> dict[str, Any]:
+  return {k: v for k, v in defaults.items() if k not in ('self', *_OURS)}
+
+
+def _options_of(spec: Any) -> str:
+  """Says what may follow the name of an environment."""
+  defaults = _arguments(spec.entry_point).defaults
+  written = [
+    f'{key}={str(value).lower() if not isinstance(value, str) else value}'
+    for key, value in {**defaults, _STEP_LIMIT: spec.max_episode_steps}.items()
+    if isinstance(value, (bool, int, float, str, type(None)))
+  ]
+  return f'Known options: {", ".join(written)}.'
+
+
+def _vector_takes(spec: Any) -> bool:
+  """Says whether the vector version can be told all that an EnvSpec says."""
+  arguments = _arguments(spec.vector_entry_point)
+  if spec.max_episode_steps is None and _STEP_LIMIT in arguments.defaults:
+    return False  # It would have a limit of its own.
+  return arguments.any or spec.kwargs.keys() <= arguments.defaults.keys()
 
 
 @contextlib.contextmanager
-def _missing_packages_named(gymnasium_id: str) -> Iterator[None]:
-  """Turns a missing package into a ValueError that names the environment."""
+def _failures_explained(text: str, spec: Any) -> Iterator[None]:
+  """Turns what fails when an environment is made into a ValueError, if known."""
   import gymnasium
 
+  name = f'gymnasium:{text}'
   try:
     yield
   except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
     raise ValueError(
-      f"Environment 'gymnasium:{gymnasium_id}' needs a package that is not "
-      f'installed: {error}. Install it; those of gymnasium itself come with: '
+      f'Environment {name!r} needs a package that is not installed: {error}. '
+      'Install it; those of gymnasium itself come with: '
       "pip install 'distacme[envs]'"
+    ) from error
+  except Exception as error:
+    if isinstance(error, TypeError) and 'gymnasium.Env' in str(error):
+      raise ValueError(
+        f'Environment {name!r} is no gymnasium.Env ({error}) Derive it from '
+        f'that: {_INTERFACE} Or wrap one of the older gym in '
+        'shimmy.GymV21CompatibilityV0 (pip install '
+        "'shimmy[gym-v21]')."
+      ) from error
+    if '?' not in text or _raiser(error) == __name__:
+      raise
+    raise ValueError(
+      f'Environment {name!r} cannot be made with these options '
+      f'({type(error).__name__}: {error}). {_options_of(spec)}'
     ) from error

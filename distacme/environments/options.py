@@ -28,11 +28,11 @@ def parse(
   Raises:
     ValueError: if an option is not known or has no such value.
   """
-  environment, _, query = text.partition('?')
+  environment, texts = split(text)
   name = f'{family}:{text}'
   known = {field.name: field.default for field in _fields(options)}
   values: dict[str, Any] = {}
-  for key, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
+  for key, value in texts.items():
     if key not in known:
       raise ValueError(
         f'Environment {name!r}: there is no option {key!r}. '
@@ -43,6 +43,47 @@ def parse(
     return environment, options(**values)
   except ValueError as error:
     raise ValueError(f'Environment {name!r}: {error}') from error
+
+
+def split(text: str) -> tuple[str, dict[str, str]]:
+  """Returns what precedes the question mark, and the options as they stand."""
+  environment, _, query = text.partition('?')
+  pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
+  return environment, dict(pairs)
+
+
+def value_like(name: str, key: str, text: str, default: Any) -> Any:
+  """Returns the value that `text` means where `default` would stand.
+
+  Args:
+    name: of the environment, for messages.
+    key: of the option.
+    text: a boolean, a number or a word, as `default` is; 'none' is None. What
+      it is decides where there is no such default.
+    default: of any type.
+
+  Raises:
+    ValueError: if it is a boolean or a number, and `text` is none.
+  """
+  if text.lower() == 'none':
+    return None
+  if isinstance(default, str):
+    return text
+  if isinstance(default, bool):
+    return _value(name, key, text, bool)
+  if isinstance(default, (int, float)):
+    try:
+      return int(text)
+    except ValueError:
+      return _value(name, key, text, float)
+  if text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      pass
+  return text
 
 
 def describe(options: type[Any]) -> str:

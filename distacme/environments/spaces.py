@@ -2,7 +2,7 @@
 
 Box and MultiBinary become a BoundedArray, Discrete a DiscreteArray that counts
 from 0 whatever the space starts at, MultiDiscrete a BoundedArray from its start
-(both int32), Dict a dict and Tuple a tuple. 64-bit floats become 32-bit.
+(both int32), Dict a dict and Tuple a tuple. 64-bit numbers become 32-bit.
 """
 
 from __future__ import annotations
@@ -11,25 +11,28 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tree
 
 from distacme import specs
 from distacme import types
-from distacme.environments import checks
-
-_WIDE = {
-  np.dtype(np.float32): np.dtype(np.float64),
-  np.dtype(np.int32): np.dtype(np.int64),
-}
+from distacme.environments import precision
 
 
-def spec(space: Any, field: str) -> types.NestedSpec:
+def spec(space: Any, field: str, inwards: bool = False) -> types.NestedSpec:
   """Returns `space` as specs, their names beginning with `field`.
+
+  Args:
+    space: any but those of words and graphs.
+    field: what lies in it, like 'observation'.
+    inwards: as of `specs.in_32_bits`.
 
   Raises:
     ValueError: if part of it has no spec; names that part.
   """
-  return _map_leaves(_leaf_spec, space, field)
+  return _map_leaves(
+    lambda leaf, name: specs.in_32_bits(_wide_spec(leaf, name), name, inwards),
+    space,
+    field,
+  )
 
 
 def conversion(
@@ -39,32 +42,26 @@ def conversion(
 ) -> Callable[[types.NestedArray], types.NestedArray]:
   """Returns a function of nests in `space`, made from those of its leaves."""
   functions = _map_leaves(make_leaf_function, space, field)
-  if callable(functions):
-    return functions
-
-  structure = spec(space, field)
-
-  def nest_function(nest: types.NestedArray) -> types.NestedArray:
-    leaves = checks.flatten(field, structure, nest)
-    pairs = zip(tree.flatten(functions), leaves, strict=True)
-    return tree.unflatten_as(structure, [f(leaf) for f, leaf in pairs])
-
-  return nest_function
+  return precision.nest_function(functions, spec(space, field), field)
 
 
 def reader(space: Any, name: str) -> Callable[[Any], np.ndarray]:
   """Returns the conversion of an observation in `space` to what specs say."""
-  narrow = _leaf_spec(space, name).dtype
-  wide = _WIDE.get(narrow, narrow)
+  from gymnasium import spaces
+
+  leaf_spec = spec(space, name)
+  read = precision.reader(leaf_spec, name)
+  if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+    return read
   start = _start(space)
 
-  def read(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if start:
-      array = array - start
-    return array.astype(narrow, copy=False) if array.dtype == wide else array
+  def read_number(value: Any) -> np.ndarray:
+    number = np.asarray(value)
+    if number.dtype.kind in 'biu' and number.itemsize < 8:
+      number = number.astype(np.int64)  # of whatever size, it is one of a few
+    return read(number - start if start else number)
 
-  return read
+  return read_number
 
 
 def writer(space: Any, name: str) -> Callable[[Any], Any]:
@@ -75,14 +72,20 @@ def writer(space: Any, name: str) -> Callable[[Any], Any]:
   start = _start(space)
   if isinstance(space, spaces.Discrete):
     return lambda action: int(action) + start
-  return lambda action: action
+  return lambda action: np.asarray(action, space.dtype)
 
 
 def batch_writer(space: Any, name: str) -> Callable[[Any], Any]:
   """Returns the conversion of actions [N, ...] to a batch of `space`'s."""
   del name
+  from gymnasium import spaces
+
   start = _start(space)
-  return lambda action: np.asarray(action) + start
+  if start:
+    return lambda action: np.asarray(action, np.int64) + start
+  if isinstance(space, spaces.Discrete):
+    return np.asarray
+  return lambda action: np.asarray(action, space.dtype)
 
 
 def _map_leaves(
@@ -102,21 +105,21 @@ def _map_leaves(
   return function(space, name)
 
 
-def _leaf_spec(space: Any, name: str) -> specs.Array:
-  """Returns the spec of a space that is not a nest."""
+def _wide_spec(space: Any, name: str) -> specs.Array:
+  """Returns the spec of a space that is not a nest, in its own precision."""
   from gymnasium import spaces
 
   if isinstance(space, spaces.Discrete):
-    return specs.DiscreteArray(int(space.n), name=name)
+    return specs.DiscreteArray(int(space.n), np.int64, name)
   if isinstance(space, spaces.MultiDiscrete):
-    last = space.start + space.nvec - 1
-    return specs.BoundedArray(space.shape, np.int32, space.start, last, name)
+    first = np.asarray(space.start, np.int64)
+    last = first + np.asarray(space.nvec, np.int64) - 1
+    return specs.BoundedArray(space.shape, np.int64, first, last, name)
   if isinstance(space, spaces.MultiBinary):
     return specs.BoundedArray(space.shape, space.dtype, 0, 1, name)
   if isinstance(space, spaces.Box):
-    dtype = np.float32 if space.dtype == np.float64 else space.dtype
-    with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
-      return specs.BoundedArray(space.shape, dtype, space.low, space.high, name)
+    low, high = space.low, space.high
+    return specs.BoundedArray(space.shape, space.dtype, low, high, name)
   raise ValueError(
     f'The space of {name}, {space}, has no dm_env spec. Use Box, Discrete, '
     'MultiDiscrete, MultiBinary, and Dict or Tuple of these.'

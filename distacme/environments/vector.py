@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -98,12 +99,13 @@ class LoopVector:
         np.array(discounts, np.float32),
         self._nest(observations)
         if self._observation_is_nest
-        else np.array(observations),
+        else _stacked(observations),
       )
     except (TypeError, ValueError):  # Say which field is to blame, if one is.
-      for reward, discount, observation in zip(
-        rewards, discounts, observations, strict=True
+      for step_type, reward, discount, observation in zip(
+        step_types, rewards, discounts, observations, strict=True
       ):
+        checks.check_number('step_type', step_type)
         checks.check_number('reward', reward)
         checks.check_number('discount', discount)
         checks.check_row('observation', self._observation_spec, observation)
@@ -115,7 +117,7 @@ class LoopVector:
     """Returns a nest of [N, ...] from N nests of [...]."""
     spec = self._observation_spec
     rows = [checks.flatten('observation', spec, o) for o in observations]
-    leaves = [np.array(leaf) for leaf in zip(*rows, strict=True)]
+    leaves = [_stacked(leaf) for leaf in zip(*rows, strict=True)]
     return tree.unflatten_as(spec, leaves)
 
   def _unnest(self, action: types.NestedArray) -> list[types.NestedArray]:
@@ -123,6 +125,14 @@ class LoopVector:
     leaves = checks.flatten('action', self._action_spec, action)
     rows = zip(*leaves, strict=True)
     return [tree.unflatten_as(self._action_spec, row) for row in rows]
+
+
+def _stacked(rows: Sequence[Any]) -> np.ndarray:
+  """Returns a new array [N, ...], in this machine's byte order."""
+  array = np.array(rows)
+  if array.dtype.isnative:
+    return array
+  return array.astype(array.dtype.newbyteorder('='))
 
 
 class SingleRow(wrappers.Wrapper):

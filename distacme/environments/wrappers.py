@@ -18,11 +18,8 @@ import tree
 
 from distacme import specs
 from distacme import types
-
-_NARROW = {
-  np.dtype(np.float64): np.dtype(np.float32),
-  np.dtype(np.int64): np.dtype(np.int32),
-}
+from distacme.environments import checks
+from distacme.environments import precision
 
 
 def wrap_all(
@@ -91,24 +88,43 @@ class Wrapper(dm_env.Environment):
 class SinglePrecision(Wrapper):
   """64-bit floats and integers become 32-bit, in specs as well.
 
-  Actions are given to the environment in its own precision.
+  Numbers that do not fit are refused where they come. Actions are given to the
+  environment in its own precision. Takes vectors of environments, too.
   """
 
-  def __init__(self, environment: dm_env.Environment):
+  def __init__(self, environment: Any):
+    """Takes a dm_env environment, or a `core.VectorEnvironment`.
+
+    Raises:
+      ValueError: if specs are of what has no 32-bit form.
+    """
     super().__init__(environment)
     self._inner_action_spec = self._action_spec
-    self._observation_spec = _map(_narrow_spec, self._observation_spec)
-    self._action_spec = _map(_narrow_action_spec, self._action_spec)
-    self._reward_spec = _map(_narrow_spec, self._reward_spec)
-    self._discount_spec = _narrow_spec(self._discount_spec)
+    self._observation_spec = specs.in_32_bits(
+      self._observation_spec, 'observation'
+    )
+    self._action_spec = specs.in_32_bits(
+      self._action_spec, 'action', inwards=True
+    )
+    self._reward_spec = specs.in_32_bits(self._reward_spec, 'reward')
+    self._discount_spec = specs.in_32_bits(self._discount_spec, 'discount')
+    self._read_observation, self._read_reward, self._read_discount = (
+      precision.nest_reader(spec, field)
+      for spec, field in (
+        (self._observation_spec, 'observation'),
+        (self._reward_spec, 'reward'),
+        (self._discount_spec, 'discount'),
+      )
+    )
 
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    checks.check_timestep(timestep)
     step_type, reward, discount, observation = timestep
     return dm_env.TimeStep(
       step_type,
-      None if reward is None else _map(_narrow, self._reward_spec, reward),
-      None if discount is None else _narrow(self._discount_spec, discount),
-      _map(_narrow, self._observation_spec, observation),
+      None if reward is None else self._read_reward(reward),
+      None if discount is None else self._read_discount(discount),
+      self._read_observation(observation),
     )
 
   def _action(self, action: types.NestedArray) -> types.NestedArray:
@@ -290,24 +306,6 @@ def _leaves(
     items = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
     for key, inner in items:
       yield from _leaves(inner, (*path, key))
-
-
-def _narrow_spec(spec: Any) -> Any:
-  with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
-    return spec.replace(dtype=_NARROW.get(spec.dtype, spec.dtype))
-
-
-def _narrow_action_spec(spec: Any) -> Any:
-  if not isinstance(spec, specs.BoundedArray) or spec.dtype != np.float64:
-    return _narrow_spec(spec)
-  low, high = specs.narrowed(spec, np.float32)
-  return spec.replace(dtype=np.float32, minimum=low, maximum=high)
-
-
-def _narrow(spec: specs.Array, value: Any) -> np.ndarray:
-  del spec  # What breaks it shall be found, not cast.
-  array = np.asarray(value)
-  return array.astype(_NARROW.get(array.dtype, array.dtype), copy=False)
 
 
 def _cast(spec: specs.Array, value: Any) -> np.ndarray:

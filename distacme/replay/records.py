@@ -34,7 +34,7 @@ class RowLayout:
     self.nest = nest
     self.frames = frames
     leaves = tree.flatten_with_path(nest)
-    self._names = ['/'.join(map(str, path)) for path, _ in leaves]
+    self._names = ['/'.join(map(_escaped, path)) for path, _ in leaves]
     fields = [
       (name, leaf.dtype, leaf.shape)
       for name, (_, leaf) in zip(self._names, leaves, strict=True)
@@ -145,6 +145,11 @@ def make_layout(
     lambda leaf: specs.Array((window.length, *leaf.shape), leaf.dtype), rows
   )
   return RowLayout(rows._replace(start_state=start_state), frames)
+
+
+def _escaped(key: Any) -> str:
+  """Returns a key in which no slash stands, as JSON pointers (RFC 6901) do."""
+  return str(key).replace('~', '~0').replace('/', '~1')
 
 
 def spec_like(nest: Any) -> types.NestedSpec:

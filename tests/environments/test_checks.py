@@ -85,6 +85,10 @@ def run(*rows):
       'FIRST came after FIRST, in row 0. FIRST must come after LAST or a '
       'reset, and only there.',
     ),
+    (
+      step()._replace(step_type={}),
+      'step_type must be a number, got {} of type dict',
+    ),
     (step()._replace(step_type=7), 'step_type must be in [0, 2], got 7'),
   ],
 )

@@ -75,6 +75,49 @@ def test_row_seeds_are_all_different_and_fit_in_31_bits():
   assert max(seeds) < 2**31
 
 
+def test_all_bits_of_a_seed_count_in_its_rows():
+  seeds = [0, 1, 2**31, 2**32, 2**32 + 1, 2**40, 2**63, 2**64, 2**100, 2**200]
+  rows = {families.row_seed(seed, row) for seed in seeds for row in range(9)}
+  assert len(rows) == 9 * len(seeds)
+  assert max(rows) < 2**31
+
+
+def test_rows_of_small_seeds_are_what_they_have_always_been():
+  assert families.row_seed(0, 0) == 1484405855
+  assert families.row_seed(2**32 - 1, 3) == 408509264
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'gymnasium:CartPole-v1',
+    'bsuite:catch/0',
+    'minatar:breakout',
+    'dm_control:cartpole/balance',
+    'atari:Pong',
+    CATCH,
+  ],
+)
+def test_a_seed_of_any_size_will_do(name):
+  for seed in (2**31, 2**32, 2**64 + 1):
+    assert environments.make(name, seed).reset().first()
+    assert environments.make_vector(name, 5, seed).reset().step_type[0] == 0
+
+
+def test_a_large_seed_reaches_a_factory_in_31_bits():
+  seeds = []
+
+  def factory(seed):
+    seeds.append(seed)
+    return testing_environments.catch(seed)
+
+  for seed in (7, 2**31 - 1, 2**31, 2**32, 2**33):
+    environments.make(factory, seed)
+  assert seeds[:2] == [7, 2**31 - 1]
+  assert len(set(seeds)) == 5
+  assert max(seeds) < 2**31
+
+
 def test_a_factory_may_return_a_gymnasium_environment():
   environment = environments.make(f'{__name__}:gymnasium_factory', seed=3)
   assert isinstance(environment, dm_env.Environment)

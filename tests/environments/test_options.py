@@ -49,3 +49,35 @@ def test_options_are_described_as_they_are_written():
 def test_an_option_that_cannot_be_is_refused(query, message):
   with pytest.raises(ValueError, match=message):
     options.parse('tea', f'Assam?{query}', Tea)
+
+
+@pytest.mark.parametrize(
+  'text, default, value',
+  [
+    ('true', None, True),
+    ('3', None, 3),
+    ('0.5', None, 0.5),
+    ('1e3', None, 1000.0),
+    ('4x4', None, '4x4'),
+    ('none', None, None),
+    ('none', 'a word', None),
+    ('8', 'a word', '8'),
+    ('False', True, False),
+    ('3', 0.5, 3),
+    ('0.5', 3, 0.5),
+  ],
+)
+def test_an_option_is_of_the_kind_of_its_default(text, default, value):
+  got = options.value_like('tea', 'x', text, default)
+  assert (type(got), got) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+  'default, message',
+  [(True, 'x must be true or false'), (3, 'x must be a number')],
+)
+def test_an_option_of_another_kind_than_its_default_is_refused(
+  default, message
+):
+  with pytest.raises(ValueError, match=f"'tea': {message}, got 'much'"):
+    options.value_like('tea', 'x', 'much', default)

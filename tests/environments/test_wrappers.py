@@ -134,6 +134,197 @@ def test_single_precision_leaves_a_broken_promise_to_be_found():
     environment.reset()
 
 
+class Promising(testing_environments.Counting):
+  """Observes given values, under a given spec."""
+
+  def __init__(self, spec, *observations):
+    super().__init__(lengths=(99,))
+    self._spec = spec
+    self._observations = iter(observations)
+
+  def observation_spec(self):
+    return self._spec
+
+  def _observation(self):
+    return next(self._observations)
+
+
+@pytest.mark.parametrize(
+  'spec, value, expected',
+  [
+    (specs.DiscreteArray(5, np.int64), np.int64(4), specs.DiscreteArray(5)),
+    (
+      specs.BoundedArray((2,), np.int64, [0, -3], [2**31 - 1, 5]),
+      np.array([2**31 - 1, -3]),
+      specs.BoundedArray((2,), np.int32, [0, -3], [2**31 - 1, 5]),
+    ),
+    (
+      specs.BoundedArray((), np.uint64, 0, 2**32 - 1),
+      np.uint64(2**32 - 1),
+      specs.BoundedArray((), np.uint32, 0, 2**32 - 1),
+    ),
+    (
+      specs.Array((2,), np.int64),
+      np.array([-(2**31), 2**31 - 1]),
+      specs.Array((2,), np.int32),
+    ),
+    (
+      specs.Array((2,), np.float64),
+      np.array([1.5, 3e38]),
+      specs.Array((2,), np.float32),
+    ),
+    (
+      specs.Array((2,), '>f4'),
+      np.array([0.5, -0.25], '>f4'),
+      specs.Array((2,), np.float32),
+    ),
+    (
+      specs.BoundedArray((2,), '>i8', 0, 9),
+      np.array([3, 9], '>i8'),
+      specs.BoundedArray((2,), np.int32, 0, 9),
+    ),
+  ],
+)
+def test_what_fits_in_32_bits_is_exact_in_them(spec, value, expected):
+  environment = environments.wrap(Promising(spec, value))
+  assert environment.observation_spec() == expected
+  assert type(environment.observation_spec()) is type(expected)
+  observation = environments.check_first_episode(environment).reset()
+  assert observation.observation.dtype == expected.dtype
+  assert (
+    observation.observation[0].tolist() == value.astype(expected.dtype).tolist()
+  )
+  assert specs.make_environment_spec(Promising(spec)).observations == expected
+
+
+@pytest.mark.parametrize(
+  'spec, message',
+  [
+    (
+      specs.BoundedArray((), np.int64, 0, 2**40),
+      r'is int64 in \[0, 1099511627776\], and JAX computes with 32-bit',
+    ),
+    (specs.DiscreteArray(2**40, np.int64), r'int64 in \[0, 1099511627775\]'),
+    (specs.Array((), np.complex64), 'is complex64, and networks take real'),
+    (specs.Array((), object), r'is object \(Array\), not a number'),
+    (dm_env.specs.StringArray(()), r'is object \(StringArray\), not a number'),
+    (specs.Array((), 'M8[s]'), 'not a number'),
+    (specs.Array((), [('x', np.float32)]), 'not a number'),
+    (np.zeros(3), 'must be a dm_env.specs.Array.*, got array'),
+    (None, 'must be a dm_env.specs.Array.*, got None'),
+  ],
+)
+def test_what_networks_cannot_take_is_refused_by_name(spec, message):
+  message = rf"observation\['x'\].*{message}"
+  with pytest.raises(ValueError, match=message):
+    environments.wrap(Promising({'x': spec}))
+  with pytest.raises(ValueError, match=message):
+    environments.make(lambda seed: Promising({'x': spec}), seed=0)
+  with pytest.raises(ValueError, match=message):
+    specs.make_environment_spec(Promising({'x': spec}))
+
+
+@pytest.mark.parametrize('nest', [{}, (), {'x': ()}])
+def test_an_observation_of_nothing_is_refused(nest):
+  with pytest.raises(ValueError, match='observation spec must be of one array'):
+    environments.wrap(Promising(nest))
+
+
+@pytest.mark.parametrize(
+  'spec, value, message',
+  [
+    (specs.Array((), np.int64), np.int64(2**31), 'is 2147483648, .* of int32'),
+    (specs.Array((), np.uint64), np.uint64(2**40), 'is 1099511627776, '),
+    (specs.Array((2,), np.float64), np.array([0, 1e39]), r'is 1e\+39, beyond'),
+    (specs.DiscreteArray(3, np.int64), np.int64(2**32), 'is 4294967296, '),
+  ],
+)
+def test_a_number_that_does_not_fit_is_refused_by_name(spec, value, message):
+  environment = environments.wrap(Promising({'x': spec}, {'x': value}))
+  with (
+    np.errstate(over='ignore'),
+    pytest.raises(ValueError, match=rf"observation\['x'\] {message}"),
+  ):
+    environment.reset()
+
+
+def test_a_users_own_vector_is_narrowed_as_well():
+  class Wide:
+    """A `core.VectorEnvironment` of two rows."""
+
+    def __init__(self):
+      self._rows = environments.make_vector(
+        'distacme.testing.environments:counting', 2, seed=0
+      )
+      self.actions = []
+
+    def __getattr__(self, name):
+      return getattr(self._rows, name)
+
+    def observation_spec(self):
+      return specs.BoundedArray((2,), np.int64, 0, 99)
+
+    def action_spec(self):
+      return specs.DiscreteArray(2, np.int64)
+
+    def reset(self):
+      return self._wide(self._rows.reset())
+
+    def step(self, action):
+      self.actions.append(action)
+      return self._wide(self._rows.step(action))
+
+    def _wide(self, timestep):
+      return timestep._replace(observation=timestep.observation.astype(int))
+
+  wide = Wide()
+  environment = environments.check_first_episode(environments.wrap(wide))
+  assert environment.num_envs == 2
+  assert environment.action_spec().dtype == np.int32
+  environment.reset()
+  timestep = environment.step(np.array([0, 1], np.int32))
+  assert timestep.observation.dtype == np.int32
+  assert timestep.observation.tolist() == [[0, 1], [0, 1]]
+  assert wide.actions[0].dtype == np.int64
+
+
+def test_what_needs_no_narrowing_is_not_wrapped():
+  inner = testing_environments.nested(0)
+  assert environments.make(lambda seed: inner, seed=0) is inner
+
+
+@pytest.mark.parametrize(
+  'reward',
+  [
+    {'x': specs.Array((), np.float32)},
+    specs.Array((2,), np.float32),
+    specs.Array((), object),
+    None,
+  ],
+)
+def test_a_reward_that_is_not_one_number_is_refused(reward):
+  class Several(testing_environments.Counting):
+    def reward_spec(self):
+      return reward
+
+  message = (
+    'must have a reward that is one number.*got the reward spec.*wrapper'
+  )
+  with pytest.raises(ValueError, match=message):
+    environments.wrap(Several())
+  with pytest.raises(ValueError, match=message):
+    environments.make(lambda seed: Several(), seed=0)
+
+
+def test_a_discount_that_is_not_one_number_is_refused():
+  class Several(testing_environments.Counting):
+    def discount_spec(self):
+      return specs.Array((2,), np.float32)
+
+  with pytest.raises(ValueError, match='a discount that is one number'):
+    environments.wrap(Several())
+
+
 def test_observations_are_joined_in_the_order_of_the_spec():
   environment = wrappers.ConcatObservation(Nested())
   spec = environment.observation_spec()

@@ -40,6 +40,7 @@ def test_options_of_environments_are_listed_with_their_defaults(capsys):
   text = printed(capsys, 'environments')
   assert '?sticky_actions=0.0, clip_rewards=false,' in text
   assert '?sticky_actions=0.1, difficulty_ramping=true,' in text
+  assert '?max_episode_steps=50, and what the constructor' in text
 
 
 @pytest.mark.parametrize('family', sorted(families.FAMILIES))

@@ -1,6 +1,8 @@
 """What a run has learnt acts without the run."""
 
+import dataclasses
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,11 @@ import numpy as np
 import pytest
 
 import distacme
+from distacme import run_directory
+from distacme.agents import ppo
+from distacme.programs import config
 from distacme.programs import launch
+from distacme.programs import loading
 from distacme.testing import environments
 from tests.programs import launching
 
@@ -152,3 +158,20 @@ def test_loading_needs_no_library_of_programs(run_dir):
     [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
   )
   assert done.returncode == 0, done.stderr
+
+
+def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  directory.create()
+  experiment = config.Experiment(
+    config.RunConfig('ppo', seed=2**70), ppo.Config(max_abs_reward=math.inf)
+  )
+  directory.begin(experiment.as_dict())
+  (directory.checkpoints / '7').mkdir(parents=True)
+  config.check_resumable(experiment, directory)
+  read = loading._experiment(directory, None, None)
+  assert read.agent == experiment.agent
+  assert read.run.seed == 2**70
+  other = dataclasses.replace(experiment, agent=ppo.Config(max_abs_reward=1.0))
+  with pytest.raises(ValueError, match='max_abs_reward was inf and is 1.0'):
+    config.check_resumable(other, directory)

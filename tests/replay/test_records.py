@@ -21,7 +21,12 @@ leaves = st.builds(
 nests = st.recursive(
   leaves,
   lambda inner: st.one_of(
-    st.dictionaries(st.sampled_from('abc'), inner, min_size=1, max_size=3),
+    st.dictionaries(
+      st.sampled_from(['a', 'b', 'a/b', 'a~1b', '']),
+      inner,
+      min_size=1,
+      max_size=3,
+    ),
     st.tuples(inner, inner),
   ),
   max_leaves=5,
@@ -78,6 +83,20 @@ def test_any_nest_survives_the_round_trip(observations, actions, extras, seed):
   ):
     assert before.dtype == after.dtype
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_key_with_a_slash_is_no_path():
+  layout = layout_of(
+    {
+      'a/b': specs.Array((), np.int32),
+      'a': {'b': specs.Array((), np.int8), '/': specs.Array((), np.float32)},
+      'a~1b': specs.Array((2,), np.bool_),
+    }
+  )
+  views = layout.views(np.zeros(1, layout.dtype)).observation
+  assert views['a/b'].dtype == np.int32
+  assert views['a']['b'].dtype == np.int8
+  assert views['a~1b'].shape == (1, 2)
 
 
 def test_views_and_bytes_are_not_copies():
