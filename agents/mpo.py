@@ -67,6 +67,13 @@ class Config(replay_spec.UniformConfig):
   """Bound for the weights that punish actions out of bounds."""
   initial_std: float = 0.7
   """Deviation of the first policy, for actions in [-1, 1]."""
+  initial_temperature: float = 1.0
+  """First temperature of the weights, by values and by the penalty; 10 in Acme."""
+  initial_alpha_mean: float = 1.0
+  """First multiplier of the mean's divergence; 10 in Acme."""
+  initial_alpha_std: float = 10.0
+  """First multiplier of the deviation's; 1000 in Acme. It falls by no more than
+  dual_learning_rate in a step."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
 
@@ -84,6 +91,15 @@ class Config(replay_spec.UniformConfig):
       'epsilon_std',
       'epsilon_penalty',
       'initial_std',
+      'initial_temperature',
+      'initial_alpha_mean',
+      'initial_alpha_std',
+    )
+    ranges.check_finite(
+      self,
+      'initial_temperature',
+      'initial_alpha_mean',
+      'initial_alpha_std',
     )
     ranges.check_share(self, 'target_step_size')
     ranges.check_at_least_one(
@@ -133,6 +149,21 @@ def positive(dual: jax.Array) -> jax.Array:
 
 # So low that `positive` is nearly 0, and has a gradient still.
 _LEAST_DUAL = -18.0
+
+
+def initial_duals(config: Config, size: int) -> Duals:
+  """Returns the duals of a policy of `size` dimensions before it learns."""
+
+  def dual(value: float, *shape: int) -> jax.Array:
+    inverse = value + np.log(-np.expm1(-value))  # of softplus
+    return jnp.full(shape, max(inverse, _LEAST_DUAL), jnp.float32)
+
+  return Duals(
+    temperature=dual(config.initial_temperature),
+    penalty_temperature=dual(config.initial_temperature),
+    alpha_mean=dual(config.initial_alpha_mean, size),
+    alpha_std=dual(config.initial_alpha_std, size),
+  )
 
 
 class Learnt(NamedTuple):
@@ -262,12 +293,7 @@ class MPO:
     params = Learnt(
       self._policy.init(policy_key, observation),
       self._critic.init(critic_key, observation, jnp.zeros((1, size))),
-      Duals(
-        temperature=jnp.float32(10.0),
-        penalty_temperature=jnp.float32(10.0),
-        alpha_mean=jnp.full(size, 10.0, jnp.float32),
-        alpha_std=jnp.full(size, 1_000.0, jnp.float32),
-      ),
+      initial_duals(self._config, size),
     )
     target_params = actor_critic.ActorCritic(params.policy, params.critic)
     return LearnerState(

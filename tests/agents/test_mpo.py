@@ -351,11 +351,19 @@ def test_the_critic_bootstraps_from_the_mean_over_actions():
   )
 
 
-def test_the_duals_begin_as_acmes():
-  duals = make('mpo').initial_learner_state(KEY).params.duals
-  assert (duals.temperature, duals.penalty_temperature) == (10.0, 10.0)
-  assert duals.alpha_mean.tolist() == [10.0, 10.0]
-  assert duals.alpha_std.tolist() == [1_000.0, 1_000.0]
+def test_the_duals_begin_at_what_the_settings_say():
+  agent = make(
+    'mpo',
+    initial_temperature=0.3,
+    initial_alpha_mean=2.0,
+    initial_alpha_std=1_000.0,
+  )
+  duals = agent.initial_learner_state(KEY).params.duals
+  found = jax.tree.map(mpo.positive, duals)
+  expected = mpo.Duals(0.3, 0.3, np.full(2, 2.0), np.full(2, 1_000.0))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected
+  )
 
 
 def test_the_duals_stay_where_they_have_a_gradient():
