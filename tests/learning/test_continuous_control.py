@@ -93,9 +93,9 @@ def test_the_pole_is_swung_up(agent, least, tmp_path):
   assert result['final_return'] >= least
 
 
-# Far from its end, which would take hours: at random it is 130, 1000 at best.
-@pytest.mark.parametrize(('agent', 'least'), [('mpo', 280), ('dmpo', 600)])
-def test_the_walker_begins_to_stand(agent, least, tmp_path):
+# At random it is 130, 1000 at best.
+@pytest.mark.parametrize('agent', ['mpo', 'dmpo'])
+def test_the_walker_stands(agent, tmp_path):
   result = train(
     agent,
     f'--env dm_control:walker/stand {CARTPOLE} --eval-period 10000 '
@@ -103,7 +103,7 @@ def test_the_walker_begins_to_stand(agent, least, tmp_path):
     tmp_path,
     timeout_s=7200,
   )
-  assert result['best_return'] >= least
+  assert result['best_return'] >= 850
 
 
 # As many samples per insert, so that all learn as much from as many steps.
