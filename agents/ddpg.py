@@ -47,7 +47,7 @@ class Config(replay_spec.UniformConfig):
   DDPG's paper."""
   target_update_period: int = 1
   """Learner steps between two moves of the target networks."""
-  target_step_size: float = 0.005
+  target_step_size: float = 0.02
   """Tau: how far they move each time; 0.001 in DDPG's paper, 1 copies."""
   noise_std: float = 0.2
   """Sigma: deviation of what is added to actions in [-1, 1], at every step."""

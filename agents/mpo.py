@@ -5,8 +5,8 @@ apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki
 al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). What
 differs from the paper: the critic learns from n-step returns instead of Retrace. What
 differs from Acme: networks are 256-256, not 256-256-256 and 512-512-256, the critic's
-output is one value, not a mixture of Gaussians, and step sizes and samples per insert
-are as said below.
+output is one value, not a mixture of Gaussians, and other defaults that differ, chosen
+for some tens of thousands of learner steps, say so below.
 """
 
 from __future__ import annotations
@@ -39,34 +39,43 @@ rlax = lazy.module('rlax')
 class Config(replay_spec.UniformConfig):
   """Settings of MPO."""
 
-  n_step: int = 5
-  """Steps between the two ends of a transition."""
+  n_step: int = 1
+  """Steps between the two ends of a transition; 5 in Acme. The actions of these
+  steps are an older policy's, and noise to the critic."""
   samples_per_insert: float = 64.0
   """Transitions sampled per environment step; 32 in Acme."""
   num_action_samples: int = 20
   """Actions drawn in each state."""
-  policy_learning_rate: float = 3e-4
+  policy_learning_rate: float = 1e-3
   """Adam's step size for the policy; 1e-4 in Acme."""
-  critic_learning_rate: float = 3e-4
+  critic_learning_rate: float = 1e-3
   """Adam's step size for the critic; 1e-4 in Acme."""
   dual_learning_rate: float = 1e-2
   """Adam's step size for the temperatures and the Lagrange multipliers."""
   max_gradient_norm: float = 40.0
   """Gradients of each network are scaled down to this global norm."""
-  target_update_period: int = 100
-  """Learner steps between two moves of the target networks."""
+  target_update_period: int = 25
+  """Learner steps between two moves of the target networks; 100 in Acme."""
   target_step_size: float = 1.0
   """Tau: how far they move each time; 1 copies."""
   epsilon: float = 0.1
   """Bound on the divergence of the weighted actions from the target policy."""
-  epsilon_mean: float = 2.5e-3
-  """Bound on that of the policy's mean, in each dimension of an action."""
-  epsilon_std: float = 1e-6
-  """Bound on that of the policy's deviation, in each dimension."""
+  epsilon_mean: float = 1e-2
+  """Bound on that of the policy's mean, in each dimension of an action; 2.5e-3 in
+  Acme."""
+  epsilon_std: float = 1e-5
+  """Bound on that of the policy's deviation, in each dimension; 1e-6 in Acme."""
   epsilon_penalty: float = 1e-3
   """Bound for the weights that punish actions out of bounds."""
   initial_std: float = 0.7
   """Deviation of the first policy, for actions in [-1, 1]."""
+  initial_temperature: float = 1.0
+  """First temperature of the weights, by values and by the penalty; 10 in Acme."""
+  initial_alpha_mean: float = 1.0
+  """First multiplier of the mean's divergence; 10 in Acme."""
+  initial_alpha_std: float = 10.0
+  """First multiplier of the deviation's; 1000 in Acme. It falls by no more than
+  dual_learning_rate in a step."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
 
@@ -84,6 +93,15 @@ class Config(replay_spec.UniformConfig):
       'epsilon_std',
       'epsilon_penalty',
       'initial_std',
+      'initial_temperature',
+      'initial_alpha_mean',
+      'initial_alpha_std',
+    )
+    ranges.check_finite(
+      self,
+      'initial_temperature',
+      'initial_alpha_mean',
+      'initial_alpha_std',
     )
     ranges.check_share(self, 'target_step_size')
     ranges.check_at_least_one(
@@ -133,6 +151,21 @@ def positive(dual: jax.Array) -> jax.Array:
 
 # So low that `positive` is nearly 0, and has a gradient still.
 _LEAST_DUAL = -18.0
+
+
+def initial_duals(config: Config, size: int) -> Duals:
+  """Returns the duals of a policy of `size` dimensions before it learns."""
+
+  def dual(value: float, *shape: int) -> jax.Array:
+    inverse = value + np.log(-np.expm1(-value))  # of softplus
+    return jnp.full(shape, max(inverse, _LEAST_DUAL), jnp.float32)
+
+  return Duals(
+    temperature=dual(config.initial_temperature),
+    penalty_temperature=dual(config.initial_temperature),
+    alpha_mean=dual(config.initial_alpha_mean, size),
+    alpha_std=dual(config.initial_alpha_std, size),
+  )
 
 
 class Learnt(NamedTuple):
@@ -262,12 +295,7 @@ class MPO:
     params = Learnt(
       self._policy.init(policy_key, observation),
       self._critic.init(critic_key, observation, jnp.zeros((1, size))),
-      Duals(
-        temperature=jnp.float32(10.0),
-        penalty_temperature=jnp.float32(10.0),
-        alpha_mean=jnp.full(size, 10.0, jnp.float32),
-        alpha_std=jnp.full(size, 1_000.0, jnp.float32),
-      ),
+      initial_duals(self._config, size),
     )
     target_params = actor_critic.ActorCritic(params.policy, params.critic)
     return LearnerState(

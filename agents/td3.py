@@ -35,6 +35,8 @@ class Config(ddpg.Config):
   """Sigma: deviation of what is added to actions in [-1, 1], at every step."""
   target_update_period: int = 2
   """Updates of the critics for each one of policy and target networks."""
+  target_step_size: float = 0.005
+  """Tau: how far the targets move each time; 1 copies."""
   smoothing_std: float = 0.2
   """Deviation of the noise on the targets' actions in [-1, 1]."""
   smoothing_clip: float = 0.5

@@ -260,7 +260,7 @@ def foreseen_metrics(name, agent, state, data):
   if name in ('mpo', 'dmpo'):  # whose test of the loss has the others' values
     found |= {
       'policy_loss': POSITIVE,
-      'temperature': 10.0 + np.log1p(np.exp(-10.0)),
+      'temperature': 0.7,
       'kl_q_rel': POSITIVE,
       'kl_mean_rel': 0.0,  # online and target policy are the same as yet
       'kl_std_rel': 0.0,
@@ -274,6 +274,8 @@ def test_every_metric_is_what_its_name_says(name):
   changes = {
     'td3': {'smoothing_std': 0.0},
     'sac': {'initial_temperature': 0.7},
+    'mpo': {'initial_temperature': 0.7},
+    'dmpo': {'initial_temperature': 0.7},
   }
   agent = make(name, **changes.get(name, {}))
   state = initial(agent)
@@ -417,6 +419,12 @@ def test_unbounded_actions_are_refused_before_anything_starts(name):
     (['mpo'], {'epsilon_penalty': 0}, 'epsilon_penalty must be positive'),
     (['mpo'], {'dual_learning_rate': 0}, 'dual_learning_rate must be positive'),
     (['mpo'], {'initial_std': 0}, 'initial_std must be positive'),
+    (['mpo'], {'initial_temperature': 0}, 'initial_temperature must be posit'),
+    (['mpo'], {'initial_temperature': np.inf}, 'initial_temperature must be f'),
+    (['mpo'], {'initial_alpha_mean': 0}, 'initial_alpha_mean must be positiv'),
+    (['mpo'], {'initial_alpha_mean': np.inf}, 'initial_alpha_mean must be fin'),
+    (['mpo'], {'initial_alpha_std': 0}, 'initial_alpha_std must be positive'),
+    (['mpo'], {'initial_alpha_std': np.inf}, 'initial_alpha_std must be fini'),
   ],
   ids=str,
 )

@@ -351,11 +351,72 @@ def test_the_critic_bootstraps_from_the_mean_over_actions():
   )
 
 
-def test_the_duals_begin_as_acmes():
-  duals = make('mpo').initial_learner_state(KEY).params.duals
-  assert (duals.temperature, duals.penalty_temperature) == (10.0, 10.0)
-  assert duals.alpha_mean.tolist() == [10.0, 10.0]
-  assert duals.alpha_std.tolist() == [1_000.0, 1_000.0]
+def settled(**changes):
+  """Returns the policy that a fixed target leads to, and the temperature.
+
+  There is one state, whose actions have known values.
+  """
+
+  def policy(observation):
+    raw = hk.get_parameter('raw', [1, 4], init=jnp.zeros)
+    return jnp.repeat(raw, observation.shape[0], axis=0)
+
+  def critic(observation, vector):
+    best = jnp.array([[0.2, 0.0]])
+    return -4 * ((vector - best) ** 2).sum(axis=-1)[..., None]
+
+  agent = make(
+    'mpo',
+    network=known_networks(policy, critic),
+    initial_std=0.2,  # hardly an action is out of bounds
+    num_action_samples=300,
+    epsilon_mean=1.0,  # out of reach
+    epsilon_std=1.0,
+    policy_learning_rate=1e-2,
+    target_update_period=10_000,
+    **changes,
+  )
+  data = batch()
+
+  def step(state, _):
+    return agent.update(state, data)[0], None
+
+  state, _ = jax.lax.scan(step, agent.initial_learner_state(KEY), length=2_500)
+  found = agent.policy(state.params.policy, data.data.observation[:1])
+  return found.mean[0], found.std[0], mpo.positive(state.params.duals[0])
+
+
+def test_multipliers_come_down_in_time_to_fit_mean_and_deviation():
+  mean, std, temperature = settled()
+  # Normal densities times exponentials of parabolas are normal.
+  variance = 1 / (1 / 0.2**2 + 8 / temperature)
+  weighted = 8 / temperature * np.array([0.2, 0.0]) * variance
+  # One half of all weights are the penalty's, which are even.
+  np.testing.assert_allclose(mean, weighted / 2, atol=0.003)
+  square = (variance + weighted**2 + 0.2**2) / 2
+  np.testing.assert_allclose(std, np.sqrt(square), rtol=0.01)
+  assert std[1] < 0.19  # which is not where it began
+  assert temperature < 0.9  # nor this
+
+
+def test_a_multiplier_of_1000_keeps_the_deviation_as_it_was():
+  _, std, _ = settled(initial_alpha_std=1_000.0)
+  np.testing.assert_allclose(std, 0.2, rtol=1e-3)
+
+
+def test_the_duals_begin_at_what_the_settings_say():
+  agent = make(
+    'mpo',
+    initial_temperature=0.3,
+    initial_alpha_mean=2.0,
+    initial_alpha_std=1_000.0,
+  )
+  duals = agent.initial_learner_state(KEY).params.duals
+  found = jax.tree.map(mpo.positive, duals)
+  expected = mpo.Duals(0.3, 0.3, np.full(2, 2.0), np.full(2, 1_000.0))
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected
+  )
 
 
 def test_the_duals_stay_where_they_have_a_gradient():

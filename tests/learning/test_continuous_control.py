@@ -71,17 +71,11 @@ SWINGUP = (
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_the_pole_is_balanced(seed, tmp_path):
-  result = train('d4pg', f'{BALANCE} --seed {seed}', tmp_path)
+@pytest.mark.parametrize('agent', ['d4pg', 'ddpg'])
+def test_the_pole_is_balanced(agent, seed, tmp_path):
+  result = train(agent, f'{BALANCE} --seed {seed}', tmp_path)
   assert result['stop'] == 'solved'
   assert result['final_return'] >= 950
-
-
-def test_ddpg_takes_longer_to_balance_the_pole(tmp_path):
-  # One step at a time and without distributions: it is behind after as many steps.
-  result = train('ddpg', f'{BALANCE} --seed 0', tmp_path)
-  assert result['stop'] == 'step_limit'
-  assert 300 < result['best_return'] < 950
 
 
 @pytest.mark.parametrize(
@@ -99,9 +93,9 @@ def test_the_pole_is_swung_up(agent, least, tmp_path):
   assert result['final_return'] >= least
 
 
-# Far from its end, which would take hours: at random it is 130, 1000 at best.
-@pytest.mark.parametrize(('agent', 'least'), [('mpo', 280), ('dmpo', 600)])
-def test_the_walker_begins_to_stand(agent, least, tmp_path):
+# At random it is 130, 1000 at best.
+@pytest.mark.parametrize('agent', ['mpo', 'dmpo'])
+def test_the_walker_stands(agent, tmp_path):
   result = train(
     agent,
     f'--env dm_control:walker/stand {CARTPOLE} --eval-period 10000 '
@@ -109,7 +103,7 @@ def test_the_walker_begins_to_stand(agent, least, tmp_path):
     tmp_path,
     timeout_s=7200,
   )
-  assert result['best_return'] >= least
+  assert result['best_return'] >= 850
 
 
 # As many samples per insert, so that all learn as much from as many steps.
