@@ -44,6 +44,10 @@ class Distribution(Protocol):
     """Returns the actions that samples stand for."""
 
 
+# Finite still when another is subtracted.
+_LEAST_LOGIT = float(np.finfo(np.float32).min) / 4
+
+
 class Categorical:
   """One discrete action; params are logits [..., num_values].
 
@@ -78,8 +82,7 @@ class Categorical:
     return sample
 
   def _log_probs(self, params: jax.Array) -> jax.Array:
-    # A quarter: less the largest it must be finite still.
-    return jax.nn.log_softmax(params.clip(jnp.finfo(params.dtype).min / 4))
+    return jax.nn.log_softmax(params.clip(_LEAST_LOGIT))
 
 
 class Gaussian:

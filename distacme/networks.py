@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import functools
+import operator
 from typing import Any, Literal
 
 import haiku as hk
@@ -125,11 +127,12 @@ def convolve_by_products(
   image = image.reshape(batch, high, stride, wide, stride, channels)
   image = image.transpose(0, 1, 3, 2, 4, 5)
   image = image.reshape(batch, high, wide, -1)
-  return sum(
+  products = (
     image[:, i : i + rows, j : j + columns] @ w[i, j]
     for i in range(blocks)
     for j in range(blocks)
   )
+  return functools.reduce(operator.add, products)
 
 
 class Convolution(hk.Module):
@@ -376,7 +379,11 @@ class ObservationTorso(hk.Module):
       self._specs, jax.tree.leaves(observation), strict=True
     ):
       if observations.is_image(spec):
-        torso = self._convolutions_for(spec)
+        side = min(observations.image_size(spec))
+        torso: Any = self._convolutions
+        if side < _LEAST_SIDE:
+          torso = functools.partial(SmallTorso, side)
+        torso = torso(self._initialization, self._in_loop)
         leaves.append(torso(observations.as_image(spec, leaf)))
       else:
         leaves.append(observations.as_vector(spec, leaf))
@@ -384,14 +391,6 @@ class ObservationTorso(hk.Module):
       self._hidden_sizes, self._initialization, self._activation
     )
     return layers(leaves)
-
-  @hk.transparent
-  def _convolutions_for(self, spec: specs.Array) -> hk.Module:
-    side = min(observations.image_size(spec))
-    settings = (self._initialization, self._in_loop)
-    if side < _LEAST_SIDE:
-      return SmallTorso(side, *settings)
-    return self._convolutions(*settings)
 
 
 class DuelingHead(hk.Module):

@@ -49,13 +49,13 @@ def image_size(spec: specs.Array) -> tuple[int, int]:
 
 def as_image(spec: specs.Array, leaf: jax.Array) -> jax.Array:
   """Returns pictures [B, ...] as float32 [B, H, W, C], from 0 to 1."""
-  sides = _sides(spec)
-  assert sides is not None
+  sides, range_ = _sides(spec), _range(spec)
+  assert sides is not None and range_ is not None
   axes = range(1, leaf.ndim)
   here = (sides + 1, sides + 2)
   leaf = leaf.transpose(0, *here, *(axis for axis in axes if axis not in here))
   leaf = leaf.reshape(*leaf.shape[:3], -1)
-  low, high = _range(spec)
+  low, high = range_
   if (low, high) == (0.0, 1.0):
     return leaf.astype(jnp.float32)
   return (leaf.astype(jnp.float32) - low) / max(high - low, 1.0)

@@ -131,7 +131,7 @@ def parse(
   run = config_lib.RunConfig
   name = _value_of('--agent', arguments, run.agent)
   config = config_lib.agent_module(name).Config()
-  defaults = {'agent': name}
+  defaults: dict[str, Any] = {'agent': name}
   preset = presets.find(
     name,
     _value_of('--env', arguments, run.env),

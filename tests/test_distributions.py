@@ -168,3 +168,22 @@ def test_rows_that_do_not_explore_get_the_mode(distribution, params):
   np.testing.assert_array_equal(sample[~explores], mode[~explores])
   np.testing.assert_array_equal(sample[explores], drawn[explores])
   assert (sample[explores] != mode[explores]).any()
+
+
+def test_an_action_that_is_masked_has_finite_entropy_and_gradients():
+  categorical = distributions.Categorical(specs.DiscreteArray(3))
+  logits = jnp.array([[1.0, -jnp.inf, 2.0]])
+
+  def loss(logits):
+    log_prob = categorical.log_prob(logits, jnp.array([2]))
+    return (categorical.entropy(logits) + log_prob).sum()
+
+  apart = distributions.Categorical(specs.DiscreteArray(2))
+  assert categorical.entropy(logits)[0] == pytest.approx(
+    float(apart.entropy(jnp.array([[1.0, 2.0]]))[0]), rel=1e-6
+  )
+  gradient = np.asarray(jax.grad(loss)(logits))
+  assert np.isfinite(gradient).all()
+  assert gradient[0, 1] == 0.0 != gradient[0, 0]
+  drawn = categorical.sample(jnp.tile(logits, (100, 1)), jax.random.key(0))
+  assert set(np.asarray(drawn).tolist()) == {0, 2}

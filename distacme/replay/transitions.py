@@ -35,7 +35,9 @@ class NStepWriter:
     self._gamma = np.float32(spec.window.discount)
     self._reward_scale = np.float32(spec.window.reward_scale)
     self._max_abs_reward = np.float32(spec.window.max_abs_reward)
-    self._scales = (self._reward_scale, self._max_abs_reward) != (1.0, np.inf)
+    self._scales = spec.window.reward_scale != 1 or (
+      spec.window.max_abs_reward != np.inf
+    )
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
     self._blocks = _Blocks(spec.block_size, inserter)
