@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import observations
-from distacme import specs
 from distacme import types
 
 
