@@ -353,11 +353,16 @@ def check_agent(experiment: Experiment) -> core.Agent:
     ValueError: if they do not.
   """
   # Here and not above: they import JAX, which what only lists does not need.
+  from distacme import observations
   from distacme import placement
   from distacme import updates
 
-  agent = experiment.make_agent(experiment.environment_spec())
+  spec = experiment.environment_spec()
+  agent = experiment.make_agent(spec)
   run = experiment.run
+  flattened = observations.describe_flattened(spec.observations)
+  if flattened and not (experiment.network or run.network):
+    run_directory.warn_once(flattened)
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
   return agent

@@ -60,3 +60,29 @@ def test_pendulum_swings_up(seed, tmp_path):
   )
   assert result['stop'] == 'solved'
   assert result['final_return'] >= -180
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_the_lander_lands(seed, tmp_path):
+  # By the preset of the environment. The rl-zoo's PPO reaches 242 +- 32 in 1M steps.
+  result = train(
+    'ppo',
+    '--env gymnasium:LunarLander-v3 --mode local --solved-return 240 '
+    f'--max-env-steps 500000 --seed {seed}',
+    tmp_path,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 200
+
+
+def test_what_is_paid_after_1000_steps_only_is_learnt(tmp_path):
+  # 64 rows, each in an episode of its own, which nothing may cut.
+  result = train(
+    'ppo',
+    '--env distacme.testing.environments:reward_at_the_end --mode local '
+    '--envs-per-actor 64 --batch-size 64 --queue-size 64 --discount 1 '
+    '--gae-lambda 1 --solved-return 0.9 --max-env-steps 2000000 --seed 0',
+    tmp_path,
+  )
+  assert result['stop'] == 'solved'
+  assert result['final_return'] >= 0.9
