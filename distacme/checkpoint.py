@@ -100,8 +100,7 @@ class Checkpointer:
         self._manager.delete(steps)
       later = [step for step in self._manager.all_steps() if step > steps]
       if self._unproved:
-        self._manager.wait_until_finished()
-        self._prove()
+        self._wait()
       self._write_checksum(steps, state)
       self._manager.save(
         steps, args=self._ocp.args.StandardSave(state), force=bool(later)
@@ -218,20 +217,25 @@ class Checkpointer:
         'saved with, or another run directory.'
       )
 
-  def _prove(self) -> None:
-    """Reads the first checkpoint back, once it is written.
+  def _wait(self) -> None:
+    """Waits until everything is written, and reads the first checkpoint back.
 
     Of a file system, or a path, from which nothing is read as it was written,
     nobody would hear before it is needed.
 
     Raises:
       NotWrittenError: if it is not what was saved.
+      Exception: Orbax's, if it was not written.
     """
-    if self._unproved is None:
+    unproved, self._unproved = self._unproved, None
+    self._manager.wait_until_finished()
+    if unproved is None:
       return
-    (steps, like), self._unproved, self._proved = self._unproved, None, True
+    steps, like = unproved
+    self._proved = True
     try:
-      if steps not in self._manager.all_steps(read=True):
+      self._manager.reload()
+      if steps not in self._manager.all_steps():
         raise _DamagedError('it is not there')
       self._read(steps, like)
     except _DamagedError as error:
@@ -243,17 +247,15 @@ class Checkpointer:
   def wait(self) -> None:
     """Waits until everything is written; raises NotWrittenError if not."""
     with _WRITING, self._failure_explained():
-      self._manager.wait_until_finished()
-      self._prove()
+      self._wait()
 
   def close(self) -> None:
     """As `wait`, and lets go of the directory."""
     global _last_writer
     with _WRITING, self._failure_explained():
-      self._manager.wait_until_finished()
       if _last_writer is self._manager:
         _last_writer = None
-      self._prove()
+      self._wait()
     self._manager.close()
 
 
