@@ -268,7 +268,7 @@ class SingleEnvironment(_Adapter, dm_env.Environment):
     """Starts an episode."""
     try:
       answer = self._environment.reset(seed=self._seed)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
       _raise_if_old(error)
       raise
     # Two values may also be an observation of two numbers.
@@ -510,23 +510,17 @@ def _arguments(entry_point: Any) -> _Arguments:
   defaults: dict[str, Any] = {}
   for function in functions:
     parameters = inspect.signature(function).parameters.values()
+    several = [
+      p for p in parameters if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
     for parameter in parameters:
-      if parameter.kind not in (
-        parameter.VAR_KEYWORD,
-        parameter.VAR_POSITIONAL,
-      ):
-        default = parameter.default
+      default = parameter.default
+      if parameter not in several and parameter.name not in ('self', *_OURS):
         default = None if default is parameter.empty else default
         defaults.setdefault(parameter.name, default)
-    if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-      break
-  else:
-    return _Arguments(_without_ours(defaults), True)
-  return _Arguments(_without_ours(defaults), False)
-
-
-def _without_ours(defaults: dict[str, Any]) -> dict[str, Any]:
-  return {k: v for k, v in defaults.items() if k not in ('self', *_OURS)}
+    if all(p.kind is not p.VAR_KEYWORD for p in several):
+      return _Arguments(defaults, False)
+  return _Arguments(defaults, True)
 
 
 def _options_of(spec: Any) -> str:

@@ -19,8 +19,8 @@ class LoopVector:
   """Steps single environments in a loop; a `core.VectorEnvironment`.
 
   All that comes back is copied, so environments may reuse their arrays.
-  Observations keep the dtype they come with; rewards and discounts become
-  float32, also in the specs.
+  Observations keep the dtype they come with, in this machine's byte order;
+  rewards and discounts become float32, also in the specs.
   """
 
   def __init__(self, environments: Sequence[dm_env.Environment]):

@@ -453,6 +453,11 @@ class OldAnswers(OldMethods):
     return super().reset()
 
 
+class OldAnswers4(OldAnswers):
+  def reset(self, *, seed=None, options=None):
+    return np.zeros(4, np.float32)
+
+
 class OldStep(OldMethods):
   def reset(self, *, seed=None, options=None):
     return super().reset(), {}
@@ -470,6 +475,7 @@ OLD_REMEDY = 'reset.seed=None.*must return.*shimmy'
     (OldStep(), 'expected 5, got 4'),
     (gymnasium.wrappers.TimeLimit(OldStep(), 9), 'expected 5, got 4'),
     (gymnasium.wrappers.TimeLimit(OldMethods(), 9), 'unexpected keyword'),
+    (gymnasium.wrappers.FlattenObservation(OldAnswers4()), 'expected 2'),
     (gymnasium.vector.SyncVectorEnv([OldStep]), 'expected 5, got 4'),
     (gymnasium.vector.SyncVectorEnv([OldMethods]), 'unexpected keyword'),
   ],

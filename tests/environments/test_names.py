@@ -99,9 +99,10 @@ def test_rows_of_small_seeds_are_what_they_have_always_been():
   ],
 )
 def test_a_seed_of_any_size_will_do(name):
-  for seed in (2**31, 2**32, 2**64 + 1):
+  for seed in (2**31, 2**64 + 1):
     assert environments.make(name, seed).reset().first()
-    assert environments.make_vector(name, 5, seed).reset().step_type[0] == 0
+  rows = environments.make_vector(name, 2, seed).reset()
+  assert rows.step_type.tolist() == [dm_env.StepType.FIRST] * 2
 
 
 def test_a_large_seed_reaches_a_factory_in_31_bits():
