@@ -152,9 +152,10 @@ class RunConfig:
   @property
   def evaluation(self) -> str:
     """A line that says how often the run is evaluated, and at what cost."""
+    plural = 's' if self.eval_episodes > 1 else ''
     line = (
-      f'evaluation: {self.eval_episodes} episodes every {self.eval_period:,} '
-      'environment steps and after the last'
+      f'evaluation: {self.eval_episodes} episode{plural} every '
+      f'{self.eval_period:,} environment steps and after the last'
     )
     if self.max_eval_share < 1:
       line += (

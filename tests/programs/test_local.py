@@ -262,6 +262,6 @@ def test_an_evaluation_of_endless_episodes_ends_by_itself(tmp_path, capsys):
   assert cut == [1, 1]
   said = capsys.readouterr().out
   assert (
-    'evaluation: 1 episodes every 300 environment steps and after the last\n'
+    'evaluation: 1 episode every 300 environment steps and after the last\n'
     in said
   )
