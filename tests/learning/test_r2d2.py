@@ -82,22 +82,33 @@ def test_dqn_does_not_remember_it(tmp_path):
 
 # Sequences of half an episode: only the start state tells those with the last
 # step what there was at the start.
-HALVES = (
-  f'--env {MEMORY_20} {LOCAL} {MEMORY} --trace-length 10 --period 5 --seed 0'
-)
-
-
 def test_memory_reaches_across_the_starts_of_sequences(tmp_path):
-  result = train('r2d2', f'{HALVES} --burn-in-length 4', tmp_path)
+  result = train(
+    'r2d2',
+    f'--env {MEMORY_20} {LOCAL} {MEMORY} --trace-length 10 --period 5 --seed 0 '
+    '--burn-in-length 4',
+    tmp_path,
+  )
   assert result['stop'] == 'solved'
 
 
-def test_memory_that_starts_from_zeros_does_not(tmp_path):
+# Sequences of one step, so that of the bits there is nothing but the start state.
+# There are four: of one alone, actions that nothing was learnt of may be right by
+# luck, whatever it is, and memory_len/13 was "solved" so.
+SINGLE = (
+  f'{FOUR_BITS} --solved-return 0.9 --max-env-steps 40000 --trace-length 1 '
+  '--period 1 --burn-in-length 0 --seed 0'
+)
+
+
+def test_all_that_is_remembered_may_be_in_the_start_state(tmp_path):
+  result = train('r2d2', SINGLE, tmp_path)
+  assert result['stop'] == 'solved'
+
+
+def test_memory_that_starts_from_zeros_does_not_remember(tmp_path):
   result = train(
-    'r2d2',
-    f'{HALVES} --burn-in-length 0 --no-use-start-state',
-    tmp_path,
-    control=True,
+    'r2d2', f'{SINGLE} --no-use-start-state', tmp_path, control=True
   )
   assert result['stop'] == 'step_limit'
   assert result['best_return'] <= 0.5
