@@ -44,6 +44,9 @@ def _as_flag(value: Any) -> str:
 
 
 _ATARI = ('atari:*',)
+_CONTROL = ('dm_control:*',)
+# Its episodes have 1,000 steps and rewards in [0, 1].
+_CONTROL_RUN = {'eval_period': 10_000, 'eval_episodes': 10}
 
 PRESETS = (
   # Schulman et al. 2017, table 5, but with smaller convolutions, in which a policy
@@ -143,6 +146,42 @@ PRESETS = (
       'samples_per_insert': 2.0,
     },
     {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
+  ),
+  # Five steps at once, as in Acme: rewards are many, and values far away.
+  Preset(
+    'ddpg',
+    'dm-control',
+    _CONTROL,
+    {'n_step': 5, 'target_step_size': 0.01, 'samples_per_insert': 64.0},
+    _CONTROL_RUN,
+  ),
+  # As much learnt as with batches of 256, in a third of the time.
+  Preset(
+    'mpo',
+    'dm-control',
+    _CONTROL,
+    {'batch_size': 64, 'samples_per_insert': 16.0, 'num_action_samples': 10},
+    {'envs_per_actor': 8, **_CONTROL_RUN},
+  ),
+  Preset(
+    'dmpo',
+    'dm-control',
+    _CONTROL,
+    {
+      'batch_size': 64,
+      'samples_per_insert': 16.0,
+      'num_action_samples': 10,
+      'min_value': 0.0,
+      'max_value': 100.0,
+    },
+    {'envs_per_actor': 8, **_CONTROL_RUN},
+  ),
+  Preset(
+    'd4pg',
+    'dm-control',
+    _CONTROL,
+    {'min_value': 0.0, 'max_value': 100.0, 'samples_per_insert': 64.0},
+    _CONTROL_RUN,
   ),
 )
 
