@@ -176,13 +176,6 @@ PRESETS = (
     },
     {'envs_per_actor': 8, **_CONTROL_RUN},
   ),
-  Preset(
-    'd4pg',
-    'dm-control',
-    _CONTROL,
-    {'min_value': 0.0, 'max_value': 100.0, 'samples_per_insert': 64.0},
-    _CONTROL_RUN,
-  ),
 )
 
 
