@@ -49,7 +49,7 @@ class Config:
   """Rewards are clipped to this size after that, 1 in Mnih et al. 2015; nothing of
   it is evaluated."""
   learning_rate: float = 1e-3
-  """Adam's step size; for images take the preset of Atari, 6.25e-5."""
+  """Adam's step size; 6.25e-5 in Atari's preset."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 10.0

@@ -78,7 +78,8 @@ class Config:
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (256,) in the paper."""
   convolutions: networks.Convolutions = 'shallow'
-  """What images go through: the paper's shallow or deep ones, or Mnih's."""
+  """What images of 36 pixels and more go through: the paper's shallow or deep ones, or
+  Mnih's; smaller ones have `networks.SmallTorso`."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
   initialization: networks.Initialization = 'orthogonal'
@@ -210,7 +211,7 @@ class IMPALA:
     """Returns params and an optimiser that has seen nothing."""
     params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
-      params, normalization.initial_size(), self._optimizer.init(params)
+      params, normalization.initial_of_returns(), self._optimizer.init(params)
     )
 
   def initial_actor_state(
@@ -270,7 +271,13 @@ class IMPALA:
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], normalization.Statistics]]:
     """Returns the loss of unrolls [B, T + 1], a mean over their steps.
 
-    And beside metrics the statistics of returns, `returns` before, with theirs.
+    Args:
+      params: of the network.
+      data: the unrolls.
+      returns: statistics of those before.
+
+    Returns:
+      The loss; and metrics, and the statistics with these unrolls' returns.
     """
     config = self._config
     (policy, value), _ = self._network.unroll(
@@ -292,11 +299,12 @@ class IMPALA:
     log_prob = self._policy.log_prob(policy, sample)
     rho = jnp.exp(log_prob - behaviour)
     corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
-    limit = config.max_abs_reward
-    size = normalization.size(returns)
+    size = normalization.root_mean_square(returns)
     target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
       size * value,
-      (config.reward_scale * reward).clip(-limit, limit),
+      replay_spec.learnt_reward(
+        reward, config.reward_scale, config.max_abs_reward
+      ),
       config.discount * discount,
       corrected,
       stepped,
@@ -309,7 +317,9 @@ class IMPALA:
         before, target.reshape(-1), stepped.reshape(-1).astype(target.dtype)
       )
       # The first unrolls have no statistics but their own.
-      size = normalization.size(normalization.first(before, returns))
+      size = normalization.root_mean_square(
+        normalization.before_or_own(before, returns)
+      )
 
     def mean(x: jax.Array) -> jax.Array:
       return (x * stepped).sum() / stepped.sum().clip(1)
@@ -329,7 +339,7 @@ class IMPALA:
       'entropy': entropy,
       'mean_value': mean(value[:, :-1]),
       'mean_rho': mean(rho),
-      'size_of_returns': normalization.size(returns),
+      'size_of_returns': normalization.root_mean_square(returns),
     }
     return loss, (metrics, returns)
 

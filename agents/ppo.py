@@ -90,7 +90,8 @@ class Config:
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (512,) for Atari."""
   convolutions: networks.Convolutions = 'nature'
-  """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
+  """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
+  ones; smaller ones have `networks.SmallTorso`."""
   initialization: networks.Initialization = 'orthogonal'
   """First weights of the default network: see networks.weights."""
   evaluate_greedily: bool = True
@@ -221,15 +222,14 @@ class PPO:
     self._spec = spec
     self._policy = distributions.for_actions(spec.actions, 'PPO')
     self._network = self._transformed(network or self._default_network)
-    # Convolutions are many times slower inside of a loop on the CPU, so that the
-    # default network has others there, and loops over one that is given are none.
-    self._in_loop = self._network
-    self._unrolls = observations.has_image(spec.observations)
-    if network is None:
-      self._unrolls = False
-      self._in_loop = self._transformed(
-        functools.partial(self._default_network, in_loop=True)
-      )
+    # XLA's CPU compiler is many times slower on convolutions in a loop. There the
+    # default network has matrix products; of a user's network the loop is unrolled.
+    self._in_loop = self._transformed(
+      network or functools.partial(self._default_network, in_loop=True)
+    )
+    self._unrolls = network is not None and observations.has_image(
+      spec.observations
+    )
     self.replay = config.replay
     networks.check_policy_and_value(
       self._network.init,
@@ -253,7 +253,7 @@ class PPO:
     return LearnerState(
       params,
       normalization.initial(self._spec.observations),
-      normalization.initial_size(),
+      normalization.initial_of_returns(),
       self._optimizer.init(params),
       key,
     )
@@ -313,7 +313,7 @@ class PPO:
       unroll=self._unrolls,
     )
     metrics = {name: x.mean() for name, x in metrics.items()}
-    metrics['size_of_returns'] = normalization.size(returns)
+    metrics['size_of_returns'] = normalization.root_mean_square(returns)
     return (
       LearnerState(params, statistics, returns, optimizer_state, key),
       types.UpdateOutput(metrics),
@@ -337,16 +337,18 @@ class PPO:
         statistics, _flat(data.observation, rows), weight
       )
     observation = self._observed(
-      normalization.first(state.statistics, statistics), data.observation
+      normalization.before_or_own(state.statistics, statistics),
+      data.observation,
     )
     _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
       observation
     )
-    limit = config.max_abs_reward
-    size = normalization.size(state.returns)
+    size = normalization.root_mean_square(state.returns)
     advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
       size * value,
-      (config.reward_scale * data.reward[:, :-1]).clip(-limit, limit),
+      replay_spec.learnt_reward(
+        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
+      ),
       config.discount * data.discount[:, :-1],
       stepped,
       config.gae_lambda,
@@ -355,7 +357,9 @@ class PPO:
     returns = state.returns
     if config.normalize_returns:
       returns = normalization.updated(returns, target, weight)
-      size = normalization.size(normalization.first(state.returns, returns))
+      size = normalization.root_mean_square(
+        normalization.before_or_own(state.returns, returns)
+      )
     return (
       Steps(
         _flat(observation, rows),

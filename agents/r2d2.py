@@ -73,7 +73,8 @@ class Config:
   hidden_sizes: tuple[int, ...] = (64,)
   """Widths of the default network's layers before the memory; (512,)."""
   convolutions: networks.Convolutions = 'nature'
-  """What images go through: Mnih's, or IMPALA's shallow or deep ones."""
+  """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
+  ones; smaller ones have `networks.SmallTorso`."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
   initialization: networks.Initialization = 'lecun'
@@ -152,12 +153,6 @@ class Config:
       priority_exponent=self.priority_exponent,
       first_priority=FirstPriority(self),
     )
-
-
-def learnt_reward(reward: Any, config: Config) -> Any:
-  """Returns rewards of any shape as they are learnt from, scaled and clipped."""
-  limit = config.max_abs_reward
-  return (reward * config.reward_scale).clip(-limit, limit)
 
 
 class ActorState(NamedTuple):
@@ -286,7 +281,9 @@ class FirstPriority:
     if config.value_rescaling:
       value = unscale(value, np)
     returns = _n_step_returns(
-      learnt_reward(data.reward[:, :-1], config),
+      replay_spec.learnt_reward(
+        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
+      ),
       config.discount * data.discount[:, :-1],
       value[:, 1:],
       data.step_type[:, 1:] != types.LAST,
@@ -383,7 +380,9 @@ class R2D2(dqn.DQN):
       data._replace(
         start_state=(),
         observation=(),
-        reward=learnt_reward(data.reward, config),
+        reward=replay_spec.learnt_reward(
+          data.reward, config.reward_scale, config.max_abs_reward
+        ),
       ),
       config.discount,
       config.n_step,

@@ -141,7 +141,7 @@ class EnvironmentLoop:
     )
 
   def policy(self) -> greedy_policy.GreedyPolicy:
-    """Returns what has been learnt so far, which does not explore."""
+    """Returns what has been learnt so far, as it is evaluated."""
     params = self.params.newest()
     assert params is not None  # the learner publishes when it is made
     return greedy_policy.GreedyPolicy(self._agent, params, self._spec)

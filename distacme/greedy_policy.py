@@ -17,7 +17,9 @@ from distacme.environments import precision
 
 
 class GreedyPolicy:
-  """Acts greedily on one observation at a time; one thread.
+  """Acts as an agent is evaluated, greedily by default, one observation at a time.
+
+  One thread.
 
   What an agent remembers between steps of an episode is kept here: call `reset`
   before the first observation of each episode but the first.

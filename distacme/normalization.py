@@ -76,7 +76,7 @@ def normalized(
   return jax.tree.unflatten(structure, leaves)
 
 
-def first(before: Statistics, after: Statistics) -> Statistics:
+def before_or_own(before: Statistics, after: Statistics) -> Statistics:
   """Returns what to learn from a batch with: the first one, with its own.
 
   Args:
@@ -88,12 +88,12 @@ def first(before: Statistics, after: Statistics) -> Statistics:
   )
 
 
-def initial_size() -> Statistics:
-  """Returns the statistics of no numbers, for `size`."""
+def initial_of_returns() -> Statistics:
+  """Returns the statistics of no numbers, for `root_mean_square`."""
   return initial(_NUMBER)
 
 
-def size(statistics: Statistics) -> jax.Array:
+def root_mean_square(statistics: Statistics) -> jax.Array:
   """Returns the root of the mean square of the numbers so far; 1 of none.
 
   About 0 and not about the mean: returns that are all alike have no deviation.

@@ -14,10 +14,11 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
-_LEAST_SIDE = 5  # of a picture with channels, such as MinAtar's of 10 x 10
-_LEAST_GREY_SIDE = (
-  36  # without channels, where most arrays are tables of numbers
-)
+# Of a picture with channels, such as MinAtar's of 10 x 10; and of one without, where
+# most arrays are tables of numbers.
+_LEAST_SIDE = 5
+_LEAST_GREY_SIDE = 36
+_LEAST_SUSPECT = 1_024  # elements of what may have been meant as a picture
 _MOST_ONE_HOT = 1_024  # features of a leaf's one-hot vectors together
 _MOST_EMBEDDED = 1_000_000  # values of an embedding's table
 _EMBEDDING_SIZE = 64
@@ -27,10 +28,11 @@ _MOST_SCALED = 2**16  # a wider range of integers is that of their type
 def is_image(spec: types.NestedSpec) -> bool:
   """Says whether `spec` is of one picture, which goes through convolutions.
 
-  That is an array of 2 to 4 axes, two of which, side by side, are longer than
-  the others: height and width. The others are channels, such as colours and
-  stacked frames, first or last: [H, W, C], [C, H, W], [H, W, C, frames] and so
-  on. Its elements are bools, or numbers within finite bounds, or uint8.
+  That is an array of 2 to 4 axes, two of which, side by side, are height and
+  width: equal where no other two are, or longer than the others. The others are
+  channels, such as colours and stacked frames, first or last: [H, W, C],
+  [C, H, W], [H, W, C, frames] and so on. Its elements are bools, or numbers
+  within finite bounds, or uint8.
   """
   return _sides(spec) is not None
 
@@ -75,13 +77,15 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
   if not _is_bounded_integer(spec):
     return flat.astype(jnp.float32)
   low, counts = _counts(spec)
+  if max(counts, default=0) > _MOST_SCALED and not _is_one_of_many(spec):
+    return flat.astype(jnp.float32)
   index = flat.astype(jnp.int32) - low.astype(np.int32)[None]
   if counts.sum() <= _MOST_ONE_HOT:
-    columns = [
-      jax.nn.one_hot(index[:, i], int(count)) for i, count in enumerate(counts)
-    ]
-    return jnp.concatenate(columns, axis=-1)
-  if isinstance(spec, specs.DiscreteArray):
+    # One comparison, however many integers: a call each compiles for minutes.
+    element = np.repeat(np.arange(len(counts)), counts)
+    value = np.concatenate([np.arange(count) for count in (0, *counts)])
+    return (index[:, element] == value[None]).astype(jnp.float32)
+  if _is_one_of_many(spec):
     if spec.num_values > _MOST_EMBEDDED:
       raise ValueError(
         f'the observation {spec.name or ""!r} has {spec.num_values} values, and '
@@ -90,10 +94,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
         'of your own.'
       )
     return hk.Embed(spec.num_values, _EMBEDDING_SIZE)(index[:, 0])
-  width = counts - 1
-  if width.max() > _MOST_SCALED:
-    return flat.astype(jnp.float32)
-  return index / width.clip(1).astype(np.float32)[None]
+  return index / (counts - 1).clip(1).astype(np.float32)[None]
 
 
 def describe_flattened(observations: types.NestedSpec) -> str:
@@ -103,32 +104,46 @@ def describe_flattened(observations: types.NestedSpec) -> str:
     f'{leaf.shape})'
     for leaf in jax.tree.leaves(observations)
     if len(leaf.shape) > 1
-    and np.prod(leaf.shape) >= _MOST_ONE_HOT
+    and np.prod(leaf.shape) >= _LEAST_SUSPECT
     and not is_image(leaf)
   ]
   if not leaves:
     return ''
   return (
-    f'{" and ".join(leaves)} is taken as a list of numbers, without convolutions: '
-    'a picture has height and width side by side, at least '
-    f'{_LEAST_SIDE} long and longer than its channels, and bounds.'
+    f'{" and ".join(leaves)} {"are" if len(leaves) > 1 else "is"} taken as '
+    'numbers in a row, without convolutions: a picture has height and width side '
+    f'by side, at least {_LEAST_SIDE} long and longer than its channels, and '
+    'bounds.'
   )
 
 
 def _sides(spec: types.NestedSpec) -> int | None:
   """Returns the axis of a picture's height, before its width; else None."""
-  if not isinstance(spec, specs.Array) or _range(spec) is None:
+  if not isinstance(spec, specs.Array) or len(spec.shape) not in (2, 3, 4):
     return None
-  shape = spec.shape
-  if len(shape) == 2:
-    return 0 if min(shape) >= _LEAST_GREY_SIDE else None
-  if len(shape) not in (3, 4):
+  axis = _place(spec.shape)
+  if axis is None or _range(spec) is None:
     return None
-  for axis in range(len(shape) - 1):  # Where all are alike, channels come last.
-    pair, others = shape[axis : axis + 2], shape[:axis] + shape[axis + 2 :]
-    if min(pair) >= max(_LEAST_SIDE, *others):
-      return axis
-  return None
+  least = _LEAST_GREY_SIDE if len(spec.shape) == 2 else _LEAST_SIDE
+  return axis if min(spec.shape[axis : axis + 2]) >= least else None
+
+
+def _place(shape: tuple[int, ...]) -> int | None:
+  """Returns the axis of the height in a shape of 2 to 4 axes, if there is one."""
+  if 0 in shape:
+    return None
+  if len(set(shape)) == 1:
+    return 0  # Channels come last, as they do most often.
+  axes = range(len(shape) - 1)
+  equal = [axis for axis in axes if shape[axis] == shape[axis + 1]]
+  longer = [
+    axis
+    for axis in axes
+    if min(shape[axis : axis + 2])
+    > max(shape[:axis] + shape[axis + 2 :], default=0)
+  ]
+  found = equal if len(equal) == 1 and not longer else longer
+  return found[0] if len(found) == 1 else None
 
 
 def _range(spec: specs.Array) -> tuple[float, float] | None:
@@ -141,6 +156,12 @@ def _range(spec: specs.Array) -> tuple[float, float] | None:
     if np.isfinite(low) and np.isfinite(high) and high - low <= _MOST_SCALED:
       return low, high
   return (0.0, 255.0) if dtype == np.uint8 else None
+
+
+def _is_one_of_many(spec: specs.Array) -> bool:
+  return (
+    isinstance(spec, specs.DiscreteArray) and spec.num_values > _MOST_ONE_HOT
+  )
 
 
 def _is_bounded_integer(spec: specs.Array) -> bool:

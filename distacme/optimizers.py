@@ -22,7 +22,7 @@ def adam(learning_rate: Any, max_gradient_norm: float, **options: Any) -> Any:
   """Returns Adam, on gradients that are scaled down to a global norm.
 
   Args:
-    learning_rate: its step size, a number or of `annealed`.
+    learning_rate: its step size, a number, or a schedule from `annealed`.
     max_gradient_norm: what the norm may be.
     **options: others of `optax.adam`.
   """

@@ -23,6 +23,7 @@ from distacme import specs
 from distacme.environments import families
 from distacme.programs import devices
 from distacme.programs import identity
+from distacme.programs import presets
 from distacme.runtime import directory_lock
 
 if TYPE_CHECKING:
@@ -424,9 +425,14 @@ def check_resumable(
   ]
   changed += check_functions(before, now['functions'], directory)
   if changed:
+    run = experiment.run
+    preset = presets.find(run.agent, run.env, run.preset)
+    hint = (
+      f' Some are of the preset {preset.name} (--preset).' if preset else ''
+    )
     raise ValueError(
       f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
-      'Give the same settings, or another run_dir.'
+      f'Give the same settings, or another run_dir.{hint}'
     )
 
 

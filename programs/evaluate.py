@@ -20,8 +20,9 @@ def main(arguments: Sequence[str]) -> int:
   """Plays the episodes and prints their returns."""
   parser = argparse.ArgumentParser(
     prog='distacme evaluate',
-    description='Plays episodes with the best params of a run, greedily as its '
-    'evaluations were. One is cut off after max_eval_episode_steps of the run.',
+    description='Plays episodes with the best params of a run, as its evaluations '
+    'did: greedily, unless evaluate_greedily is off. One is cut off after '
+    'max_eval_episode_steps of the run.',
   )
   parser.add_argument(
     'run_dir',

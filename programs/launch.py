@@ -35,7 +35,8 @@ def train(
       returns a dm_env.Environment or a gymnasium.Env.
     network: a function with Haiku modules, as the agent describes it.
     **settings: fields of `distacme.programs.config.RunConfig`, e.g. mode,
-      num_actors, seed, max_env_steps, solved_return, run_dir.
+      num_actors, seed, max_env_steps, solved_return, run_dir; but for preset,
+      since `config` says it all: give `presets.config(agent, env)` for that.
 
   Returns:
     0 if the run reached its end, else what `stop_signals.exit_code` says.
@@ -43,6 +44,11 @@ def train(
   Raises:
     ValueError: if agent, environment, network and settings do not fit.
   """
+  if 'preset' in settings:
+    raise ValueError(
+      f'preset={settings["preset"]!r} is for the command line. Give '
+      'config=distacme.programs.presets.config(agent, env) instead.'
+    )
   agent = type(config).__module__.removeprefix('distacme.agents.')
   if 'run_dir' in settings:
     settings['run_dir'] = pathlib.Path(settings['run_dir'])
@@ -51,7 +57,7 @@ def train(
       agent=agent,
       env=_name(env),
       network=_name(network),
-      preset=presets.NONE,  # `config` says it all
+      preset=presets.NONE,
       **settings,
     ),
     config,
@@ -91,7 +97,9 @@ class PreparedRun(NamedTuple):
     terminal.say(f'run directory: {self.directory.path}')
     run = self.experiment.run
     if preset := presets.find(run.agent, run.env, run.preset):
-      terminal.say(f'preset {preset.name}: {preset}')
+      holds = preset.in_force(run, self.experiment.agent)
+      terminal.say(f'preset {preset.name}: {holds}')
+    terminal.say(run.evaluation)
     if self.experiment.run.mode != 'processes':  # whose workers have logs
       _log_to(self.directory.logs / 'all')
     with self.directory.running(), display_lib.Display() as display:

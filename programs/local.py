@@ -50,7 +50,6 @@ def run(
   Returns:
     The last status.
   """
-  print(experiment.run.evaluation, flush=True)
   jax.config.update('jax_disable_jit', not experiment.run.jit)
   parts = _Parts(experiment, directory)
   try:

@@ -117,7 +117,6 @@ def run(
   Returns:
     The last status.
   """
-  print(experiment.run.evaluation, flush=True)
   program = make_program(experiment, directory)
   lodgers = (
     {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}

@@ -178,7 +178,8 @@ def test_orthogonal_weights_keep_the_size_of_a_picture(
 
 def test_orthogonal_weights_are_orthogonal():
   _, params = apply(
-    lambda o: networks.MLPTorso((8,))(o), np.ones((1, 20), np.float32)
+    lambda o: networks.MLPTorso((8,), 'orthogonal')(o),
+    np.ones((1, 20), np.float32),
   )
   (layer,) = params.values()
   np.testing.assert_allclose(

@@ -30,6 +30,15 @@ def bounded(shape, dtype, low, high):
     (specs.Array((10, 10, 10), np.bool_), (10, 10)),
     (bounded((7, 7, 3), np.uint8, 0, 255), (7, 7)),
     (bounded((5, 5, 2), np.int32, 0, 10), (5, 5)),
+    (
+      bounded((8, 8, 12), np.uint8, 0, 255),
+      (8, 8),
+    ),  # more channels than pixels
+    (bounded((12, 8, 8), np.uint8, 0, 255), (8, 8)),
+    (specs.Array((10, 10, 16), np.bool_), (10, 10)),
+    (bounded((8, 9, 12), np.uint8, 0, 255), (9, 12)),
+    (bounded((0, 5, 5), np.uint8, 0, 255), None),
+    (specs.BoundedArray((0,), np.float32, np.zeros(0), np.ones(0)), None),
     # Without bounds, or too small, or a table, or a vector.
     (specs.Array((84, 84, 3), np.float32), None),
     (bounded((84, 84, 3), np.float32, -np.inf, np.inf), None),
@@ -102,6 +111,18 @@ def test_each_of_several_integers_has_its_own():
   assert features.tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
 
 
+def test_hundreds_of_integers_are_one_comparison():
+  spec = bounded((300,), np.int8, 0, 1)
+  jaxpr = jax.make_jaxpr(lambda o: observations.as_vector(spec, o))(
+    np.zeros((1, 300), np.int8)
+  )
+  assert len(jaxpr.eqns) < 20
+  features, _ = vector(spec, np.arange(300)[None] % 2)
+  assert features.tolist() == [[1, 0, 0, 1] * 150]
+  features, _ = vector(bounded((0,), np.int32, 0, 3), np.zeros((2, 0)))
+  assert features.shape == (2, 0)
+
+
 def test_one_of_many_values_is_looked_up_in_a_table():
   features, params = vector(specs.DiscreteArray(5_000), [7, 4_999, 7])
   (table,) = jax.tree.leaves(params)
@@ -160,7 +181,7 @@ def test_a_torso_sees_each_leaf_as_what_it_is():
 def test_what_looks_like_a_picture_and_is_taken_as_numbers_is_said():
   spec = {'screen': specs.Array((64, 64, 3), np.float32, 'screen')}
   assert observations.describe_flattened(spec).startswith(
-    'screen (float32 of shape (64, 64, 3)) is taken as a list of numbers'
+    'screen (float32 of shape (64, 64, 3)) is taken as numbers in a row'
   )
   seen = {
     'screen': bounded((64, 64, 3), np.float32, 0, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from distacme import ranges
 # (reward [B], discount [B], `values` at the window's first observation, at its
 # last); of sequences (`types.Sequence` [B, L], `values` [B, L]).
 FirstPriority = Callable[..., np.ndarray]
+
+
+def learnt_reward(reward: Any, scale: Any, max_abs: Any) -> Any:
+  """Returns rewards as they are learnt from: scaled, and then clipped.
+
+  Args:
+    reward: of any shape, of NumPy or of JAX.
+    scale: that they are multiplied by.
+    max_abs: size that they are clipped to.
+  """
+  return (reward * scale).clip(-max_abs, max_abs)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,8 @@ from distacme.replay import frames as frames_lib
 from distacme.replay import records
 from distacme.replay import spec as replay_spec
 
+_UNSCALED = (np.float32(1.0), np.float32(np.inf))
+
 
 class NStepWriter:
   """A `core.Writer` that makes n-step transitions of `num_envs` environments.
@@ -33,11 +35,10 @@ class NStepWriter:
     assert isinstance(spec.window, replay_spec.NStep)
     self._n = spec.window.n
     self._gamma = np.float32(spec.window.discount)
+    # float32, or rewards would become float64.
     self._reward_scale = np.float32(spec.window.reward_scale)
     self._max_abs_reward = np.float32(spec.window.max_abs_reward)
-    self._scales = spec.window.reward_scale != 1 or (
-      spec.window.max_abs_reward != np.inf
-    )
+    self._scales = (self._reward_scale, self._max_abs_reward) != _UNSCALED
     self._first_priority = spec.first_priority if spec.prioritized else None
     self._inserter = inserter
     self._blocks = _Blocks(spec.block_size, inserter)
@@ -76,8 +77,9 @@ class NStepWriter:
     # Slots without a window hold leftovers; growing them does no harm.
     reward = next_timestep.reward
     if self._scales:
-      limit = self._max_abs_reward
-      reward = (reward * self._reward_scale).clip(-limit, limit)
+      reward = replay_spec.learnt_reward(
+        reward, self._reward_scale, self._max_abs_reward
+      )
     self._reward += self._discount * reward
     self._discount *= self._gamma * next_timestep.discount
     self._age += 1

@@ -227,7 +227,7 @@ def table_agent(**changes):
   )
   agent = impala.make_agent(config, NUMBERED, table_network)
   params = initial(agent).params
-  returns = normalization.initial_size()
+  returns = normalization.initial_of_returns()
 
   def loss(params, data):
     loss, (metrics, _) = agent.loss(params, data, returns)
@@ -331,7 +331,7 @@ def test_the_size_of_rewards_does_not_matter_if_returns_are_normalised():
     agent = impala.make_agent(config, NUMBERED, table_network)
     params['~']['value'] = jnp.zeros_like(params['~']['value'])
     gradient = jax.jit(jax.grad(agent.loss, has_aux=True))
-    returns = normalization.initial_size()
+    returns = normalization.initial_of_returns()
     return [gradient(params, d, returns) for d in (data, larger)]
 
   (one, (_, small)), (hundred, (metrics, large)) = gradients(
@@ -342,10 +342,10 @@ def test_the_size_of_rewards_does_not_matter_if_returns_are_normalised():
     one,
     hundred,
   )
-  assert normalization.size(large) == pytest.approx(
-    100 * float(normalization.size(small)), rel=1e-3
+  assert normalization.root_mean_square(large) == pytest.approx(
+    100 * float(normalization.root_mean_square(small)), rel=1e-3
   )
-  assert metrics['size_of_returns'] == normalization.size(large)
+  assert metrics['size_of_returns'] == normalization.root_mean_square(large)
   (one, _), (hundred, _) = gradients(entropy_weight=0.0)
   assert differs(one, hundred)
 
@@ -445,7 +445,7 @@ def test_on_policy_the_ratio_is_one(lstm_size):
   agent, params, batches = acted(lstm_size)
   loss = jax.jit(agent.loss)
   for data in batches:
-    _, (metrics, _) = loss(params, data, normalization.initial_size())
+    _, (metrics, _) = loss(params, data, normalization.initial_of_returns())
     assert metrics['mean_rho'] == pytest.approx(1.0, abs=1e-4)
 
 
@@ -620,7 +620,9 @@ def test_images_go_through_the_papers_convolutions_which_learn(
     256, size=(1, 4, 36, 36, 1), dtype=np.uint8
   )
   gradient, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
-    params, data._replace(observation=images), normalization.initial_size()
+    params,
+    data._replace(observation=images),
+    normalization.initial_of_returns(),
   )
   assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient[name]))
 

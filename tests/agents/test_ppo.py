@@ -441,7 +441,8 @@ def test_values_are_learnt_in_sizes_of_the_returns_before():
     if name.endswith('value'):
       larger[name] = {k: leaf * size for k, leaf in larger[name].items()}
   raw, _ = steps_of(
-    state._replace(params=larger, returns=normalization.initial_size()), data
+    state._replace(params=larger, returns=normalization.initial_of_returns()),
+    data,
   )
   for column in ('advantage', 'target', 'value'):
     assert_close(
@@ -451,7 +452,9 @@ def test_values_are_learnt_in_sizes_of_the_returns_before():
     )
   done = raw.weight == 1
   expected = np.mean(np.concatenate([seen, raw.target[done]]) ** 2) ** 0.5
-  assert normalization.size(new_state.returns) == pytest.approx(expected, 1e-4)
+  assert normalization.root_mean_square(new_state.returns) == pytest.approx(
+    expected, 1e-4
+  )
 
 
 def test_the_first_batch_is_learnt_from_with_its_own_statistics():
@@ -472,7 +475,7 @@ def test_statistics_of_returns_stay_empty_where_none_are_wanted():
   _, state, (data, _) = acted()
   _, new_state = steps_of(state, data)
   assert_equal(new_state.returns, state.returns)
-  assert normalization.size(new_state.returns) == 1.0
+  assert normalization.root_mean_square(new_state.returns) == 1.0
 
 
 def test_statistics_count_the_steps_of_every_batch():

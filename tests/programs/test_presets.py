@@ -58,9 +58,10 @@ def test_an_unknown_preset_is_answered_with_those_there_are():
     parsed('--agent', 'ppo', '--preset', 'atary')
 
 
-def test_a_preset_reads_as_the_flags_that_it_stands_for():
-  preset = presets.find('ppo', 'atari:Pong')
-  flags = str(preset).split()
-  assert parsed('--agent', 'ppo', *flags).agent == presets.config(
-    'ppo', 'atari:Pong'
-  )
+@pytest.mark.parametrize('preset', presets.PRESETS, ids=lambda p: p[:2])
+def test_a_preset_reads_as_the_flags_that_it_stands_for(preset):
+  flags = '--agent', preset.agent, '--preset', 'none', *str(preset).split()
+  experiment = parsed(*flags)
+  named = parsed('--agent', preset.agent, '--preset', preset.name)
+  assert experiment.agent == named.agent
+  assert dataclasses.replace(experiment.run, preset=preset.name) == named.run
