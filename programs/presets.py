@@ -147,6 +147,13 @@ PRESETS = (
     },
     {'envs_per_actor': 4, 'eval_period': 50_000},
   ),
+  # What is done at random costs 10 here: returns over several such steps are noise.
+  Preset(
+    'dqn',
+    'taxi',
+    ('gymnasium:Taxi*',),
+    {'n_step': 1, 'hidden_sizes': (128,)},
+  ),
   # Kapturowski et al. 2019, table 2, at half its batch, sequence and memory.
   Preset(
     'r2d2',

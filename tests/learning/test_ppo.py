@@ -80,8 +80,8 @@ def test_what_is_paid_after_1000_steps_only_is_learnt(tmp_path):
   result = train(
     'ppo',
     '--env distacme.testing.environments:reward_at_the_end --mode local '
-    '--envs-per-actor 64 --batch-size 64 --queue-size 64 --discount 1 '
-    '--gae-lambda 1 --solved-return 0.9 --max-env-steps 2000000 --seed 0',
+    '--envs-per-actor 64 --batch-size 64 --queue-size 64 --discount 0.999 '
+    '--solved-return 0.9 --max-env-steps 2000000 --seed 0',
     tmp_path,
   )
   assert result['stop'] == 'solved'
