@@ -75,13 +75,16 @@ def test_the_lander_lands(seed, tmp_path):
   assert result['final_return'] >= 200
 
 
-def test_what_is_paid_after_1000_steps_only_is_learnt(tmp_path):
-  # 64 rows, each in an episode of its own, which nothing may cut.
+@pytest.mark.parametrize('seed', range(3))
+def test_what_is_paid_after_1000_steps_only_is_learnt(seed, tmp_path):
+  # 64 rows, each in an episode of its own, which nothing may cut. Unrolls are as long:
+  # with shorter ones nothing but their own guesses tells values what pays.
   result = train(
     'ppo',
     '--env distacme.testing.environments:reward_at_the_end --mode local '
-    '--envs-per-actor 64 --batch-size 64 --queue-size 64 --discount 0.999 '
-    '--solved-return 0.9 --max-env-steps 2000000 --seed 0',
+    '--envs-per-actor 64 --unroll-length 1000 --batch-size 64 --queue-size 64 '
+    '--num-minibatches 64 --discount 1 --gae-lambda 1 --solved-return 0.9 '
+    f'--max-env-steps 2000000 --seed {seed}',
     tmp_path,
   )
   assert result['stop'] == 'solved'
