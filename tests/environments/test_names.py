@@ -99,6 +99,8 @@ def test_rows_of_small_seeds_are_what_they_have_always_been():
   ],
 )
 def test_a_seed_of_any_size_will_do(name):
+  if name.startswith('dm_control'):
+    pytest.importorskip('dm_control')
   for seed in (2**31, 2**64 + 1):
     assert environments.make(name, seed).reset().first()
   rows = environments.make_vector(name, 2, seed).reset()

@@ -1,13 +1,11 @@
 """A run whose terminal is closed ends in order, or goes on; it never fails for it."""
 
-import fcntl
 import importlib.util
 import os
 import pty
 import signal
 import subprocess
 import sys
-import termios
 
 import pytest
 
@@ -21,29 +19,35 @@ SMALL = (
   '--max-seconds', '80',
 )  # fmt: skip
 
+# In the process that becomes the run: a function to be called there would fork this
+# one, in which JAX may have threads.
+_TAKE_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.Handlers(int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 @pytest.fixture(name='in_terminal')
 def fixture_in_terminal(tmp_path):
   """Starts runs in a terminal of their own; closes it, too."""
   runs = []
 
-  def in_terminal(*flags, hangup=signal.SIG_DFL, **kwargs):
+  def in_terminal(*flags, mode, hangup=signal.SIG_DFL):
     keyboard, screen = pty.openpty()
-
-    def take_terminal():
-      fcntl.ioctl(screen, termios.TIOCSCTTY, 0)
-      signal.signal(signal.SIGHUP, hangup)
-
+    run_dir = tmp_path / f'run{len(runs)}'
+    train = ['train', '--env', launching.CATCH, '--mode', mode, *SMALL, *flags]
     run = launching.Run(
-      tmp_path / f'run{len(runs)}',
-      *SMALL,
-      *flags,
+      run_dir,
+      command=[
+        *(sys.executable, '-c', _TAKE_TERMINAL, int(hangup)),
+        *(launching.SCRIPT, *train, '--run-dir', run_dir),
+      ],
       stdin=screen,
       stdout=screen,
       stderr=screen,
       start_new_session=True,
-      preexec_fn=take_terminal,
-      **kwargs,
     )
     os.close(screen)
     runs.append(run)
