@@ -42,7 +42,7 @@ core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Pyt
 	@PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
 
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
-	@$(BIN)/pytest -m learning tests/learning $(ARGS)
+	@$(BIN)/pytest -m learning tests/scores $(ARGS)
 	@scripts/score_table
 
 chaos: setup  ## Kills workers of programs for minutes, and watches their memory.

@@ -16,11 +16,11 @@ import dataclasses
 import haiku as hk
 import jax
 
-from distacme import actor_critic
-from distacme import critics
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
+from distacme.kit import actor_critic
+from distacme.kit import critics
 
 
 @dataclasses.dataclass(frozen=True)

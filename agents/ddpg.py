@@ -17,22 +17,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import actor_critic
-from distacme import continuous
-from distacme import critics
-from distacme import lazy
-from distacme import networks
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import actor_critic
+from distacme.kit import bounds
+from distacme.kit import critics
+from distacme.kit import networks
+from distacme.kit import optimizers
+from distacme.kit import settings
 
-optax = lazy.module('optax')
+optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(replay_spec.UniformConfig):
+class Config(settings.UniformConfig):
   """Settings of DDPG."""
 
   min_replay_size: int = 1_000
@@ -59,7 +59,7 @@ class Config(replay_spec.UniformConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'policy_learning_rate',
       'critic_learning_rate',
@@ -67,10 +67,12 @@ class Config(replay_spec.UniformConfig):
       'target_step_size',
       'noise_reversion',
     )
-    ranges.check_share(self, 'target_step_size', 'noise_reversion')
-    ranges.check_not_negative(self, 'noise_std')
-    ranges.check_finite(self, 'noise_std')
-    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+    config_checks.check_share(self, 'target_step_size', 'noise_reversion')
+    config_checks.check_not_negative(self, 'noise_std')
+    config_checks.check_finite(self, 'noise_std')
+    config_checks.check_at_least_one(
+      self, 'target_update_period', 'hidden_sizes'
+    )
 
 
 class LearnerState(NamedTuple):
@@ -130,7 +132,7 @@ class DDPG:
   ):
     self._config = config
     self._spec = spec
-    self._bounds = continuous.Bounds(spec.actions, self.name)
+    self._bounds = bounds.Bounds(spec.actions, self.name)
     make = network or self._default_network
     self._policy, self._critic = actor_critic.transformed(
       lambda: make(self._bounds.size),

@@ -12,11 +12,11 @@ import dataclasses
 
 import jax
 
-from distacme import actor_critic
-from distacme import critics
 from distacme import specs
 from distacme import types
 from distacme.agents import mpo
+from distacme.kit import actor_critic
+from distacme.kit import critics
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,16 +19,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import lazy
-from distacme import networks
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import networks
+from distacme.kit import optimizers
 
-optax = lazy.module('optax')
-rlax = lazy.module('rlax')
+optax = lazy_imports.module('optax')
+rlax = lazy_imports.module('rlax')
 
 # Maps a nest of observations [B, ...] to action values [B, num_actions]; may use
 # Haiku modules.
@@ -88,7 +88,7 @@ class Config:
   """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'reward_scale',
       'max_abs_reward',
@@ -97,12 +97,12 @@ class Config:
       'max_gradient_norm',
       'huber_delta',
     )
-    ranges.check_at_least_one(
+    config_checks.check_at_least_one(
       self, 'n_step', 'hidden_sizes', 'target_update_period', 'min_replay_size'
     )
-    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
-    ranges.check_not_negative(self, 'epsilon_exponent')
-    ranges.check_share(
+    config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    config_checks.check_not_negative(self, 'epsilon_exponent')
+    config_checks.check_share(
       self, 'epsilon_base', 'evaluation_epsilon', 'importance_exponent'
     )
     if self.dueling and not self.hidden_sizes:

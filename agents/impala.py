@@ -17,19 +17,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import distributions
-from distacme import lazy
-from distacme import networks
-from distacme import normalization
-from distacme import optimizers
-from distacme import ranges
-from distacme import recurrent
+from distacme import config_checks
+from distacme import lazy_imports
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import distributions
+from distacme.kit import networks
+from distacme.kit import normalization
+from distacme.kit import optimizers
+from distacme.kit import recurrent
 
-optax = lazy.module('optax')
-rlax = lazy.module('rlax')
+optax = lazy_imports.module('optax')
+rlax = lazy_imports.module('rlax')
 
 # Makes the parts of a network, given how many parameters the distribution over
 # actions has. Its outputs are those [B, num_params], and state values [B].
@@ -79,7 +79,7 @@ class Config:
   """Widths of the default network's hidden layers; (256,) in the paper."""
   convolutions: networks.Convolutions = 'shallow'
   """What images of 36 pixels and more go through: the paper's shallow or deep ones, or
-  Mnih's; smaller ones have `networks.SmallTorso`."""
+  Mnih's; smaller ones have `kit.networks.SmallTorso`."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
   initialization: networks.Initialization = 'orthogonal'
@@ -88,7 +88,7 @@ class Config:
   """Whether what is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'learning_rate',
       'adam_epsilon',
@@ -98,15 +98,15 @@ class Config:
       'clip_rho',
       'clip_pg_rho',
     )
-    ranges.check_share(self, 'discount', 'trace_decay')
-    ranges.check_not_negative(
+    config_checks.check_share(self, 'discount', 'trace_decay')
+    config_checks.check_not_negative(
       self, 'value_weight', 'entropy_weight', 'lstm_size', 'annealing_steps'
     )
-    ranges.check_at_least_one(
+    config_checks.check_at_least_one(
       self, 'unroll_length', 'batch_size', 'hidden_sizes'
     )
     # Or a batch would never be complete.
-    ranges.check_at_most(self, 'batch_size', 'queue_size')
+    config_checks.check_at_most(self, 'batch_size', 'queue_size')
     _ = self.replay  # checks itself
 
   @property

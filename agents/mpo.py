@@ -19,24 +19,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import actor_critic
-from distacme import continuous
-from distacme import critics
-from distacme import distributions
-from distacme import lazy
-from distacme import networks
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import actor_critic
+from distacme.kit import bounds
+from distacme.kit import critics
+from distacme.kit import distributions
+from distacme.kit import networks
+from distacme.kit import optimizers
+from distacme.kit import settings
 
-optax = lazy.module('optax')
-rlax = lazy.module('rlax')
+optax = lazy_imports.module('optax')
+rlax = lazy_imports.module('rlax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(replay_spec.UniformConfig):
+class Config(settings.UniformConfig):
   """Settings of MPO."""
 
   n_step: int = 1
@@ -81,7 +81,7 @@ class Config(replay_spec.UniformConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'policy_learning_rate',
       'critic_learning_rate',
@@ -97,14 +97,14 @@ class Config(replay_spec.UniformConfig):
       'initial_alpha_mean',
       'initial_alpha_std',
     )
-    ranges.check_finite(
+    config_checks.check_finite(
       self,
       'initial_temperature',
       'initial_alpha_mean',
       'initial_alpha_std',
     )
-    ranges.check_share(self, 'target_step_size')
-    ranges.check_at_least_one(
+    config_checks.check_share(self, 'target_step_size')
+    config_checks.check_at_least_one(
       self,
       'num_action_samples',
       'target_update_period',
@@ -276,7 +276,7 @@ class MPO:
   ):
     self._config = config
     self._spec = spec
-    self._bounds = continuous.Bounds(spec.actions, self.name)
+    self._bounds = bounds.Bounds(spec.actions, self.name)
     make = network or self._default_network
     self._policy, self._critic = actor_critic.transformed(
       lambda: make(2 * self._bounds.size),

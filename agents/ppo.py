@@ -23,19 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import distributions
-from distacme import lazy
-from distacme import networks
-from distacme import normalization
-from distacme import observations
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import distributions
+from distacme.kit import networks
+from distacme.kit import normalization
+from distacme.kit import observations
+from distacme.kit import optimizers
 
-optax = lazy.module('optax')
-rlax = lazy.module('rlax')
+optax = lazy_imports.module('optax')
+rlax = lazy_imports.module('rlax')
 
 # Maps a nest of observations [B, ...], and how many parameters the distribution
 # over actions has, to those [B, num_params] and state values [B].
@@ -91,14 +91,14 @@ class Config:
   """Widths of the default network's hidden layers; (512,) for Atari."""
   convolutions: networks.Convolutions = 'nature'
   """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
-  ones; smaller ones have `networks.SmallTorso`."""
+  ones; smaller ones have `kit.networks.SmallTorso`."""
   initialization: networks.Initialization = 'orthogonal'
   """First weights of the default network: see networks.weights."""
   evaluate_greedily: bool = True
   """Whether what is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'learning_rate',
       'adam_epsilon',
@@ -107,11 +107,11 @@ class Config:
       'max_abs_reward',
       'clip_ratio',
     )
-    ranges.check_share(self, 'discount', 'gae_lambda')
-    ranges.check_not_negative(
+    config_checks.check_share(self, 'discount', 'gae_lambda')
+    config_checks.check_not_negative(
       self, 'value_weight', 'entropy_weight', 'annealing_steps'
     )
-    ranges.check_at_least_one(
+    config_checks.check_at_least_one(
       self,
       'unroll_length',
       'batch_size',
@@ -120,7 +120,7 @@ class Config:
       'hidden_sizes',
     )
     # Or a batch would never be complete.
-    ranges.check_at_most(self, 'batch_size', 'queue_size')
+    config_checks.check_at_most(self, 'batch_size', 'queue_size')
     steps = self.batch_size * self.unroll_length
     if steps % self.num_minibatches:
       raise ValueError(

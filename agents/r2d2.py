@@ -23,16 +23,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import lazy
-from distacme import networks
-from distacme import ranges
-from distacme import recurrent
+from distacme import config_checks
+from distacme import lazy_imports
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.replay import spec as replay_spec
+from distacme.kit import networks
+from distacme.kit import recurrent
 
-rlax = lazy.module('rlax')
+rlax = lazy_imports.module('rlax')
 
 _LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
 
@@ -74,7 +74,7 @@ class Config:
   """Widths of the default network's layers before the memory; (512,)."""
   convolutions: networks.Convolutions = 'nature'
   """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
-  ones; smaller ones have `networks.SmallTorso`."""
+  ones; smaller ones have `kit.networks.SmallTorso`."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
   initialization: networks.Initialization = 'lecun'
@@ -104,7 +104,7 @@ class Config:
   """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'reward_scale',
       'max_abs_reward',
@@ -112,7 +112,7 @@ class Config:
       'adam_epsilon',
       'max_gradient_norm',
     )
-    ranges.check_at_least_one(
+    config_checks.check_at_least_one(
       self,
       'n_step',
       'trace_length',
@@ -121,9 +121,9 @@ class Config:
       'hidden_sizes',
       'min_replay_size',
     )
-    ranges.check_at_most(self, 'min_replay_size', 'max_replay_size')
-    ranges.check_not_negative(self, 'burn_in_length', 'epsilon_exponent')
-    ranges.check_share(
+    config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    config_checks.check_not_negative(self, 'burn_in_length', 'epsilon_exponent')
+    config_checks.check_share(
       self,
       'discount',
       'importance_exponent',

@@ -15,23 +15,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import actor_critic
-from distacme import continuous
-from distacme import critics
-from distacme import distributions
-from distacme import lazy
-from distacme import networks
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import actor_critic
+from distacme.kit import bounds
+from distacme.kit import critics
+from distacme.kit import distributions
+from distacme.kit import networks
+from distacme.kit import optimizers
+from distacme.kit import settings
 
-optax = lazy.module('optax')
+optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(replay_spec.UniformConfig):
+class Config(settings.UniformConfig):
   """Settings of SAC."""
 
   n_step: int = 1
@@ -58,17 +58,19 @@ class Config(replay_spec.UniformConfig):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    ranges.check_positive(
+    config_checks.check_positive(
       self,
       'learning_rate',
       'max_gradient_norm',
       'target_step_size',
       'initial_temperature',
     )
-    ranges.check_share(self, 'target_step_size')
+    config_checks.check_share(self, 'target_step_size')
     if self.target_entropy is not None:
-      ranges.check_finite(self, 'target_entropy')
-    ranges.check_at_least_one(self, 'target_update_period', 'hidden_sizes')
+      config_checks.check_finite(self, 'target_entropy')
+    config_checks.check_at_least_one(
+      self, 'target_update_period', 'hidden_sizes'
+    )
 
 
 class Learnt(NamedTuple):
@@ -100,7 +102,7 @@ class SAC:
   ):
     self._config = config
     self._spec = spec
-    self._bounds = continuous.Bounds(spec.actions, 'SAC')
+    self._bounds = bounds.Bounds(spec.actions, 'SAC')
     self._distribution = distributions.TanhGaussian(self._bounds)
     make = network or self._default_network
     self._policy, critic = actor_critic.transformed(

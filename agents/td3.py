@@ -15,16 +15,16 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from distacme import actor_critic
-from distacme import critics
-from distacme import lazy
-from distacme import optimizers
-from distacme import ranges
+from distacme import config_checks
+from distacme import lazy_imports
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
+from distacme.kit import actor_critic
+from distacme.kit import critics
+from distacme.kit import optimizers
 
-optax = lazy.module('optax')
+optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Config(ddpg.Config):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    ranges.check_not_negative(self, 'smoothing_std', 'smoothing_clip')
+    config_checks.check_not_negative(self, 'smoothing_std', 'smoothing_clip')
 
 
 class LearnerState(NamedTuple):

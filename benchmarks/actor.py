@@ -16,19 +16,20 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import servers
-from distacme import actor
-from distacme import counting
 from distacme import environments
-from distacme import params as params_lib
-from distacme import policy as policy_lib
-from distacme import seeding
+from distacme import row_layout
 from distacme import specs
 from distacme import types
+from distacme.acting import actor
+from distacme.acting import params as params_lib
+from distacme.acting import policy as policy_lib
 from distacme.agents import dqn
-from distacme.programs import devices
-from distacme.replay import reverb
-from distacme.replay import reverb_extension
-from distacme.replay import writers
+from distacme.programs.workers import devices
+from distacme.replay.reverb import extension
+from distacme.replay.reverb import inserter as inserter_lib
+from distacme.replay.writers import factory
+from distacme.run import run_state
+from distacme.run import seeding
 
 _CARTPOLE = 'gymnasium:CartPole-v1'
 _PONG = 'atari:Pong'
@@ -143,7 +144,7 @@ def own_python() -> None:
   action = np.zeros(1, np.int32)
   still = _Still(vector.step(action), types.ActorOutput(action))
   loop = actor.Actor(
-    still, still, still, counting.RunState().reporter('actor/0')
+    still, still, still, run_state.RunState().reporter('actor/0')
   )
   rates = harness.rates(
     {'ours': harness.repeated(loop.step, 256)}, clock=time.process_time
@@ -173,10 +174,10 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   params = agent.actor_params(state)
   source = params_lib.LocalParams()
   source.publish(0, params)
-  layout = policy_lib.row_layout(agent, spec, params)
+  layout = row_layout.row_layout(agent, spec, params)
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
-    inserter = reverb.ReverbInserter(
+    inserter = inserter_lib.ReverbInserter(
       server.address, layout, stopped=lambda: False
     )
     policy = policy_lib.Policy(
@@ -185,8 +186,8 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,
-      writers.make_writer(agent.replay, layout, rows, inserter),
-      counting.RunState().reporter('actor/0'),
+      factory.make_writer(agent.replay, layout, rows, inserter),
+      run_state.RunState().reporter('actor/0'),
     )
     yield Acting(worker, policy)
     inserter.close()
@@ -214,7 +215,7 @@ def lean_loop() -> Iterator[Any]:
   batch = np.zeros((1, 4), np.float32)
   steps = length = 0
   with servers.raw_replay(window=5) as server:
-    client = reverb_extension.load().Client(server.address)
+    client = extension.load().Client(server.address)
     writer = client.NewStructuredWriter([server.config])
 
     def step() -> int:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from benchmarks import harness
 from benchmarks import rivals
-from distacme import actor_critic
+from distacme.kit import actor_critic
 
 _SEED = 0
 _ENV_STEPS = 30_000

@@ -22,20 +22,21 @@ import psutil
 
 from benchmarks import harness
 from benchmarks import servers
-from distacme import batches as batches_lib
 from distacme import core
-from distacme import counting
-from distacme import learner
-from distacme import params as params_lib
-from distacme import placement as placement_lib
-from distacme import policy
-from distacme import seeding
+from distacme import row_layout
 from distacme import specs
 from distacme import types
-from distacme import updates
+from distacme.acting import params as params_lib
 from distacme.agents import dqn
-from distacme.replay import records
-from distacme.replay import reverb
+from distacme.learning import batches as batches_lib
+from distacme.learning import learner
+from distacme.learning import placement as placement_lib
+from distacme.learning import updates
+from distacme.replay import rows as rows_lib
+from distacme.replay.reverb import sampler as sampler_lib
+from distacme.replay.reverb import server as server_lib
+from distacme.run import run_state
+from distacme.run import seeding
 
 # CartPole's.
 _SPEC = specs.EnvironmentSpec(
@@ -197,10 +198,10 @@ class Case(NamedTuple):
     """Returns its first state."""
     return jax.jit(self.agent.initial_learner_state)(seeding.learner_key(0))
 
-  def layout(self) -> records.RowLayout:
+  def layout(self) -> rows_lib.RowLayout:
     """Returns how replay holds its transitions."""
     params = self.agent.actor_params(self.state())
-    return policy.row_layout(self.agent, self.spec, params)
+    return row_layout.row_layout(self.agent, self.spec, params)
 
   def rows(self, number: int) -> np.ndarray:
     """Returns so many transitions as replay holds them."""
@@ -290,7 +291,7 @@ def learning(
     case.agent,
     batches,
     sink or params_lib.LocalParams(),
-    counting.RunState().reporter('learner/0'),
+    run_state.RunState().reporter('learner/0'),
     case.state(),
     publish_period=publish_period if sink else 10**9,
     executor=learner.background_executor,
@@ -330,7 +331,7 @@ def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
       running.address, layout, rows, _INSERTS_PER_SECOND / block
     ),
   ):
-    sampler = reverb.ReverbSampler(running.address, spec, layout)
+    sampler = sampler_lib.ReverbSampler(running.address, spec, layout)
     placement = placement_lib.Placement(spec.batch_size)
     batches = batches_lib.PrefetchedBatches(sampler, 1, placement)
     yield batches
@@ -347,7 +348,7 @@ def take(batches: batches_lib.Batches) -> float:
 def in_this_process(spec: Any) -> Iterator[servers.Server]:
   """Runs a replay server in this process."""
   port = portpicker.pick_unused_port()
-  server = reverb.ReplayServer(spec, port)
+  server = server_lib.ReplayServer(spec, port)
   yield servers.Server(f'localhost:{port}', b'', psutil.Process())
   server.stop()
 

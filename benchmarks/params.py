@@ -40,7 +40,7 @@ def main() -> None:
     _bare_push() as (push, address),
     _subscribers(_receive_bare, address) as bare_pipes,
   ):
-    from distacme import params as params_lib
+    from distacme.acting import params as params_lib
     from distacme.variables import client
 
     connection = client.VariableClient(server.address, 'learner/0')
@@ -122,7 +122,7 @@ def _subscribers(
 def _receive_ours(address: str, pipe: Any) -> None:
   import jax
 
-  from distacme import params as params_lib
+  from distacme.acting import params as params_lib
   from distacme.variables import client
 
   jax.config.update('jax_platforms', 'cpu')

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness
-from distacme import run_directory
+from distacme.run import run_directory
 from distacme.variables import client
 
 _RUNS = 3

@@ -12,11 +12,13 @@ import portpicker
 from benchmarks import harness
 from benchmarks import servers
 from distacme import environments
+from distacme import replay_spec
 from distacme import specs
-from distacme.replay import records
-from distacme.replay import reverb
-from distacme.replay import reverb_extension
-from distacme.replay import spec as replay_spec
+from distacme.replay import rows as rows_lib
+from distacme.replay.reverb import extension
+from distacme.replay.reverb import inserter as inserter_lib
+from distacme.replay.reverb import sampler as sampler_lib
+from distacme.replay.reverb import server as server_lib
 
 _BATCH = 256
 _TABLE = 'experience'
@@ -29,7 +31,7 @@ _SPEC = replay_spec.ReplaySpec(
   samples_per_insert=1.0,
   error_buffer=1e12,  # neither side is held up for the other
 )
-_LAYOUT = records.make_layout(
+_LAYOUT = rows_lib.make_layout(
   replay_spec.NStep(1, 0.9),
   specs.make_environment_spec(environments.make('gymnasium:CartPole-v1', 0)),
 )
@@ -45,14 +47,16 @@ def main() -> None:
 
 def writer(address: str) -> None:
   """One transition at a time."""
-  inserter = reverb.ReverbInserter(address, _LAYOUT, stopped=lambda: False)
+  inserter = inserter_lib.ReverbInserter(
+    address, _LAYOUT, stopped=lambda: False
+  )
   rows, priority = _rows(1), np.ones(1)
 
   def ours() -> int:
     inserter.insert(rows, priority)
     return 1
 
-  pybind = reverb_extension.load()
+  pybind = extension.load()
   raw_writer = pybind.Client(address).NewTrajectoryWriter(
     pybind.ConstantChunkerOptions(1, 1), False
   )
@@ -83,13 +87,13 @@ def writer(address: str) -> None:
 def sampler(server: servers.Server) -> None:
   """Batches of single transitions: server elsewhere, and in this process."""
   port = portpicker.pick_unused_port()
-  inside = reverb.ReplayServer(_SPEC, port)
+  inside = server_lib.ReplayServer(_SPEC, port)
   _fill(f'localhost:{port}')
   remote, local = (
-    reverb.ReverbSampler(address, _SPEC, _LAYOUT)
+    sampler_lib.ReverbSampler(address, _SPEC, _LAYOUT)
     for address in (server.address, f'localhost:{port}')
   )
-  client = reverb_extension.load().Client(server.address)
+  client = extension.load().Client(server.address)
   raw_sampler = client.NewSampler(_TABLE, -1, _BATCH)
 
   def raw() -> int:
@@ -125,10 +129,10 @@ def sampler(server: servers.Server) -> None:
 
 def layout(server: servers.Server) -> None:
   """What a sampled transition costs, sampler and server together."""
-  ours = reverb.ReverbSampler(server.address, _SPEC, _LAYOUT)
+  ours = sampler_lib.ReverbSampler(server.address, _SPEC, _LAYOUT)
   with servers.raw_replay(_WINDOW) as raw_server:
     _fill_naively(raw_server.address)
-    client = reverb_extension.load().Client(raw_server.address)
+    client = extension.load().Client(raw_server.address)
     naive = client.NewSampler('steps', -1, _BATCH)
 
     def sample_naively() -> int:
@@ -158,7 +162,7 @@ def _per_cpu_s(sample: Callable[[], int], server: servers.Server) -> float:
   return done / (time.process_time() + server.cpu_s() - start)
 
 
-def _sampling(sampler: reverb.ReverbSampler) -> Callable[[], int]:
+def _sampling(sampler: sampler_lib.ReverbSampler) -> Callable[[], int]:
   def sample() -> int:
     sampler.sample()
     return _BATCH
@@ -176,14 +180,16 @@ def _rows(count: int) -> np.ndarray:
 
 
 def _fill(address: str) -> None:
-  inserter = reverb.ReverbInserter(address, _LAYOUT, stopped=lambda: False)
+  inserter = inserter_lib.ReverbInserter(
+    address, _LAYOUT, stopped=lambda: False
+  )
   inserter.insert(_rows(5_000), np.ones(5_000))
   inserter.close()
 
 
 def _fill_naively(address: str) -> None:
   """Writes steps of four columns, each a chunk of its own."""
-  pybind = reverb_extension.load()
+  pybind = extension.load()
   writer = pybind.Client(address).NewTrajectoryWriter(
     pybind.ConstantChunkerOptions(1, _WINDOW), False
   )

@@ -8,7 +8,7 @@ import time
 
 from benchmarks import harness
 from benchmarks import program
-from distacme import run_directory
+from distacme.run import run_directory
 
 _SECONDS = 30.0
 _FLAGS = (

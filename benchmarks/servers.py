@@ -12,8 +12,8 @@ import numpy as np
 import portpicker
 import psutil
 
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
+from distacme import replay_spec
+from distacme.replay import rows as rows_lib
 
 _START_S = 60.0
 
@@ -66,7 +66,7 @@ def variables() -> Iterator[Server]:
 @contextlib.contextmanager
 def inserter(
   address: str,
-  layout: records.RowLayout,
+  layout: rows_lib.RowLayout,
   rows: np.ndarray,
   rows_per_second: float,
 ) -> Iterator[None]:
@@ -107,10 +107,10 @@ def _process(function: Callable[..., None], *args: Any) -> Iterator[Server]:
 
 
 def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
-  from distacme.replay import reverb
+  from distacme.replay.reverb import server as server_lib
 
   port = portpicker.pick_unused_port()
-  server = reverb.ReplayServer(spec, port)
+  server = server_lib.ReplayServer(spec, port)
   pipe.send((f'localhost:{port}', b''))
   pipe.poll(None)
   server.stop()
@@ -147,11 +147,11 @@ def _serve_raw(pipe: Any, window: int) -> None:
 
 
 def _serve_variables(pipe: Any) -> None:
-  from distacme import counting
+  from distacme.run import run_state
   from distacme.variables import server
 
   address = f'localhost:{portpicker.pick_unused_port()}'
-  service = server.VariableServer(counting.RunState(), address)
+  service = server.VariableServer(run_state.RunState(), address)
   pipe.send((address, b''))
   pipe.poll(None)
   service.stop()
@@ -160,13 +160,13 @@ def _serve_variables(pipe: Any) -> None:
 def _insert(
   pipe: Any,
   address: str,
-  layout: records.RowLayout,
+  layout: rows_lib.RowLayout,
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
-  from distacme.replay import reverb
+  from distacme.replay.reverb import inserter as inserter_lib
 
-  writer = reverb.ReverbInserter(address, layout, stopped=lambda: False)
+  writer = inserter_lib.ReverbInserter(address, layout, stopped=lambda: False)
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:

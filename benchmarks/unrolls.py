@@ -10,12 +10,13 @@ import numpy as np
 from benchmarks import harness
 from distacme import environment_loop
 from distacme import environments
-from distacme import frame_stacks
-from distacme import policy as policy_lib
-from distacme import seeding
+from distacme import row_layout
 from distacme import specs
 from distacme import types
+from distacme.acting import policy as policy_lib
 from distacme.agents import impala
+from distacme.learning import frame_stacks
+from distacme.run import seeding
 
 _PONG = impala.Config(
   batch_size=8, queue_size=16, hidden_sizes=(256,), max_abs_reward=1.0
@@ -81,7 +82,7 @@ def measure(name: str, env: str, rows: int, config: impala.Config) -> None:
 def update_alone(agent: impala.IMPALA, spec: specs.EnvironmentSpec) -> Any:
   """Returns a function that makes an update, and returns the steps in it."""
   state = agent.initial_learner_state(seeding.learner_key(0))
-  layout = policy_lib.row_layout(agent, spec, agent.actor_params(state))
+  layout = row_layout.row_layout(agent, spec, agent.actor_params(state))
   size = agent.replay.batch_size
   batch = types.Batch(layout.example(size), np.ones(size, np.float32))
   update = jax.jit(

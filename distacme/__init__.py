@@ -12,7 +12,7 @@ _EXPORTS = {
   'EnvironmentSpec': 'distacme.specs',
   'load_policy': 'distacme.programs.loading',
   'make_environment_spec': 'distacme.specs',
-  'train': 'distacme.programs.launch',
+  'train': 'distacme.programs.training',
 }
 
 __all__ = [

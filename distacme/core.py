@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import dm_env
 import numpy as np
 
+from distacme import replay_spec
 from distacme import types
-from distacme.replay import spec as replay_spec
 
 
 class Agent(Protocol):
@@ -167,7 +167,7 @@ class Directive(NamedTuple):
   """What the run tells a worker in answer to its report.
 
   Attributes:
-    stop: why the run ends (one of `counting.StopReason`'s values), or None.
+    stop: why the run ends (one of `run.status.StopReason`'s values), or None.
     counts: the run's counters, summed over all workers.
   """
 

@@ -9,22 +9,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from distacme import actor
-from distacme import batches
 from distacme import core
-from distacme import counting
 from distacme import environments
-from distacme import frame_stacks
-from distacme import greedy_policy
-from distacme import learner
-from distacme import params as params_lib
-from distacme import placement as placement_lib
-from distacme import policy
-from distacme import seeding
+from distacme import row_layout
 from distacme import specs
 from distacme import types
-from distacme import updates
+from distacme.acting import actor
+from distacme.acting import greedy_policy
+from distacme.acting import params as params_lib
+from distacme.acting import policy
+from distacme.learning import batches
+from distacme.learning import frame_stacks
+from distacme.learning import learner
+from distacme.learning import placement as placement_lib
+from distacme.learning import updates
 from distacme.replay import memory
+from distacme.run import run_state as run_state_lib
+from distacme.run import seeding
+from distacme.run import status
 
 
 class EnvironmentLoop:
@@ -48,7 +50,7 @@ class EnvironmentLoop:
     updates_per_call: int = 1,
     params: core.ParamsStore | None = None,
     devices: Sequence[jax.Device] | None = None,
-    run_state: counting.RunState | None = None,
+    run_state: run_state_lib.RunState | None = None,
     state: types.LearnerState | None = None,
     steps: int = 0,
     save: Callable[[int, types.LearnerState], None] | None = None,
@@ -63,27 +65,27 @@ class EnvironmentLoop:
       seed: of the agent: initial params, exploration, sampling.
       publish_period: learner steps after which the actor gets new params.
       updates_per_call: learner steps made by one compiled call; see
-        `learner.Learner`.
+        `learning.learner.Learner`.
       params: how they get from the learner to the actor; by default at once.
       devices: to learn on; by default all that there are.
       run_state: counts, logs and stops; by default one of its own.
       state: learner state to start from; by default a new one.
       steps: learner steps that made `state`.
-      save: see `learner.Learner`.
-      save_period_s: see `learner.Learner`.
-      **settings: others of `learner.Learner`.
+      save: see `learning.learner.Learner`.
+      save_period_s: see `learning.learner.Learner`.
+      **settings: others of `learning.learner.Learner`.
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
         `updates_per_call` batches, or a batch cannot be split over `devices`.
     """
     vector = environments.check_first_episode(environments.wrap(environment))
-    self._run_state = run_state = run_state or counting.RunState()
+    self._run_state = run_state = run_state or run_state_lib.RunState()
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
     self.params = params or params_lib.LocalParams()
     self._agent, self._spec = agent, specs.make_environment_spec(vector)
-    layout = policy.row_layout(
+    layout = row_layout.row_layout(
       agent,
       self._spec,
       jax.eval_shape(agent.actor_params, state),
@@ -136,8 +138,8 @@ class EnvironmentLoop:
   def is_hurried(self) -> bool:
     """Whether the run ends for a reason that leaves no time to go on."""
     return not (
-      counting.leaves_time(self.actor.directive.stop)
-      and counting.leaves_time(self.learner.directive.stop)
+      status.leaves_time(self.actor.directive.stop)
+      and status.leaves_time(self.learner.directive.stop)
     )
 
   def policy(self) -> greedy_policy.GreedyPolicy:

@@ -14,19 +14,21 @@ from typing import Any, NamedTuple
 
 import jax
 
-from distacme import checkpoint
 from distacme import core
-from distacme import greedy_policy
-from distacme import run_directory
 from distacme import specs
+from distacme.acting import greedy_policy
 from distacme.environments import families
-from distacme.programs import config as config_lib
+from distacme.programs import checks
+from distacme.programs import experiment as experiment_lib
+from distacme.run import checkpoint
+from distacme.run import notices
+from distacme.run import run_directory
 
 
 class LoadedRun(NamedTuple):
   """A run's settings, the agent they make, and params that it learnt."""
 
-  experiment: config_lib.Experiment
+  experiment: experiment_lib.Experiment
   spec: specs.EnvironmentSpec
   agent: core.Agent
   params: core.VersionedParams
@@ -75,11 +77,11 @@ def _experiment(
   directory: run_directory.RunDirectory,
   env: families.NameOrFactory | None,
   network: Any,
-) -> config_lib.Experiment:
+) -> experiment_lib.Experiment:
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
-  run: config_lib.RunConfig = _parsed(
-    config_lib.RunConfig, config['run'], directory
+  run: experiment_lib.RunConfig = _parsed(
+    experiment_lib.RunConfig, config['run'], directory
   )
   changes: dict[str, Any] = {'run_dir': directory.path}
   for name, given in (('env', env), ('network', network)):
@@ -93,9 +95,9 @@ def _experiment(
         f'distacme.load_policy(run_dir, {name}=...).'
       )
   agent = _parsed(
-    config_lib.agent_module(run.agent).Config, config['agent'], directory
+    experiment_lib.agent_module(run.agent).Config, config['agent'], directory
   )
-  experiment = config_lib.Experiment(
+  experiment = experiment_lib.Experiment(
     dataclasses.replace(run, **changes),
     agent,
     environment=None if isinstance(env, str) else env,
@@ -107,7 +109,7 @@ def _experiment(
 
 def _check_functions(
   config: Mapping[str, Any],
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
 ) -> None:
   """Refuses another network than the run's; another environment is a warning.
@@ -117,15 +119,15 @@ def _check_functions(
   """
   now = experiment.as_dict()['functions']
   for part in now:
-    (other,) = config_lib.check_functions(
-      config, {part: now[part]}, directory
-    ) or ['']
+    (other,) = checks.check_functions(config, {part: now[part]}, directory) or [
+      ''
+    ]
     if other and part == 'network':
       raise ValueError(
         f'{directory.path} was made with another network: {other}. Give the same.'
       )
     if other:
-      run_directory.warn_once(
+      notices.warn_once(
         f'{directory.path} was made with another environment: {other}.'
       )
 

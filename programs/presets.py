@@ -245,8 +245,8 @@ def config(agent: str, env: str, name: str = AUTO) -> Any:
   Raises:
     ValueError: if there is no such agent, or preset of it.
   """
-  from distacme.programs import config as config_lib
+  from distacme.programs import experiment
 
   preset = find(agent, env, name)
-  made = config_lib.agent_module(agent).Config()
+  made = experiment.agent_module(agent).Config()
   return dataclasses.replace(made, **preset.settings) if preset else made

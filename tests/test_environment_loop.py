@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import distacme
-from distacme import counting
 from distacme import environments
 from distacme import specs
 from distacme.agents import dqn
 from distacme.environments import vector
+from distacme.run import run_state as run_state_lib
+from distacme.run import status
 from distacme.testing import environments as testing_environments
 
 SPEC = specs.make_environment_spec(testing_environments.Catch(seed=0))
@@ -105,7 +106,7 @@ def test_nothing_is_learnt_before_replay_holds_enough():
 
 
 def test_the_run_counts_every_step():
-  run_state = counting.RunState()
+  run_state = run_state_lib.RunState()
   loop = make_loop(run_state=run_state)
   loop.run(num_steps=205)
   counts = run_state.status()['counts']
@@ -115,7 +116,7 @@ def test_the_run_counts_every_step():
 
 
 def test_it_ends_when_the_run_does():
-  run_state = counting.RunState(counting.Limits(max_env_steps=50))
+  run_state = run_state_lib.RunState(status.Limits(max_env_steps=50))
   loop = make_loop(run_state=run_state)
   assert 50 <= loop.run(num_steps=2000) < 50 + 16
   assert loop.run(num_episodes=3) == 0
@@ -123,13 +124,13 @@ def test_it_ends_when_the_run_does():
 
 def test_a_run_that_is_in_a_hurry_learns_no_more():
   # Replay would let it learn again and again, of what one step brought.
-  run_state = counting.RunState()
+  run_state = run_state_lib.RunState()
   loop = make_loop(
     dataclasses.replace(SMALL, samples_per_insert=1600.0), run_state=run_state
   )
   loop.run(num_steps=60)
   before = loop.learner.steps
-  run_state.request_stop(counting.StopReason.TERMINATED)
+  run_state.request_stop(status.StopReason.TERMINATED)
   loop.actor.report()
   for _ in range(5):
     loop.step()
@@ -195,7 +196,7 @@ class NotANumber(testing_environments.Catch):
 
 
 def test_a_loss_that_is_not_finite_ends_the_loop(monkeypatch):
-  from distacme import learner
+  from distacme.learning import learner
 
   monkeypatch.setattr(learner, '_METRICS_PERIOD_S', 0.0)
   agent = dqn.make_agent(dataclasses.replace(SMALL, priority_exponent=0), SPEC)

@@ -33,28 +33,25 @@ class Layer(NamedTuple):
   layers: str  # `ALL`: any
 
 
+# By folder; the modules at the top of the library by name.
 LAYERS = {
   # L0: plain data.
-  'data': Layer('types specs ranges replay.spec', 'numpy dm_env tree', 'data'),
-  'lazy': Layer('lazy', '', ''),
+  'data': Layer(
+    'types specs config_checks replay_spec', 'numpy dm_env tree', 'data'
+  ),
+  'lazy': Layer('lazy_imports', '', ''),
   # L1: the protocols.
   'contracts': Layer('core', 'numpy dm_env', 'data'),
-  # L2: what agents share; what the replay backends share.
-  'networks': Layer(
-    'networks observations recurrent actor_critic continuous distributions '
-    'normalization',
-    'numpy jax haiku',
-    'data contracts networks',
+  # L2: what agents are made of; what replay backends share; environments.
+  'kit': Layer(
+    'kit kit.*',
+    'numpy jax haiku optax rlax',
+    'data lazy contracts kit',
   ),
-  # Which learning needs and acting does not, so that optax and rlax are lazy.
-  'optimizers': Layer(
-    'optimizers critics', 'numpy jax optax rlax', 'data lazy'
-  ),
-  'assembly': Layer(
-    'replay replay.assembly replay.frames replay.records replay.sequences replay.sum_tree '
-    'replay.transitions replay.writers',
+  'writers': Layer(
+    'replay.writers replay.writers.* replay.frames replay.rows replay.sum_tree',
     'numpy dm_env tree',
-    'data contracts assembly',
+    'data contracts writers',
   ),
   'environments': Layer(
     'environments environments.*',
@@ -65,35 +62,39 @@ LAYERS = {
   'agents': Layer(
     'agents agents.*',
     'numpy dm_env tree jax haiku optax rlax',
-    'data lazy contracts networks optimizers agents',
+    'data lazy contracts kit agents',
   ),
-  # L3': processes, which know no mathematics and no backend.
+  # L3': workers, which know no mathematics and no backend.
+  'run': Layer(
+    'run run.*',
+    'numpy tree jax orbax tensorboardX',
+    'data contracts run',
+  ),
   'workers': Layer(
-    'actor batches frame_stacks learner placement priorities updates evaluator environment_loop '
-    'params policy greedy_policy seeding counting replay.checkpoints replay.memory runtime '
-    'run_directory',
+    'acting acting.* learning learning.* environment_loop row_layout',
     'numpy dm_env tree jax',
-    'data lazy contracts assembly environments workers checkpoint logging',
+    'data lazy contracts writers environments run replay workers',
   ),
-  'checkpoint': Layer(
-    'checkpoint', 'numpy tree jax orbax', 'data contracts workers'
+  'replay': Layer(
+    'replay replay.memory replay.checkpoints',
+    'numpy dm_env tree',
+    'data contracts writers run replay',
   ),
-  'logging': Layer('logging', 'numpy tensorboardX rich', 'data contracts'),
   # L4: one backend each.
-  'replay_server': Layer(
-    'replay.reverb*',
+  'reverb': Layer(
+    'replay.reverb replay.reverb.*',
     'numpy dm_env tree reverb tensorflow',
-    'data contracts assembly workers replay_server',
+    'data contracts writers run replay reverb',
   ),
-  'variable_server': Layer(
+  'variables': Layer(
     'variables variables.*',
     'numpy tree grpc ml_dtypes cryptography',
-    'data contracts workers logging variable_server',
+    'data contracts run variables',
   ),
-  'launchers': Layer(
-    'runtime.*',
+  'runtime': Layer(
+    'runtime runtime.*',
     'numpy tree jax absl launchpad',
-    'data lazy contracts workers logging launchers',
+    'data lazy contracts run runtime',
   ),
   # L5: who puts them together.
   'top': Layer('programs programs.* deploy deploy.*', ALL, ALL),
@@ -101,7 +102,7 @@ LAYERS = {
   'testing': Layer(
     'testing testing.*',
     'numpy dm_env tree jax haiku gymnasium pytest hypothesis',
-    'data contracts environments assembly workers testing',
+    'data contracts environments writers run workers testing',
   ),
 }
 
@@ -180,9 +181,9 @@ def test_imports_stay_in_their_layer(module):
 @pytest.mark.parametrize(
   ('module', 'line'),
   [
-    ('distacme.actor', 'from distacme.agents import dqn'),
-    ('distacme.actor', 'import reverb'),
-    ('distacme.agents.dqn', 'from distacme import learner'),
+    ('distacme.acting.actor', 'from distacme.agents import dqn'),
+    ('distacme.acting.actor', 'import reverb'),
+    ('distacme.agents.dqn', 'from distacme.learning import learner'),
     ('distacme.agents.dqn', 'import distacme.replay.memory'),
     ('distacme.agents.dqn', "importlib.import_module('launchpad')"),
     ('distacme.types', 'import jax'),
@@ -190,7 +191,7 @@ def test_imports_stay_in_their_layer(module):
   ],
 )
 def test_a_forbidden_import_is_found(module, line, tmp_path, monkeypatch):
-  for name in ('distacme.learner', 'distacme.replay.memory'):
+  for name in ('distacme.learning.learner', 'distacme.replay.memory'):
     monkeypatch.setitem(MODULES, name, MODULES.get(name))
   path = tmp_path / 'module.py'
   path.write_text(f'def f():\n  {line}\n')
@@ -209,9 +210,12 @@ def test_a_module_in_no_layer_is_named():
     ('distacme', 'reverb launchpad tensorflow grpc jax rlax optax orbax'),
     # Actors import the agent's file, and need neither optimiser nor losses.
     (AGENTS, 'reverb launchpad tensorflow grpc rlax optax'),
-    ('distacme.actor', 'reverb launchpad tensorflow grpc rlax optax orbax'),
+    (
+      'distacme.acting.actor',
+      'reverb launchpad tensorflow grpc rlax optax orbax',
+    ),
     ('distacme.replay.memory', 'reverb launchpad tensorflow grpc jax'),
-    ('distacme.replay.reverb', 'launchpad tensorflow grpc jax'),
+    ('distacme.replay.reverb.server', 'launchpad tensorflow grpc jax'),
     (
       'distacme.variables.server',
       'reverb launchpad tensorflow jax cryptography',

@@ -6,7 +6,7 @@ import inspect
 
 import dm_env
 
-from distacme import lazy
+from distacme import lazy_imports
 from distacme.environments import hints
 
 
@@ -24,7 +24,7 @@ def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
   """
   del render
   try:
-    with lazy.stand_in('pandas'):  # for logs: 0.2 s and 33 MB
+    with lazy_imports.stand_in('pandas'):  # for logs: 0.2 s and 33 MB
       from bsuite import bsuite
       from bsuite import sweep
   except ImportError as error:

@@ -8,8 +8,9 @@ import pathlib
 import shutil
 from typing import TypeVar
 
-from distacme import run_directory
-from distacme.replay import spec as replay_spec
+from distacme import replay_spec
+from distacme.run import files
+from distacme.run import notices
 
 _KEEP = 2  # if the newest is damaged, there is the one before
 _CONTENTS = 'contents.json'
@@ -53,7 +54,7 @@ class Checkpoints:
     """Makes a folder of whole files the newest checkpoint; returns its path."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     contents = {**self._written_for, 'files': sizes}
-    run_directory.write_json(folder / _CONTENTS, contents)
+    files.write_json(folder / _CONTENTS, contents)
     numbers = self._numbers()
     path = self._directory / str(max(numbers, default=0) + 1)
     folder.rename(path)
@@ -82,13 +83,13 @@ class Checkpoints:
         skipped.append(f'{path} ({error})')
         continue
       if skipped:
-        run_directory.warn_once(
+        notices.warn_once(
           f'cannot restore replay from {" nor ".join(skipped)}; {path} is used '
           'instead.'
         )
       return loaded
     if skipped:
-      run_directory.warn_once(
+      notices.warn_once(
         f'cannot restore replay from {" nor ".join(skipped)}, and there is no '
         'other: it starts empty.'
       )
@@ -100,7 +101,7 @@ class Checkpoints:
     Raises:
       ValueError: if not, or if they were written for another replay.
     """
-    contents = run_directory.read_json(path / _CONTENTS)
+    contents = files.read_json(path / _CONTENTS)
     for name, value in self._written_for.items():
       if contents[name] != value:
         raise ValueError(

@@ -2,24 +2,21 @@
 
 Of an observation that is a `specs.FrameStack`, only the newest frame is new. The
 frames go into replay by themselves, a window names those that it needs, and what
-is sampled holds each once; `frame_stacks.unpack` makes stacks of them again.
+is sampled holds each once; `learning.frame_stacks.unpack` makes stacks of them again.
 """
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import itertools
 from typing import Any
 
-import dm_env
 import numpy as np
 import tree
 
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import assembly
-from distacme.replay import spec as replay_spec
 
 # The field of a row that says how many of its frames are from before its first
 # observation.
@@ -135,69 +132,6 @@ def make_layout(
     if isinstance(leaf, specs.FrameStack)
   }
   return FrameLayout(observations, window) if len(depths) == 1 else None
-
-
-def make_history(
-  layout: FrameLayout | None, num_envs: int, inserter: assembly.Inserter
-) -> FrameHistory | None:
-  """Returns the history of environments whose frames travel by themselves."""
-  return None if layout is None else FrameHistory(layout, num_envs, inserter)
-
-
-class FrameHistory:
-  """The last frames of every environment, as the inserter knows them."""
-
-  def __init__(
-    self, layout: FrameLayout, num_envs: int, inserter: assembly.Inserter
-  ):
-    self._layout = layout
-    self._inserter = inserter
-    keep = layout.moments + layout.stack - 1
-    # Each with how many frames its stack has from before it, in its episode.
-    self._frames = [
-      collections.deque[tuple[int, Any]](maxlen=keep) for _ in range(num_envs)
-    ]
-    self._seen: dm_env.TimeStep | None = None
-
-  def without_frames(
-    self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
-  ) -> tuple[dm_env.TimeStep, dm_env.TimeStep]:
-    """Inserts what is new to see in two timesteps; returns them without it."""
-    before = self._seen or self._see(timestep)
-    self._seen = self._see(next_timestep)
-    return before, self._seen
-
-  def name(
-    self, rows: np.ndarray, envs: Iterable[int], moments: Iterable[int]
-  ) -> list[list[Any]]:
-    """Returns the frames of windows, and notes in their rows how old they are.
-
-    Args:
-      rows: [K], written to.
-      envs: [K] environments of which they are.
-      moments: [K] last observations that they hold.
-    """
-    named = []
-    for row, (env, count) in enumerate(zip(envs, moments, strict=True)):
-      history = list(self._frames[env])
-      before = history[-count][0]
-      rows[FRAMES_BEFORE][row] = before
-      named.append([frame for _, frame in history[-count - before :]])
-    return named
-
-  def _see(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-    observation = timestep.observation
-    frames = self._inserter.insert_frames(self._layout.newest(observation))
-    for history, frame, kind in zip(
-      self._frames, frames, timestep.step_type.tolist(), strict=True
-    ):
-      before = 0  # The others of an episode's first observation are blank.
-      if history and kind != dm_env.StepType.FIRST:
-        before = min(history[-1][0] + 1, self._layout.stack - 1)
-      history.append((before, frame))
-    return timestep._replace(
-      observation=self._layout.without_frames(observation)
-    )
 
 
 def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:

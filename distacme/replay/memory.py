@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distacme import core
+from distacme import replay_spec
 from distacme import types
 from distacme.replay import frames as frames_lib
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
+from distacme.replay import rows as rows_lib
 from distacme.replay import sum_tree
-from distacme.replay import writers
+from distacme.replay.writers import factory
 
 Frames = Sequence[Sequence[np.ndarray]]
 Arrays = Mapping[str, np.ndarray]
@@ -28,7 +28,7 @@ _NO_KEY = np.iinfo(np.uint64).max
 
 
 def make(
-  spec: replay_spec.ReplaySpec, layout: records.RowLayout, seed: int
+  spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout, seed: int
 ) -> Memory:
   """Returns the table that a `ReplaySpec` asks for."""
   if spec.used_once:
@@ -46,7 +46,7 @@ class Memory:
 
   blocked_s = 0.0
 
-  def __init__(self, spec: replay_spec.ReplaySpec, layout: records.RowLayout):
+  def __init__(self, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout):
     self._spec = spec
     self._layout = layout
     self._limits = spec.rate_limits
@@ -74,7 +74,7 @@ class Memory:
 
   def writer(self, num_envs: int) -> core.Writer:
     """Returns the way in for one actor."""
-    return writers.make_writer(self._spec, self._layout, num_envs, self)
+    return factory.make_writer(self._spec, self._layout, num_envs, self)
 
   def insert_frames(self, frames: np.ndarray) -> list[np.ndarray]:
     """Returns each by itself: windows share them by keeping them."""
@@ -86,7 +86,7 @@ class Memory:
     priorities: np.ndarray,
     frames: Frames | None = None,
   ) -> None:
-    """Inserts items; see `assembly.Inserter`."""
+    """Inserts items; see `replay.writers.inserter.Inserter`."""
     raise NotImplementedError
 
   def can_sample(self, batches: int = 1) -> bool:
@@ -116,7 +116,7 @@ class Memory:
     info = types.SampleInfo(
       key=np.repeat(keys, self._block),
       probability=np.repeat(probability, self._block),
-      params_version=rows[records.PARAMS_VERSION],
+      params_version=rows[rows_lib.PARAMS_VERSION],
     )
     if frames is not None:
       frames = [np.concatenate(window) for window in frames]
@@ -145,7 +145,7 @@ class Memory:
     self._take(arrays, rows.reshape(-1, self._block), frames)
 
   def close(self) -> None:
-    """Nothing to end; see `assembly.Inserter`."""
+    """Nothing to end; see `replay.writers.inserter.Inserter`."""
 
   def _contents(self) -> dict[str, np.ndarray]:
     """Returns the items as bytes, and what else there is of a table."""
@@ -175,7 +175,7 @@ class MemoryReplay(Memory):
   def __init__(
     self,
     spec: replay_spec.ReplaySpec,
-    layout: records.RowLayout,
+    layout: rows_lib.RowLayout,
     seed: int,
   ):
     super().__init__(spec, layout)
@@ -198,7 +198,7 @@ class MemoryReplay(Memory):
     priorities: np.ndarray,
     frames: Frames | None = None,
   ) -> None:
-    """Inserts items; see `assembly.Inserter`."""
+    """Inserts items; see `replay.writers.inserter.Inserter`."""
     keys = np.arange(self._inserted, self._inserted + len(rows))
     slots = keys % self._capacity  # where one repeats, the last row stands
     self._set_priorities(slots, priorities)
@@ -266,7 +266,7 @@ class MemoryReplay(Memory):
 class MemoryQueue(Memory):
   """Items that are drawn once, in the order in which they came."""
 
-  def __init__(self, spec: replay_spec.ReplaySpec, layout: records.RowLayout):
+  def __init__(self, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout):
     super().__init__(spec, layout)
     self._items: collections.deque[Any] = collections.deque()
 
@@ -280,7 +280,7 @@ class MemoryQueue(Memory):
     priorities: np.ndarray,
     frames: Frames | None = None,
   ) -> None:
-    """Inserts items; see `assembly.Inserter`."""
+    """Inserts items; see `replay.writers.inserter.Inserter`."""
     del priorities  # All are drawn.
     named = itertools.repeat(None) if frames is None else frames
     self._items.extend(zip(rows, named, strict=False))

@@ -30,7 +30,8 @@ from launchpad.nodes import base
 from launchpad.nodes.python import local_multi_processing
 from launchpad.nodes.python import node as lp_node
 
-from distacme.runtime import stop_signals
+from distacme.runtime import process_tree
+from distacme.runtime import signals
 from distacme.runtime import supervision
 
 Program: TypeAlias = lp.Program
@@ -128,7 +129,7 @@ def launch_processes(
     label: local_multi_processing.PythonProcess(
       env={
         **environment[label.partition('/')[0]],
-        **stop_signals.parent_variable(),
+        **process_tree.parent_variable(),
       }
     )
     for label in program.groups
@@ -136,7 +137,7 @@ def launch_processes(
   # Launchpad reads the directory from the environment, once, at import.
   fresh = logs / 'new'
   launch_local_output_to_files._LOGGING_DIR = str(fresh)
-  with stop_signals.children_deaf():
+  with signals.children_deaf():
     manager = _launch(
       program, 'local_mp', local_resources=resources, terminal='output_to_files'
     )
@@ -172,14 +173,14 @@ class _Process:
       exit_code=lambda: self._process.poll(),
       terminate=lambda: self._process.terminate(),
       kill=lambda: self._process.kill(),
-      explain=lambda: self._process.send_signal(stop_signals.EXPLAIN),
+      explain=lambda: self._process.send_signal(signals.EXPLAIN),
       log=self._log,
       restart=self._restart,
     )
 
   def _restart(self) -> None:
     self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
-    with open(self._log, 'a') as output, stop_signals.children_deaf():
+    with open(self._log, 'a') as output, signals.children_deaf():
       self._process = subprocess.Popen(
         self._process.args,
         env=self._environment,

@@ -13,7 +13,7 @@ import uuid
 import grpc
 
 from distacme import core
-from distacme import counting
+from distacme.run import status
 from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
@@ -225,7 +225,7 @@ class Reporter:
       f' killed? Last error: {error.code().name}: {error.details()}'
     )
     logging.getLogger(__name__).error(self.lost)
-    self._learn(counting.StopReason.FAILED.value, self._directive.counts)
+    self._learn(status.StopReason.FAILED.value, self._directive.counts)
 
 
 def _recent() -> collections.deque[dict[str, float]]:

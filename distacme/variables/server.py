@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from distacme import counting
+from distacme.run import run_state as run_state_lib
 from distacme.variables import requests
 from distacme.variables import wire
 
@@ -55,7 +55,7 @@ class VariableServer:
 
   def __init__(
     self,
-    run_state: counting.RunState,
+    run_state: run_state_lib.RunState,
     address: str,
     credentials: grpc.ServerCredentials | None = None,
   ) -> None:

@@ -2,5 +2,5 @@
 
 Each takes its connection to the run, addresses and a description of the run, makes
 its objects and runs them until the run stops. A process imports the module of its own
-worker only (`connection.Task`): the variable server no JAX, actors no optimiser.
+worker only (`programs.workers.main.Task`): the variable server no JAX, actors no optimiser.
 """

@@ -6,37 +6,37 @@ import dataclasses
 
 import numpy as np
 
-from distacme import actor
 from distacme import environments
-from distacme import policy
-from distacme import seeding
+from distacme import row_layout
 from distacme import specs
 from distacme import types
-from distacme.programs import config as config_lib
-from distacme.programs import connection as connection_lib
-from distacme.programs import devices as devices_lib
-from distacme.replay import reverb
-from distacme.replay import writers
+from distacme.acting import actor
+from distacme.acting import policy
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.workers import connection as connection_lib
+from distacme.programs.workers import devices as devices_lib
+from distacme.programs.workers import process
+from distacme.replay.reverb import inserter as inserter_lib
+from distacme.replay.writers import factory
+from distacme.run import seeding
 
 
 def run(
   connection: connection_lib.Connection,
   replay_address: str,
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   index: int,
 ) -> None:
   """Acts until the run stops, as the actor number `index`."""
   device = experiment.run.actor_device(index)
-  with devices_lib.for_acting(
-    connection.name, device, connection_lib.owns_process()
-  ):
+  with devices_lib.for_acting(connection.name, device, process.owns_process()):
     _act(connection, replay_address, experiment, index)
 
 
 def _act(
   connection: connection_lib.Connection,
   replay_address: str,
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   index: int,
 ) -> None:
   status = connection.status()
@@ -61,8 +61,8 @@ def _act(
   key = seeding.actor_key(experiment.seed, stream)
   newest = connection.params.newest()
   assert newest is not None  # just waited for
-  layout = policy.row_layout(agent, spec, newest.params)
-  inserter = reverb.ReverbInserter(
+  layout = row_layout.row_layout(agent, spec, newest.params)
+  inserter = inserter_lib.ReverbInserter(
     replay_address,
     layout,
     connection.stopped,
@@ -71,6 +71,6 @@ def _act(
   actor.Actor(
     environments.check_first_episode(environment),
     policy.Policy(agent, connection.params, rows, key, streams),
-    writers.make_writer(agent.replay, layout, rows, inserter),
+    factory.make_writer(agent.replay, layout, rows, inserter),
     connection,
   ).run()

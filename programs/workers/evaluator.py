@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pathlib
 
-from distacme import checkpoint
-from distacme import evaluator
-from distacme import run_directory
-from distacme import seeding
 from distacme import specs
-from distacme.programs import config as config_lib
-from distacme.programs import connection as connection_lib
-from distacme.programs import devices as devices_lib
+from distacme.acting import evaluator
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.workers import connection as connection_lib
+from distacme.programs.workers import devices as devices_lib
+from distacme.programs.workers import process
+from distacme.run import checkpoint
+from distacme.run import run_directory
+from distacme.run import seeding
 
 # Its launcher gives a run that used up its steps a minute to end.
 _LAST_S = 45.0
@@ -19,19 +20,17 @@ _LAST_S = 45.0
 
 def run(
   connection: connection_lib.Connection,
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   run_dir: pathlib.Path,
 ) -> None:
   """Evaluates until the run stops."""
-  with devices_lib.for_acting(
-    connection.name, None, connection_lib.owns_process()
-  ):
+  with devices_lib.for_acting(connection.name, None, process.owns_process()):
     _evaluate(connection, experiment, run_dir)
 
 
 def _evaluate(
   connection: connection_lib.Connection,
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   run_dir: pathlib.Path,
 ) -> None:
   # Until something is learnt there is nothing to evaluate, and the cores are for

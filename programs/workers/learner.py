@@ -7,30 +7,31 @@ from typing import Any
 
 import jax
 
-from distacme import batches
-from distacme import checkpoint
-from distacme import frame_stacks
-from distacme import learner
-from distacme import placement as placement_lib
-from distacme import policy
-from distacme import run_directory
-from distacme import seeding
-from distacme import updates
-from distacme.programs import config as config_lib
-from distacme.programs import connection as connection_lib
-from distacme.programs import devices as devices_lib
-from distacme.replay import reverb
+from distacme import row_layout
+from distacme.learning import batches
+from distacme.learning import frame_stacks
+from distacme.learning import learner
+from distacme.learning import placement as placement_lib
+from distacme.learning import updates
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.workers import connection as connection_lib
+from distacme.programs.workers import devices as devices_lib
+from distacme.programs.workers import process
+from distacme.replay.reverb import sampler as sampler_lib
+from distacme.run import checkpoint
+from distacme.run import run_directory
+from distacme.run import seeding
 
 
 def run(
   connection: connection_lib.Connection,
   replay_address: str,
-  experiment: config_lib.Experiment,
+  experiment: experiment_lib.Experiment,
   run_dir: pathlib.Path,
 ) -> None:
   """Learns until the run stops; saves and publishes what was learnt."""
   devices = devices_lib.for_learner(
-    experiment.run.learner_devices, connection_lib.owns_process()
+    experiment.run.learner_devices, process.owns_process()
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
@@ -49,7 +50,7 @@ def run(
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
   params = jax.eval_shape(agent.actor_params, state)
-  layout = policy.row_layout(agent, spec, params)
+  layout = row_layout.row_layout(agent, spec, params)
   agent = frame_stacks.learning_from(layout, agent)
   count = updates.choose_count(
     experiment.run.updates_per_call,
@@ -59,7 +60,7 @@ def run(
     devices[0].platform,
   )
   placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
-  sampler = reverb.ReverbSampler(
+  sampler = sampler_lib.ReverbSampler(
     replay_address, agent.replay, layout, connection.stopped
   )
   worker = learner.Learner(

@@ -10,11 +10,11 @@ import pathlib
 import time
 from typing import Any
 
-from distacme import counting
-from distacme.programs import connection as connection_lib
-from distacme.programs.workers import goodbyes
-from distacme.replay import reverb
-from distacme.replay import spec as replay_spec
+from distacme import replay_spec
+from distacme.programs.workers import connection as connection_lib
+from distacme.programs.workers import shutdown
+from distacme.replay.reverb import server as server_lib
+from distacme.run import status
 
 _REPORT_PERIOD_S = 1.0
 # How long saving may take at the end, after waiting for clients. A cluster that
@@ -39,7 +39,9 @@ def run(
   """
   port = int(address.rpartition(':')[2])
   save_period_s = save_period_s if directory else None
-  server = reverb.ReplayServer(spec, port, directory if save_period_s else None)
+  server = server_lib.ReplayServer(
+    spec, port, directory if save_period_s else None
+  )
   saving = _Saving(server, save_period_s)
   report_at = time.monotonic()
   while (stop := connection.report().stop) is None:
@@ -52,13 +54,13 @@ def run(
       state = f'{metrics["size"]} items{unsaved}'
       connection.report(metrics=metrics, state=state)
     time.sleep(0.05)
-  terminated = stop == counting.StopReason.TERMINATED
+  terminated = stop == status.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
-  wait_s = _TERMINATED_WAIT_S if terminated else goodbyes.patience_s(stop)
-  goodbyes.wait_for(clients, connection.status, wait_s)
+  wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
+  shutdown.wait_for(clients, connection.status, wait_s)
   if not saving.under_way:
     connection.report(metrics=server.metrics() | saving.metrics())
-  if stop != counting.StopReason.FAILED:  # for which what it holds may be why
+  if stop != status.StopReason.FAILED:  # for which what it holds may be why
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
   if not saving.under_way:  # for which it would wait; the process ends without
     server.stop()

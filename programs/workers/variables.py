@@ -8,11 +8,13 @@ import pathlib
 import threading
 import time
 
-from distacme import counting
-from distacme import logging as metrics_logging
-from distacme import run_directory
-from distacme.programs import connection
-from distacme.programs.workers import goodbyes
+from distacme.programs.workers import process as process_lib
+from distacme.programs.workers import shutdown
+from distacme.run import files
+from distacme.run import metrics
+from distacme.run import run_directory
+from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import server
 
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
@@ -20,7 +22,7 @@ _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 def run(
   address: str,
-  limits: counting.Limits,
+  limits: status_lib.Limits,
   run_dir: pathlib.Path,
   counts: Mapping[str, int],
   others: Collection[str],
@@ -34,7 +36,7 @@ def run(
   Returns:
     The exit code, 1 after a failure; a process of its own ends here instead.
   """
-  process = connection.take_process()
+  process = process_lib.take_process()
   code = 0
   try:
     _serve(process, address, limits, run_dir, counts, others)
@@ -47,26 +49,26 @@ def run(
 
 
 def _serve(
-  process: connection.WorkerProcess | None,
+  process: process_lib.WorkerProcess | None,
   address: str,
-  limits: counting.Limits,
+  limits: status_lib.Limits,
   run_dir: pathlib.Path,
   counts: Mapping[str, int],
   others: Collection[str],
 ) -> None:
   directory = run_directory.RunDirectory(run_dir)
   before = directory.read_progress() or run_directory.Progress(counts, 0.0)
-  sink = metrics_logging.MetricsSink(
+  sink = metrics.MetricsSink(
     run_dir, resumed_at=before.counts.get('env_steps', 0)
   )
-  state = counting.RunState(
+  state = run_state.RunState(
     limits, sink, before.counts, elapsed_s=before.seconds
   )
 
   def terminate() -> None:
     # In a thread: the signal may interrupt whoever holds the lock.
     threading.Thread(
-      target=state.request_stop, args=(counting.StopReason.TERMINATED,)
+      target=state.request_stop, args=(status_lib.StopReason.TERMINATED,)
     ).start()
 
   if process:
@@ -80,10 +82,10 @@ def _serve(
       progress = run_directory.Progress(status['counts'], status['seconds'])
       try:
         directory.write_progress(progress)
-      except run_directory.NotWrittenError as error:
-        state.request_stop(counting.StopReason.FAILED, str(error))
+      except files.NotWrittenError as error:
+        state.request_stop(status_lib.StopReason.FAILED, str(error))
     time.sleep(0.05)
-  goodbyes.wait_for(others, state.status, goodbyes.patience_s(stop))
+  shutdown.wait_for(others, state.status, shutdown.patience_s(stop))
   service.stop()
   directory.write_summary(state.status())
   try:

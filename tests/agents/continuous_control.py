@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import actor_critic
 from distacme import specs
 from distacme import types
 from distacme.agents import d4pg
@@ -13,6 +12,7 @@ from distacme.agents import dmpo
 from distacme.agents import mpo
 from distacme.agents import sac
 from distacme.agents import td3
+from distacme.kit import actor_critic
 
 AGENTS = {
   'ddpg': ddpg,

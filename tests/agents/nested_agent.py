@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import networks
+from distacme import replay_spec
 from distacme import types
-from distacme.replay import spec as replay_spec
+from distacme.kit import networks
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import actor_critic
 from distacme import specs
 from distacme import types
-from distacme.testing import agents as agent_checks
+from distacme.kit import actor_critic
+from distacme.testing import agent_contract as agent_checks
 
 from .continuous_control import AGENTS
 from .continuous_control import KEY

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import spec as replay_spec
-from distacme.testing import agents as agent_checks
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments
 
 from . import minimal_agent

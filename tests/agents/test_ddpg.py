@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import actor_critic
-from distacme import critics
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
+from distacme.kit import actor_critic
+from distacme.kit import critics
 
 from .continuous_control import KEY
 from .continuous_control import SPEC

@@ -11,7 +11,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agents as agent_checks
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments
 
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))

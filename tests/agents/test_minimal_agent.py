@@ -11,7 +11,7 @@ import pytest
 
 import distacme
 from distacme import specs
-from distacme.testing import agents as agent_checks
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments
 
 from . import minimal_agent

@@ -7,8 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from distacme import actor_critic
 from distacme.agents import mpo
+from distacme.kit import actor_critic
 
 from .continuous_control import KEY
 from .continuous_control import SPEC

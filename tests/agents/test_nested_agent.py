@@ -16,7 +16,7 @@ from distacme import environments
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agents as agent_checks
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments as testing_environments
 
 from . import nested_agent

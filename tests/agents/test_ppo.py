@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import networks
-from distacme import normalization
 from distacme import specs
 from distacme import types
 from distacme.agents import ppo
-from distacme.testing import agents as agent_checks
+from distacme.kit import networks
+from distacme.kit import normalization
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments
 
 from . import unrolls

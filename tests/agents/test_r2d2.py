@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import rlax
 
-from distacme import actor as actor_lib
-from distacme import counting
-from distacme import params as params_lib
-from distacme import policy as policy_lib
-from distacme import recurrent
+from distacme import row_layout
 from distacme import specs
 from distacme import types
+from distacme.acting import actor as actor_lib
+from distacme.acting import params as params_lib
+from distacme.acting import policy as policy_lib
 from distacme.agents import r2d2
 from distacme.environments import vector
-from distacme.replay import writers
-from distacme.testing import agents as agent_checks
+from distacme.kit import recurrent
+from distacme.replay.writers import factory
+from distacme.run import run_state
+from distacme.testing import agent_contract as agent_checks
 from distacme.testing import environments
 from tests.replay import playing
 
@@ -546,15 +547,15 @@ def play(agent, params, steps=60):
     )
     for first in (0, 1)
   ])  # fmt: skip
-  layout = policy_lib.row_layout(agent, SPEC, params=params)
+  layout = row_layout.row_layout(agent, SPEC, params=params)
   collector = playing.Collector(layout)
   source = params_lib.LocalParams()
   source.publish(0, params)
   worker = actor_lib.Actor(
     rows,
     policy_lib.Policy(agent, source, 2, key(), types.Streams(np.arange(2), 2)),
-    writers.make_writer(agent.replay, layout, 2, collector),
-    counting.RunState().reporter('actor/0'),
+    factory.make_writer(agent.replay, layout, 2, collector),
+    run_state.RunState().reporter('actor/0'),
   )
   for _ in range(steps):
     worker.step()

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from distacme import continuous
-from distacme import distributions
+from distacme.kit import bounds
+from distacme.kit import distributions
 
 from .continuous_control import KEY
 from .continuous_control import SPEC
@@ -15,7 +15,7 @@ from .continuous_control import known_networks
 from .continuous_control import make
 from .continuous_control import same
 
-TANH = distributions.TanhGaussian(continuous.Bounds(SPEC.actions, 'a test'))
+TANH = distributions.TanhGaussian(bounds.Bounds(SPEC.actions, 'a test'))
 
 
 def test_densities_are_those_of_the_squashed_sample():

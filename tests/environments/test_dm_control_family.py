@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from distacme import continuous
 from distacme import environments
 from distacme import specs
 from distacme.environments import headless
 from distacme.environments import wrappers
+from distacme.kit import bounds
 
 from . import contract
 
@@ -82,12 +82,12 @@ def test_a_wrapper_of_two_lines_gives_bounds_to_what_has_none():
   with pytest.raises(
     ValueError, match='Bounded.*Wrapper.*def action_spec'
   ) as e:
-    continuous.Bounds(
+    bounds.Bounds(
       environments.make('dm_control:lqr/lqr_2_1', seed=0).action_spec(), 'DDPG'
     )
   assert "specs.BoundedArray((1,), 'float32', -1.0, 1.0)" in str(e.value)
   environment.reset()
-  action = continuous.Bounds(spec.actions, 'DDPG').action(np.ones(1, 'f'))
+  action = bounds.Bounds(spec.actions, 'DDPG').action(np.ones(1, 'f'))
   assert np.isfinite(environment.step(np.asarray(action)).reward)
 
 

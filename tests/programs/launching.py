@@ -10,7 +10,7 @@ import uuid
 
 import psutil
 
-from distacme import logging
+from distacme.run import metrics as metrics_lib
 
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 CATCH = 'distacme.testing.environments:catch'
@@ -66,8 +66,8 @@ class Run:
 
   def metrics(self):
     """Returns what the run has logged so far."""
-    path = self.run_dir / logging.METRICS_FILE
-    return logging.read_metrics(path) if path.exists() else []
+    path = self.run_dir / metrics_lib.METRICS_FILE
+    return metrics_lib.read_metrics(path) if path.exists() else []
 
   def family(self):
     """Returns all descendants that run, whoever their parent is by now."""

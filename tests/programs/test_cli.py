@@ -10,10 +10,13 @@ import pytest
 
 import distacme
 from distacme.programs import cli
-from distacme.programs import config
-from distacme.programs import evaluate
-from distacme.programs import launch
-from distacme.programs import plot
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import training
+from distacme.programs.commands import evaluate
+from distacme.programs.commands import train
+from distacme.programs.seeds import config
+from distacme.programs.view import plotting
+from distacme.run import curves
 from tests.programs import launching
 
 
@@ -174,8 +177,8 @@ def test_ctrl_c_before_there_is_a_run_is_no_traceback(
   def interrupted(*_, **__):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(launch, 'prepare', interrupted)
-  monkeypatch.setattr(plot, 'grouped', interrupted)
+  monkeypatch.setattr(training, 'prepare', interrupted)
+  monkeypatch.setattr(curves, 'grouped', interrupted)
   monkeypatch.setattr(evaluate, 'evaluate', interrupted)
   with pytest.raises(SystemExit) as exit_:
     cli.main(command.split())
@@ -232,7 +235,7 @@ def test_an_agent_in_the_script_is_trained_where_it_can_be_found(
 
 
 def test_every_field_of_run_and_agent_is_a_flag():
-  experiment, _ = cli.parse(
+  experiment, _ = train.parse(
     ['--discount', '0.9', '--num-actors', '3', '--hidden-sizes', '8', '16']
   )
   assert experiment.agent.discount == 0.9
@@ -241,8 +244,8 @@ def test_every_field_of_run_and_agent_is_a_flag():
 
 
 def test_without_flags_the_defaults_are_trained():
-  experiment, several = cli.parse([])
-  assert experiment.run == config.RunConfig()
+  experiment, several = train.parse([])
+  assert experiment.run == experiment_lib.RunConfig()
   assert several == config.SeedsConfig()
 
 
@@ -310,7 +313,7 @@ def test_a_curve_that_cannot_be_drawn_fails_no_run(
   def draw(*_):
     raise error
 
-  monkeypatch.setattr(plot, 'draw', draw)
+  monkeypatch.setattr(plotting, 'draw', draw)
   assert trained() == 0
   assert 'learning curve' not in capsys.readouterr().out
   assert warning in caplog.text
@@ -330,14 +333,16 @@ def test_what_a_worker_needs_can_be_pickled():
   cloudpickle = pytest.importorskip('cloudpickle')
   from distacme.agents import dqn
 
-  experiment = config.Experiment(
-    config.RunConfig(), dqn.Config(), network=lambda observation: observation
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig(),
+    dqn.Config(),
+    network=lambda observation: observation,
   )
   assert cloudpickle.loads(cloudpickle.dumps(experiment)).run == experiment.run
 
 
 def test_two_runs_with_default_directories_do_not_share_one(folder):
-  from distacme import run_directory
+  from distacme.run import run_directory
 
   path = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
   os.makedirs(path)

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from distacme import checkpoint
-from distacme import logging
-from distacme import run_directory
 from distacme.agents import dqn
 from distacme.agents import impala
 from distacme.agents import r2d2
 from distacme.agents import sac
 from distacme.environments import wrappers
-from distacme.programs import config as config_lib
-from distacme.programs import launch
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import training
+from distacme.run import checkpoint
+from distacme.run import metrics
+from distacme.run import run_directory
 from distacme.testing import environments
 from tests.programs import launching
 
@@ -72,15 +72,15 @@ CASES = {
 def train(case, run_dir, **changes):
   config, env, settings = CASES[case]
   settings = {**SETTINGS, **settings, **changes}
-  assert launch.train(config, env=env, run_dir=run_dir, **settings) == 0
+  assert training.train(config, env=env, run_dir=run_dir, **settings) == 0
 
 
 def learnt(case, run_dir):
   """Returns the learner's last state and its steps."""
   directory = run_directory.RunDirectory(run_dir)
   config, env, _ = CASES[case]
-  experiment = config_lib.Experiment(
-    config_lib.RunConfig(
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig(
       agent=type(config).__module__.rpartition('.')[2], env=str(env)
     ),
     config,
@@ -95,7 +95,7 @@ def learnt(case, run_dir):
 
 def evaluations(run_dir):
   """Returns the scores, by environment steps."""
-  rows = logging.read_metrics(run_dir / logging.METRICS_FILE)
+  rows = metrics.read_metrics(run_dir / metrics.METRICS_FILE)
   return {
     row['env_steps']: (row['params_version'], row['mean_return'])
     for row in rows

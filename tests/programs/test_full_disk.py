@@ -5,8 +5,9 @@ import resource
 
 import pytest
 
-from distacme import run_directory
-from distacme.programs import launched
+from distacme.programs.launchers import supervised_run
+from distacme.run import files
+from distacme.run import run_directory
 from tests.programs import launching
 
 
@@ -49,15 +50,15 @@ def fixture_full(tmp_path, monkeypatch):
 
   def write_json(path, value):
     del value
-    raise run_directory.NotWrittenError(path, 'No space left on device')
+    raise files.NotWrittenError(path, 'No space left on device')
 
-  monkeypatch.setattr(run_directory, 'write_json', write_json)
+  monkeypatch.setattr(files, 'write_json', write_json)
   return directory
 
 
 def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
   shown = []
-  run = launched.LaunchedRun({}, full, shown.append)
+  run = supervised_run.LaunchedRun({}, full, shown.append)
   run.request_stop('interrupted')
   status = run.finish()
   assert shown == [status]
@@ -69,7 +70,7 @@ def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
 
 
 def test_an_end_that_nobody_can_tell_is_a_failure(full):
-  status = launched.LaunchedRun({}, full, lambda status: None).finish()
+  status = supervised_run.LaunchedRun({}, full, lambda status: None).finish()
   assert status['stop']['reason'] == 'failed'
   assert 'ended without saying why' in status['stop']['detail']
 

@@ -8,12 +8,14 @@ import types
 
 import pytest
 
-from distacme import run_directory
 from distacme.agents import dqn
-from distacme.programs import config as config_lib
+from distacme.programs import checks
+from distacme.programs import experiment as experiment_lib
 from distacme.programs import identity
 from distacme.programs import loading
-from distacme.programs import plot
+from distacme.run import curves
+from distacme.run import files
+from distacme.run import run_directory
 from distacme.testing import environments
 
 
@@ -117,13 +119,15 @@ def test_another_environment_of_the_same_name_is_refused_at_a_resumption(
   directory = run_directory.RunDirectory(tmp_path / 'run')
   before = directory.read_config()
   agent = dqn.Config(hidden_sizes=(64,), min_replay_size=300)
-  run = config_lib.RunConfig(mode='local', env='catch', run_dir=directory.path)
+  run = experiment_lib.RunConfig(
+    mode='local', env='catch', run_dir=directory.path
+  )
 
   def resume(environment):
-    experiment = config_lib.Experiment(run, agent, environment=environment)
-    config_lib.check_resumable(experiment, directory)
+    experiment = experiment_lib.Experiment(run, agent, environment=environment)
+    checks.check_resumable(experiment, directory)
 
-  run_directory.write_json(
+  files.write_json(
     directory.config,
     {
       'run': before['run'] | {'env': 'catch'},
@@ -141,11 +145,11 @@ def test_another_environment_of_the_same_name_is_refused_at_a_resumption(
   assert not caplog.records
   config = json.loads(directory.config.read_text())
   config['functions']['env']['source'] = '0123'
-  run_directory.write_json(directory.config, config)
+  files.write_json(directory.config, config)
   resume(catch)  # as somebody does who has mended it
   assert 'whose code is not what it was (its hash was 0123 and' in caplog.text
   del config['functions']  # an older run
-  run_directory.write_json(directory.config, config)
+  files.write_json(directory.config, config)
   resume(other)
 
 
@@ -168,7 +172,7 @@ def test_loading_refuses_another_network_and_warns_of_another_environment(
     'network': identity.of(network)._asdict(),
   }
   config['run'] |= {'env': 'catch', 'network': 'network'}
-  run_directory.write_json(directory.config, config)
+  files.write_json(directory.config, config)
   with pytest.raises(ValueError, match='network was the function .*and is .*'):
     loading.load_policy(directory.path, env=catch, network=other)
   assert not caplog.records
@@ -184,8 +188,8 @@ def test_curves_of_different_functions_are_not_averaged(run_dir, tmp_path):
     config = directory.read_config()
     config['run'] |= {'env': 'catch', 'seed': number}
     config['functions'] = {'env': identity.of(function)._asdict()}
-    run_directory.write_json(directory.config, config)
-  groups = plot.grouped(sorted(tmp_path.iterdir()))
+    files.write_json(directory.config, config)
+  groups = curves.grouped(sorted(tmp_path.iterdir()))
   assert [(g.settings['env'], len(g.curves)) for g in groups] == [
     (f'{__name__}:catch', 2),
     ('distacme.testing.environments:catch', 1),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import distacme
-from distacme import run_directory
 from distacme.agents import ppo
-from distacme.programs import config
-from distacme.programs import launch
+from distacme.programs import checks
+from distacme.programs import experiment as experiment_lib
 from distacme.programs import loading
+from distacme.programs import training
+from distacme.run import run_directory
 from distacme.testing import environments
 from tests.programs import launching
 
@@ -129,7 +130,7 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
 
   settings = dict(mode='local', max_env_steps=300, eval_period=200)
   config = dqn.Config(min_replay_size=100)
-  code = launch.train(
+  code = training.train(
     config,
     env=environments.catch,
     network=network,
@@ -163,15 +164,16 @@ def test_loading_needs_no_library_of_programs(run_dir):
 def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   directory = run_directory.RunDirectory(tmp_path / 'run')
   directory.create()
-  experiment = config.Experiment(
-    config.RunConfig('ppo', seed=2**70), ppo.Config(max_abs_reward=math.inf)
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig('ppo', seed=2**70),
+    ppo.Config(max_abs_reward=math.inf),
   )
   directory.begin(experiment.as_dict())
   (directory.checkpoints / '7').mkdir(parents=True)
-  config.check_resumable(experiment, directory)
+  checks.check_resumable(experiment, directory)
   read = loading._experiment(directory, None, None)
   assert read.agent == experiment.agent
   assert read.run.seed == 2**70
   other = dataclasses.replace(experiment, agent=ppo.Config(max_abs_reward=1.0))
   with pytest.raises(ValueError, match='max_abs_reward was inf and is 1.0'):
-    config.check_resumable(other, directory)
+    checks.check_resumable(other, directory)

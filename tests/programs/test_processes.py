@@ -12,8 +12,8 @@ import sys
 import psutil
 import pytest
 
-from distacme import logging
-from distacme import run_directory
+from distacme.run import metrics
+from distacme.run import run_directory
 from distacme.variables import client
 from tests.programs import launching
 
@@ -111,7 +111,7 @@ def measured_until_solved(run):
   assert run.summary['stop']['reason'] == 'solved'
   assert run.summary['counts']['learner_steps'] > 0
   return {
-    (logging.worker_kind(row['worker']), name)
+    (metrics.worker_kind(row['worker']), name)
     for row in run.metrics()
     for name in row
     # The run's counters are in every row from when they first counted.
@@ -490,14 +490,14 @@ def test_a_launcher_that_is_killed_at_once_leaves_nothing(start):
 
 
 def test_a_program_is_data_until_it_is_launched(tmp_path):
-  from distacme import run_directory
   from distacme.agents import dqn
-  from distacme.programs import config
+  from distacme.programs import experiment as experiment_lib
   from distacme.programs import program as program_lib
+  from distacme.run import run_directory
 
   before = listening([psutil.Process(os.getpid())])
-  experiment = config.Experiment(
-    config.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
   )
   directory = run_directory.RunDirectory(tmp_path)
   program = program_lib.make_program(experiment, directory)
@@ -508,13 +508,13 @@ def test_a_program_is_data_until_it_is_launched(tmp_path):
 
 
 def test_a_variable_server_that_fails_ends(tmp_path, caplog):
-  from distacme import counting
   from distacme.programs.workers import variables
+  from distacme.run import status as status_lib
 
   (tmp_path / 'metrics.jsonl').mkdir()  # where it cannot write
   with futures.ThreadPoolExecutor(1) as pool:
     code = pool.submit(
-      variables.run, 'localhost:1', counting.Limits(), tmp_path, {}, ()
+      variables.run, 'localhost:1', status_lib.Limits(), tmp_path, {}, ()
     ).result(timeout=30)
   assert code == 1
   assert 'variables/0 failed' in caplog.text
@@ -522,7 +522,7 @@ def test_a_variable_server_that_fails_ends(tmp_path, caplog):
 
 
 def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
-  from distacme.programs import launched
+  from distacme.programs.launchers import supervised_run
   from distacme.runtime import supervision
 
   def worker(name, code):
@@ -531,7 +531,7 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
     )
 
   seen = []
-  run = launched.LaunchedRun(
+  run = supervised_run.LaunchedRun(
     {'learner/0': ['replay/0']},
     run_directory.RunDirectory(tmp_path),
     seen.append,
@@ -551,16 +551,16 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
 
 
 def counting_status():
-  from distacme import counting
+  from distacme.run import run_state
 
-  state = counting.RunState()
+  state = run_state.RunState()
   for name in ('actor/0', 'replay/0'):
     state.fail(name, f'Traceback of {name}')
   return state.status()
 
 
 def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
-  from distacme.programs import launched
+  from distacme.programs.launchers import supervised_run
   from distacme.runtime import supervision
 
   stopped = []
@@ -577,7 +577,7 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
     for name in ('actor/0', 'learner/0')
   ]
   directory = run_directory.RunDirectory(tmp_path)
-  watch = launched.LaunchedRun({}, directory, lambda status: None)
+  watch = supervised_run.LaunchedRun({}, directory, lambda status: None)
   watch.request_stop('interrupted')
   assert watch.stopping()
   watch.attach(members, {'variables': 'localhost:1'})  # where no server is yet

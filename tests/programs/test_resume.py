@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from distacme import run_directory
 from distacme.programs import cli
+from distacme.run import run_directory
 from tests.programs import launching
 
 SMALL = (

@@ -5,15 +5,15 @@ import time
 import numpy as np
 import pytest
 
+from distacme import replay_spec
 from distacme import specs
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
+from distacme.replay import rows
 
 
 @pytest.fixture(scope='session')
 def layout():
   """Rows with nests of several dtypes as observation and action, and extras."""
-  return records.make_layout(
+  return rows.make_layout(
     replay_spec.NStep(1, 0.9),
     specs.EnvironmentSpec(
       observations={

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 import numpy as np
 import tree
 
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
-from distacme.replay import writers
+from distacme.replay import rows as rows_lib
+from distacme.replay.writers import factory
 
 FIRST, MID, LAST = dm_env.StepType
 
@@ -188,14 +188,14 @@ def make_writer(window, num_envs, first_priority=None, block_size=1):
     first_priority=first_priority,
     block_size=block_size,
   )
-  layout = records.make_layout(
+  layout = rows_lib.make_layout(
     window,
     SPEC,
     extras={'note': specs.Array((), np.int64)},
     start_state=(specs.Array((2,), np.float32), specs.Array((), np.int32)),
   )
   collector = Collector(layout)
-  return collector, writers.make_writer(spec, layout, num_envs, collector)
+  return collector, factory.make_writer(spec, layout, num_envs, collector)
 
 
 def act(moments):

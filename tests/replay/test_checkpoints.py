@@ -8,13 +8,15 @@ import numpy as np
 import portpicker
 import pytest
 
-from distacme import run_directory
+from distacme import replay_spec
 from distacme import specs
 from distacme.replay import checkpoints
 from distacme.replay import memory
-from distacme.replay import records
-from distacme.replay import reverb
-from distacme.replay import spec as replay_spec
+from distacme.replay import rows as rows_lib
+from distacme.replay.reverb import inserter
+from distacme.replay.reverb import sampler as sampler_lib
+from distacme.replay.reverb import server
+from distacme.run import files
 
 needs_reverb = pytest.mark.skipif(
   importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
@@ -32,7 +34,7 @@ SPEC = replay_spec.ReplaySpec(
   priority_exponent=1.0,
 )
 QUEUE = replay_spec.queue(WINDOW, batch_size=10, max_size=100)
-LAYOUT = records.make_layout(
+LAYOUT = rows_lib.make_layout(
   WINDOW,
   specs.EnvironmentSpec(
     observations=specs.Array((), np.float32),
@@ -48,15 +50,15 @@ class Reverb:
 
   def __init__(self, spec, directory):
     port = portpicker.pick_unused_port()
-    self.server = reverb.ReplayServer(spec, port, directory)
+    self.server = server.ReplayServer(spec, port, directory)
     self.metrics = self.server.metrics
     self.save = self.server.save
     self._stopped = threading.Event()
     address = f'localhost:{port}'
-    self._inserter = reverb.ReverbInserter(
+    self._inserter = inserter.ReverbInserter(
       address, LAYOUT, self._stopped.is_set, at_once=spec.used_once
     )
-    self._connect = lambda: reverb.ReverbSampler(address, spec, LAYOUT)
+    self._connect = lambda: sampler_lib.ReverbSampler(address, spec, LAYOUT)
     self._sampler = None
 
   @property
@@ -314,16 +316,16 @@ def test_a_save_that_fails_leaves_nothing_and_the_next_is_whole(
 ):
   replay = open_()
   replay.insert(range(30))
-  write = run_directory.write_json
+  write = files.write_json
 
   def fail(path, data):
     raise OSError('no space left')
 
-  monkeypatch.setattr(run_directory, 'write_json', fail)
+  monkeypatch.setattr(files, 'write_json', fail)
   with pytest.raises(OSError, match='no space left'):
     replay.save()
   assert not any((tmp_path / 'replay' / 'unfinished').iterdir())
-  monkeypatch.setattr(run_directory, 'write_json', write)
+  monkeypatch.setattr(files, 'write_json', write)
   replay.insert([30])
   replay.save()
   assert open_().metrics()['inserted'] == 31

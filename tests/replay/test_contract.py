@@ -9,12 +9,14 @@ import portpicker
 import pytest
 import tree
 
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
 from distacme.replay import memory
-from distacme.replay import records
-from distacme.replay import reverb
-from distacme.replay import spec as replay_spec
+from distacme.replay import rows as rows_lib
+from distacme.replay.reverb import inserter
+from distacme.replay.reverb import sampler
+from distacme.replay.reverb import server
 from tests.replay import playing
 
 FREE = 1e9  # an error buffer that never blocks
@@ -45,9 +47,9 @@ class Reverb:
     port = portpicker.pick_unused_port()
     self._address = f'localhost:{port}'
     self._spec, self._layout = spec, layout
-    self._server = reverb.ReplayServer(spec, port)
+    self._server = server.ReplayServer(spec, port)
     self._stopped = threading.Event()
-    self.inserter = reverb.ReverbInserter(
+    self.inserter = inserter.ReverbInserter(
       self._address, layout, self._stopped.is_set, at_once=spec.used_once
     )
     self._sampler = None
@@ -59,14 +61,14 @@ class Reverb:
 
   def sample(self):
     if self._sampler is None:
-      self._sampler = reverb.ReverbSampler(
+      self._sampler = sampler.ReverbSampler(
         self._address, self._spec, self._layout
       )
     return self._sampler.sample()
 
   def update_priorities(self, key, priority):
     # What was fetched ahead was drawn with the old ones.
-    self._sampler = reverb.ReverbSampler(
+    self._sampler = sampler.ReverbSampler(
       self._address, self._spec, self._layout
     )
     self._sampler.update_priorities(key, priority)
@@ -113,7 +115,7 @@ def items(layout):
     numbers = np.asarray(numbers)
     rows = np.zeros(len(numbers), layout.dtype)
     fill(layout.views(rows), numbers)
-    rows[records.PARAMS_VERSION] = numbers + 5
+    rows[rows_lib.PARAMS_VERSION] = numbers + 5
     return rows.reshape(-1, block_size)
 
   return items
@@ -429,14 +431,14 @@ def sequences(layout, numbers):
     leaf[...] = (steps % 100).reshape(*steps.shape, *[1] * (leaf.ndim - 2))
   for leaf in tree.flatten(data.start_state):
     leaf[...] = numbers.reshape(-1, *[1] * (leaf.ndim - 1))
-  rows[records.PARAMS_VERSION] = numbers + 5
+  rows[rows_lib.PARAMS_VERSION] = numbers + 5
   return rows[:, None]
 
 
 @pytest.mark.parametrize('used_once', [False, True])
 def test_sequences_come_back_as_they_were(make, used_once):
   window = replay_spec.Sequences(4, 3)
-  layout = records.make_layout(
+  layout = rows_lib.make_layout(
     window,
     playing.SPEC,
     extras={'note': specs.Array((), np.int64)},

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tree
 
-from distacme import batches
-from distacme import frame_stacks
+from distacme import replay_spec
 from distacme import specs
 from distacme import types
+from distacme.learning import batches
+from distacme.learning import frame_stacks
 from distacme.replay import memory
-from distacme.replay import records
-from distacme.replay import spec as replay_spec
-from distacme.replay import writers
+from distacme.replay import rows as rows_lib
+from distacme.replay.writers import factory
 from tests.replay import playing
 from tests.replay import test_contract
 from tests.replay.playing import FIRST
@@ -111,10 +111,10 @@ class Shared(playing.Collector):
 
 def collect(run, window, prioritized, share):
   spec = make_spec(window, prioritized)
-  collector = Shared(records.make_layout(window, SPEC, share_frames=share))
+  collector = Shared(rows_lib.make_layout(window, SPEC, share_frames=share))
   write(
     run,
-    writers.make_writer(
+    factory.make_writer(
       spec, collector.layout, len(run.environments), collector
     ),
   )
@@ -187,8 +187,8 @@ def test_a_row_holds_no_frame():
   spec = SPEC._replace(
     observations=specs.FrameStack((84, 84, 4), np.uint8, 0, 255)
   )
-  assert records.make_layout(window, spec).itemsize < 64
-  assert records.make_layout(window, spec).frames.dtype.itemsize == 84 * 84
+  assert rows_lib.make_layout(window, spec).itemsize < 64
+  assert rows_lib.make_layout(window, spec).frames.dtype.itemsize == 84 * 84
 
 
 def test_stacks_of_different_depths_travel_whole():
@@ -197,7 +197,7 @@ def test_stacks_of_different_depths_travel_whole():
     'b': specs.FrameStack((2, 4), np.uint8, 0, 255),
   }
   spec = SPEC._replace(observations=observations)
-  layout = records.make_layout(replay_spec.NStep(1, 0.9), spec)
+  layout = rows_lib.make_layout(replay_spec.NStep(1, 0.9), spec)
   assert layout.frames is None
 
 
@@ -216,10 +216,10 @@ def test_both_backends_give_back_the_stacks(backend, window, used_once):
   spec = make_spec(window)
   if used_once:
     spec = replay_spec.queue(window, batch_size=1, max_size=1000)
-  layout = records.make_layout(window, SPEC)
+  layout = rows_lib.make_layout(window, SPEC)
   replay = backend(spec, layout)
   inserter = getattr(replay, 'inserter', None) or replay.replay
-  write(run, writers.make_writer(spec, layout, 3, inserter))
+  write(run, factory.make_writer(spec, layout, 3, inserter))
   whole = collect(run, window, False, share=False)
   by_name = {name_of(row): row for row in map(whole.layout.views, whole.rows)}
   count = len(by_name)
@@ -269,7 +269,7 @@ def episodes(env, length):
 def test_frames_are_kept_once_in_memory():
   run = playing.Run([episodes(0, 60)])
   window = replay_spec.NStep(3, 0.9)
-  layout = records.make_layout(window, SPEC)
+  layout = rows_lib.make_layout(window, SPEC)
   replay = memory.make(make_spec(window), layout, seed=0)
   write(run, replay.writer(1))
   frames = {id(f) for w in replay._frames if w is not None for f in w}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from distacme import counting
+from distacme.run import run_state as run_state_lib
 from distacme.variables import client
 from distacme.variables import server
 
@@ -23,7 +23,7 @@ variable_server.wait()
 
 @pytest.fixture
 def run_state():
-  return counting.RunState()
+  return run_state_lib.RunState()
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from distacme import counting
-from distacme import logging as metrics_logging
+from distacme.run import metrics
+from distacme.run import run_state
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire
@@ -193,9 +193,9 @@ def channel(variable_server):
 @pytest.fixture(scope='module', name='stubborn')
 def fixture_stubborn(tmp_path_factory):
   """A server that writes metrics, and goes on whatever the fuzz sends."""
-  sink = metrics_logging.MetricsSink(tmp_path_factory.mktemp('fuzz'))
+  sink = metrics.MetricsSink(tmp_path_factory.mktemp('fuzz'))
   variable_server = server.VariableServer(
-    counting.RunState(sink=sink), 'localhost:0'
+    run_state.RunState(sink=sink), 'localhost:0'
   )
   with grpc.insecure_channel(variable_server.address) as channel:
     yield variable_server, channel
@@ -257,8 +257,8 @@ def test_the_server_asks_for_no_more_actors_than_it_could_serve(
 ):
   call(stubborn, caplog, 'Scale', data)
   asked = client.status(stubborn[0].address)['num_actors']
-  assert asked is None or 1 <= asked <= counting.MAX_ACTORS
-  assert 2 * counting.MAX_ACTORS < server.MAX_CALLS
+  assert asked is None or 1 <= asked <= run_state.MAX_ACTORS
+  assert 2 * run_state.MAX_ACTORS < server.MAX_CALLS
 
 
 @several

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from distacme import counting
+from distacme.run import run_state
 from distacme.variables import client
 from distacme.variables import keys
 from distacme.variables import server
@@ -38,7 +38,7 @@ def fixture_key(make_key):
 def fixture_guarded(key):
   """A server that listens on all interfaces, for those who have `key`."""
   guarded = server.VariableServer(
-    counting.RunState(), '0.0.0.0:0', keys.server_credentials(key)
+    run_state.RunState(), '0.0.0.0:0', keys.server_credentials(key)
   )
   yield guarded
   guarded.stop(grace_s=0)
@@ -186,4 +186,4 @@ def test_without_the_library_the_error_says_what_to_install(
 
 def test_refusing_to_listen_openly_says_where_keys_come_from():
   with pytest.raises(ValueError, match=r'distacme\.variables\.keys\.make'):
-    server.VariableServer(counting.RunState(), '0.0.0.0:0')
+    server.VariableServer(run_state.RunState(), '0.0.0.0:0')

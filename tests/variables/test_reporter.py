@@ -6,7 +6,8 @@ import time
 import grpc
 import pytest
 
-from distacme import counting
+from distacme.run import run_state as run_state_lib
+from distacme.run import status
 from distacme.variables import client
 from distacme.variables import server
 
@@ -14,7 +15,7 @@ from distacme.variables import server
 @pytest.fixture(params=['in process', 'grpc'])
 def line(request):
   """Returns a run's state, and a function that makes a worker's reporter."""
-  state = counting.RunState(counting.Limits(max_env_steps=1000))
+  state = run_state_lib.RunState(status.Limits(max_env_steps=1000))
   if request.param == 'in process':
     yield state, state.reporter
     return
@@ -96,8 +97,8 @@ def test_a_worker_that_is_done_says_so(line, wait_until):
 
   actor.report(state='acts')
   wait_until(lambda: states() == {'actor/0': 'acts'})
-  actor.report(state=counting.DONE)
-  wait_until(lambda: states() == {'actor/0': counting.DONE})
+  actor.report(state=status.DONE)
+  wait_until(lambda: states() == {'actor/0': status.DONE})
 
 
 def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
@@ -198,7 +199,7 @@ def test_a_stop_reaches_all_at_once(connect, variable_server):
 
 
 def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
-  state = counting.RunState(counting.Limits(max_seconds=0.3))
+  state = run_state_lib.RunState(status.Limits(max_seconds=0.3))
   variable_server = server.VariableServer(state, 'localhost:0')
   actor = client.VariableClient(variable_server.address, 'actor/0')
   stopped = threading.Event()

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from distacme import counting
+from distacme.run import run_state as run_state_lib
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire
@@ -280,7 +280,7 @@ def test_of_many_sessions_those_heard_of_last_are_remembered(
 
 @pytest.mark.parametrize('address', ['localhost:0', '127.0.0.1:0'])
 def test_the_server_listens_on_loopback_only(address):
-  variable_server = server.VariableServer(counting.RunState(), address)
+  variable_server = server.VariableServer(run_state_lib.RunState(), address)
   port = int(variable_server.address.rpartition(':')[2])
   try:
     sockets = [
@@ -301,21 +301,23 @@ def test_the_server_listens_on_loopback_only(address):
 @pytest.mark.parametrize('host', ['0.0.0.0', '[::]', '192.0.2.1', 'somewhere'])
 def test_other_interfaces_are_refused_without_credentials(host):
   with pytest.raises(ValueError, match='can be reached from other hosts'):
-    server.VariableServer(counting.RunState(), f'{host}:0')
+    server.VariableServer(run_state_lib.RunState(), f'{host}:0')
 
 
 def test_an_address_without_a_port_is_refused():
   with pytest.raises(ValueError, match="host:port, got 'localhost'"):
-    server.VariableServer(counting.RunState(), 'localhost')
+    server.VariableServer(run_state_lib.RunState(), 'localhost')
 
 
 def test_a_port_that_is_taken_is_refused_by_name(variable_server):
   with pytest.raises(OSError, match=f'on {variable_server.address}'):
-    server.VariableServer(counting.RunState(), variable_server.address)
+    server.VariableServer(run_state_lib.RunState(), variable_server.address)
 
 
 def test_stop_ends_the_streams_and_wait():
-  variable_server = server.VariableServer(counting.RunState(), 'localhost:0')
+  variable_server = server.VariableServer(
+    run_state_lib.RunState(), 'localhost:0'
+  )
   actor = client.VariableClient(variable_server.address, 'actor/0')
   actor.subscribe()
   actor.reporter()
@@ -370,14 +372,14 @@ def test_the_server_process_stays_below_100_megabytes(start_process):
 
 
 def test_a_restarted_server_gets_the_params_that_it_had():
-  first = server.VariableServer(counting.RunState(), 'localhost:0')
+  first = server.VariableServer(run_state_lib.RunState(), 'localhost:0')
   learner = client.VariableClient(first.address, 'learner/0')
   reporter = learner.reporter(period_s=0.05)
   # More than passes in a moment.
   arrays = [np.arange(8_000_000, dtype=np.float32)]
   assert learner.publish(3, ['w'], arrays)
   first.stop()
-  second = server.VariableServer(counting.RunState(), first.address)
+  second = server.VariableServer(run_state_lib.RunState(), first.address)
   actor = client.VariableClient(first.address, 'actor/0')
   try:
     actor.subscribe()

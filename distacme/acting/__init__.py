@@ -1,0 +1,1 @@
+"""Acting and evaluating: a policy, the actor, the evaluator."""

@@ -1,0 +1,175 @@
+"""The worker that acts: steps environments and writes what happens to replay."""
+
+from __future__ import annotations
+
+import time
+
+import dm_env
+import numpy as np
+
+from distacme import core
+from distacme import types
+from distacme.acting import policy as policy_lib
+
+# Whichever is sooner: a report costs more than a step's other work, and tells a
+# slow environment's actor to stop.
+_REPORT_EVERY = 16  # steps of the vector
+_REPORT_PERIOD_S = 0.25
+_METRICS_PERIOD_S = 1.0
+
+
+class Actor:
+  """Steps a vector of environments with one policy call per step; one thread.
+
+  The same class runs in every mode. `step` is bounded, except that the writer
+  may block while replay is ahead of the learner.
+  """
+
+  def __init__(
+    self,
+    environment: core.VectorEnvironment,
+    policy: policy_lib.Policy,
+    writer: core.Writer,
+    reporter: core.Reporter,
+  ):
+    self._environment = environment
+    self._policy = policy
+    self._writer = writer
+    self._reporter = reporter
+    self._timestep = environment.reset()
+    self._episodes = _Episodes(environment.num_envs)
+    self._steps_to_report = _REPORT_EVERY
+    self._report_at = time.monotonic() + _REPORT_PERIOD_S
+    self._unreported_steps = 0
+    self._metrics_at = time.monotonic() + _METRICS_PERIOD_S
+    self._metrics_steps = 0
+    self._blocked_s = 0.0
+    self.directive = core.Directive(None, {})
+
+  def start_anew(
+    self, environment: core.VectorEnvironment, writer: core.Writer
+  ) -> None:
+    """Goes on in other environments; the episodes under way are dropped."""
+    self._environment = environment
+    self._writer = writer
+    self._timestep = environment.reset()
+    self._episodes.drop_running()
+    self._steps_to_report = _REPORT_EVERY
+
+  @property
+  def between_episodes(self) -> bool:
+    """Whether no environment is in the midst of an episode."""
+    return bool((self._timestep.step_type == types.LAST).all())
+
+  @property
+  def num_episodes(self) -> int:
+    """Episodes finished so far."""
+    return self._episodes.finished
+
+  def step(self) -> int:
+    """Acts once in every environment; returns the environment steps made."""
+    timestep = self._timestep
+    output = self._policy.act(
+      timestep.observation, timestep.step_type == types.FIRST
+    )
+    next_timestep = self._environment.step(output.action)
+    self._writer.append(timestep, output, next_timestep, self._policy.version)
+    self._timestep = next_timestep
+    steps = self._episodes.add(next_timestep)
+    self._unreported_steps += steps
+    self._steps_to_report -= 1
+    if not self._steps_to_report:
+      self._steps_to_report = _REPORT_EVERY
+      self.report()
+    elif time.monotonic() >= self._report_at:
+      self.report()
+    return steps
+
+  def run(self) -> None:
+    """Steps until the run stops."""
+    while self.directive.stop is None:
+      self.step()
+    self._writer.close()
+    self.report()
+
+  def report(self) -> None:
+    """Tells the run about progress and learns whether to stop."""
+    counts = {
+      'env_steps': self._unreported_steps,
+      'episodes': self._episodes.take_finished(),
+    }
+    self._metrics_steps += self._unreported_steps
+    self._unreported_steps = 0
+    now = time.monotonic()
+    self._report_at = now + _REPORT_PERIOD_S
+    metrics = self._metrics(now) if now >= self._metrics_at else None
+    self.directive = self._reporter.report(counts, metrics, state='acting')
+
+  def _metrics(self, now: float) -> dict[str, float]:
+    period = now - self._metrics_at + _METRICS_PERIOD_S
+    # The counter is some tenths of a second old, the params may be newer.
+    learner_steps = max(
+      self.directive.counts.get('learner_steps', 0), self._policy.version
+    )
+    blocked_s = self._writer.blocked_s
+    metrics = {
+      'env_steps_per_second': self._metrics_steps / period,
+      'params_version': self._policy.version,
+      'policy_lag': learner_steps - self._policy.version,  # learner steps
+      'share_blocked_by_replay': (blocked_s - self._blocked_s) / period,
+      **self._episodes.take_means(),
+    }
+    self._blocked_s = blocked_s
+    self._metrics_steps = 0
+    self._metrics_at = now + _METRICS_PERIOD_S
+    return metrics
+
+
+class _Episodes:
+  """Returns and lengths of the episodes under way, one a row, and finished."""
+
+  def __init__(self, num_envs: int):
+    self.finished = 0
+    self._taken = 0
+    self._returns = np.zeros(num_envs)
+    self._lengths = np.zeros(num_envs, np.int64)
+    self._finished_returns: list[float] = []
+    self._finished_lengths: list[int] = []
+
+  def add(self, timestep: dm_env.TimeStep) -> int:
+    """Counts one step of every row; returns how many were steps, not resets."""
+    self._returns += timestep.reward
+    self._lengths += 1
+    kind = timestep.step_type
+    if not np.count_nonzero(kind != types.MID):  # what most steps are
+      return len(kind)
+    last = kind == types.LAST
+    if last.any():
+      self.finished += int(last.sum())
+      self._finished_returns += self._returns[last].tolist()
+      self._finished_lengths += self._lengths[last].tolist()
+      self._returns[last] = 0.0
+    first = kind == types.FIRST
+    self._lengths[first] = 0
+    return len(kind) - int(np.count_nonzero(first))
+
+  def drop_running(self) -> None:
+    """Forgets the episodes under way."""
+    self._returns[:] = 0.0
+    self._lengths[:] = 0
+
+  def take_finished(self) -> int:
+    """Returns the episodes finished since the last call."""
+    count, self._taken = self.finished - self._taken, self.finished
+    return count
+
+  def take_means(self) -> dict[str, float]:
+    """Returns means over the episodes finished since the last call, if any."""
+    if not self._finished_returns:
+      return {}
+    means = {
+      'episode_return': float(np.mean(self._finished_returns)),
+      'episode_length': float(np.mean(self._finished_lengths)),
+    }
+    self._finished_returns, self._finished_lengths = [], []
+    return means

@@ -1,0 +1,283 @@
+"""The worker that measures: greedy episodes of one fixed version of the params."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from distacme import core
+from distacme import types
+from distacme.acting import params as params_lib
+from distacme.acting import policy as policy_lib
+from distacme.run import notices
+from distacme.run import status
+
+_MAX_ROWS = 20
+_POLL_S = 0.05
+_LAST_PARAMS_S = 5.0  # how long to wait for the learner's last publication
+
+
+def num_rows(episodes: int) -> int:
+  """Returns how many environments evaluate side by side.
+
+  Every one plays equally many episodes: taking the first to finish would favour
+  short ones.
+  """
+  rows = min(episodes, _MAX_ROWS)
+  while episodes % rows:
+    rows -= 1
+  return rows
+
+
+class Evaluator:
+  """Plays episodes every so many environment steps of the run; one thread.
+
+  The params are fixed while it plays, so that a score belongs to one version. It
+  reports after every step of the vector, and ends then if the run does.
+  """
+
+  def __init__(
+    self,
+    environment: core.VectorEnvironment,
+    agent: core.Agent,
+    source: core.ParamsSource,
+    reporter: core.Reporter,
+    *,
+    key: types.Key,
+    episodes: int,
+    period: int,
+    max_episode_steps: int,
+    max_share: float = 1.0,
+    env_steps: int = 0,
+    solved_return: float | None = None,
+    keep: Callable[[core.VersionedParams, float], None] | None = None,
+    is_hurried: Callable[[], bool] = lambda: False,
+    last_s: float = math.inf,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Prepares to evaluate.
+
+    Args:
+      environment: of `num_rows(episodes)` rows.
+      agent: whose policy to evaluate.
+      source: of params.
+      reporter: line to the run.
+      key: consumed; decides what is random about the evaluated policy.
+      episodes: in one evaluation.
+      period: environment steps of the run between evaluations.
+      max_episode_steps: after which an episode is cut off.
+      max_share: of the time since it was made; one that is due is left out
+        while evaluations have taken more.
+      env_steps: that the run had made before it was resumed.
+      solved_return: mean return that ends the run.
+      keep: is given the params and their score after every evaluation.
+      is_hurried: says whether to end at once, also in the last evaluation of a
+        run that used up its steps.
+      last_s: what may be evaluated of such a run takes no longer, or is given up
+        with a warning.
+      clock: returns seconds.
+    """
+    if episodes % environment.num_envs:
+      raise ValueError(
+        f'episodes={episodes} is not a multiple of the {environment.num_envs} '
+        'environments; make num_rows(episodes) of them.'
+      )
+    self._environment = environment
+    self._source = source
+    self._reporter = reporter
+    self._episodes = episodes
+    self._period = period
+    self._max_episode_steps = max_episode_steps
+    self._max_share = max_share
+    self._solved_return = solved_return
+    self._keep = keep
+    self._is_hurried = is_hurried
+    self._last_s = last_s
+    self._clock = clock
+    self._start = clock()
+    self._spent_s = 0.0
+    self._ends_at = math.inf
+    self._fixed = params_lib.LocalParams()
+    self._policy = policy_lib.Policy(
+      agent, self._fixed, environment.num_envs, key
+    )
+    self._evaluated: int | None = None  # the params' version
+    self._schedule(env_steps)
+    self.directive = core.Directive(None, {})
+
+  def start_anew(
+    self, environment: core.VectorEnvironment, key: types.Key, env_steps: int
+  ) -> None:
+    """Goes on as one that was made of these; consumes `key`."""
+    self._environment = environment
+    self._policy.start_anew(key)
+    self._evaluated = None
+    self._schedule(env_steps)
+
+  def _schedule(self, env_steps: int) -> None:
+    self._next = (env_steps // self._period + 1) * self._period
+
+  def run(self) -> None:
+    """Evaluates until the run stops; once more if it used up its steps."""
+    while self.directive.stop is None:
+      if not self.evaluate_if_due():
+        self._report(state='waiting')
+        time.sleep(_POLL_S)
+    self.finish()
+
+  def evaluate_if_due(self) -> bool:
+    """Evaluates if enough steps have passed since the last time.
+
+    Returns:
+      Whether it did; not if that has taken too large a share of the time.
+    """
+    if (
+      self.directive.counts.get('env_steps', 0) < self._next
+      or self._source.newest() is None
+    ):
+      return False
+    elapsed_s = self._clock() - self._start
+    affordable = self._spent_s <= self._max_share * elapsed_s
+    if affordable:
+      self.evaluate()
+    self._schedule(self.directive.counts.get('env_steps', 0))
+    return affordable
+
+  def finish(self) -> None:
+    """Evaluates the last params of a run that used up its steps."""
+    if self.directive.stop != status.StopReason.STEP_LIMIT:
+      return
+    deadline = time.monotonic() + _LAST_PARAMS_S
+    while not self._has_last_params() and time.monotonic() < deadline:
+      if self._must_end():
+        break
+      time.sleep(_POLL_S)
+    self.evaluate()
+    newest = self._source.newest()
+    if newest is not None and newest.version != self._evaluated:
+      notices.warn_once(
+        'The last evaluation was given up, since there was no time for it. To '
+        "play its episodes, run 'distacme evaluate --newest' on the run's "
+        'directory.'
+      )
+
+  def _has_last_params(self) -> bool:
+    """Whether the newest params are of the last learner step that we know of."""
+    newest = self._source.newest()
+    self._report(state='waiting for the last params')
+    return newest is not None and newest.version >= self.directive.counts.get(
+      'learner_steps', 0
+    )
+
+  def evaluate(self) -> float | None:
+    """Plays the episodes and reports; returns the mean return.
+
+    Returns:
+      None if these params have been evaluated, or there was no time.
+    """
+    newest = self._source.newest()
+    if newest is None or newest.version == self._evaluated:
+      return None
+    self._fixed.publish(*newest)
+    start = self._clock()
+    played = self._play()
+    seconds = self._clock() - start
+    self._spent_s += seconds
+    if played is None:
+      return None
+    self._evaluated = newest.version
+    mean = float(np.mean(played.returns))
+    solved = self._solved_return is not None and mean >= self._solved_return
+    metrics = {
+      'mean_return': mean,
+      'min_return': float(np.min(played.returns)),
+      'max_return': float(np.max(played.returns)),
+      'mean_length': float(np.mean(played.lengths)),
+      'episodes_cut_off': float(played.cut_off),
+      'params_version': float(newest.version),
+      'seconds': seconds,
+    }
+    state = f'return {mean:.4g}'
+    if played.cut_off:
+      state += f', {played.cut_off} of {self._episodes} episodes cut off'
+      notices.warn_once(
+        'An evaluated episode did not end within max_eval_episode_steps='
+        f'{self._max_episode_steps} steps and was cut off there: it counts with '
+        'the return until then. The metric episodes_cut_off counts such ones.'
+      )
+    self._report({'evaluations': 1}, metrics, state)
+    if self._keep is not None:
+      self._keep(newest, mean)
+    if solved:
+      self._reporter.request_stop(
+        status.StopReason.SOLVED,
+        f'mean return {mean:.4g} over {self._episodes} episodes, at params '
+        f'version {newest.version}',
+      )
+    return mean
+
+  def _play(self) -> _Played | None:
+    """Returns what the episodes came to, in any order; None if it must end."""
+    rows = self._environment.num_envs
+    left = np.full(rows, self._episodes // rows)
+    running, lengths = np.zeros(rows), np.zeros(rows, np.int64)
+    # A row cannot start anew by itself: one that was cut off waits for the others.
+    waiting = np.zeros(rows, bool)
+    played = _Played([], [], 0)
+    timestep = self._environment.reset()
+    while left.any():
+      playing = (left > 0) & ~waiting
+      if not playing.any():
+        timestep = self._environment.reset()
+        running[:], lengths[:], waiting[:] = 0.0, 0, False
+        continue
+      output = self._policy.act(
+        timestep.observation, timestep.step_type == types.FIRST
+      )
+      timestep = self._environment.step(output.action)
+      running += timestep.reward
+      lengths += timestep.step_type != types.FIRST
+      ended = timestep.step_type == types.LAST
+      cut = playing & ~ended & (lengths >= self._max_episode_steps)
+      over = (playing & ended) | cut
+      if over.any():
+        played.returns.extend(running[over].tolist())
+        played.lengths.extend(lengths[over].tolist())
+        played = played._replace(cut_off=played.cut_off + int(cut.sum()))
+        left -= over
+        waiting |= cut
+        running[ended], lengths[ended] = 0.0, 0
+      self._report(state='evaluating')
+      if left.any() and self._must_end():
+        return None
+    return played
+
+  def _report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> None:
+    self.directive = self._reporter.report(counts, metrics, state)
+    if self.directive.stop is not None:
+      self._ends_at = min(self._ends_at, self._clock() + self._last_s)
+
+  def _must_end(self) -> bool:
+    """Whether there is no time for the episodes that are played."""
+    return (
+      not status.leaves_time(self.directive.stop)
+      or self._is_hurried()
+      or self._clock() >= self._ends_at
+    )
+
+
+class _Played(NamedTuple):
+  """What the episodes of an evaluation came to."""
+
+  returns: list[float]
+  lengths: list[int]
+  cut_off: int  # that did not end by themselves

@@ -1,0 +1,188 @@
+"""An agent's `act`, compiled and fed in the cheapest way the CPU knows.
+
+Measured with an MLP on one core: 30 us a call like this, 0.7 ms written
+plainly. What makes the difference is that nothing runs eagerly: params go to
+the device once per version, keys are split in blocks, observations enter as
+numpy arrays, and what comes out is one array (`_Packing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import core
+from distacme import types
+
+_KEYS_PER_BLOCK = 512  # 0.1 ms to draw
+
+
+class Policy:
+  """Acts for `batch_size` environments with the newest params; one thread."""
+
+  def __init__(
+    self,
+    agent: core.Agent,
+    source: core.ParamsSource,
+    batch_size: int,
+    key: types.Key,
+    streams: types.Streams | None = None,
+  ):
+    """Prepares to act.
+
+    Args:
+      agent: whose `act` to use.
+      source: of params; asked before every action.
+      batch_size: B, environments acted for.
+      key: consumed; decides all exploration.
+      streams: see `core.Agent.initial_actor_state`; None evaluates.
+    """
+    self.version = -1  # of the params that acted last
+    self._source = source
+    self._params: Any = None
+    self._initial_state, self._state_structure = jax.tree.flatten(
+      agent.initial_actor_state(batch_size, streams)
+    )
+    self._keys = np.empty((0, 2), np.uint32)
+    self.start_anew(key)
+    self._structure: Any = None
+    self._packing: _Packing | None = None
+    self._act = jax.jit(self._flat_act)
+    self._agent = agent
+
+  def start_anew(self, key: types.Key) -> None:
+    """Forgets all that acting has changed; consumes `key`."""
+    self._key = key
+    self._next_key = len(self._keys)
+    self._state = jax.device_put(self._initial_state)
+
+  def act(self, observation: Any, first: np.ndarray) -> types.ActorOutput:
+    """Returns actions, extras and values as numpy arrays [B, ...].
+
+    Args:
+      observation: nest of [B, ...].
+      first: [B] bool, rows where an episode starts: their state is reset.
+    """
+    self._refresh_params()
+    if self._next_key == len(self._keys):
+      self._draw_keys()
+    key = self._keys[self._next_key]
+    self._next_key += 1
+    packed, changed = self._act(
+      self._params, key, observation, self._state, first
+    )
+    self._state = [
+      old if new is None else new
+      for old, new in zip(self._state, changed, strict=True)
+    ]
+    assert self._packing is not None  # known once `_act` has been traced
+    return jax.tree.unflatten(self._structure, self._packing.unpack(packed))
+
+  def _flat_act(
+    self, params: Any, key: Any, observation: Any, state: list[Any], first: Any
+  ) -> tuple[Any, list[Any]]:
+    before = [
+      jnp.where(_expand(first, leaf), initial, leaf)
+      for initial, leaf in zip(self._initial_state, state, strict=True)
+    ]
+    output = self._agent.act(
+      params,
+      key,
+      observation,
+      jax.tree.unflatten(self._state_structure, before),
+    )
+    self._check_state(before, output.state)
+    # A leaf that goes straight through costs 50 us as an output on the CPU, for
+    # nothing: it is as it was at the start.
+    changed = [
+      None if new is old else new
+      for old, new in zip(before, jax.tree.leaves(output.state), strict=True)
+    ]
+    leaves, self._structure = jax.tree.flatten(output._replace(state=()))
+    self._packing = _Packing(leaves)
+    return self._packing.pack(leaves), changed
+
+  def _check_state(self, before: list[Any], state: types.ActorState) -> None:
+    """Checks that `act` returned a state like the one that it was given.
+
+    Raises:
+      TypeError: if it did not; the next call could not take it.
+    """
+    given = jax.tree.unflatten(self._state_structure, map(_form, before))
+    returned = jax.tree.map(_form, state)
+    if given != returned:
+      raise TypeError(
+        f'act was given the state {given} and returned {returned}: structure, '
+        'shapes and dtypes must be those of initial_actor_state.'
+      )
+
+  def _refresh_params(self) -> None:
+    newest = self._source.newest()
+    if newest is None:
+      raise RuntimeError('there are no params yet: wait for the first.')
+    if newest.version != self.version:
+      self._params = jax.device_put(newest.params)
+      self.version = newest.version
+
+  def _draw_keys(self) -> None:
+    keys = np.asarray(jax.random.split(self._key, _KEYS_PER_BLOCK + 1))
+    self._key, self._keys = keys[0], keys[1:]
+    self._next_key = 0
+
+
+class _Packing:
+  """Joins the leaves that have 4-byte elements into one array of words.
+
+  On the CPU every array that leaves compiled code costs about 5 us. Leaves of
+  other sizes travel by themselves.
+  """
+
+  def __init__(self, leaves: Sequence[jax.Array]):
+    self._places: list[tuple[slice, np.dtype, tuple[int, ...]] | None] = []
+    start = 0
+    for leaf in leaves:
+      if leaf.dtype.itemsize != 4:
+        self._places.append(None)
+        continue
+      place = slice(start, start + leaf.size)
+      self._places.append((place, np.dtype(leaf.dtype), leaf.shape))
+      start = place.stop
+
+  def pack(self, leaves: Sequence[jax.Array]) -> list[jax.Array]:
+    """Returns the words, and the leaves that are none; within `jit`."""
+    words = [
+      jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
+      for leaf, place in zip(leaves, self._places, strict=True)
+      if place is not None
+    ]
+    others = [
+      leaf
+      for leaf, place in zip(leaves, self._places, strict=True)
+      if place is None
+    ]
+    return [*others, jnp.concatenate(words)] if words else others
+
+  def unpack(self, packed: Sequence[jax.Array]) -> list[np.ndarray]:
+    """Undoes `pack`; the leaves are views of what came."""
+    arrays = [np.asarray(array) for array in packed]
+    words, others = arrays[-1], iter(arrays)
+    leaves = []
+    for place in self._places:
+      if place is None:
+        leaves.append(next(others))
+      else:
+        where, dtype, shape = place
+        leaves.append(words[where].view(dtype).reshape(shape))
+    return leaves
+
+
+def _form(leaf: Any) -> str:
+  return f'{np.dtype(leaf.dtype)}{list(leaf.shape)}'
+
+
+def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+  return mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))

@@ -1,0 +1,134 @@
+"""Networks for continuous control: a policy, and a critic of actions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from distacme import types
+from distacme.kit import networks
+
+
+class ActorCritic(NamedTuple):
+  """A network for the policy and one for the values, or what belongs to each.
+
+  Attributes:
+    policy: maps a nest of observations [B, ...] to [B, num_params].
+    critic: maps such observations and action vectors [B, size] in [-1, 1] to
+      values [B, num_values].
+  """
+
+  policy: Any
+  critic: Any
+
+
+# Makes policy and critic, given how many outputs the policy must have.
+MakeActorCritic = Callable[[int], ActorCritic]
+
+
+def transformed(
+  make: Callable[[], ActorCritic],
+  observations: types.NestedSpec,
+  size: int,
+  num_params: int,
+  num_values: int = 1,
+) -> ActorCritic:
+  """Returns the pure functions, `init` and `apply`, of a policy and a critic.
+
+  Args:
+    make: makes the two; may use Haiku modules.
+    observations: their spec.
+    size: of an action vector.
+    num_params: that the policy must have as outputs.
+    num_values: that the critic must.
+
+  Raises:
+    ValueError: if they have others.
+  """
+  pure = ActorCritic(
+    hk.without_apply_rng(hk.transform(lambda o: make().policy(o))),
+    hk.without_apply_rng(hk.transform(lambda o, a: make().critic(o, a))),
+  )
+  inputs = (networks.example(observations), jnp.zeros((1, size)))
+  for name, network, given, width in (
+    ('policy', pure.policy, inputs[:1], num_params),
+    ('critic', pure.critic, inputs, num_values),
+  ):
+    shape = (1, width)
+    networks.check_outputs(
+      network.init, network.apply, given, shape, f'shape {shape}', name
+    )
+  return pure
+
+
+def twin(network: hk.Transformed) -> hk.Transformed:
+  """Returns two of a network; params and outputs get a leading axis [2]."""
+
+  def init(key: types.Key, *inputs: Any) -> hk.Params:
+    return jax.vmap(lambda one: network.init(one, *inputs))(
+      jax.random.split(key)
+    )
+
+  def apply(params: hk.Params, *inputs: Any) -> Any:
+    return jax.vmap(lambda one: network.apply(one, *inputs), axis_size=2)(
+      params
+    )
+
+  return hk.Transformed(init, apply)
+
+
+class LayerNormMLP(hk.Module):
+  """A fully connected network whose first layer is normalised, and bounded.
+
+  That of Hoffman et al. 2020 (arXiv:2006.00979) for continuous control: inputs of
+  any size do no harm. Exponential units follow.
+  """
+
+  def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
+    super().__init__(name)
+    self._hidden_sizes = hidden_sizes
+
+  def __call__(self, features: jax.Array) -> jax.Array:
+    """Maps features [B, F] to [B, hidden_sizes[-1]]."""
+    if not self._hidden_sizes:
+      return features
+    first, *others = self._hidden_sizes
+    features = hk.LayerNorm(-1, True, True)(hk.Linear(first)(features))
+    features = jnp.tanh(features)
+    for size in others:
+      features = jax.nn.elu(hk.Linear(size)(features))
+    return features
+
+
+def layer_norm_actor_critic(
+  observations: types.NestedSpec,
+  hidden_sizes: Sequence[int],
+  num_params: int,
+  num_values: int = 1,
+) -> ActorCritic:
+  """Returns two `LayerNormMLP`, after convolutions of what is an image.
+
+  Args:
+    observations: their spec.
+    hidden_sizes: of both.
+    num_params: outputs of the policy, near zero at first.
+    num_values: outputs of the critic.
+  """
+
+  def policy(observation: types.NestedArray) -> jax.Array:
+    features = LayerNormMLP(hidden_sizes)(
+      networks.ObservationTorso(observations, ())(observation)
+    )
+    small = hk.initializers.VarianceScaling(1e-4)
+    return hk.Linear(num_params, w_init=small)(features)
+
+  def critic(observation: types.NestedArray, action: jax.Array) -> jax.Array:
+    features = networks.ObservationTorso(observations, ())(observation)
+    features = jnp.concatenate([features, action], axis=-1)
+    return hk.Linear(num_values)(LayerNormMLP(hidden_sizes)(features))
+
+  return ActorCritic(policy, critic)

@@ -1,0 +1,214 @@
+"""Distributions over actions, for agents whose policy is one.
+
+rlax and distrax have these too, but an actor that imports them pays seconds and
+a hundred megabytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import specs
+from distacme import types
+from distacme.kit import bounds as bounds_lib
+
+
+class Distribution(Protocol):
+  """A family of distributions over the actions of one spec.
+
+  What is drawn is a *sample*; the action for the environment is made of it by
+  `action`, without anything random, so samples are what densities are of and
+  what replay stores.
+  """
+
+  num_params: int  # that a network gives for each state
+  num_constant: int  # of those, the last, that may be the same in all states
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws from the distributions of params [..., num_params]."""
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the likeliest samples."""
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the chance, or density, of samples [...]."""
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...], in nats."""
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns the actions that samples stand for."""
+
+
+# Finite still when another is subtracted.
+_LEAST_LOGIT = float(np.finfo(np.float32).min) / 4
+
+
+class Categorical:
+  """One discrete action; params are logits [..., num_values].
+
+  A logit of minus infinity, as a network masks an action with, counts as the
+  least float, so that entropies and gradients stay finite.
+  """
+
+  def __init__(self, spec: specs.DiscreteArray):
+    self.num_params = int(spec.num_values)
+    self.num_constant = 0
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws actions, int32 [...]."""
+    return jax.random.categorical(key, params).astype(jnp.int32)
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the likeliest actions."""
+    return jnp.argmax(params, axis=-1).astype(jnp.int32)
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the chance of actions [...]."""
+    log_probs = self._log_probs(params)
+    return jnp.take_along_axis(log_probs, sample[..., None], axis=-1)[..., 0]
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...]."""
+    log_probs = self._log_probs(params)
+    return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns the actions, as they are."""
+    return sample
+
+  def _log_probs(self, params: jax.Array) -> jax.Array:
+    return jax.nn.log_softmax(params.clip(_LEAST_LOGIT))
+
+
+class Gaussian:
+  """Bounded continuous actions, each element independent of the others.
+
+  Params are means and logarithms of standard deviations, [..., 2 * size]. A
+  sample [..., size] is meant for [-1, 1]; `action` clips it and scales it to the
+  bounds. Densities are those of the sample before that, as is usual: clipping
+  changes what the environment sees, not the gradient.
+
+  Deviations are best the same in all states (Schulman et al. 2015, PPO after it):
+  with some of their own, a policy finds that noise which is clipped acts as well
+  as a mean, and loses what it learnt.
+  """
+
+  def __init__(self, bounds: bounds_lib.Bounds):
+    self._bounds = bounds
+    self._size = bounds.size
+    self.num_params = 2 * self._size
+    self.num_constant = self._size
+
+  def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
+    """Draws samples [..., size]."""
+    mean, log_std = self._split(params)
+    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+
+  def mode(self, params: jax.Array) -> jax.Array:
+    """Returns the means."""
+    return self._split(params)[0]
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the density of samples [..., size]."""
+    mean, log_std = self._split(params)
+    error = (sample - mean) * jnp.exp(-log_std)
+    constant = np.log(2 * np.pi) / 2
+    return jnp.sum(-(error**2) / 2 - log_std - constant, axis=-1)
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """Returns entropies [...]."""
+    _, log_std = self._split(params)
+    return jnp.sum(log_std + np.log(2 * np.pi * np.e) / 2, axis=-1)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns actions within the bounds, in the spec's shape and dtype."""
+    return self._bounds.action(sample)
+
+  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return params[..., : self._size], params[..., self._size :]
+
+
+class TanhGaussian(Gaussian):
+  """The same, squashed by tanh instead of clipped (Haarnoja et al. 2018, app. C).
+
+  Densities are those of the squashed sample, in [-1, 1]; what is drawn, and what
+  they are asked of, is the sample before tanh, of which they are exact.
+  """
+
+  _LOG_STD = (-10.0, 2.0)  # beyond them densities are noise, or all alike
+
+  def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
+    """Returns the logarithm of the density of tanh(samples [..., size])."""
+    # log(1 - tanh(x)^2), without cancelling.
+    log_slope = 2 * (np.log(2.0) - sample - jax.nn.softplus(-2 * sample))
+    return super().log_prob(params, sample) - log_slope.sum(axis=-1)
+
+  def entropy(self, params: jax.Array) -> jax.Array:
+    """There is no formula for it: average -log_prob over samples."""
+    raise NotImplementedError(self.entropy.__doc__)
+
+  def action(self, sample: jax.Array) -> jax.Array:
+    """Returns actions within the bounds, in the spec's shape and dtype."""
+    return super().action(jnp.tanh(sample))
+
+  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    mean, log_std = super()._split(params)
+    return mean, log_std.clip(*self._LOG_STD)
+
+
+def for_actions(spec: types.NestedSpec, agent: str) -> Any:
+  """Returns the distribution for an action spec.
+
+  Args:
+    spec: of the actions.
+    agent: its name, for the message.
+
+  Raises:
+    ValueError: if they are neither one discrete action nor bounded floats.
+  """
+  if isinstance(spec, specs.DiscreteArray):
+    return Categorical(spec)
+  if specs.is_bounded(spec):
+    return Gaussian(bounds_lib.Bounds(spec, agent))
+  need = (
+    f'{agent} needs one discrete action (specs.DiscreteArray) or '
+    f'{bounds_lib.NEEDED}'
+  )
+  raise ValueError(bounds_lib.refusal(spec, need))
+
+
+class Exploration(NamedTuple):
+  """An actor's state that only tells whether it explores; constant."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; if not, it takes the mode
+
+
+def initial_exploration(
+  batch_size: int, streams: types.Streams | None, evaluate_greedily: bool = True
+) -> Exploration:
+  """Returns who explores.
+
+  Args:
+    batch_size: B.
+    streams: of the environments; what is evaluated has none.
+    evaluate_greedily: whether that takes the mode.
+  """
+  explores = streams is not None or not evaluate_greedily
+  return Exploration(np.full(batch_size, explores))
+
+
+def draw(
+  distribution: Distribution,
+  params: jax.Array,
+  key: types.Key,
+  explores: jax.Array | np.ndarray,
+) -> jax.Array:
+  """Returns samples where `explores` [B], and modes elsewhere; consumes `key`."""
+  sample, mode = distribution.sample(params, key), distribution.mode(params)
+  explores = explores.reshape(-1, *[1] * (sample.ndim - 1))
+  return jnp.where(explores, sample, mode)

@@ -1,0 +1,108 @@
+"""Running statistics of observations and returns, as part of a learner's state."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import specs
+from distacme import types
+from distacme.kit import observations as observations_lib
+
+# 'count' of the observations, and of leaf i 'mean_i' and 'squares_i', the sum of
+# squared differences from the mean: names, so that it can be published with the
+# params. Leaves that are pictures or no floats are left as they are.
+Statistics = dict[str, jax.Array]
+
+_CLIP = 10.0  # deviations
+_NUMBER = specs.Array((), np.float32)
+
+
+def initial(observations: types.NestedSpec) -> Statistics:
+  """Returns the statistics of nothing, which change no observation."""
+  statistics = {'count': jnp.float32(0)}
+  for i, spec in enumerate(jax.tree.leaves(observations)):
+    if _is_float(spec) and not observations_lib.is_image(spec):
+      for name in ('mean', 'squares'):
+        statistics[f'{name}_{i}'] = jnp.zeros(spec.shape, jnp.float32)
+  return statistics
+
+
+def updated(
+  statistics: Statistics, observation: types.NestedArray, weight: jax.Array
+) -> Statistics:
+  """Returns statistics that count observations [N, ...] in.
+
+  Chan et al. 1979's rule for joining two samples.
+
+  Args:
+    statistics: so far.
+    observation: a nest of [N, ...].
+    weight: [N] 0 or 1; those of 0 do not count.
+  """
+  added = weight.sum()
+  count = statistics['count'] + added
+  share = added / count.clip(1.0)
+  new = {'count': count}
+  for i, leaf in enumerate(jax.tree.leaves(observation)):
+    if f'mean_{i}' not in statistics:
+      continue
+    weights = weight.reshape(-1, *[1] * (leaf.ndim - 1))
+    mean = (leaf * weights).sum(0) / added.clip(1.0)
+    squares = ((leaf - mean[None]) ** 2 * weights).sum(0)
+    shift = mean - statistics[f'mean_{i}']
+    between = shift**2 * statistics['count'] * share
+    new[f'mean_{i}'] = statistics[f'mean_{i}'] + shift * share
+    new[f'squares_{i}'] = statistics[f'squares_{i}'] + squares + between
+  return new
+
+
+def normalized(
+  statistics: Statistics, observation: types.NestedArray
+) -> types.NestedArray:
+  """Returns observations [..., *shape] in deviations from their mean, clipped."""
+  count = statistics['count']
+  leaves, structure = jax.tree.flatten(observation)
+  for i, leaf in enumerate(leaves):
+    if f'mean_{i}' not in statistics:
+      continue
+    mean, squares = statistics[f'mean_{i}'], statistics[f'squares_{i}']
+    deviation = jnp.sqrt(squares / count.clip(1.0) + 1e-8)
+    lead = (1,) * (leaf.ndim - mean.ndim)
+    scaled = leaf - mean.reshape(*lead, *mean.shape)
+    scaled /= deviation.reshape(*lead, *mean.shape)
+    leaves[i] = jnp.where(count > 0, scaled.clip(-_CLIP, _CLIP), leaf)
+  return jax.tree.unflatten(structure, leaves)
+
+
+def before_or_own(before: Statistics, after: Statistics) -> Statistics:
+  """Returns what to learn from a batch with: the first one, with its own.
+
+  Args:
+    before: statistics without the batch.
+    after: with it.
+  """
+  return jax.tree.map(
+    lambda old, new: jnp.where(before['count'] > 0, old, new), before, after
+  )
+
+
+def initial_of_returns() -> Statistics:
+  """Returns the statistics of no numbers, for `root_mean_square`."""
+  return initial(_NUMBER)
+
+
+def root_mean_square(statistics: Statistics) -> jax.Array:
+  """Returns the root of the mean square of the numbers so far; 1 of none.
+
+  About 0 and not about the mean: returns that are all alike have no deviation.
+  """
+  count = statistics['count']
+  mean_square = statistics['squares_0'] / count.clip(1.0)
+  mean_square += statistics['mean_0'] ** 2
+  return jnp.where(count > 0, jnp.sqrt(mean_square + 1e-8), 1.0)
+
+
+def _is_float(leaf: jax.Array) -> bool:
+  return bool(np.issubdtype(leaf.dtype, np.floating))

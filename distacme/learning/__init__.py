@@ -1,0 +1,1 @@
+"""Learning: batches in, params and priorities out."""

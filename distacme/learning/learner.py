@@ -1,0 +1,348 @@
+"""The worker that learns: batches in, params and priorities out."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from concurrent import futures
+import logging
+import math
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from distacme import core
+from distacme import types
+from distacme.learning import batches as batches_lib
+from distacme.learning import placement as placement_lib
+from distacme.learning import priorities as priorities_lib
+from distacme.learning import updates
+
+_METRICS_PERIOD_S = 1.0
+_REPORT_PERIOD_S = 0.1
+_LAST_PARAMS_S = 20.0
+_POLL_S = 0.1  # how soon a learner without data notices a stop
+_UNDER_WAY = 2  # calls of the update, of which the device does one
+_TOGETHER = 4  # updates whose priorities are sent at once, if not inline
+
+
+class Learner:
+  """Owns the learner's state and updates it; one thread.
+
+  One call makes as many updates as `batches` draws batches at once, K. The
+  priorities of all go back together, so that some are up to K - 1 updates
+  staler than one by one; a learner step remains one update. With an executor,
+  at least those of 4 updates go together.
+
+  The state's buffers are donated to every update, so what leaves (params,
+  checkpoints) is copied first.
+  """
+
+  def __init__(
+    self,
+    agent: core.Agent,
+    batches: batches_lib.Batches,
+    sink: core.ParamsSink,
+    reporter: core.Reporter,
+    state: types.LearnerState,
+    *,
+    placement: placement_lib.Placement | None = None,
+    steps: int = 0,
+    publish_period: int = 1,
+    save: Callable[[int, types.LearnerState], None] | None = None,
+    save_period_s: float = math.inf,
+    executor: Callable[[], futures.Executor] | None = None,
+    explain_after_s: float = 5.0,
+    stop_if_not_finite: bool = True,
+    last_saved: Callable[[], str] = lambda: '',
+  ):
+    """Publishes the initial params.
+
+    Args:
+      agent: whose `update` to use.
+      batches: where batches come from.
+      sink: where params go.
+      reporter: line to the run.
+      state: to start from; given up by the caller.
+      placement: the devices to learn on; by default all that there are.
+      steps: learner steps that made `state`.
+      publish_period: learner steps between publications; those are made
+        between two calls.
+      save: writes a checkpoint.
+      save_period_s: seconds between checkpoints.
+      executor: makes what runs the sending of params and priorities; by default
+        it happens at once, in this thread.
+      explain_after_s: how long to wait for data before a warning says why; four
+        times as long before the next.
+      stop_if_not_finite: whether a metric that is not finite is an error.
+      last_saved: says for that error where the last checkpoint is.
+    """
+    self.steps = steps
+    self.directive = core.Directive(None, {})
+    self._batches = batches
+    self._sink = sink
+    self._reporter = reporter
+    self._placement = placement or placement_lib.Placement(
+      agent.replay.batch_size, batches.count
+    )
+    self._state = self._placement.put_state(state)
+    self._publish_period = publish_period
+    self._save = save
+    self._save_period_s = save_period_s
+    self._save_at = time.monotonic() + save_period_s
+    make_executor = executor or InlineExecutor
+    self._params_executor = make_executor()
+    self._priorities = priorities_lib.PrioritySender(
+      batches.update_priorities,
+      make_executor(),
+      together=-(-_TOGETHER // batches.count) if executor else 1,
+    )
+    self._explain_after_s = explain_after_s
+    self._stop_if_not_finite = stop_if_not_finite
+    self._last_saved = last_saved
+    self._publishing: futures.Future[None] | None = None
+    self._update = jax.jit(
+      updates.make(agent, batches.count),
+      donate_argnums=0,
+      # Or the compiler might spread the state over the devices, too.
+      out_shardings=self._placement.replicated,
+    )
+    self._copy_params = jax.jit(
+      lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
+    )
+    self._output: types.UpdateOutput | None = None
+    self._under_way: collections.deque[tuple[Any, Any]] = collections.deque()
+    self._meter = _Meter()
+    self._unreported_steps = 0
+    self._report_at = 0.0
+    self.publish()
+
+  @property
+  def state(self) -> types.LearnerState:
+    """The current state, on one device; valid until the next step."""
+    return self._placement.on_one_device(self._state)
+
+  def step(self, timeout_s: float | None = None) -> bool:
+    """Makes one call: an update, or several.
+
+    Args:
+      timeout_s: how long to wait for a batch; None waits for ever.
+
+    Returns:
+      Whether there was one.
+    """
+    start = time.monotonic()
+    drawn = self._batches.get(timeout_s)
+    self._meter.waited_s += time.monotonic() - start
+    if drawn is None:
+      return False
+    given = self._state
+    self._state, self._output = self._update(given, drawn.batch)
+    self._under_way.append((given, self._output))
+    del given
+    self._wait_for_room()
+    count = self._batches.count
+    self._meter.add(self.steps, count, drawn.info)
+    self.steps += count
+    self._unreported_steps += count
+    if self._output.priorities is not None:
+      self._send_priorities(drawn.info.key, self._output.priorities)
+    if self.steps % self._publish_period < count:
+      self.publish()
+    return True
+
+  def run(self) -> None:
+    """Learns until the run stops, then publishes and saves what it has."""
+    starving = _Starving(self._explain_after_s)
+    while self.directive.stop is None:
+      learnt = self.step(_POLL_S)
+      self.tend('learning' if learnt else 'waiting for data')
+      if starving.should_explain(learnt):
+        logging.warning(
+          'the learner has waited for data for %.1f s: %s',
+          starving.seconds,
+          self._batches.describe(),
+        )
+    self.close()
+
+  def tend(self, state: str = 'learning') -> None:
+    """Does what is due beside learning: reports and checkpoints."""
+    now = time.monotonic()
+    if now >= self._report_at:
+      self._report_at = now + _REPORT_PERIOD_S
+      self._priorities.send()
+      self.report(state)
+    if now >= self._save_at:
+      self.save()
+
+  def close(self) -> None:
+    """Saves and publishes the last state and ends the senders."""
+    self.save()  # first: the servers may be gone
+    self._priorities.close()
+    self._batches.close()
+    self._wait_until_published()
+    self.publish()
+    self._wait_until_published()
+    self._params_executor.shutdown()
+    self.report('done learning')
+
+  def save(self) -> None:
+    """Writes a checkpoint, if this learner has where to.
+
+    Raises:
+      FloatingPointError: if a metric is not finite: the state may not be either.
+    """
+    self._save_at = time.monotonic() + self._save_period_s
+    if self._save is not None:
+      self.check()
+      self._save(self.steps, self.state)
+
+  def check(self) -> None:
+    """Waits for the last update and looks at its metrics.
+
+    Raises:
+      FloatingPointError: if one is not finite.
+    """
+    self._metrics()
+
+  def report(self, state: str) -> None:
+    """Tells the run about progress and learns whether to stop.
+
+    Raises:
+      FloatingPointError: if the loss or another metric is not finite any more.
+    """
+    metrics = None
+    if self._output is not None and self._meter.due():
+      metrics = self._metrics() | self._meter.take()
+    counts = {'learner_steps': self._unreported_steps}
+    self._unreported_steps = 0
+    self.directive = self._reporter.report(counts, metrics, state)
+
+  def _metrics(self) -> dict[str, float]:
+    """Returns the last update's metrics, which are finite; waits for it."""
+    if self._output is None:
+      return {}
+    metrics = {k: float(v) for k, v in self._output.metrics.items()}
+    for name, value in metrics.items():
+      if self._stop_if_not_finite and not math.isfinite(value):
+        raise FloatingPointError(
+          f'{name} is {value} after learner step {self.steps}. Rewards or '
+          'observations that are not finite or a learning rate that is too '
+          'high do this; nothing later than the last checkpoint is saved. '
+          f'{self._last_saved()}'.rstrip()
+        )
+    return metrics
+
+  def publish(self) -> None:
+    """Sends a copy of the params, unless the last sending is still under way."""
+    if self._publishing is not None:
+      if not self._publishing.done():
+        return
+      self._publishing.result()  # raises what went wrong
+    params = self._copy_params(self.state)
+    self._publishing = self._params_executor.submit(
+      self._sink.publish, self.steps, params
+    )
+
+  def _wait_for_room(self) -> None:
+    """Waits until few enough calls are under way, and lets go of what they took.
+
+    To drop a state that an update was given, before that update has ended, is to
+    wait for it while holding Python's lock (jax 0.6.2, CPU): no thread could draw
+    batches meanwhile. Waiting first, without the lock, leaves nothing to wait for.
+    """
+    while len(self._under_way) > _UNDER_WAY:
+      _, output = self._under_way[0]
+      jax.block_until_ready(output)
+      self._under_way.popleft()
+
+  def _wait_until_published(self) -> None:
+    assert self._publishing is not None
+    try:
+      self._publishing.result(_LAST_PARAMS_S)
+    except futures.TimeoutError:
+      raise TimeoutError(
+        f'the params of learner step {self.steps} were not taken within '
+        f'{_LAST_PARAMS_S:.0f} s; is the variable server alive? What was '
+        'learnt is in the checkpoint of that step, if there is a run directory.'
+      ) from None
+
+  def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
+    self._priorities.add(key, priorities)
+    while self._priorities.behind() and self.directive.stop is None:
+      self._priorities.wait(_POLL_S)
+      if self._priorities.behind():
+        self.tend('waiting to set priorities')
+
+
+class _Meter:
+  """What the learner measures of itself between two reports of metrics."""
+
+  def __init__(self) -> None:
+    self.waited_s = 0.0
+    self._start = time.monotonic()
+    self._calls = 0
+    self._updates = 0
+    self._items = 0
+    self._age = 0.0
+
+  def add(self, steps: int, updates: int, info: types.SampleInfo) -> None:
+    self._calls += 1
+    self._updates += updates
+    self._items += len(info.key)
+    # Of one item in each call: a mean over all would cost more than it tells.
+    self._age += steps - int(info.params_version[0])
+
+  def due(self) -> bool:
+    return time.monotonic() - self._start >= _METRICS_PERIOD_S
+
+  def take(self) -> dict[str, float]:
+    period = time.monotonic() - self._start
+    metrics = {
+      'learner_steps_per_second': self._updates / period,
+      'samples_per_second': self._items / period,
+      'share_waiting_for_data': self.waited_s / period,
+      # Learner steps since the item was acted.
+      'data_age': self._age / max(self._calls, 1),
+    }
+    self.__init__()  # type: ignore[misc]  # starts the next period
+    return metrics
+
+
+class _Starving:
+  """How long the learner has been without a batch."""
+
+  def __init__(self, explain_after_s: float):
+    self.seconds = 0.0
+    self._first_s = self._next_s = explain_after_s
+    self._since = time.monotonic()
+
+  def should_explain(self, learnt: bool) -> bool:
+    """Whether it is time to say why; `learnt`: there was a batch just now."""
+    now = time.monotonic()
+    if learnt:
+      self._since, self._next_s = now, self._first_s
+    self.seconds = now - self._since
+    if self.seconds <= self._next_s:
+      return False
+    self._next_s *= 4
+    return True
+
+
+class InlineExecutor(futures.Executor):
+  """Runs what is submitted at once, in the submitting thread."""
+
+  def submit(
+    self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+  ) -> futures.Future[Any]:
+    """Returns a future that is done."""
+    future: futures.Future[Any] = futures.Future()
+    future.set_result(fn(*args, **kwargs))
+    return future
+
+
+def background_executor() -> futures.Executor:
+  """Returns an executor of one thread, for `Learner`."""
+  return futures.ThreadPoolExecutor(1)

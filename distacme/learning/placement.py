@@ -1,0 +1,83 @@
+"""Where a learner's state and batches lie among its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from distacme import types
+
+
+def check_split(batch_size: int, num_devices: int) -> None:
+  """Checks that a batch can be split evenly.
+
+  Raises:
+    ValueError: if some devices would get less than others.
+  """
+  if batch_size % num_devices:
+    raise ValueError(
+      f'batch_size={batch_size} is not divisible by the {num_devices} devices '
+      f'of the learner; use a multiple of {num_devices}, or fewer devices, '
+      "like '--learner-devices 0'."
+    )
+
+
+class Placement:
+  """The devices of one learner: each holds the state and a share of each batch.
+
+  The update is compiled for all of them together and sees the whole batch, so
+  that a mean, or a minimum, over it is what it would be on one device.
+  """
+
+  def __init__(
+    self,
+    batch_size: int,
+    count: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+  ):
+    """Notes the devices.
+
+    Args:
+      batch_size: of each batch.
+      count: batches in one call, see `learning.batches.Batches`.
+      devices: by default all that this process sees.
+
+    Raises:
+      ValueError: if a batch cannot be split evenly over them.
+    """
+    devices = jax.local_devices() if devices is None else list(devices)
+    check_split(batch_size, len(devices))
+    self.platform = devices[0].platform
+    self._single = len(devices) == 1
+    self._split: jax.sharding.Sharding
+    self.replicated: jax.sharding.Sharding
+    if self._single:
+      only = jax.sharding.SingleDeviceSharding(devices[0])
+      self._split = self.replicated = only
+      return
+    mesh = jax.sharding.Mesh(np.array(devices), ('batch',))
+    axes = ('batch',) if count == 1 else (None, 'batch')
+    self._split, self.replicated = (
+      jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
+      for names in (axes, ())
+    )
+
+  def put_state(self, state: types.LearnerState) -> types.LearnerState:
+    """Gives every device the whole state."""
+    return jax.device_put(state, self.replicated)
+
+  def put_batch(self, batch: types.Batch) -> types.Batch:
+    """Gives every device its share of each leaf."""
+    if self._single and self.platform == 'cpu':
+      return batch  # A compiled function takes it faster from numpy's arrays.
+    put: types.Batch = jax.device_put(batch, self._split)
+    return put
+
+  def on_one_device(self, nest: Any) -> Any:
+    """Returns the first device's copy of what all of them hold; copies nothing."""
+    if self._single:
+      return nest
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), nest)

@@ -1,0 +1,1 @@
+"""Replay in a Reverb server; the only folder that imports reverb."""

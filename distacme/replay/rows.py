@@ -1,0 +1,159 @@
+"""Rows: one window packed into one run of bytes, the same in all backends.
+
+A replay backend pays for every column and every chunk that it touches, so a
+transition, or a sequence, travels as a single column of bytes. A row is one
+element of a numpy structured array; packing and unpacking are views, not copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tree
+
+from distacme import replay_spec
+from distacme import specs
+from distacme import types
+from distacme.replay import frames as frames_lib
+
+PARAMS_VERSION = 'params_version'  # a field that no agent sees
+
+
+class RowLayout:
+  """Where each leaf of a window lies in a row; immutable."""
+
+  def __init__(self, nest: Any, frames: frames_lib.FrameLayout | None = None):
+    """Lays out windows.
+
+    Args:
+      nest: a `types.Transition` or `types.Sequence` of specs, without batch axis.
+      frames: what travels beside the rows and is not in `nest`.
+    """
+    self.nest = nest
+    self.frames = frames
+    leaves = tree.flatten_with_path(nest)
+    self._names = ['/'.join(map(_escaped, path)) for path, _ in leaves]
+    fields = [
+      (name, leaf.dtype, leaf.shape)
+      for name, (_, leaf) in zip(self._names, leaves, strict=True)
+    ]
+    fields.append((PARAMS_VERSION, np.dtype(np.int64), ()))
+    if frames is not None:
+      fields.append((frames_lib.FRAMES_BEFORE, np.dtype(np.uint8), ()))
+    self.dtype = np.dtype(fields, align=True)
+
+  @property
+  def itemsize(self) -> int:
+    """Bytes of one row."""
+    return self.dtype.itemsize
+
+  def views(self, rows: np.ndarray) -> Any:
+    """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
+    return tree.unflatten_as(self.nest, [rows[name] for name in self._names])
+
+  def read(self, rows: np.ndarray, frames: Sequence[np.ndarray] | None) -> Any:
+    """Returns what a batch of rows [B] holds, each leaf [B, ...].
+
+    Args:
+      rows: structured.
+      frames: of each row, structured, if the layout has any.
+    """
+    data = self.views(rows)
+    if self.frames is None:
+      return data
+    assert frames is not None
+    before = rows[frames_lib.FRAMES_BEFORE]
+    return self.frames.put(data, self.frames.gather(frames, before))
+
+  def example(self, size: int) -> Any:
+    """Returns a batch of zeros, each leaf [size, ...]."""
+    rows = np.zeros(size, self.dtype)
+    if self.frames is None:
+      return self.views(rows)
+    return self.read(rows, [np.zeros(1, self.frames.dtype)] * size)
+
+  def to_bytes(self, rows: np.ndarray) -> np.ndarray:
+    """Returns rows [..., N] as uint8 [..., N * itemsize], without a copy."""
+    return rows.view(np.uint8)
+
+  def from_bytes(self, data: np.ndarray, block_size: int = 1) -> np.ndarray:
+    """Undoes `to_bytes`.
+
+    Args:
+      data: uint8 [..., block_size * itemsize].
+      block_size: N, rows in an item.
+
+    Raises:
+      ValueError: if the bytes were written with another layout.
+    """
+    if data.shape[-1] != block_size * self.itemsize:
+      raise ValueError(
+        f'replay holds items of {data.shape[-1]} bytes, this agent and '
+        f'environment need {block_size} x {self.itemsize}: actors and learner '
+        'do not agree about the environment spec, what `act` stores, or the '
+        'block_size. Give all of them the same.'
+      )
+    return data.view(self.dtype)
+
+
+def make_layout(
+  window: replay_spec.NStep | replay_spec.Sequences,
+  spec: specs.EnvironmentSpec,
+  extras: types.NestedSpec = (),
+  start_state: types.NestedSpec = (),
+  share_frames: bool = True,
+) -> RowLayout:
+  """Returns the layout of an agent's windows.
+
+  Args:
+    window: how steps become windows.
+    spec: of the environment.
+    extras: specs of what the agent stores with each step, without batch axis.
+    start_state: specs of what it stores where a sequence starts.
+    share_frames: whether windows share the frames of stacked observations.
+  """
+  observations = spec.observations
+  frames = None
+  if share_frames:
+    frames = frames_lib.make_layout(observations, window)
+  if frames is not None:
+    observations = frames.without_frames(observations)
+  scalar = specs.Array((), np.float32)
+  if isinstance(window, replay_spec.NStep):
+    return RowLayout(
+      types.Transition(
+        observation=observations,
+        action=spec.actions,
+        reward=scalar,
+        discount=scalar,
+        next_observation=observations,
+        extras=extras,
+      ),
+      frames,
+    )
+  rows = types.Sequence(
+    observation=observations,
+    action=spec.actions,
+    reward=scalar,
+    discount=scalar,
+    step_type=specs.Array((), np.int8),
+    extras=extras,
+  )
+  rows = tree.map_structure(
+    lambda leaf: specs.Array((window.length, *leaf.shape), leaf.dtype), rows
+  )
+  return RowLayout(rows._replace(start_state=start_state), frames)
+
+
+def _escaped(key: Any) -> str:
+  """Returns a key in which no slash stands, as JSON pointers (RFC 6901) do."""
+  return str(key).replace('~', '~0').replace('/', '~1')
+
+
+def spec_like(nest: Any) -> types.NestedSpec:
+  """Returns specs of the rows of a batched nest: shape without axis 0, dtype."""
+  return tree.map_structure(
+    lambda leaf: specs.Array(leaf.shape[1:], np.dtype(leaf.dtype)), nest
+  )

@@ -1,0 +1,1 @@
+"""From an actor's steps to the windows that replay keeps."""

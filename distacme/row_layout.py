@@ -1,0 +1,45 @@
+"""Which rows an agent writes to replay and samples from it."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from distacme import core
+from distacme import specs
+from distacme import types
+from distacme.replay import rows
+
+
+def row_layout(
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  params: types.Params,
+) -> rows.RowLayout:
+  """Returns the layout of the rows that an agent writes and samples.
+
+  Args:
+    agent: asked, without computing anything, what its `act` stores.
+    spec: of the environment.
+    params: what it publishes, or its shapes.
+  """
+  observation = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),
+    spec.observations,
+  )
+  one = types.Streams(np.zeros(1, np.int64), 1)
+  output = jax.eval_shape(
+    agent.act,
+    params,
+    jax.ShapeDtypeStruct((2,), np.uint32),
+    observation,
+    agent.initial_actor_state(1, one),
+  )
+  return rows.make_layout(
+    agent.replay.window,
+    spec,
+    rows.spec_like(output.extras),
+    rows.spec_like(output.start_state),
+    # A block is an item by itself.
+    share_frames=agent.replay.block_size == 1,
+  )

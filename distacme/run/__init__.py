@@ -1,0 +1,1 @@
+"""What a run is: its status, its directory, its records."""

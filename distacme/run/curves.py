@@ -1,0 +1,156 @@
+"""Curves of evaluated returns, read from the metrics of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distacme.run import metrics
+from distacme.run import run_directory
+
+# Fields of a run that say how long and where it ran, not what was learnt.
+_NOT_SETTINGS = (
+  'seed',
+  'run_dir',
+  'max_env_steps',
+  'max_seconds',
+  'solved_return',
+  'checkpoint_period_s',
+  'replay_in_learner',
+  'learner_devices',
+  'actor_devices',
+)
+
+
+class Curve(NamedTuple):
+  """Mean returns of a run's evaluations, over increasing env_steps; both [N]."""
+
+  env_steps: np.ndarray
+  returns: np.ndarray
+
+
+class Group(NamedTuple):
+  """Runs of the same settings, which differ in their seeds."""
+
+  settings: dict[str, Any]
+  curves: list[Curve]
+
+
+def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
+  """Returns the runs' curves, those of the same settings together.
+
+  Args:
+    run_dirs: of runs; or directories of runs, of which those that have not been
+      evaluated yet are left out.
+
+  Raises:
+    ValueError: if one is neither, or has not been evaluated.
+  """
+  groups: dict[str, Group] = {}
+  # A run that is named twice would count twice.
+  for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
+    config = run_directory.RunDirectory(path).read_config()
+    settings = config['run'] | config['agent']
+    settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
+    for part, function in config.get('functions', {}).items():
+      if ':' not in settings[part]:  # a function's own name, which others have
+        settings[part] = function['name']
+      settings[f'{part}_source'] = function['source']
+    key = json.dumps(settings, sort_keys=True)
+    group = groups.setdefault(key, Group(settings, []))
+    group.curves.append(read_curve(path))
+  return list(groups.values())
+
+
+def _runs(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns a run's path, or those of the evaluated runs below it."""
+  path = path.resolve()
+  below = run_directory.runs_below(path)
+  if not below:
+    return [path]
+  evaluated = [run for run in below if len(curve_of(_rows(run)).env_steps)]
+  if not evaluated:
+    raise ValueError(
+      f'none of the {len(below)} runs in {path} has been evaluated yet. Let them '
+      'run for --eval-period steps.'
+    )
+  return evaluated
+
+
+def label(group: Group, groups: Iterable[Group]) -> str:
+  """Returns the agent and what tells it from others in the same environment."""
+  settings = group.settings
+  name = settings['agent']
+  rivals = [
+    other.settings
+    for other in groups
+    if all(other.settings[key] == settings[key] for key in ('agent', 'env'))
+  ]
+  different = [
+    f'{key}={value}'
+    for key, value in settings.items()
+    if any(rival.get(key) != value for rival in rivals)
+  ]
+  text = ', '.join([name, *different])
+  if len(group.curves) > 1:
+    text += f' ({len(group.curves)} runs: mean, lowest to highest)'
+  return text
+
+
+def read_curve(run_dir: pathlib.Path) -> Curve:
+  """Returns a run's curve.
+
+  Raises:
+    ValueError: if the run has not been evaluated.
+  """
+  curve = curve_of(_rows(run_dir))
+  if not len(curve.env_steps):
+    raise ValueError(
+      f'{run_dir} has not been evaluated yet: '
+      f'{metrics.METRICS_FILE} has no mean_return. Let it run for '
+      '--eval-period steps, or leave it out.'
+    )
+  return curve
+
+
+def curve_of(rows: Iterable[dict[str, Any]]) -> Curve:
+  """Returns the curve that lies in rows of metrics; it may have no points.
+
+  What a run did after the checkpoint that it was resumed from is lost to it,
+  and left out.
+  """
+  points: list[tuple[int, float]] = []
+  for row in rows:
+    if 'mean_return' in row and 'env_steps' in row:
+      while points and points[-1][0] >= row['env_steps']:
+        points.pop()
+      points.append((row['env_steps'], row['mean_return']))
+  env_steps = np.array([step for step, _ in points], np.int64)
+  return Curve(env_steps, np.array([value for _, value in points], np.float64))
+
+
+def _rows(run_dir: pathlib.Path) -> list[dict[str, Any]]:
+  try:
+    return metrics.read_metrics(run_dir)
+  except FileNotFoundError:
+    return []
+
+
+def common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns env_steps [N] that all curves span, and their returns [K, N] there.
+
+  Between evaluations a curve is a straight line. Where a curve has ended, none
+  of the others goes on: a mean over fewer runs would be another number.
+  """
+  first = max(curve.env_steps[0] for curve in curves)
+  last = min(curve.env_steps[-1] for curve in curves)
+  env_steps = np.unique(np.concatenate([curve.env_steps for curve in curves]))
+  env_steps = env_steps[(first <= env_steps) & (env_steps <= last)]
+  returns = [
+    np.interp(env_steps, curve.env_steps, curve.returns) for curve in curves
+  ]
+  return env_steps, np.array(returns)

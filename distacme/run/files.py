@@ -1,0 +1,136 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+from distacme.run import notices
+from distacme.run import run_directory
+
+
+class NotWrittenError(OSError):
+  """A disk that is full, say: whoever writes again would fail again."""
+
+  def __init__(self, path: os.PathLike[str] | str, why: object):
+    """Makes a sentence of what the system says."""
+    super().__init__(
+      f'nothing can be written to {path} ({why!s:.500}). Make room there, or '
+      'choose another run_dir; the same command goes on from the last '
+      'checkpoint.'
+    )
+
+
+@contextlib.contextmanager
+def writing_to(
+  path: pathlib.Path, also: type[Exception] = OSError
+) -> Iterator[None]:
+  """Raises a NotWrittenError for an OSError, and for `also`."""
+  try:
+    yield
+  except NotWrittenError:
+    raise
+  except (OSError, also) as error:
+    # TensorStore's sentence ends with places in its source.
+    why = str(error).partition(' [source locations')[0]
+    raise NotWrittenError(path, why) from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a file that is complete or absent, even if the machine dies.
+
+  Raises:
+    NotWrittenError: if it cannot; the file stays what it was.
+  """
+  temporary = path.with_suffix('.tmp')
+  try:
+    with open(temporary, 'w') as file:
+      file.write(to_json(value) + '\n')
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink()  # a disk that is full needs the room
+    raise NotWrittenError(path, error.strerror) from error
+
+
+def write_if_possible(path: pathlib.Path, value: Any) -> None:
+  """As `write_json`; what cannot be written is only said."""
+  try:
+    write_json(path, value)
+  except NotWrittenError as error:
+    notices.warn_once(str(error))
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Reads what `write_json` wrote."""
+  return from_json(path.read_text())
+
+
+def to_json(value: Any) -> str:
+  """Returns JSON; it has no infinity and no NaN, so these become strings."""
+  return json.dumps(_spelled(value), indent=2, default=str, allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+  """Undoes `to_json`, but for tuples, which are lists, and keys, now strings.
+
+  Raises:
+    ValueError: if it is no JSON.
+  """
+  return _unspelled(json.loads(text))
+
+
+_NON_FINITE = ('NaN', 'Infinity', '-Infinity')
+
+
+def _spelled(value: Any) -> Any:
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'NaN' if math.isnan(value) else ('-' * (value < 0) + 'Infinity')
+  if isinstance(value, Mapping):
+    return {key: _spelled(inner) for key, inner in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_spelled(inner) for inner in value]
+  return value
+
+
+def _unspelled(value: Any) -> Any:
+  if isinstance(value, str) and value in _NON_FINITE:
+    return float(value)
+  if isinstance(value, dict):
+    return {key: _unspelled(inner) for key, inner in value.items()}
+  if isinstance(value, list):
+    return [_unspelled(inner) for inner in value]
+  return value
+
+
+# What a file raises that is not what was written.
+NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def read_if_whole(
+  path: pathlib.Path, parse: Callable[[Any], run_directory._T], lost: str
+) -> run_directory._T | None:
+  """Returns what `parse` makes of a file that a run can do without.
+
+  Args:
+    path: of the file.
+    parse: given what `write_json` was given; raises if it was something else.
+    lost: for the one warning, what it means that the file is damaged.
+
+  Returns:
+    None if there is no file, or if it is damaged.
+  """
+  try:
+    return parse(read_json(path))
+  except FileNotFoundError:
+    return None
+  except NOT_WHOLE as error:
+    notices.warn_once(f'{path} is damaged ({error}): {lost}.')
+    return None

@@ -1,0 +1,127 @@
+"""One run at a time in a directory, until the last of its processes has ended.
+
+A run holds a shared lock on a file there (flock), and so does each of its workers'
+processes: a launcher that was killed is outlived by workers that still write. Who
+begins asks for an exclusive one first, which there is only where nobody else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import functools
+import logging
+import os
+import pathlib
+import time
+from typing import IO
+
+from distacme.run import run_directory
+
+_VARIABLE = 'DISTACME_LOCK'
+_WAIT_S = 20.0  # a terminated run saves, and its workers end, in less
+_POLL_S = 0.1
+_logger = logging.getLogger(__name__)
+
+
+def variable(directory: run_directory.RunDirectory) -> dict[str, str]:
+  """Returns what workers that call `share` need in their environment."""
+  return {_VARIABLE: str(directory.lock)}
+
+
+def share() -> None:
+  """Holds the lock of this worker's run until this process ends.
+
+  To be called before `runtime.process_tree.die_with_parent`: either the launcher is
+  found alive, and held the lock until now, or this process ends.
+  """
+  with contextlib.suppress(OSError):  # which the launcher has warned of
+    file = os.open(os.environ[_VARIABLE], os.O_RDWR)
+    os.register_at_fork(after_in_child=functools.partial(os.close, file))
+    _flock(file, exclusive=False)
+
+
+def take(directory: run_directory.RunDirectory) -> IO[str]:
+  """Returns the lock of a directory, held until it is closed.
+
+  Waits a while for those that are there to end. Where the file system has no
+  locks there is a warning instead.
+
+  Raises:
+    ValueError: if the directory is in use.
+  """
+  file = open(directory.lock, 'a+')
+  # What an environment forks may outlive the run.
+  os.register_at_fork(after_in_child=file.close)
+  deadline = time.monotonic() + _WAIT_S
+  said = False
+  try:
+    while not _take(file):
+      if time.monotonic() >= deadline:
+        raise ValueError(
+          f'{directory.path} is in use by {_holder(directory)}, still after '
+          f'{_WAIT_S:.0f} s. Wait for its end or end it, or choose another '
+          'run_dir.'
+        )
+      if not said:
+        said = True
+        _logger.warning(
+          '%s is in use by %s: waiting up to %.0f s for its end.',
+          directory.path,
+          _holder(directory),
+          _WAIT_S,
+        )
+      time.sleep(_POLL_S)
+  except OSError as error:
+    _logger.warning(
+      '%s cannot be locked (%s): see to it yourself that no two runs use %s at '
+      'once.',
+      directory.lock,
+      error,
+      directory.path,
+    )
+  except BaseException:
+    file.close()
+    raise
+  return file
+
+
+def _take(file: IO[str]) -> bool:
+  """Takes the shared lock if nobody else has one."""
+  try:
+    _flock(file.fileno(), exclusive=True)
+    # Not in one step: who asks in between may get it instead.
+    _flock(file.fileno(), exclusive=False)
+  except BlockingIOError:
+    return False
+  return True
+
+
+def _flock(file: int, exclusive: bool) -> None:
+  import fcntl  # where there is none, nothing has been launched either
+
+  kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+  fcntl.flock(file, kind | fcntl.LOCK_NB)
+
+
+def _holder(directory: run_directory.RunDirectory) -> str:
+  """Says who holds the lock, as far as can be known."""
+  running = directory.read_running()
+  if running is not None and running.here and not running.gone:
+    return f'process {running.pid}'
+  if pids := list(_pids(directory.lock)):
+    return f'process{"es" * (len(pids) > 1)} {", ".join(pids)}'
+  if running is not None:
+    return f'process {running.pid} on {running.host}'
+  return 'another process'
+
+
+def _pids(path: pathlib.Path) -> Iterator[str]:
+  """Yields the processes that took a lock on the file (Linux only)."""
+  with contextlib.suppress(OSError):
+    inode = path.stat().st_ino
+    for line in pathlib.Path('/proc/locks').read_text().splitlines():
+      # 1: FLOCK ADVISORY READ 1234 00:2f:5678 0 EOF
+      fields = line.split()
+      if fields[1] == 'FLOCK' and fields[5].endswith(f':{inode}'):
+        yield fields[4]

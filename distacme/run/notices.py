@@ -1,0 +1,25 @@
+"""Warnings about a run, each said once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import pathlib
+
+_logger = logging.getLogger(__name__)
+
+
+def warnings_to(path: pathlib.Path) -> None:
+  """Keeps the warnings of this process in a file, too, one a line."""
+  handler = logging.FileHandler(path, delay=True)
+  handler.setFormatter(logging.Formatter('%(message)s'))
+  _logger.addHandler(handler)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+  """Says what of a run is damaged, or lost.
+
+  Where a worker says it, the launcher says it again (`warnings_to`).
+  """
+  _logger.warning('%s', message)

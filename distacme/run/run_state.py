@@ -1,0 +1,337 @@
+"""What a run has done so far, who works on it, and whether it should stop."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Collection, Mapping
+import dataclasses
+import threading
+import time
+from typing import Any, Protocol
+
+from distacme import core
+from distacme.run import files
+from distacme.run import status as status_lib
+
+# Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
+RATE_WINDOW_S = 10.0
+
+# Of workers, of counters, and of one worker's metrics: what a run keeps may not
+# grow with whatever a peer thinks of.
+_MAX_NAMES = 10_000
+
+# That may be asked for while a run goes on: each holds two of the calls that the
+# variable server serves at once (`variables.server.MAX_CALLS`), and a typing error
+# must not make a launcher start processes without end.
+MAX_ACTORS = 500
+
+
+NO_LIMITS = status_lib.Limits()
+
+
+class Sink(Protocol):
+  """Where metrics go; `run.metrics.MetricsSink` in every mode."""
+
+  def write(
+    self,
+    worker: str,
+    seconds: float,
+    counts: Mapping[str, int],
+    metrics: Mapping[str, float],
+  ) -> None:
+    """Keeps one report's metrics, with the run's counters at that moment."""
+
+
+class RunState:
+  """Sums what the workers report and decides when they stop.
+
+  Thread-safe. Workers of this process use `reporter`; `variables.server` puts
+  the same object behind gRPC. The clock is looked at in every report and every
+  `status`, so that a time limit needs no thread of its own.
+  """
+
+  def __init__(
+    self,
+    limits: status_lib.Limits = NO_LIMITS,
+    sink: Sink | None = None,
+    counts: Mapping[str, int] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    elapsed_s: float = 0.0,
+  ) -> None:
+    """Starts the run's clock.
+
+    Args:
+      limits: when to stop.
+      sink: where metrics go, if anywhere.
+      counts: what a resumed run had counted before.
+      clock: returns seconds.
+      elapsed_s: what the clock shows at first.
+    """
+    self._limits = limits
+    self._sink = sink
+    self._clock = clock
+    self._start = clock() - elapsed_s
+    self._lock = threading.Lock()
+    self._total = _Tally(counts or {}, self._start)
+    self._workers: dict[str, _Worker] = {}
+    self._stop: dict[str, Any] | None = None
+    self._on_stop: list[Callable[[], None]] = []
+    self._params_version: int | None = None
+    self._num_actors: int | None = None
+
+  def reporter(self, worker: str) -> core.Reporter:
+    """Returns the line of a worker that lives in this process."""
+    return _Reporter(self, worker)
+
+  def report(
+    self,
+    worker: str,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    """Takes a worker's report; see `core.Reporter.report`.
+
+    Raises:
+      ValueError: if the run knows too many names of its kind already.
+    """
+    now = self._clock()
+    with self._lock:
+      entry = self._worker(worker, now)
+      _check_room(self._total.counts, counts or ())
+      _check_room(entry.metrics, metrics or ())
+      entry.heartbeat = now
+      if state:
+        entry.state = state
+      if counts:
+        entry.tally.add(counts, now)
+        self._total.add(counts, now)
+      if metrics:
+        entry.metrics.update(metrics)
+      directive = self._directive(now)
+    if metrics and self._sink is not None:
+      try:
+        self._sink.write(worker, now - self._start, directive.counts, metrics)
+      except OSError as error:
+        # The report itself has been counted: raising would make a caller repeat
+        # it. Training on without a record is not wanted either.
+        unwritten = files.NotWrittenError(
+          error.filename or 'the metrics', error.strerror or error
+        )
+        self.request_stop(status_lib.StopReason.FAILED, str(unwritten), worker)
+    if directive.stop:
+      self._call_back()
+    return directive
+
+  def directive(self) -> core.Directive:
+    """Returns what a report would answer, without being a heartbeat."""
+    with self._lock:
+      directive = self._directive(self._clock())
+    if directive.stop:
+      self._call_back()
+    return directive
+
+  def request_stop(
+    self, reason: str, detail: str = '', worker: str = ''
+  ) -> None:
+    """Ends the run unless it ends already: the first reason given stands.
+
+    Args:
+      reason: one of `StopReason`'s values.
+      detail: for people; the traceback of a worker that failed.
+      worker: who asks, if a worker does.
+    """
+    try:
+      reason = status_lib.StopReason(reason)
+    except ValueError:
+      known = ', '.join(r.value for r in status_lib.StopReason)
+      raise ValueError(
+        f'{reason!r} is no reason to stop; use one of {known}.'
+      ) from None
+    with self._lock:
+      now = self._clock()
+      self._check_limits(now)
+      self._set_stop(reason, detail, worker, now)
+    self._call_back()
+
+  def on_stop(self, callback: Callable[[], None]) -> None:
+    """Calls `callback` once when the run is to stop; now if it is already."""
+    with self._lock:
+      self._on_stop.append(callback)
+    if self.directive().stop:
+      self._call_back()
+
+  def fail(self, worker: str, detail: str) -> None:
+    """Notes that a worker failed; see `core.Reporter.fail`."""
+    with self._lock:
+      entry = self._worker(worker, self._clock())
+      entry.failure = detail
+
+  def scale(self, num_actors: int) -> None:
+    """Asks whoever launched the run for so many actors, by `status`.
+
+    Raises:
+      ValueError: if it is less than one, or more than MAX_ACTORS.
+    """
+    check_num_actors(num_actors)
+    with self._lock:
+      self._num_actors = num_actors
+
+  def set_params_version(self, version: int) -> None:
+    """Notes the version of the newest params, for `status`."""
+    with self._lock:
+      self._params_version = version
+
+  def status(self) -> dict[str, Any]:
+    """Returns all that is known, as plain data for JSON.
+
+    Metrics may hold NaN and infinity, which Python's JSON reads and writes.
+    """
+    now = self._clock()
+    with self._lock:
+      self._check_limits(now)
+      status = {
+        'seconds': now - self._start,
+        'counts': dict(self._total.counts),
+        'rates': self._total.rates(now),
+        'params_version': self._params_version,
+        'num_actors': self._num_actors,  # that were asked for since it began
+        'stop': self._stop and dict(self._stop),
+        'limits': dataclasses.asdict(self._limits),
+        'workers': {
+          name: {
+            'state': worker.state,
+            'seconds_since_report': now - worker.heartbeat,
+            'counts': dict(worker.tally.counts),
+            'rates': worker.tally.rates(now),
+            'metrics': dict(worker.metrics),
+            'failure': worker.failure,
+          }
+          for name, worker in self._workers.items()
+        },
+      }
+    if status['stop']:
+      self._call_back()
+    return status
+
+  def _worker(self, name: str, now: float) -> _Worker:
+    """Returns what is known of a worker, which may be heard of just now."""
+    _check_room(self._workers, [name])
+    return self._workers.setdefault(name, _Worker(_Tally({}, now), now))
+
+  def _directive(self, now: float) -> core.Directive:
+    self._check_limits(now)
+    stop = self._stop['reason'] if self._stop else None
+    return core.Directive(stop, dict(self._total.counts))
+
+  def _check_limits(self, now: float) -> None:
+    max_steps, max_seconds = (
+      self._limits.max_env_steps,
+      self._limits.max_seconds,
+    )
+    if max_steps and self._total.counts.get('env_steps', 0) >= max_steps:
+      self._set_stop(
+        status_lib.StopReason.STEP_LIMIT, f'{max_steps} env_steps', '', now
+      )
+    if max_seconds and now - self._start >= max_seconds:
+      self._set_stop(
+        status_lib.StopReason.TIME_LIMIT, f'{max_seconds} s', '', now
+      )
+
+  def _set_stop(
+    self, reason: status_lib.StopReason, detail: str, worker: str, now: float
+  ) -> None:
+    if self._stop is None:
+      self._stop = {
+        'reason': reason.value,
+        'detail': detail,
+        'worker': worker,
+        'seconds': now - self._start,
+      }
+
+  def _call_back(self) -> None:
+    with self._lock:
+      callbacks, self._on_stop = self._on_stop, []
+    for callback in callbacks:
+      callback()
+
+
+def check_num_actors(num_actors: int) -> None:
+  """Raises ValueError if a run cannot be asked for so many actors."""
+  if not 1 <= num_actors <= MAX_ACTORS:
+    raise ValueError(
+      f'num_actors must be at least 1 and at most {MAX_ACTORS} for a run that '
+      f'goes on, got {num_actors!r:.80}.'
+    )
+
+
+def _check_room(known: Mapping[str, Any], new: Collection[str]) -> None:
+  if len(known) + len(new) <= _MAX_NAMES:
+    return
+  if len(known.keys() | set(new)) > _MAX_NAMES:
+    raise ValueError(
+      f'A run has at most {_MAX_NAMES} workers, counters, and metrics of a'
+      f' worker; no room for {next(iter(new))!r:.80}.'
+    )
+
+
+class _Reporter:
+  """`core.Reporter` of a worker in this process."""
+
+  def __init__(self, state: RunState, worker: str) -> None:
+    self._state = state
+    self._worker = worker
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    return self._state.report(self._worker, counts, metrics, state)
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    self._state.request_stop(reason, detail, self._worker)
+
+  def fail(self, detail: str) -> None:
+    self._state.fail(self._worker, detail)
+
+
+@dataclasses.dataclass
+class _Worker:
+  tally: _Tally
+  heartbeat: float
+  state: str = ''
+  metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+  failure: str = ''  # the last one's detail
+
+
+class _Tally:
+  """Counters, and what they were over the last seconds."""
+
+  def __init__(self, counts: Mapping[str, int], now: float) -> None:
+    self.counts = dict(counts)
+    self._past = collections.deque([(now, dict(counts))])
+
+  def add(self, increments: Mapping[str, int], now: float) -> None:
+    counts = self.counts
+    for name, increment in increments.items():
+      counts[name] = counts.get(name, 0) + increment
+    self._remember(now)
+
+  def rates(self, now: float) -> dict[str, float]:
+    self._remember(now)
+    then, before = self._past[0]
+    if now <= then:
+      return dict.fromkeys(self.counts, 0.0)
+    return {
+      name: (count - before.get(name, 0)) / (now - then)
+      for name, count in self.counts.items()
+    }
+
+  def _remember(self, now: float) -> None:
+    past = self._past
+    if now - past[-1][0] >= 1.0:
+      past.append((now, dict(self.counts)))
+      while len(past) > 1 and past[1][0] <= now - RATE_WINDOW_S:
+        past.popleft()

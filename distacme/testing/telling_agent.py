@@ -1,0 +1,86 @@
+"""A fake agent whose learner state tells what it was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import replay_spec
+from distacme import types
+from distacme.testing import agent_contract
+
+
+class TellingAgent:
+  """An agent for tests of workers: tells what its functions were called with.
+
+  Its action is the version of the params that it acts with, wherever it is. Its
+  `values` hold the key, the params' rewards and how many steps each row's
+  episode had. Its priorities are rewards plus 1.
+  """
+
+  replay = replay_spec.ReplaySpec(
+    window=replay_spec.NStep(1, 1.0),
+    batch_size=4,
+    max_size=100,
+    min_size=4,
+    samples_per_insert=1.0,
+    priority_exponent=1.0,
+  )
+
+  def __init__(self) -> None:
+    self.traces = 0  # of `act`: how often it was compiled
+    self.streams: Any = 'never asked'
+
+  def initial_learner_state(
+    self, key: types.Key
+  ) -> agent_contract.TellingLearnerState:
+    """Returns zeros."""
+    del key
+    return agent_contract.TellingLearnerState(
+      jnp.int32(0), jnp.zeros(2, jnp.float32)
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> np.ndarray:
+    """Returns a count of steps for each row."""
+    self.streams = streams
+    return np.zeros(batch_size, np.int32)
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: jax.Array,
+  ) -> types.ActorOutput:
+    """Returns the params' version as action."""
+    self.traces += 1
+    del observation
+    size = state.shape[0]
+    values = {
+      'key': jnp.tile(key, (size, 1)),
+      'rewards': jnp.tile(params['rewards'], (size, 1)),
+      'steps': state,
+    }
+    action = jnp.full(size, params['version'], jnp.int32)
+    return types.ActorOutput(action, state + 1, values=values)
+
+  def update(
+    self, state: agent_contract.TellingLearnerState, batch: types.Batch
+  ) -> tuple[agent_contract.TellingLearnerState, types.UpdateOutput]:
+    """Adds the batch's rewards."""
+    reward = batch.data.reward
+    new = agent_contract.TellingLearnerState(
+      state.version + 1, state.rewards + reward.sum()
+    )
+    return new, types.UpdateOutput({'loss': reward.sum()}, reward + 1)
+
+  def actor_params(
+    self, state: agent_contract.TellingLearnerState
+  ) -> types.Params:
+    """Returns the whole state."""
+    return state._asdict()

@@ -1,0 +1,169 @@
+"""What is refused before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+from typing import IO, TYPE_CHECKING, Any
+
+from distacme import core
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import presets
+from distacme.run import files
+from distacme.run import lock as lock_lib
+from distacme.run import notices
+from distacme.run import run_directory
+
+if TYPE_CHECKING:
+  from distacme.run import checkpoint
+
+
+def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
+  """Checks that agent, environment, network and the run's settings fit.
+
+  Returns:
+    The agent.
+
+  Raises:
+    ValueError: if they do not.
+  """
+  # Here and not above: they import JAX, which what only lists does not need.
+  from distacme.kit import observations
+  from distacme.learning import placement
+  from distacme.learning import updates
+
+  spec = experiment.environment_spec()
+  agent = experiment.make_agent(spec)
+  run = experiment.run
+  flattened = observations.describe_flattened(spec.observations)
+  if flattened and not (experiment.network or run.network):
+    notices.warn_once(flattened)
+  updates.check_count(run.updates_per_call, agent)
+  placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+  return agent
+
+
+def check(
+  experiment: experiment_lib.Experiment,
+) -> tuple[run_directory.RunDirectory, IO[str]]:
+  """Checks what can be checked before any worker starts; makes the directory.
+
+  Returns:
+    The directory, and its lock, to be closed when the run has ended.
+
+  Raises:
+    ValueError: if agent, environment, network and run directory do not fit, or
+      another run is there.
+  """
+  agent = check_agent(experiment)
+  run = experiment.run
+  path = run.run_dir or run_directory.default_path(
+    run.agent, run.env, f'seed{run.seed}'
+  )
+  directory = run_directory.RunDirectory(path.resolve())
+  directory.create()
+  with contextlib.ExitStack() as stack:
+    lock = stack.enter_context(lock_lib.take(directory))
+    check_resumable(experiment, directory)
+    # Both refuse what they cannot read.
+    if restored := read_checkpoint(agent, directory):
+      directory.read_counts(restored.steps)
+    directory.begin(experiment.as_dict())
+    stack.pop_all()  # the lock is the caller's now
+  return directory, lock
+
+
+def check_resumable(
+  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
+) -> None:
+  """Refuses to go on with a run as something else than it was.
+
+  How long, how often and by how many may change; what is learnt and how, not.
+  """
+  if not directory.config.exists():
+    return
+  before = directory.read_config()
+  if directory.last_step() is None:
+    return
+  now = _as_read(experiment.as_dict())
+  # A setting that did not exist then was at its default, as it were.
+  for field in dataclasses.fields(experiment.agent):
+    before['agent'].setdefault(field.name, _as_read(field.default))
+  pairs = [('agent', name) for name in now['agent']]
+  pairs += [('run', name) for name in ('agent', 'env', 'network', 'seed')]
+  changed = [
+    f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'
+    for part, name in pairs
+    if before[part].get(name) != now[part][name]
+  ]
+  changed += check_functions(before, now['functions'], directory)
+  if changed:
+    run = experiment.run
+    preset = presets.find(run.agent, run.env, run.preset)
+    hint = (
+      f' Some are of the preset {preset.name} (--preset).' if preset else ''
+    )
+    raise ValueError(
+      f'{directory.path} holds a run to be resumed, but {"; ".join(changed)}. '
+      f'Give the same settings, or another run_dir.{hint}'
+    )
+
+
+def check_functions(
+  before: Mapping[str, Any],
+  now: Mapping[str, Mapping[str, str]],
+  directory: run_directory.RunDirectory,
+) -> list[str]:
+  """Compares a run's functions with those of a program.
+
+  One that was edited since, perhaps for what was wrong with it, is a warning.
+
+  Args:
+    before: what config.json says.
+    now: identities by field, of those that are to be compared.
+    directory: of the run.
+
+  Returns:
+    A clause for each function that is another one.
+  """
+  different = []
+  known = before.get('functions', {})  # a run may be older than they are
+  for part in sorted(known.keys() & now.keys()):
+    was, is_ = known[part], now[part]
+    if was['name'] != is_['name']:
+      different.append(
+        f'{part} was the function {was["name"]} and is {is_["name"]}'
+      )
+    elif was['source'] != is_['source']:
+      notices.warn_once(
+        f'{part} of {directory.path} is {is_["name"]}, whose code is not what it '
+        f'was (its hash was {was["source"] or "unknown"} and is '
+        f'{is_["source"] or "unknown"}).'
+      )
+  return different
+
+
+def _as_read(value: Any) -> Any:
+  """Returns what is read back of a value that was written."""
+  return files.from_json(files.to_json(value))
+
+
+def read_checkpoint(
+  agent: core.Agent, directory: run_directory.RunDirectory
+) -> checkpoint.Restored | None:
+  """Returns the learner state that a run will resume from, if there is one.
+
+  Raises:
+    ValueError: if it is of another agent, or there are some of which none is
+      whole.
+  """
+  import jax
+
+  from distacme.run import checkpoint
+
+  if directory.last_step() is None:
+    return None
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.eval_shape(agent.initial_learner_state, key)
+  return checkpoint.read(directory.checkpoints, state)

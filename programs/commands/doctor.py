@@ -1,0 +1,284 @@
+"""`distacme doctor`: what of the installation works, and how to get the rest."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+import importlib
+import importlib.metadata
+import importlib.util
+import ipaddress
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+_OF_PROGRAMS = ('grpc', 'Launchpad', 'Reverb')  # names of checks
+_OLDEST_PYTHON = (3, 10)
+_LAUNCH = (
+  "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
+)
+_ENVS = "Run: pip install 'distacme[envs]'"
+
+
+class Check(NamedTuple):
+  """One line of the doctor's answer.
+
+  Attributes:
+    name: of what is checked.
+    find: returns what was found; raises if it is missing or broken.
+    remedy: how to get it, or a function of what `find` raised that says so.
+    without: what does not work without it; '' if nothing does.
+  """
+
+  name: str
+  find: Callable[[], str]
+  remedy: str | Callable[[Exception], str]
+  without: str = ''
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Prints a line for each check; returns 0 if local mode works."""
+  argparse.ArgumentParser(
+    prog='distacme doctor',
+    description='Checks the installation and says how to get what is missing.',
+  ).parse_args(arguments)
+  local = programs = True
+  for check in CHECKS:
+    ok, line = examine(check)
+    local = local and (ok or bool(check.without))
+    programs = programs and (ok or check.name not in _OF_PROGRAMS)
+    print(line, flush=True)
+  print(f'\nlocal mode {"works" if local else "does not work"}')
+  works = 'work' if local and programs else 'do not work'
+  print(f'threads and processes {works}')
+  return 0 if local else 1
+
+
+def examine(check: Check) -> tuple[bool, str]:
+  """Returns whether all is well, and the line that says so or what to do."""
+  try:
+    return True, f'ok       {check.name}: {check.find()}'
+  # A broken library may raise anything when it is loaded.
+  except Exception as error:
+    what = f'{type(error).__name__}: {error}'.partition('\n')[0].rstrip('.')
+    without = f' Without it: no {check.without}.' if check.without else ''
+    remedy = (
+      check.remedy if isinstance(check.remedy, str) else check.remedy(error)
+    )
+    return False, f'missing  {check.name}: {what}. {remedy}.{without}'
+
+
+def _python() -> str:
+  version = platform.python_version()
+  if sys.version_info < _OLDEST_PYTHON:
+    raise RuntimeError(f'this is Python {version}')
+  return f'{version} on {platform.system()} {platform.machine()}'
+
+
+def _jax() -> str:
+  import jax
+
+  devices = jax.devices()
+  # A wheel for another CPU, or a driver that does not fit, fails only here.
+  total = int(jax.jit(lambda x: x.sum())(jax.numpy.ones(3)))
+  if total != 3:
+    raise RuntimeError(f'1 + 1 + 1 is {total} on {devices[0]}')
+  return f'{jax.__version__}, {len(devices)} x {devices[0].device_kind}'
+
+
+def _bytecode() -> str:
+  # JAX has been imported; what Python compiled for that is kept, or never is.
+  for name in ('jax', 'haiku'):
+    source = importlib.import_module(name).__file__ or ''
+    if not os.path.exists(importlib.util.cache_from_source(source)):
+      raise RuntimeError(f'there is none of {source}')
+  return 'each library is compiled once'
+
+
+def _training() -> str:
+  from distacme import lazy_imports
+  from distacme.programs import experiment
+
+  modules = [
+    *(f'distacme.agents.{name}' for name in experiment.known_agents()),
+    'distacme.programs.training',
+    'distacme.programs.launchers.one_process',
+    'orbax.checkpoint',
+    'rich',
+    'tensorboardX',
+    'tyro',
+  ]
+  for name in modules:
+    importlib.import_module(name)
+  lazy_imports.load_all()
+  return 'agents, checkpoints, logs and flags'
+
+
+def _launchpad() -> str:
+  importlib.import_module('distacme.runtime.launchpad')
+  return 'starts threads and processes'
+
+
+def _reverb() -> str:
+  from distacme.replay.reverb import extension
+
+  return f'server and client, {extension.load().__name__}'
+
+
+# In a process of its own, since Reverb writes what it does to the terminal.
+_SERVE = """
+import socket
+from distacme.replay import reverb
+from distacme.replay import spec
+from distacme.runtime import listening
+with socket.socket() as free:
+  free.bind(('127.0.0.1', 0))
+  port = free.getsockname()[1]
+queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
+server = reverb.ReplayServer(queue, port)
+print(*listening.addresses(port))
+server.stop()
+"""
+
+
+def _closed_doors() -> str:
+  done = subprocess.run(
+    [sys.executable, '-c', _SERVE], capture_output=True, text=True, timeout=60
+  )
+  if done.returncode:
+    raise RuntimeError(done.stderr.strip().rpartition('\n')[2])
+  addresses = done.stdout.split()
+  if not addresses or not all(
+    ipaddress.ip_address(address).is_loopback for address in addresses
+  ):
+    raise RuntimeError(
+      f'it listens on {" and ".join(addresses) or "no address that is known"}'
+    )
+  return f'it listens on {" and ".join(addresses)} only'
+
+
+def _matplotlib_remedy(error: Exception) -> str:
+  from distacme.programs.view import plotting
+
+  return plotting.matplotlib_remedy(error)
+
+
+def _ffmpeg() -> str:
+  import imageio_ffmpeg
+
+  version: str = imageio_ffmpeg.get_ffmpeg_version()
+  return version
+
+
+def _library(name: str) -> Callable[[], str]:
+  def find() -> str:
+    importlib.import_module(name)
+    return importlib.metadata.version({'grpc': 'grpcio'}.get(name, name))
+
+  return find
+
+
+def _environment(name: str, library: str) -> Callable[[], str]:
+  # Made, not imported: without a display some libraries complain when they are
+  # imported by themselves, others import much to draw with.
+  def find() -> str:
+    from distacme import environments
+
+    environments.make(name, seed=0).close()
+    return importlib.metadata.version(library)
+
+  return find
+
+
+def _mujoco_pictures() -> str:
+  from distacme import environments
+
+  name = 'gymnasium:InvertedPendulum-v5'
+  environments.make(name, seed=0, render=True).close()
+  return f'drawn by {os.environ["MUJOCO_GL"]}'
+
+
+def _directory() -> str:
+  with tempfile.TemporaryFile(dir='.') as file:
+    file.write(b'0')
+  return os.getcwd()
+
+
+CHECKS = (
+  Check(
+    'Python',
+    _python,
+    f'Use Python {".".join(map(str, _OLDEST_PYTHON))} or newer',
+  ),
+  Check(
+    'JAX',
+    _jax,
+    "Run: pip install 'jax>=0.6' 'jaxlib>=0.6', or set JAX_PLATFORMS=cpu if its "
+    'accelerator is what fails',
+  ),
+  Check(
+    'bytecode',
+    _bytecode,
+    f'Run: {sys.executable} -m compileall -q {sys.prefix}, or unset '
+    'PYTHONDONTWRITEBYTECODE',
+    'quick start of programs: each process compiles what it imports',
+  ),
+  Check(
+    'libraries of training',
+    _training,
+    'Run: pip install --upgrade --force-reinstall distacme',
+  ),
+  Check(
+    'writable directory',
+    _directory,
+    'Change to a directory that you may write to, or give --run-dir',
+  ),
+  Check(
+    'grpc', _library('grpc'), "Run: pip install 'grpcio>=1.60'", 'programs'
+  ),
+  Check('Launchpad', _launchpad, _LAUNCH, '--mode threads, --mode processes'),
+  Check('Reverb', _reverb, _LAUNCH, 'replay server'),
+  Check(
+    'replay behind loopback',
+    _closed_doors,
+    f'{_LAUNCH}, or close the port of a run with a firewall',
+    'replay server that other hosts cannot reach',
+  ),
+  Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),
+  Check('bsuite', _library('bsuite'), _ENVS, 'bsuite:...'),
+  Check('ale-py', _environment('atari:Pong', 'ale-py'), _ENVS, 'atari:...'),
+  Check(
+    'dm_control',
+    _environment('dm_control:cartpole/balance', 'dm-control'),
+    f'{_ENVS}, with Python 3.12 or older',
+    'dm_control:...',
+  ),
+  Check(
+    'MinAtar',
+    _environment('minatar:breakout', 'minatar'),
+    _ENVS,
+    'minatar:...',
+  ),
+  Check('MuJoCo', _library('mujoco'), _ENVS, 'gymnasium:HalfCheetah-v5, ...'),
+  Check(
+    'pictures of MuJoCo',
+    _mujoco_pictures,
+    'Run: apt-get install libegl1 libgl1',
+    'videos of MuJoCo and dm_control',
+  ),
+  Check(
+    'matplotlib',
+    _library('matplotlib'),
+    _matplotlib_remedy,
+    'curves as PNG',
+  ),
+  Check(
+    'ffmpeg',
+    _ffmpeg,
+    "Run: pip install 'distacme[video]'",
+    'videos (evaluate --video)',
+  ),
+)

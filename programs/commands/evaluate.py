@@ -1,0 +1,173 @@
+"""`distacme evaluate RUN_DIR`: how good the params of a run are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  from distacme.programs import experiment as experiment_lib
+
+_GREEDILY = 'evaluate_greedily'  # of a Config
+# No worker of a run has so high a number: these are episodes of no training.
+_STREAM = 1_000_003
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Plays the episodes and prints their returns."""
+  parser = argparse.ArgumentParser(
+    prog='distacme evaluate',
+    description='Plays episodes with the best params of a run, as its evaluations '
+    'did: greedily, unless evaluate_greedily is off. One is cut off after '
+    'max_eval_episode_steps of the run.',
+  )
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+  parser.add_argument(
+    '--episodes',
+    type=int,
+    default=20,
+    metavar='N',
+    help='how many to play (default: 20)',
+  )
+  parser.add_argument(
+    '--seed',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the environments (default: 0); none plays the episodes of training',
+  )
+  parser.add_argument(
+    '--newest',
+    action='store_true',
+    help='take the params of the newest checkpoint, not the best',
+  )
+  parser.add_argument(
+    '--sample',
+    action='store_true',
+    help='sample actions from the policy, as in training, not greedily',
+  )
+  parser.add_argument(
+    '--video',
+    type=pathlib.Path,
+    metavar='FILE',
+    help='write a video of the first episode, to an .mp4 or .gif file',
+  )
+  flags = parser.parse_args(arguments)
+  for name, least in (('episodes', 1), ('seed', 0)):
+    if getattr(flags, name) < least:
+      raise ValueError(
+        f'{name} must be at least {least}, got {getattr(flags, name)}.'
+      )
+  metrics = evaluate(
+    flags.run_dir,
+    flags.episodes,
+    flags.seed,
+    best=not flags.newest,
+    video=flags.video,
+    sample=flags.sample,
+  )
+  print(
+    f'mean return {metrics["mean_return"]:.4g} (min '
+    f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
+    f'{flags.episodes} episode{"s" if flags.episodes > 1 else ""}, params version '
+    f'{metrics["params_version"]:.0f}{_cut_off(metrics)}'
+  )
+  if flags.video:
+    print(f'video of the first: {flags.video.resolve()}')
+  return 0
+
+
+def _cut_off(metrics: dict[str, float]) -> str:
+  """Returns what to say of episodes that did not end by themselves."""
+  count = int(metrics['episodes_cut_off'])
+  return f'; {count} did not end and were cut off' if count else ''
+
+
+def evaluate(
+  run_dir: pathlib.Path,
+  episodes: int,
+  seed: int = 0,
+  best: bool = True,
+  video: pathlib.Path | None = None,
+  sample: bool = False,
+) -> dict[str, float]:
+  """Returns the evaluator's metrics of episodes of a run's params.
+
+  Args:
+    run_dir: of the run.
+    episodes: to play, at least 1.
+    seed: of the environments, and of what is random about the policy.
+    best: see `loading.load_policy`.
+    video: file for a video of the first episode, if it is wanted.
+    sample: whether actions are sampled from the policy, rather than greedy.
+
+  Raises:
+    ValueError: as `loading.load_policy`, or if there can be no video, or the
+      agent has no policy to sample from.
+    ImportError: if what writes videos is not installed.
+  """
+  from distacme.acting import evaluator
+  from distacme.acting import params
+  from distacme.programs import loading
+  from distacme.programs.view import video as video_lib
+  from distacme.run import run_state
+  from distacme.run import seeding
+
+  if video:
+    video_lib.check(video)
+  loaded = loading.load(run_dir, best)
+  experiment = dataclasses.replace(
+    loaded.experiment, run=dataclasses.replace(loaded.experiment.run, seed=seed)
+  )
+  agent = loaded.agent
+  if sample:
+    experiment = _sampling(experiment)
+    agent = experiment.make_agent(loaded.spec)
+  state = run_state.RunState()
+  rows = evaluator.num_rows(episodes)
+  # The same rows with and without a video, or it would change the returns.
+  environment = video_lib.make_vector(experiment, rows, _STREAM, video)
+  key = seeding.actor_key(seed)
+  try:
+    evaluator.Evaluator(
+      environment,
+      agent,
+      params.LocalParams(loaded.params),
+      state.reporter('evaluator'),
+      key=key,
+      episodes=episodes,
+      period=1,
+      max_episode_steps=experiment.run.max_eval_episode_steps,
+    ).evaluate()
+  finally:  # at Ctrl-C, too: the video is whole until there
+    environment.close()
+  metrics: dict[str, float] = state.status()['workers']['evaluator']['metrics']
+  return metrics
+
+
+def _sampling(
+  experiment: experiment_lib.Experiment,
+) -> experiment_lib.Experiment:
+  """Returns an experiment whose agent is evaluated as it acts in training.
+
+  Raises:
+    ValueError: if its Config cannot say so.
+  """
+  config = experiment.agent
+  known = {field.name for field in dataclasses.fields(config)}
+  if _GREEDILY not in known:
+    raise ValueError(
+      f'--sample is for agents whose Config has the field {_GREEDILY}, which '
+      f'that of {experiment.run.agent} has not. Leave --sample out.'
+    )
+  return dataclasses.replace(
+    experiment, agent=dataclasses.replace(config, **{_GREEDILY: False})
+  )

@@ -1,0 +1,49 @@
+"""`distacme plot RUN_DIR...`: learning curves as PNG."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+
+from distacme.programs.view import plotting
+from distacme.run import curves
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Draws the curves and prints where they are."""
+  parser = argparse.ArgumentParser(
+    prog='distacme plot',
+    description='Draws the evaluated returns of runs over environment steps, a '
+    'panel for each environment. Runs that differ in their seed only share a '
+    'line, their mean, in a band from the lowest to the highest.',
+  )
+  parser.add_argument(
+    'run_dirs',
+    type=pathlib.Path,
+    nargs='+',
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory', or as 'directory of "
+    "the runs' (--seeds)",
+  )
+  parser.add_argument(
+    '--output',
+    type=pathlib.Path,
+    metavar='FILE',
+    default=pathlib.Path(plotting.FILE),
+    help=f'file to write (default: {plotting.FILE})',
+  )
+  flags = parser.parse_args(arguments)
+  if flags.output.suffix != '.png':
+    raise ValueError(
+      f'output must be a .png file, got {str(flags.output)!r}. Write for '
+      f'instance {str(flags.output.with_suffix(".png"))!r}.'
+    )
+  if not flags.output.parent.is_dir():
+    raise ValueError(
+      f'{flags.output.parent} is no directory. Make it, or choose another '
+      '--output.'
+    )
+  plotting.draw(curves.grouped(flags.run_dirs), flags.output)
+  print(flags.output.resolve())
+  return 0

@@ -1,0 +1,60 @@
+"""`distacme scale RUN_DIR --num-actors N`: more or fewer actors for a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+
+from distacme.run import run_directory
+from distacme.run import run_state
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Asks a running program for so many actors."""
+  parser = argparse.ArgumentParser(
+    prog='distacme scale',
+    description='Starts actors of a running program of processes, or ends those '
+    'of the highest numbers. What else acts, learns and evaluates goes on; a '
+    'resumed run begins with its own --num-actors again.',
+    epilog='exit codes: 0 once the run has been asked, 2 if it cannot be.',
+  )
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+  parser.add_argument(
+    '--num-actors', type=int, required=True, help='how many there are to be'
+  )
+  flags = parser.parse_args(arguments)
+  run_state.check_num_actors(flags.num_actors)
+  address = _address(run_directory.RunDirectory(flags.run_dir.resolve()))
+  from distacme.variables import client
+
+  try:
+    client.scale(address, flags.num_actors)
+  except ConnectionError as error:
+    raise ValueError(
+      f'{error}. It is asked on the host of the run, while that goes on.'
+    ) from None
+  print(f'asked for {flags.num_actors} actors: see distacme watch')
+  return 0
+
+
+def _address(directory: run_directory.RunDirectory) -> str:
+  """Returns where the run's variable server listens."""
+  mode = directory.read_config()['run']['mode']
+  if mode != 'processes':
+    raise ValueError(
+      f'{directory.path} is a run in mode {mode!r}: only one in mode '
+      "'processes' can start and end actors while it goes on."
+    )
+  running = directory.read_running()
+  if running is None or running.gone or not running.address:
+    raise ValueError(
+      f'{directory.path} does not run, or has no variable server yet. '
+      "'distacme train' with its settings and --run-dir goes on with it."
+    )
+  return running.address

@@ -1,0 +1,91 @@
+"""`distacme train`: its flags, and the run that they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any
+
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import presets
+from distacme.programs import refusals
+from distacme.programs.seeds import config as config_lib
+
+
+def train(arguments: Sequence[str]) -> int:
+  """Trains an agent; returns the exit code."""
+  prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
+  return prepared if isinstance(prepared, int) else prepared.run()
+
+
+def _prepare(arguments: Sequence[str]) -> Any:
+  """Returns the run, or the runs of several seeds, that the flags ask for."""
+  from distacme.programs import training
+  from distacme.programs.seeds import all_seeds
+
+  experiment, several = parse(arguments)
+  if several.seeds:
+    return all_seeds.prepare(experiment, several, arguments)
+  return training.prepare(experiment)
+
+
+def parse(
+  arguments: Sequence[str],
+) -> tuple[experiment_lib.Experiment, config_lib.SeedsConfig]:
+  """Returns what the flags say: every field of run and agent is one.
+
+  Raises:
+    ValueError: if the agent is unknown or a value is impossible.
+  """
+  import tyro
+
+  run = experiment_lib.RunConfig
+  name = _value_of('--agent', arguments, run.agent)
+  config = experiment_lib.agent_module(name).Config()
+  defaults: dict[str, Any] = {'agent': name}
+  preset = presets.find(
+    name,
+    _value_of('--env', arguments, run.env),
+    _value_of('--preset', arguments, run.preset),
+  )
+  if preset:
+    defaults |= preset.run
+    config = dataclasses.replace(config, **preset.settings)
+  flags = dataclasses.make_dataclass(
+    'Flags',
+    [
+      ('run', run, run(**defaults)),
+      ('seeds', config_lib.SeedsConfig, config_lib.SeedsConfig()),
+      ('agent', type(config), config),
+    ],
+    frozen=True,
+  )
+  unprefixed: Any = tyro.conf.OmitArgPrefixes
+  parsed: Any = tyro.cli(
+    unprefixed[flags],
+    prog='distacme train',
+    description=_description(name, preset),
+    args=list(arguments),
+  )
+  experiment = experiment_lib.Experiment(parsed.run, parsed.agent)
+  return experiment, parsed.seeds
+
+
+def _description(agent: str, preset: presets.Preset | None) -> str:
+  if preset is None:
+    return f'Trains {agent} in an environment.'
+  return (
+    f'Trains {agent} in an environment. Defaults are those of the preset '
+    f'{preset.name}.'
+  )
+
+
+def _value_of(flag: str, arguments: Sequence[str], default: str) -> str:
+  """Returns what a flag says that decides the defaults of others."""
+  value = default
+  for given, following in zip(arguments, [*arguments, ''][1:], strict=True):
+    if given == flag:
+      value = following
+    elif given.startswith(f'{flag}='):
+      value = given.partition('=')[2]
+  return value

@@ -1,0 +1,75 @@
+"""`distacme watch RUN_DIR`: a running program, seen from another terminal."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import contextlib
+import pathlib
+import queue
+import time
+
+from rich import console as rich_console
+from rich import live as rich_live
+
+from distacme.programs.view import dashboard
+from distacme.programs.view import observer
+from distacme.programs.view import terminal
+from distacme.runtime import signals
+
+_PERIOD_S = 0.5
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Shows the run until it ends; without a terminal, once."""
+  parser = argparse.ArgumentParser(
+    prog='distacme watch',
+    description='Shows what the workers of a run do, who waits for whom, and '
+    'the evaluated returns so far, twice a second until the run ends. Where '
+    'the output is no terminal, it is shown once. Ctrl-C ends the watching '
+    'only, never the run.',
+    epilog='exit codes: 0 after what there was to see, 130 after Ctrl-C, 2 if '
+    'the directory is no run, or its run was killed or does not answer.',
+  )
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+  flags = parser.parse_args(arguments)
+  attachment = observer.Attachment(flags.run_dir)
+  console = terminal.console()
+  if not console.is_terminal:
+    sight = attachment.look()
+    if sight.phase in ('lost', 'silent'):
+      raise ValueError(sight.note)
+    console.print(dashboard.view(sight, attachment.curve(), console.width))
+    return 0
+  # Not as an exception, which may come where somebody else takes it.
+  reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+  with signals.requested_from(reasons.put):
+    return _follow(attachment, console, reasons)
+
+
+def _follow(
+  attachment: observer.Attachment,
+  console: rich_console.Console,
+  reasons: queue.SimpleQueue[str],
+) -> int:
+  """Shows the run until it ends, or there is one of `reasons` to stop."""
+  with rich_live.Live(console=console, auto_refresh=False) as live:
+    while True:
+      start = time.monotonic()
+      sight = attachment.look()
+      if sight.phase != 'lost':
+        shown = dashboard.view(sight, attachment.curve(), console.width)
+        live.update(shown, refresh=True)
+      if sight.phase in ('ended', 'lost'):
+        break
+      pause_s = max(0.0, start + _PERIOD_S - time.monotonic())
+      with contextlib.suppress(queue.Empty):
+        return signals.exit_code(reasons.get(timeout=pause_s))
+  if sight.phase == 'lost':
+    raise ValueError(sight.note)
+  return 0

@@ -1,0 +1,325 @@
+"""Single-process debug mode: everything in one thread, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import math
+import pathlib
+import threading
+import time
+import traceback
+from typing import Any, NamedTuple
+
+import jax
+
+from distacme import core
+from distacme import environment_loop
+from distacme.acting import evaluator
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.workers import devices
+from distacme.replay import checkpoints
+from distacme.replay import memory
+from distacme.run import checkpoint
+from distacme.run import files
+from distacme.run import metrics as metrics_lib
+from distacme.run import run_directory
+from distacme.run import run_state as run_state_lib
+from distacme.run import seeding
+from distacme.run import status as status_lib
+from distacme.runtime import signals
+
+_COUNTS = 'counts.json'
+_REPLAY_PERIOD_S = 1.0
+_POLL_EVERY = 16  # steps of the actor between looks at everything else
+
+
+def run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+  """Runs an experiment to its end.
+
+  Ctrl-C ends it in order, as in a program; a second one at once. `breakpoint()`
+  works in actor, environment and (without jit) agent.
+
+  Args:
+    experiment: to run.
+    directory: of the run.
+    show: called with the run's status now and then.
+
+  Returns:
+    The last status.
+  """
+  jax.config.update('jax_disable_jit', not experiment.run.jit)
+  parts = _Parts(experiment, directory)
+  try:
+    with signals.requested_from(parts.request_stop):
+      while parts.state.directive().stop is None:
+        parts.act()
+        parts.evaluate()
+        parts.checkpoint_if_due()
+        if parts.report_replay():
+          show(parts.state.status())
+      parts.finish()
+  except files.NotWrittenError as error:
+    parts.state.request_stop(status_lib.StopReason.FAILED, str(error))
+  except Exception:
+    parts.state.request_stop(
+      status_lib.StopReason.FAILED, traceback.format_exc()
+    )
+    raise  # to whoever debugs
+  finally:
+    status = parts.state.status()
+    directory.write_summary(status)
+    parts.close()
+  show(status)
+  return status
+
+
+class _Parts:
+  """The loop, the evaluator, and what they report to and are restored from.
+
+  A checkpoint holds what learning needs; environments cannot be saved. A run that
+  is resumed starts new episodes, from seeds that the steps made so far decide.
+  With one environment the run that goes on does the same where a checkpoint may
+  lie (`_start_anew`), between two episodes, and so a resumed run goes on, bit for
+  bit, as it would have. Several are never between episodes at once: checkpoints
+  are written at any moment, and touch nothing.
+  """
+
+  def __init__(
+    self,
+    experiment: experiment_lib.Experiment,
+    directory: run_directory.RunDirectory,
+  ):
+    self._experiment = experiment
+    self._directory = directory
+    run = experiment.run
+    agent = experiment.make_agent(experiment.environment_spec())
+    self._best = checkpoint.BestParams(directory.best)
+    self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
+    key = seeding.learner_key(run.seed)
+    restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
+    self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
+    self._asked_to_stop = threading.Event()
+    env_steps = restored.counts.get('env_steps', 0)
+    self._sink = metrics_lib.MetricsSink(directory.path, resumed_at=env_steps)
+    self.state = run_state_lib.RunState(run.limits, self._sink, restored.counts)
+    experiment = self._resumed_at(env_steps)
+    self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
+    self.loop = environment_loop.EnvironmentLoop(
+      self._environment,
+      agent,
+      seed=experiment.seed,
+      publish_period=experiment.publish_period(agent),
+      updates_per_call=run.updates_per_call,
+      devices=devices.for_learner(run.learner_devices, own_process=False),
+      run_state=self.state,
+      state=restored.state,
+      steps=restored.steps,
+      save=self._save,
+      stop_if_not_finite=run.stop_if_not_finite,
+      last_saved=directory.last_saved,
+    )
+    if restored.replay is not None:
+      self.loop.replay.load(restored.replay)
+    self._steps_since = 0  # the last place for a checkpoint
+    self._save_at = time.monotonic() + run.checkpoint_period_s
+    self._replay = self.state.reporter('replay/0')
+    self._replay_at = 0.0
+    self._rows = evaluator.num_rows(run.eval_episodes)
+    self._evaluated = experiment.make_vector(self._rows, stream=1)
+    self._evaluator = evaluator.Evaluator(
+      self._evaluated,
+      agent,
+      self.loop.params,
+      self.state.reporter('evaluator/0'),
+      key=seeding.actor_key(experiment.seed, 1),
+      episodes=run.eval_episodes,
+      period=run.eval_period,
+      max_episode_steps=run.max_eval_episode_steps,
+      max_share=run.max_eval_share,
+      env_steps=env_steps,
+      solved_return=run.solved_return,
+      keep=self._best.offer,
+      is_hurried=self._is_hurried,
+    )
+
+  def _resumed_at(self, env_steps: int) -> experiment_lib.Experiment:
+    return dataclasses.replace(self._experiment, resumed_at=env_steps)
+
+  def request_stop(self, reason: str) -> None:
+    """Ends the run, or only its last evaluation."""
+    self._asked_to_stop.set()
+    self.state.request_stop(reason)
+
+  def _is_hurried(self) -> bool:
+    return self._asked_to_stop.is_set() or time.monotonic() >= self._ends_at
+
+  def act(self) -> None:
+    """Acts and learns for some steps, at most to a place for a checkpoint."""
+    for _ in range(_POLL_EVERY):
+      self._steps_since += self.loop.step()
+      if self._is_exact_place() or self.loop.is_hurried:
+        break
+    # All is counted here, however often the clock made the actor report: what
+    # is counted decides when the run is evaluated and when it ends.
+    self.loop.actor.report()
+
+  def _is_exact_place(self) -> bool:
+    """Whether what is saved here is all that decides how the run goes on."""
+    run = self._experiment.run
+    return (
+      run.envs_per_actor == 1
+      and self._steps_since >= run.checkpoint_period_steps
+      and self.loop.actor.between_episodes
+    )
+
+  def _may_save_anywhere(self) -> bool:
+    """Whether the run does without exact places, or has missed one for long."""
+    run = self._experiment.run
+    return (
+      run.envs_per_actor > 1
+      or self._steps_since >= 2 * run.checkpoint_period_steps
+    )
+
+  def checkpoint_if_due(self) -> None:
+    """Saves if it is time, and starts anew at an exact place."""
+    if self.state.directive().stop is not None:
+      return
+    exact = self._is_exact_place()
+    if (
+      exact or self._may_save_anywhere()
+    ) and time.monotonic() >= self._save_at:
+      self.loop.learner.save()
+      period_s = self._experiment.run.checkpoint_period_s
+      self._save_at = time.monotonic() + period_s
+    if exact:
+      self._start_anew()
+
+  def _start_anew(self) -> None:
+    """Makes this run what one that is resumed here would be."""
+    env_steps = self.state.directive().counts['env_steps']
+    experiment = self._resumed_at(env_steps)
+    self._environment.close()
+    self._environment = experiment.make_vector(
+      experiment.run.envs_per_actor, stream=0
+    )
+    self.loop.start_anew(self._environment, experiment.seed)
+    self._evaluated.close()
+    self._evaluated = experiment.make_vector(self._rows, stream=1)
+    self._evaluator.start_anew(
+      self._evaluated, seeding.actor_key(experiment.seed, 1), env_steps
+    )
+    self._steps_since = 0
+
+  def _save(self, steps: int, state: Any) -> None:
+    directive = self.state.directive()
+    if (
+      directive.stop == status_lib.StopReason.TERMINATED
+      and not self._may_save_anywhere()
+    ):
+      return  # what came after the last exact place is done again, the same
+    self._saved.save(steps, state, directive.counts, self.loop.replay)
+
+  def evaluate(self) -> None:
+    """Evaluates if it is time."""
+    self._evaluator.directive = self.state.directive()
+    if self._evaluator.directive.stop is None:
+      self._evaluator.evaluate_if_due()
+
+  def report_replay(self) -> bool:
+    """Logs what replay holds, now and then; returns whether it did."""
+    now = time.monotonic()
+    if now < self._replay_at:
+      return False
+    self._replay_at = now + _REPLAY_PERIOD_S
+    metrics = self.loop.replay.metrics()
+    self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+    return True
+
+  def finish(self) -> None:
+    """Saves and evaluates what has been learnt."""
+    self.loop.learner.close()
+    self._evaluator.directive = self.state.directive()
+    self._evaluator.finish()
+
+  def close(self) -> None:
+    """Waits until everything is written."""
+    self._saved.close()
+    self._best.close()
+    self._sink.close()
+
+
+class _Restored(NamedTuple):
+  state: Any  # the learner's
+  steps: int
+  counts: Mapping[str, int]
+  replay: memory.Arrays | None
+
+
+class _Saved:
+  """Checkpoints of learner and replay at the same moments."""
+
+  def __init__(
+    self,
+    directory: run_directory.RunDirectory,
+    agent: core.Agent,
+    replay_period_s: float | None,
+  ):
+    self._directory = directory
+    self._learner = checkpoint.Checkpointer(directory.checkpoints)
+    self._replay: checkpoints.Checkpoints | None = None
+    if replay_period_s is not None:
+      self._replay = checkpoints.Checkpoints(
+        directory.replay, 'memory', agent.replay
+      )
+
+  def save(
+    self,
+    steps: int,
+    state: Any,
+    counts: Mapping[str, int],
+    replay: memory.Memory,
+  ) -> None:
+    """Saves all; replay first, so that none is missing to the learner's."""
+    counts = {**counts, 'learner_steps': steps}
+    if self._replay is not None:
+      with files.writing_to(self._directory.replay):
+        folder = self._replay.unfinished / 'table'
+        folder.mkdir()
+        replay.save(folder)
+        files.write_json(folder / _COUNTS, counts)
+        self._replay.add(folder)
+    self._directory.write_counts(steps, counts)
+    self._learner.save(steps, state)
+
+  def restore(self, state: Any) -> _Restored:
+    """Returns the newest checkpoint; `state` and nothing if there is none."""
+    restored = self._learner.restore(state)
+    if restored is None:
+      return _Restored(state, 0, {}, None)
+    steps = restored.steps
+    counts: Mapping[str, int] = self._directory.read_counts(steps)
+    arrays = None
+
+    def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Arrays]:
+      counts = files.read_json(folder / _COUNTS)
+      if counts['learner_steps'] > steps:
+        raise ValueError(f'it is of a later learner step than {steps}')
+      return counts, memory.read(folder)
+
+    if self._replay is not None:
+      found = self._replay.restore(load)
+      if found is not None:
+        arrays = found[1]
+        # Until something is learnt, a state is of several moments.
+        if found[0]['learner_steps'] == steps:
+          counts = found[0]
+    return _Restored(restored.state, steps, counts, arrays)
+
+  def close(self) -> None:
+    """Waits until everything is written."""
+    self._learner.close()

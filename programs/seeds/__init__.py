@@ -1,0 +1,1 @@
+"""Several runs that differ in their seeds."""

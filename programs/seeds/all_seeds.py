@@ -1,0 +1,200 @@
+"""`distacme train --seeds 0-4`: a run for each seed, below one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import pathlib
+import re
+import time
+
+from rich import table as rich_table
+
+from distacme.programs import checks
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.seeds import config as config_lib
+from distacme.programs.seeds import one_seed
+from distacme.programs.view import plotting
+from distacme.programs.view import progress
+from distacme.programs.view import terminal
+from distacme.run import run_directory
+from distacme.run import status
+from distacme.runtime import signals
+
+_POLL_S = 0.1
+_GRACE_S = 20.0  # for runs to save and end, before they are killed
+
+
+def prepare(
+  experiment: experiment_lib.Experiment,
+  settings: config_lib.SeedsConfig,
+  arguments: Sequence[str],
+) -> PreparedSeeds:
+  """Checks what can be checked before any run starts; makes the directory.
+
+  Args:
+    experiment: what `arguments` say, but for the seed.
+    settings: which seeds.
+    arguments: of `distacme train`.
+
+  Raises:
+    ValueError: if something does not fit.
+    ImportError: if the mode needs what is not installed.
+  """
+  from distacme.programs import training
+
+  if len(_without(arguments, 'seed')) < len(arguments):
+    raise ValueError(
+      f'--seed and --seeds were given together. Leave out --seed: '
+      f'--seeds {settings.seeds} says which.'
+    )
+  import jax
+
+  jax.config.update('jax_platforms', 'cpu')  # an accelerator is for the runs
+  training.runner(experiment.run.mode)
+  checks.check_agent(experiment)
+  run = experiment.run
+  path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
+  path = path.resolve()
+  _check_parent(path)
+  arguments = _without(arguments, 'seeds', 'seeds-at-once', 'run-dir')
+  runs = []
+  for seed in config_lib.parse_seeds(settings.seeds):
+    one = dataclasses.replace(
+      experiment, run=dataclasses.replace(run, seed=seed)
+    )
+    directory = run_directory.RunDirectory(path / f'seed{seed}')
+    checks.check_resumable(one, directory)
+    runs.append(one_seed.SeedRun(one, directory, arguments))
+  path.mkdir(parents=True, exist_ok=True)
+  return PreparedSeeds(path, runs, settings.seeds_at_once)
+
+
+def _without(arguments: Sequence[str], *flags: str) -> list[str]:
+  """Returns the arguments but those of `flags`, which take one value each."""
+  left = []
+  rest = iter(arguments)
+  for argument in rest:
+    name, equals, _ = argument.partition('=')
+    if name.replace('_', '-') not in [f'--{flag}' for flag in flags]:
+      left.append(argument)
+    elif not equals:
+      next(rest, None)
+  return left
+
+
+def _check_parent(path: pathlib.Path) -> None:
+  """Refuses a path that no run may have, or that something else has."""
+  run_directory.check_path(path)
+  if not path.exists():
+    return
+  if not path.is_dir() or any(
+    not re.fullmatch(rf'seed\d+(\.out)?|{plotting.FILE}', entry.name)
+    for entry in path.iterdir()
+  ):
+    raise ValueError(
+      f'{path} exists and is no directory of seeds. Choose another run_dir.'
+    )
+
+
+class PreparedSeeds:
+  """Runs that have been checked and may start; used by one thread."""
+
+  def __init__(
+    self, path: pathlib.Path, runs: list[one_seed.SeedRun], at_once: int
+  ) -> None:
+    self._path = path
+    self._runs = runs
+    self._at_once = at_once
+    self._stop = ''  # the reason, if it was asked for
+
+  def run(self) -> int:
+    """Runs all to their ends and draws their curves; returns the exit code.
+
+    Ctrl-C and SIGTERM are passed on to the runs, and no other is started; the
+    second time, what still runs is killed.
+    """
+    console = terminal.console()
+    terminal.say(f'directory of the runs: {self._path}')
+    try:
+      with progress.Display(console) as display:
+        with signals.requested_from(self._request_stop):
+          self._run_all(display)
+    except KeyboardInterrupt:
+      pass
+    finally:
+      self._end()
+    if not console.is_terminal:  # else it is what was shown last
+      console.print(self._table())
+    for run in self._runs:
+      if run.code and not self._stop:
+        terminal.say(run.complaint())
+    terminal.say(self._returns())
+    plotting.draw_if_possible(self._path)
+    terminal.say(f'directory of the runs: {self._path}')
+    terminal.flush()
+    return self._exit_code()
+
+  def _request_stop(self, reason: str) -> None:
+    self._stop = reason
+
+  def _run_all(self, display: progress.Display) -> None:
+    waiting = [run for run in self._runs if not run.has_ended()]
+    running: list[one_seed.SeedRun] = []
+    asked = False
+    while running or (waiting and not self._stop):
+      running = [run for run in running if run.poll() is None]
+      while waiting and len(running) < self._at_once and not self._stop:
+        running.append(waiting.pop(0))
+        running[-1].start()
+      if self._stop and not asked:
+        asked = True
+        for run in running:
+          run.send(self._stop)
+      for run in running:
+        run.look()
+      display.show_view(self._table, self._lines, last=False)
+      time.sleep(_POLL_S)
+    display.show_view(self._table, self._lines, last=True)
+
+  def _end(self) -> None:
+    """Ends what still runs, for this process is ending."""
+    running = [run for run in self._runs if run.running()]
+    for run in running:
+      run.send(status.StopReason.TERMINATED.value)
+    deadline = time.monotonic() + _GRACE_S
+    for run in running:
+      run.wait_or_kill(deadline - time.monotonic())
+
+  def _table(self) -> rich_table.Table:
+    table = rich_table.Table()
+    for name in ('seed', 'state', 'return', 'env steps', 'steps/s', 'seconds'):
+      table.add_column(name, justify='left' if name == 'state' else 'right')
+    for run in self._runs:
+      table.add_row(*run.row())
+    return table
+
+  def _lines(self) -> Iterable[str]:
+    for run in self._runs:
+      if run.running():
+        yield run.line()
+
+  def _returns(self) -> str:
+    """Returns the sentence about all final returns."""
+    finals = [value for run in self._runs if (value := run.final()) is not None]
+    if not finals:
+      return 'final return: no seed has been evaluated'
+    return (
+      f'final return: mean {sum(finals) / len(finals):.4g} (min '
+      f'{min(finals):.4g}, max {max(finals):.4g}) over {len(finals)} of '
+      f'{len(self._runs)} seeds'
+    )
+
+  def _exit_code(self) -> int:
+    """Returns 0 if all reached their end, else the first other code.
+
+    If they were asked to stop, it says that.
+    """
+    if self._stop:
+      return signals.exit_code(self._stop)
+    return next((run.code for run in self._runs if run.code), 0)

@@ -1,0 +1,168 @@
+"""One of the runs of `distacme train --seeds`.
+
+It is a `distacme train` in a process of its own, so that it is the same run as
+one that is started alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.view import observer
+from distacme.programs.view import progress
+from distacme.run import run_directory
+from distacme.runtime import process_tree
+from distacme.runtime import signals
+
+_LOOK_S = 0.5
+_TAIL = 12  # lines of the output of a run that failed
+
+# What may differ when seeds are resumed: one that had ended goes on if one of
+# these does.
+_LIMITS = ('max_env_steps', 'max_seconds', 'solved_return')
+
+
+class SeedRun:
+  """A run before, while and after it goes on; one thread."""
+
+  def __init__(
+    self,
+    experiment: experiment_lib.Experiment,
+    directory: run_directory.RunDirectory,
+    arguments: Sequence[str],
+  ) -> None:
+    self.code: int | None = None  # None also if it need not be started
+    self._experiment = experiment
+    self._directory = directory
+    self._arguments = arguments
+    self._output = directory.path.with_suffix('.out')
+    self._process: subprocess.Popen[bytes] | None = None
+    self._attachment: observer.Attachment | None = None
+    self._sight: observer.Sight | None = None
+    self._look_at = 0.0
+
+  def has_ended(self) -> bool:
+    """Whether an earlier session brought it to the end that is wanted now."""
+    if not self._directory.summary.exists():
+      return False
+    self.look()
+    status = self._sight.status if self._sight else None
+    if not status or not status['stop'] or status.get('failures'):
+      return False
+    before = self._directory.read_config()['run']
+    now = dataclasses.asdict(self._experiment.run)
+    return signals.exit_code(status['stop']['reason']) == 0 and all(
+      before[name] == now[name] for name in _LIMITS
+    )
+
+  def start(self) -> None:
+    """Starts its process."""
+    command = [sys.executable, '-m', 'distacme.programs.seeds.process']
+    command += [*self._arguments, '--seed', str(self._experiment.run.seed)]
+    command += ['--run-dir', str(self._directory.path)]
+    with open(self._output, 'ab') as output:
+      self._process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,  # Ctrl-C comes through us, once
+        env=os.environ | process_tree.parent_variable(),
+      )
+    self._sight = None
+
+  def running(self) -> bool:
+    """Whether it has been started and not ended yet."""
+    return self._process is not None and self.code is None
+
+  def poll(self) -> int | None:
+    """Returns its exit code, None while it runs."""
+    if self._process is not None and self.code is None:
+      code = self._process.poll()
+      if code is not None:
+        self.code = code if code >= 0 else 128 - code
+        self._look_at = 0.0
+        self.look()
+    return self.code
+
+  def send(self, reason: str) -> None:
+    """Passes on the signal that `reason` is called after."""
+    assert self._process is not None
+    self._process.send_signal(signals.signal_of(reason))
+
+  def wait_or_kill(self, timeout_s: float) -> None:
+    """Waits for its end, and makes it."""
+    assert self._process is not None
+    try:
+      self._process.wait(max(0.0, timeout_s))
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+    self.poll()
+
+  def look(self) -> None:
+    """Sees how far it is, now and then."""
+    now = time.monotonic()
+    if now < self._look_at or not self._directory.config.exists():
+      return
+    self._look_at = now + _LOOK_S
+    self._attachment = self._attachment or observer.Attachment(
+      self._directory.path
+    )
+    self._sight = self._attachment.look()
+
+  def row(self) -> list[str]:
+    """Returns its row of the table."""
+    status = self._sight.status if self._sight else None
+    final = self.final()
+    cells = [str(self._experiment.run.seed), self._state()]
+    cells.append('' if final is None else f'{final:.4g}')
+    if status is None:
+      return [*cells, '', '', '']
+    return [
+      *cells,
+      f'{status["counts"].get("env_steps", 0):,}',
+      f'{status["rates"].get("env_steps", 0.0):,.0f}' if self.running() else '',
+      f'{status["seconds"]:.0f}',
+    ]
+
+  def line(self) -> str:
+    """Returns a line about how far it is."""
+    status = self._sight.status if self._sight else None
+    what = progress.progress_line(status) if status else self._state()
+    return f'seed {self._experiment.run.seed} | {what.strip()}'
+
+  def final(self) -> float | None:
+    """Returns the mean return of its last evaluation, if there was one."""
+    if self._attachment is None:
+      return None
+    returns = self._attachment.curve().returns
+    return float(returns[-1]) if len(returns) else None
+
+  def complaint(self) -> str:
+    """Returns how it failed, with the end of what it printed."""
+    lines = self._output.read_text(errors='replace').splitlines()[-_TAIL:]
+    return '\n  '.join(
+      [
+        f'seed {self._experiment.run.seed} ended with exit code {self.code}; '
+        f'the last of {self._output}:',
+        *lines,
+      ]
+    )
+
+  def _state(self) -> str:
+    status: dict[str, Any] = (self._sight and self._sight.status) or {}
+    if self.running():
+      return 'runs' if status else 'starts'
+    stop = (status.get('stop') or {}).get('reason')
+    if self.code:
+      ends = {code: reason.value for reason, code in signals.EXIT_CODES.items()}
+      return f'{stop or ends.get(self.code, "failed")} (exit code {self.code})'
+    return stop or 'waits'

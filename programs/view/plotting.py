@@ -1,0 +1,79 @@
+"""Curves as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from distacme.programs.view import terminal
+from distacme.run import curves
+
+FILE = 'curves.png'
+
+
+def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
+  """Writes a PNG with a panel for each environment, a line for each group.
+
+  Raises:
+    ImportError: if matplotlib is not installed.
+  """
+  try:
+    from matplotlib import figure
+  except Exception as error:  # it looks for a home directory, too
+    raise ImportError(
+      f'curves need matplotlib, which cannot be imported ({error}). '
+      f'{matplotlib_remedy(error)}'
+    ) from error
+  panels: dict[str, list[curves.Group]] = {}
+  for group in groups:
+    panels.setdefault(group.settings['env'], []).append(group)
+  # Without pyplot, which would look for a display.
+  drawing = figure.Figure(
+    figsize=(8, 1 + 4 * len(panels)), layout='constrained'
+  )
+  rows = drawing.subplots(len(panels), squeeze=False)[:, 0]
+  for axes, (env, rivals) in zip(rows, panels.items(), strict=True):
+    axes.set(title=env, xlabel='environment steps', ylabel='mean return')
+    for number, group in enumerate(rivals):
+      _draw_group(axes, group, f'C{number % 10}', curves.label(group, groups))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize='small')
+  drawing.savefig(output, dpi=120)
+
+
+def matplotlib_remedy(error: Exception) -> str:
+  """Returns what to do where importing matplotlib raises `error`."""
+  if isinstance(error, ImportError):
+    return "Run: pip install 'distacme[plot]'"
+  return 'Set MPLCONFIGDIR, or HOME, to a directory that you may write to'
+
+
+def _draw_group(axes: Any, group: curves.Group, color: str, name: str) -> None:
+  if len(group.curves) > 1:
+    for curve in group.curves:
+      axes.plot(*curve, color=color, alpha=0.3, linewidth=0.8)
+  env_steps, returns = curves.common(group.curves)
+  mean, low, high = (f(returns, axis=0) for f in (np.mean, np.min, np.max))
+  axes.plot(env_steps, mean, color=color, label=name, marker='.')
+  axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def draw_if_possible(path: pathlib.Path) -> None:
+  """Draws the curves of a run, or of the runs below `path`, into `path`.
+
+  It comes after them and fails nobody: without matplotlib or evaluations it
+  draws nothing, and what else goes wrong is only said.
+  """
+  output = path / FILE
+  try:
+    draw(curves.grouped([path]), output)
+  except (ImportError, ValueError, KeyboardInterrupt):
+    return
+  except Exception as error:
+    logging.warning('Could not draw %s: %s', output, error)
+    return
+  terminal.say(f'learning curve: {output}')

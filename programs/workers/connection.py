@@ -1,0 +1,108 @@
+"""What every worker of a program has: its run, and perhaps its process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import threading
+import time
+from typing import Any
+
+from distacme import core
+from distacme.acting import params
+from distacme.run import status as status_lib
+
+_GOODBYE_S = 1.0
+
+_STATUS_S = 5.0
+
+_POLL_S = 0.1
+
+
+class Connection:
+  """A worker's line to its run; a `core.Reporter` and a source of params."""
+
+  def __init__(self, name: str, address: str, timeout_s: float = 60.0):
+    """Connects to the variable server at `address`; waits for it."""
+    from distacme.variables import client
+
+    self.name = name
+    self._address = address
+    self._client = client.VariableClient(
+      address, name, connect_timeout_s=timeout_s
+    )
+    self._reporter = self._client.reporter()
+    self._terminated = threading.Event()
+    self.params = params.RemoteParams(self._client)
+
+  def report(
+    self,
+    counts: Mapping[str, int] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    state: str = '',
+  ) -> core.Directive:
+    """See `core.Reporter`; a terminated process stops whatever the run says."""
+    directive = self._reporter.report(counts, metrics, state)
+    if self.terminated and directive.stop is None:
+      return directive._replace(stop=status_lib.StopReason.TERMINATED.value)
+    return directive
+
+  def request_stop(self, reason: str, detail: str = '') -> None:
+    """See `core.Reporter`."""
+    self._reporter.request_stop(reason, detail)
+
+  def fail(self, detail: str) -> None:
+    """See `core.Reporter`; sends what was counted, too."""
+    self._reporter.fail(detail)
+    self._reporter.flush(_GOODBYE_S)
+
+  def status(self) -> dict[str, Any]:
+    """Returns the run's status; see `run.run_state.RunState`."""
+    from distacme.variables import client
+
+    return client.status(self._address, timeout_s=_STATUS_S)
+
+  @property
+  def terminated(self) -> bool:
+    """Whether this worker was ended from outside, by SIGTERM."""
+    return self._terminated.is_set()
+
+  def terminate(self) -> None:
+    """Makes this worker stop; safe to call from a signal handler."""
+    self._terminated.set()
+
+  def stopped(self) -> bool:
+    """Whether this worker is to end."""
+    return self.report().stop is not None
+
+  def wait_for_params(self) -> bool:
+    """Subscribes and waits for params; False if the run stops first."""
+    self._client.subscribe()
+    self.report(state='waiting for params')
+    while not self.stopped():
+      if self._client.wait_newer(-1, timeout_s=0.1) is not None:
+        return True
+    return False
+
+  def wait_for_learning(self) -> bool:
+    """Waits for the first learner step, which a resumed run has had.
+
+    Returns:
+      Whether there is something to do; False if the run stopped, unless it used
+      up its steps and is evaluated once more.
+    """
+    while True:
+      directive = self.report(state='waiting for the learner')
+      if directive.counts.get('learner_steps', 0):
+        return True
+      if directive.stop is not None:
+        return directive.stop == status_lib.StopReason.STEP_LIMIT
+      time.sleep(_POLL_S)
+
+  def done(self) -> None:
+    """Says goodbye, if there is still somebody to say it to."""
+    self.report(state=status_lib.DONE)
+    self._reporter.flush(_GOODBYE_S)
+
+  def close(self) -> None:
+    """Ends the threads of the connection."""
+    self._client.close()

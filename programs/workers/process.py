@@ -1,0 +1,84 @@
+"""The process that a worker owns: its logs, signals and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+from typing import Any
+
+from distacme.run import lock
+from distacme.run import notices
+from distacme.runtime import process_tree
+from distacme.runtime import signals
+
+# Names the file in which the launcher looks for warnings.
+WARNINGS_VARIABLE = 'DISTACME_WARNINGS'
+
+
+class WorkerProcess:
+  """The process of a worker that has one of its own: logs, signals, its end."""
+
+  def __init__(self) -> None:
+    """Takes over the process; to be called in its main thread."""
+    from distacme.runtime import launchpad
+
+    self._terminated = False
+    self._on_terminate: list[Callable[[], Any]] = []  # nothing to end yet
+    # Orbax tells absl about every step it takes.
+    logging.getLogger('absl').setLevel(logging.WARNING)
+    logging.basicConfig(
+      level=logging.INFO,
+      format='%(asctime)s %(levelname)s %(name)s: %(message)s',
+      force=True,
+    )
+    if path := os.environ.get(WARNINGS_VARIABLE):
+      notices.warnings_to(pathlib.Path(path))
+    signals.ignore_terminal()
+    signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    signals.explain_when_asked()
+    lock.share()
+    process_tree.die_with_parent()
+    if launchpad.stop_requested():
+      self._terminate()
+
+  def end(self, code: int) -> None:
+    """Ends the process without waiting for threads.
+
+    Native threads of the libraries may wait for servers that are gone.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+  def on_terminate(self, function: Callable[[], Any]) -> None:
+    """Calls `function` when the process is to end; now if it already is."""
+    self._on_terminate.append(function)
+    if self._terminated:
+      function()
+
+  def _terminate(self) -> None:
+    if not self._on_terminate:
+      self.end(0)
+    self._terminated = True
+    for function in self._on_terminate:
+      function()
+
+
+def take_process() -> WorkerProcess | None:
+  """Returns this worker's process, None if it is a thread among others.
+
+  A launcher of processes runs a worker in the main thread of its process, a
+  launcher of threads in another: the program need not say which it is.
+  """
+  return WorkerProcess() if owns_process() else None
+
+
+def owns_process() -> bool:
+  """Whether this worker has a process of its own."""
+  return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,245 @@
+"""What transitions an actor's steps become, against one who counts on fingers."""
+
+from typing import NamedTuple
+
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+import tree
+
+from distacme import replay_spec
+from distacme import types
+from distacme.replay import rows as rows_lib
+from tests.replay import playing
+from tests.replay.playing import FIRST
+from tests.replay.playing import LAST
+from tests.replay.playing import MID
+from tests.replay.playing import Moment
+from tests.replay.playing import play
+from tests.replay.playing import play_overwriting
+from tests.replay.playing import stack
+
+
+def check(max_examples=60):
+  """Decorates a property of runs and n-step windows."""
+  windows = st.builds(
+    replay_spec.NStep, st.integers(1, 6), st.sampled_from([0.0, 0.5, 0.9, 1.0])
+  )
+  return playing.check(max_examples, window=windows)
+
+
+def remember_ends(reward, discount, first, last):
+  """A first priority from which the values at both ends can be read."""
+  assert reward.shape == discount.shape == first['a'].shape == last['a'].shape
+  np.testing.assert_array_equal(first['b'][:, 1], first['a'])
+  np.testing.assert_array_equal(last['b'][:, 1], last['a'])
+  return first['a'] * 1000.0 + last['a']
+
+
+class Window(NamedTuple):
+  first: Moment
+  last: Moment
+  reward: float
+  discount: float
+  priority: float
+  call: int
+
+
+def reference(run, window):
+  """Returns the windows of each environment, in the order they are due."""
+  windows = []
+  for moments in run.environments:
+    for start in moments:
+      if start.kind == LAST:
+        continue
+      taken = []
+      for moment in moments[start.time + 1 : start.time + 1 + window.n]:
+        taken.append(moment)
+        if moment.kind == LAST:
+          break
+      if not taken or (len(taken) < window.n and taken[-1].kind != LAST):
+        continue  # the run ended first
+      reward = 0.0
+      discount = 1.0
+      for moment in taken:
+        reward += discount * moment.reward
+        discount *= window.discount * moment.discount
+      end = taken[-1]
+      acted_on = end.kind != LAST and end is not moments[-1]
+      stand_in = end if acted_on else moments[end.time - 1]
+      windows.append(
+        Window(
+          start,
+          end,
+          reward,
+          discount,
+          priority=start.name * 1000.0 + stand_in.name,
+          call=end.time - 1 if end.kind == LAST else end.time,
+        )
+      )
+  return windows
+
+
+def by_environment(collector):
+  """Returns indices of the inserted rows: by environment, else as they came."""
+  names = collector.data.observation['time'] // 100
+  return np.argsort(names, kind='stable')
+
+
+@check(max_examples=150)
+def test_transitions_equal_the_reference_in_order(run, window):
+  collector, windows = play(run, window), reference(run, window)
+  rows = collector.rows[by_environment(collector)]
+  assert len(rows) == len(windows)
+  if not windows:
+    return
+  got = collector.layout.views(rows)
+  want = types.Transition(
+    observation=stack([w.first.observation for w in windows]),
+    action=stack([w.first.action for w in windows]),
+    reward=np.array([w.reward for w in windows], np.float32),
+    discount=np.array([w.discount for w in windows], np.float32),
+    next_observation=stack([w.last.observation for w in windows]),
+    extras={'note': np.array([w.first.name for w in windows])},
+  )
+  tree.map_structure(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), got, want
+  )
+
+
+def ends(run, transitions):
+  """Yields the moments at both ends of inserted windows, and the rest."""
+  for first, last, reward, discount in zip(
+    transitions.observation['time'],
+    transitions.next_observation['time'],
+    transitions.reward,
+    transitions.discount,
+    strict=True,
+  ):
+    yield run.of(first), run.of(last), reward, discount
+
+
+@check()
+def test_a_terminated_step_never_bootstraps(run, window):
+  for _, last, _, discount in ends(run, play(run, window).data):
+    if last.kind == LAST and last.discount == 0.0:
+      assert discount == 0.0
+
+
+@check()
+def test_a_truncated_step_bootstraps_with_the_steps_that_happened(run, window):
+  for first, last, _, discount in ends(run, play(run, window).data):
+    if last.kind == LAST and last.discount == 1.0:
+      between = run.environments[first.env][first.time + 1 : last.time]
+      want = window.discount ** (last.time - first.time)
+      want *= np.prod([moment.discount for moment in between])
+      assert discount == pytest.approx(want, rel=1e-5)
+
+
+@check()
+def test_no_window_leaks_into_the_next_episode(run, window):
+  for first, last, _, _ in ends(run, play(run, window).data):
+    assert first.env == last.env
+    inside = run.environments[first.env][first.time + 1 : last.time + 1]
+    assert FIRST not in [moment.kind for moment in inside]
+    assert LAST not in [moment.kind for moment in inside[:-1]]
+
+
+@check()
+def test_windows_near_an_end_are_shortened_and_not_dropped(run, window):
+  short = {
+    first.name
+    for first, last, _, _ in ends(run, play(run, window).data)
+    if last.kind == LAST
+  }
+  for moments in run.environments:
+    for end in moments:
+      if end.kind == LAST:
+        steps = moments[max(end.time - window.n, 0) : end.time]
+        starts = [m.time for m in steps if m.kind == FIRST]
+        for step in steps:
+          if not starts or step.time >= starts[-1]:
+            assert step.name in short
+
+
+@check()
+def test_each_step_starts_one_window_but_for_those_not_yet_full(run, window):
+  started = [f.name for f, _, _, _ in ends(run, play(run, window).data)]
+  assert len(set(started)) == len(started)
+  missing = {step.name for step in run.steps} - set(started)
+  for name in missing:
+    rest = run.environments[name // 100][name % 100 :]
+    assert len(rest) <= window.n
+    assert LAST not in [moment.kind for moment in rest]
+
+
+@check()
+def test_the_params_version_is_that_of_the_windows_first_step(run, window):
+  rows = play(run, window).rows
+  first = rows['observation/time'] % 100
+  np.testing.assert_array_equal(rows[rows_lib.PARAMS_VERSION], first // 3)
+
+
+@check(max_examples=120)
+def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(
+  run, window
+):
+  collector, windows = play(run, window, remember_ends), reference(run, window)
+  order = by_environment(collector)
+  priorities = [collector.priorities[i] for i in order]
+  assert priorities == [window.priority for window in windows]
+  calls = [collector.calls[i] for i in order]
+  assert calls == [window.call for window in windows]
+
+
+@check()
+def test_first_priorities_get_the_reward_and_discount_of_their_window(
+  run, window
+):
+  def priority(reward, discount, first, last):
+    return 100.0 + reward * 10.0 + discount
+
+  collector = play(run, window, priority)
+  rows = collector.rows
+  want = 100.0 + rows['reward'] * 10.0 + rows['discount']
+  np.testing.assert_allclose(collector.priorities, want)
+
+
+@check()
+def test_priorities_change_neither_rows_nor_their_order(run, window):
+  with_priorities, without = play(run, window, remember_ends), play(run, window)
+  np.testing.assert_array_equal(
+    with_priorities.rows[by_environment(with_priorities)],
+    without.rows[by_environment(without)],
+  )
+
+
+@check()
+@pytest.mark.parametrize('block_size', [2, 5])
+def test_blocks_hold_the_same_rows_in_the_same_order(run, window, block_size):
+  blocks, rows = (
+    play(run, window, block_size=block_size),
+    play(run, window).rows,
+  )
+  assert {len(item) for item in blocks.items} <= {block_size}
+  whole = len(rows) // block_size * block_size
+  np.testing.assert_array_equal(blocks.rows, rows[:whole])
+  assert blocks.priorities == [1.0] * (whole // block_size)
+
+
+def test_later_steps_do_not_change_rows_that_were_inserted():
+  moments = [Moment(0, 0, FIRST, 0.0, 1.0)]
+  moments += [Moment(0, time, MID, 1.0, 1.0) for time in range(1, 20)]
+  run = playing.Run([moments])
+  times = play(run, replay_spec.NStep(2, 0.5)).rows['observation/time']
+  np.testing.assert_array_equal(times, np.arange(18))
+
+
+def test_an_observation_that_is_overwritten_later_is_kept():
+  collector = play_overwriting(replay_spec.NStep(1, 1.0))
+  assert collector.rows['observation/time'] == [0]
+
+
+def test_closing_the_writer_closes_the_inserter():
+  run = playing.Run([[Moment(0, 0, FIRST, 0, 1), Moment(0, 1, MID, 0, 1)]])
+  assert play(run, replay_spec.NStep(3, 1.0)).closed

@@ -1,0 +1,153 @@
+"""What the sink writes, readers must find."""
+
+import json
+import logging as std_logging
+import math
+import threading
+
+import pytest
+from tensorboard.backend.event_processing import event_accumulator
+
+from distacme.run import metrics
+
+
+@pytest.fixture
+def sink(tmp_path):
+  sink = metrics.MetricsSink(tmp_path, tensorboard=False)
+  yield sink
+  sink.close()
+
+
+@pytest.mark.parametrize(
+  ('worker', 'kind'),
+  [('actor/3', 'actor'), ('actor_12', 'actor'), ('learner', 'learner')],
+)
+def test_a_workers_kind_is_its_name_without_the_number(worker, kind):
+  assert metrics.worker_kind(worker) == kind
+
+
+def test_a_line_can_be_read_at_once_and_holds_all_fields(sink, tmp_path):
+  sink.write('actor/0', 1.5, {'env_steps': 64}, {'episode_return': 9})
+  (row,) = metrics.read_metrics(tmp_path)
+  assert row.pop('time') > 1.6e9
+  assert row == {
+    'seconds': 1.5,
+    'worker': 'actor/0',
+    'env_steps': 64,
+    'episode_return': 9.0,
+  }
+
+
+def test_a_metric_named_like_a_field_keeps_both(sink, tmp_path):
+  sink.write('evaluator', 1.5, {'env_steps': 64}, {'env_steps': 60, 'time': 7})
+  (row,) = metrics.read_metrics(tmp_path)
+  assert row['env_steps'] == 64
+  assert row['evaluator/env_steps'] == 60
+  assert row['evaluator/time'] == 7
+
+
+def test_values_that_are_not_finite_survive_as_strict_json(sink, tmp_path):
+  values = {'a': math.nan, 'b': math.inf, 'c': -math.inf}
+  sink.write('learner', 0.0, {}, values)
+
+  def refuse(token):
+    raise AssertionError(f'{token} is not JSON')
+
+  text = (tmp_path / metrics.METRICS_FILE).read_text()
+  assert json.loads(text, parse_constant=refuse)['a'] == 'NaN'
+  (row,) = metrics.read_metrics(tmp_path)
+  assert math.isnan(row['a'])
+  assert (row['b'], row['c']) == (math.inf, -math.inf)
+
+
+def test_a_metric_that_is_not_finite_is_warned_of_once(sink, caplog):
+  with caplog.at_level(std_logging.WARNING):
+    for _ in range(3):
+      sink.write('learner', 0.0, {}, {'loss': math.nan})
+  (record,) = caplog.records
+  assert 'Metric learner/loss of learner is nan' in record.getMessage()
+
+
+def test_a_torn_last_line_is_skipped(sink, tmp_path):
+  sink.write('learner', 0.0, {}, {'loss': 1.0})
+  path = tmp_path / metrics.METRICS_FILE
+  with path.open('a') as f:
+    f.write('{"time": 17')
+  assert [row['loss'] for row in metrics.read_metrics(path)] == [1.0]
+
+
+def test_a_resumed_run_goes_on_after_a_torn_line(tmp_path):
+  path = tmp_path / metrics.METRICS_FILE
+  path.write_text('{"loss": 1.0}\n{"time": 17')
+  sink = metrics.MetricsSink(tmp_path, tensorboard=False)
+  sink.write('learner', 0.0, {}, {'loss': 2.0})
+  sink.close()
+  assert [row['loss'] for row in metrics.read_metrics(path)] == [1.0, 2.0]
+
+
+def test_lines_of_several_threads_stay_whole(sink, tmp_path):
+  def write(worker):
+    for i in range(200):
+      sink.write(worker, 0.0, {}, {'x': i})
+
+  threads = [threading.Thread(target=write, args=(f'a/{i}',)) for i in range(4)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert len(metrics.read_metrics(tmp_path)) == 800
+
+
+def test_tensorboard_shows_a_curve_per_worker_over_env_steps(tmp_path):
+  sink = metrics.MetricsSink(tmp_path)
+  sink.write('actor/0', 1.0, {'env_steps': 10}, {'episode_return': 1.0})
+  sink.write('actor/1', 1.0, {'env_steps': 20}, {'episode_return': 2.0})
+  sink.write('actor/1', 2.0, {'env_steps': 30}, {'episode_return': math.nan})
+  sink.close()
+  curves = {}
+  for directory in (tmp_path / metrics.TENSORBOARD_DIR).iterdir():
+    events = event_accumulator.EventAccumulator(str(directory)).Reload()
+    curves[directory.name] = [
+      (event.step, event.value)
+      for event in events.Scalars('actor/episode_return')
+    ]
+  assert curves == {'actor_0': [(10, 1.0)], 'actor_1': [(20, 2.0)]}
+
+
+def test_tensorboard_forgets_what_a_resumption_lost(tmp_path):
+  def log(env_steps, resumed_at, workers):
+    sink = metrics.MetricsSink(tmp_path, resumed_at=resumed_at)
+    for steps in env_steps:
+      for worker in workers:
+        counts = {'env_steps': steps}
+        sink.write(worker, 1.0, counts, {'x': float(steps + resumed_at)})
+    sink.close()
+
+  log([10, 20, 30, 40], 0, ['actor/0', 'actor/1'])
+  # So that its file has another name: tensorboardX counts seconds.
+  for path in (tmp_path / metrics.TENSORBOARD_DIR).rglob('events*'):
+    path.rename(path.with_name(path.name.replace('tfevents.', 'tfevents.0')))
+  log([25, 30], 20, ['actor/0', 'actor/2'])
+  steps = {}
+  for directory in (tmp_path / metrics.TENSORBOARD_DIR).iterdir():
+    events = event_accumulator.EventAccumulator(str(directory)).Reload()
+    scalars = events.Scalars('actor/x')
+    steps[directory.name] = [(event.step, event.value) for event in scalars]
+  assert steps == {
+    'actor_0': [(10, 10.0), (20, 20.0), (25, 45.0), (30, 50.0)],
+    'actor_1': [(10, 10.0), (20, 20.0)],  # which is not there any more
+    'actor_2': [(25, 45.0), (30, 50.0)],
+  }
+
+
+def test_a_reader_goes_on_where_it_stopped(sink, tmp_path):
+  reader = metrics.MetricsReader(tmp_path)
+  assert reader.read() == []
+  sink.write('learner', 0.0, {}, {'loss': 1.0})
+  path = tmp_path / metrics.METRICS_FILE
+  with path.open('a') as file:
+    file.write('{"loss": 2.0')
+  assert [row['loss'] for row in reader.read()] == [1.0]
+  with path.open('a') as file:
+    file.write('}\n')
+  assert [row['loss'] for row in reader.read()] == [2.0]
