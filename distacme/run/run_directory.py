@@ -83,6 +83,11 @@ class RunDirectory:
     return self.path / 'logs'
 
   @property
+  def endpoints(self) -> pathlib.Path:
+    """Where the run's services listen; see `run.endpoints`."""
+    return self.path / 'endpoints'
+
+  @property
   def warnings(self) -> pathlib.Path:
     """What workers' processes said by `warn_once`."""
     return self.logs / 'warnings'
