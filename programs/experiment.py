@@ -20,10 +20,11 @@ from distacme import specs
 from distacme.environments import families
 from distacme.programs import identity
 from distacme.programs.workers import devices
+from distacme.run import run_directory
 from distacme.run import status
 
 if TYPE_CHECKING:
-  pass
+  from distacme.acting import evaluator
 
 
 Mode = Literal['local', 'threads', 'processes']
@@ -163,6 +164,19 @@ class RunConfig:
     return line
 
   @property
+  def evaluator_settings(self) -> evaluator.Settings:
+    """How much is evaluated, and when."""
+    from distacme.acting import evaluator
+
+    return evaluator.Settings(
+      episodes=self.eval_episodes,
+      max_episode_steps=self.max_eval_episode_steps,
+      period=self.eval_period,
+      max_share=self.max_eval_share,
+      solved_return=self.solved_return,
+    )
+
+  @property
   def limits(self) -> status.Limits:
     """When the run ends by itself."""
     return status.Limits(self.max_env_steps, self.max_seconds)
@@ -191,9 +205,18 @@ class Experiment:
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
-  def publish_period(self, agent: core.Agent) -> int:
-    """Returns the learner steps between publications of the params."""
-    return self.run.publish_period or (1 if agent.replay.used_once else 10)
+  def learner_settings(
+    self, agent: core.Agent, directory: run_directory.RunDirectory
+  ) -> dict[str, Any]:
+    """Returns what `wiring.make_learner` is given in every mode."""
+    run = self.run
+    default_period = 1 if agent.replay.used_once else 10
+    return {
+      'updates_per_call': run.updates_per_call,
+      'publish_period': run.publish_period or default_period,
+      'stop_if_not_finite': run.stop_if_not_finite,
+      'last_saved': directory.last_saved,
+    }
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""

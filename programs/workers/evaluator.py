@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 
 from distacme import specs
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.workers import connection as connection_lib
@@ -43,18 +44,14 @@ def _evaluate(
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   key = seeding.actor_key(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
-  evaluator.Evaluator(
-    environment,
+  wiring.make_evaluator(
     agent,
+    environment,
     connection.params,
     connection,
+    run.evaluator_settings,
     key=key,
-    episodes=run.eval_episodes,
-    period=run.eval_period,
-    max_episode_steps=run.max_eval_episode_steps,
-    max_share=run.max_eval_share,
     env_steps=experiment.resumed_at,
-    solved_return=run.solved_return,
     keep=best.offer,
     is_hurried=lambda: connection.terminated,
     last_s=_LAST_S,

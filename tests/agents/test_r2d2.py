@@ -553,7 +553,9 @@ def play(agent, params, steps=60):
   source.publish(0, params)
   worker = actor_lib.Actor(
     rows,
-    policy_lib.Policy(agent, source, 2, key(), types.Streams(np.arange(2), 2)),
+    policy_lib.CompiledPolicy(
+      agent, source, 2, key(), types.Streams(np.arange(2), 2)
+    ),
     factory.make_writer(agent.replay, layout, 2, collector),
     run_state.RunState().reporter('actor/0'),
   )
