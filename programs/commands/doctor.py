@@ -131,16 +131,17 @@ def _reverb() -> str:
 # In a process of its own, since Reverb writes what it does to the terminal.
 _SERVE = """
 import socket
-from distacme.replay import reverb
-from distacme.replay import spec
+from distacme import replay_spec
+from distacme.replay.reverb import server
 from distacme.runtime import listening
 with socket.socket() as free:
   free.bind(('127.0.0.1', 0))
   port = free.getsockname()[1]
-queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
-server = reverb.ReplayServer(queue, port)
+window = replay_spec.Sequences(2, 1, True)
+queue = replay_spec.queue(window, batch_size=1, max_size=1)
+service = server.ReplayServer(queue, port)
 print(*listening.addresses(port))
-server.stop()
+service.stop()
 """
 
 

@@ -13,9 +13,9 @@ from distacme.variables import server
 
 _SERVER = """
 import sys
-from distacme import counting
+from distacme.run import run_state
 from distacme.variables import server
-variable_server = server.VariableServer(counting.RunState(), sys.argv[1])
+variable_server = server.VariableServer(run_state.RunState(), sys.argv[1])
 print(variable_server.address, flush=True)
 variable_server.wait()
 """

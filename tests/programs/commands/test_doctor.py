@@ -142,8 +142,8 @@ def test_replay_is_seen_to_listen_on_loopback():
 @needs_reverb
 def test_replay_that_others_can_reach_is_found(monkeypatch):
   openly = (
-    'from distacme.replay import reverb_loopback\n'
-    'reverb_loopback.confine = lambda library: False\n'
+    'from distacme.replay.reverb import loopback\n'
+    'loopback.confine = lambda library: False\n'
   )
   monkeypatch.setattr(doctor, '_SERVE', openly + doctor._SERVE)
   ok, line = doors()

@@ -60,8 +60,8 @@ def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
   openly = (
     'import sys\n'
     'from distacme.programs import cli\n'
-    'from distacme.replay import reverb_loopback\n'
-    'reverb_loopback.confine = lambda library: False\n'
+    'from distacme.replay.reverb import loopback\n'
+    'loopback.confine = lambda library: False\n'
     'cli.main(sys.argv[1:])\n'
   )
   command = [sys.executable, '-c', openly, 'train', '--mode', 'threads']
