@@ -10,12 +10,16 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
 from distacme.programs import refusals
 from distacme.programs.seeds import config as config_lib
+from distacme.programs.workers import devices
 
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
-  return prepared if isinstance(prepared, int) else prepared.run()
+  if isinstance(prepared, int):
+    return prepared
+  ended = prepared.run()
+  return ended if isinstance(ended, int) else ended.exit_code
 
 
 def _prepare(arguments: Sequence[str]) -> Any:
@@ -26,6 +30,10 @@ def _prepare(arguments: Sequence[str]) -> Any:
   experiment, several = parse(arguments)
   if several.seeds:
     return all_seeds.prepare(experiment, several, arguments)
+  if (
+    experiment.run.mode == 'local'
+  ):  # whose learner and actor share this process
+    devices.use_one_core()
   return training.prepare(experiment)
 
 

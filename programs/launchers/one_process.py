@@ -53,7 +53,15 @@ def run(
   Returns:
     The last status.
   """
-  jax.config.update('jax_disable_jit', not experiment.run.jit)
+  with jax.disable_jit(not experiment.run.jit):
+    return _run(experiment, directory, show)
+
+
+def _run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
   parts = _Parts(experiment, directory)
   try:
     with signals.requested_from(parts.request_stop):

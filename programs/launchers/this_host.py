@@ -9,6 +9,7 @@ from distacme import lazy_imports
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import supervised_run
+from distacme.programs.workers import devices
 from distacme.programs.workers import main
 from distacme.programs.workers import process
 from distacme.run import lock
@@ -34,7 +35,8 @@ def run(
   Returns:
     The last status.
   """
-  program = program_lib.make_program(experiment, directory)
+  with devices.on_the_cpu():
+    program = program_lib.make_program(experiment, directory)
   lodgers = (
     {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
   )
