@@ -14,6 +14,7 @@ import grpc
 
 from distacme import core
 from distacme.run import status
+from distacme.variables import line as line_lib
 from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
@@ -37,8 +38,7 @@ class Reporter:
 
   def __init__(
     self,
-    channel: grpc.Channel,
-    address: str,
+    line: line_lib.Line,
     worker: str,
     period_s: float,
     lost_after_s: float,
@@ -47,25 +47,19 @@ class Reporter:
     """Starts sending; `variables.client.VariableClient.reporter` makes these.
 
     Args:
-      channel: to the server.
-      address: of the server, for messages.
-      worker: who reports.
+      line: to the server.
+      worker: the name of the worker.
       period_s: time between sends, which are also made if there is nothing to
         say, to learn the directive and whether the server is there.
       lost_after_s: how long the server may be silent.
       on_answer: is given every answer to a report.
     """
     self.lost = ''
-    self._address = address
+    self._line = line
     self._worker = worker
     self._period_s = period_s
     self._lost_after_s = lost_after_s
     self._on_answer = on_answer
-    self._report = channel.unary_unary(wire.method('Report'))
-    self._wait_stop = channel.unary_unary(wire.method('WaitStop'))
-    self._request_stop = channel.unary_unary(wire.method('RequestStop'))
-    self._fail = channel.unary_unary(wire.method('Fail'))
-
     self._lock = threading.Lock()  # Held for no longer than an addition takes.
     self._alive = False
     self._counts: dict[str, int] = {}
@@ -108,24 +102,16 @@ class Reporter:
   def request_stop(self, reason: str, detail: str = '') -> None:
     """Asks the run to end; waits for the answer, and raises if none comes."""
     self._call(
-      self._request_stop,
+      'RequestStop',
       {'worker': self._worker, 'reason': reason, 'detail': detail},
     )
 
   def fail(self, detail: str) -> None:
     """Tells that this worker failed; as `request_stop`."""
-    self._call(self._fail, {'worker': self._worker, 'detail': detail})
+    self._call('Fail', {'worker': self._worker, 'detail': detail})
 
-  def _call(
-    self, method: grpc.UnaryUnaryMultiCallable, request: dict[str, Any]
-  ) -> None:
-    answer = call(
-      method,
-      request,
-      self._address,
-      timeout_s=_RPC_TIMEOUT_S,
-      wait_for_server=False,
-    )
+  def _call(self, method: str, request: dict[str, Any]) -> None:
+    answer = self._line.call(method, wire.pack(request), _RPC_TIMEOUT_S)
     self._learn(answer['stop'], answer['counts'])
 
   def flush(self, timeout_s: float = 5.0) -> bool:
@@ -159,13 +145,12 @@ class Reporter:
       if self._unacknowledged is None:
         self._unacknowledged = wire.pack(self._take())
       try:
-        data = self._report(self._unacknowledged, timeout=timeout_s)
-      except grpc.RpcError as error:
+        answer = self._line.call('Report', self._unacknowledged, timeout_s)
+      except (ConnectionError, ValueError) as error:
         self._note_silence(error)
         return False
       self._unacknowledged = None
       self._note_answer()
-    answer = wire.unpack(data)
     self._learn(answer['stop'], answer['counts'])
     self._on_answer(answer)
     return True
@@ -190,7 +175,10 @@ class Reporter:
   def _watch_for_stop(self) -> None:
     if self._stop_call is None or self._stop_call.done():
       if self._directive.stop is None:
-        self._stop_call = self._wait_stop.future(b'{}')
+        try:
+          self._stop_call = self._line.start('WaitStop', b'{}')
+        except ConnectionError:
+          return  # the next report tries again
         self._stop_call.add_done_callback(self._on_stop_call)
 
   def _on_stop_call(self, future: grpc.Future) -> None:
@@ -207,22 +195,22 @@ class Reporter:
       logging.getLogger(__name__).warning(
         'The variable server at %s answers again, after %d reports of %s that '
         'it did not.',
-        self._address,
+        self._line.address,
         self._unanswered,
         self._worker,
       )
     self._unanswered = 0
     self._last_answer = time.monotonic()
 
-  def _note_silence(self, error: grpc.RpcError) -> None:
+  def _note_silence(self, error: Exception) -> None:
     self._unanswered += 1
     silent_s = time.monotonic() - self._last_answer
     if silent_s < self._lost_after_s or self._directive.stop:
       return
     self.lost = (
-      f'The variable server at {self._address} has not answered for'
+      f'The variable server at {self._line.address} has not answered for'
       f' {silent_s:.1f} s, so that {self._worker} ends; was its process'
-      f' killed? Last error: {error.code().name}: {error.details()}'
+      f' killed? Last error: {error}'
     )
     logging.getLogger(__name__).error(self.lost)
     self._learn(status.StopReason.FAILED.value, self._directive.counts)
@@ -230,48 +218,3 @@ class Reporter:
 
 def _recent() -> collections.deque[dict[str, float]]:
   return collections.deque(maxlen=_MAX_METRICS)
-
-
-def call(
-  method: grpc.UnaryUnaryMultiCallable | grpc.StreamUnaryMultiCallable,
-  request: Any,
-  address: str,
-  timeout_s: float,
-  wait_for_server: bool = True,
-) -> dict[str, Any]:
-  """Calls the server.
-
-  Args:
-    method: of the server.
-    request: a dict, or an iterator of messages.
-    address: of the server, for messages.
-    timeout_s: for everything.
-    wait_for_server: whether to wait for one that is not there yet.
-
-  Returns:
-    The answer.
-
-  Raises:
-    ValueError: if the server refuses the request.
-    ConnectionRefusedError: if it is busy with another of that kind.
-    ConnectionError: if it does not answer.
-  """
-  if isinstance(request, dict):
-    request = wire.pack(request)
-  try:
-    data = method(request, timeout=timeout_s, wait_for_ready=wait_for_server)
-  except grpc.RpcError as error:
-    code, details = error.code(), error.details()
-    if code == grpc.StatusCode.INVALID_ARGUMENT:
-      raise ValueError(
-        f'The variable server at {address} refused: {details}'
-      ) from None
-    if code == grpc.StatusCode.ABORTED:
-      raise ConnectionRefusedError(
-        f'The variable server at {address} refused: {details}'
-      ) from None
-    raise ConnectionError(
-      f'The variable server at {address} did not answer within'
-      f' {timeout_s:g} s: {code.name}: {details}'
-    ) from None
-  return wire.unpack(data)

@@ -11,12 +11,15 @@ from concurrent import futures
 import functools
 import ipaddress
 import logging
+import pathlib
 import threading
 from typing import Any, NamedTuple
 
 import grpc
 
+from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
+from distacme.variables import keys
 from distacme.variables import requests
 from distacme.variables import wire
 
@@ -56,20 +59,24 @@ class VariableServer:
   def __init__(
     self,
     run_state: run_state_lib.RunState,
-    address: str,
-    credentials: grpc.ServerCredentials | None = None,
+    host: str = '127.0.0.1',
+    port: int = 0,
+    key: pathlib.Path | None = None,
+    incarnation: int = 0,
   ) -> None:
-    """Starts serving.
+    """Starts serving; `endpoint` says where.
 
     Args:
       run_state: what reports go to.
-      address: host:port; port 0 chooses a free one. 'localhost' is 127.0.0.1.
-      credentials: of the run's key (`keys`), which clients then need too;
-        without, the server listens on loopback only.
+      host: the interface to listen on; 'localhost' is 127.0.0.1.
+      port: TCP port; 0 chooses a free one.
+      key: file of the run's key (`keys`), which clients then need too; without,
+        the server listens on loopback only.
+      incarnation: how often the run's server was started before.
 
     Raises:
-      ValueError: if `address` is not loopback and there are no credentials.
-      OSError: if `address` cannot be listened on.
+      ValueError: if `host` is not loopback and there is no key, or it is none.
+      OSError: if `host` and `port` cannot be listened on, or the key be read.
     """
     self._state = run_state
     self._changed = threading.Condition()
@@ -79,25 +86,27 @@ class VariableServer:
     self._acknowledging = threading.Lock()
     self._acknowledged: dict[str, int] = {}  # session: last sequence number
 
-    host = _host(address, credentials is not None)
+    endpoint = endpoints.Endpoint(
+      _interface(host, encrypted=key is not None), port, key, incarnation
+    )
     self._server = grpc.server(
       futures.ThreadPoolExecutor(MAX_CALLS, 'variables'),
       handlers=[self._handlers()],
       options=_OPTIONS,
       maximum_concurrent_rpcs=MAX_CALLS,
     )
-    bind = f'{host}:{address.rpartition(":")[2]}'
+    bind = endpoint.address
     try:
-      if credentials is None:
+      if key is None:
         port = self._server.add_insecure_port(bind)
       else:
-        port = self._server.add_secure_port(bind, credentials)
+        port = self._server.add_secure_port(bind, keys.server_credentials(key))
     except RuntimeError as error:
       raise OSError(
         f'Cannot listen on {bind}: {error}. Is the port taken? Port 0 chooses'
         ' a free one.'
       ) from None
-    self.address = f'{host}:{port}'
+    self.endpoint = endpoint._replace(port=port)
     run_state.on_stop(self._notify)
     self._server.start()
 
@@ -281,22 +290,18 @@ def _refuse(context: grpc.ServicerContext, error: ValueError) -> None:
   context.set_details(str(error))
 
 
-def _host(address: str, encrypted: bool) -> str:
+def _interface(host: str, encrypted: bool) -> str:
   """Returns the interface to listen on; refuses to be open to everyone."""
-  host, colon, port = address.rpartition(':')
-  if not colon or not port.isdigit():
-    raise ValueError(f'An address is host:port, got {address!r}.')
   if host == 'localhost':
-    return '127.0.0.1'  # One interface, whatever localhost resolves to.
+    return '127.0.0.1'  # one interface, whatever localhost resolves to
   try:
-    loopback = ipaddress.ip_address(host.strip('[]')).is_loopback
+    loopback = ipaddress.ip_address(host).is_loopback
   except ValueError:
-    loopback = False  # A name; nobody knows where it will resolve to.
+    loopback = False  # a name; nobody knows where it will resolve to
   if not loopback and not encrypted:
     raise ValueError(
-      f'{address} can be reached from other hosts, and without credentials'
-      ' anyone there could change the params: pass those of a key'
-      ' (distacme.variables.keys.make, then server_credentials, and'
-      ' channel_credentials for clients), or listen on localhost.'
+      f'{host} can be reached from other hosts, and without a key anyone there'
+      ' could change the params: pass the key of the run'
+      ' (distacme.variables.keys.make), or listen on 127.0.0.1.'
     )
   return host

@@ -10,6 +10,7 @@ import time
 
 from distacme.programs.workers import process as process_lib
 from distacme.programs.workers import shutdown
+from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics
 from distacme.run import run_directory
@@ -73,7 +74,8 @@ def _serve(
 
   if process:
     process.on_terminate(terminate)
-  service = server.VariableServer(state, address)
+  endpoint = endpoints.of_address(address)
+  service = server.VariableServer(state, endpoint.host, endpoint.port)
   save_at = time.monotonic()
   while (stop := state.directive().stop) is None:
     if time.monotonic() >= save_at:

@@ -186,7 +186,7 @@ def test_a_header_alone_takes_no_memory_from_the_server(connect, channel):
 
 @pytest.fixture
 def channel(variable_server):
-  with grpc.insecure_channel(variable_server.address) as channel:
+  with grpc.insecure_channel(variable_server.endpoint.address) as channel:
     yield channel
 
 
@@ -194,10 +194,8 @@ def channel(variable_server):
 def fixture_stubborn(tmp_path_factory):
   """A server that writes metrics, and goes on whatever the fuzz sends."""
   sink = metrics.MetricsSink(tmp_path_factory.mktemp('fuzz'))
-  variable_server = server.VariableServer(
-    run_state.RunState(sink=sink), 'localhost:0'
-  )
-  with grpc.insecure_channel(variable_server.address) as channel:
+  variable_server = server.VariableServer(run_state.RunState(sink=sink))
+  with grpc.insecure_channel(variable_server.endpoint.address) as channel:
     yield variable_server, channel
   variable_server.stop(grace_s=0)
   sink.close()
@@ -228,7 +226,7 @@ def call(stubborn, caplog, name, request):
     assert error.code() == grpc.StatusCode.INVALID_ARGUMENT, error
     assert 'Refused a call from ipv' in caplog.text
     assert 'Traceback' not in caplog.text
-  status = client.status(variable_server.address)
+  status = client.status(variable_server.endpoint)
   assert json.dumps(status, ensure_ascii=False).encode()  # can be shown
 
 
@@ -256,7 +254,7 @@ def test_the_server_asks_for_no_more_actors_than_it_could_serve(
   stubborn, caplog, data
 ):
   call(stubborn, caplog, 'Scale', data)
-  asked = client.status(stubborn[0].address)['num_actors']
+  asked = client.status(stubborn[0].endpoint)['num_actors']
   assert asked is None or 1 <= asked <= run_state.MAX_ACTORS
   assert 2 * run_state.MAX_ACTORS < server.MAX_CALLS
 
@@ -273,7 +271,7 @@ def test_the_server_answers_whatever_asks_for_its_status(
 @several
 @hypothesis.given(data=bytes_of(anything))
 def test_the_server_answers_whatever_waits_for_the_stop(stubborn, caplog, data):
-  client.request_stop(stubborn[0].address, 'solved')  # or it would wait
+  client.request_stop(stubborn[0].endpoint, 'solved')  # or it would wait
   call(stubborn, caplog, 'WaitStop', data)
   assert not caplog.messages
 
@@ -296,10 +294,10 @@ def test_the_server_takes_or_refuses_any_params(
 def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(
   start_process, kind
 ):
-  process, address = start_process()
+  process, endpoint = start_process()
   for _ in range(3):
-    garbage.send(address, garbage.KINDS[kind])
-  learner = client.VariableClient(address, 'learner/0')
+    garbage.send(endpoint.address, garbage.KINDS[kind])
+  learner = client.VariableClient(endpoint, 'learner/0')
   assert learner.publish(1, ['w'], [np.zeros(3)])
   learner.close()
   assert process.poll() is None

@@ -19,11 +19,11 @@ def line(request):
   if request.param == 'in process':
     yield state, state.reporter
     return
-  variable_server = server.VariableServer(state, 'localhost:0')
+  variable_server = server.VariableServer(state)
   clients = []
 
   def make(worker):
-    clients.append(client.VariableClient(variable_server.address, worker))
+    clients.append(client.VariableClient(variable_server.endpoint, worker))
     return clients[-1].reporter(period_s=0.02)
 
   yield state, make
@@ -121,7 +121,7 @@ def test_flush_returns_when_the_run_has_everything(connect, run_state):
 
 
 def test_close_sends_what_is_left(variable_server, run_state):
-  actor = client.VariableClient(variable_server.address, 'actor/0')
+  actor = client.VariableClient(variable_server.endpoint, 'actor/0')
   actor.reporter(period_s=60.0).report({'env_steps': 5})
   actor.close()
   assert run_state.status()['counts'] == {'env_steps': 5}
@@ -163,7 +163,8 @@ class _Lost(grpc.RpcError):
 def test_reports_lost_on_the_way_count_once(connect, run_state, wait_until):
   network = LossyNetwork()
   actor = connect()
-  actor._channel = grpc.intercept_channel(actor._channel, network)
+  line = actor._line
+  line._channel = grpc.intercept_channel(line._channel, network)
   reporter = actor.reporter(period_s=0.001)
   total = 0
   while network.lost_before < 10 or network.lost_after < 10:
@@ -190,18 +191,18 @@ def test_a_stop_reaches_all_at_once(connect, variable_server):
     assert reporter.flush()
   asked = time.monotonic()
   client.request_stop(
-    variable_server.address, 'interrupted', 'Ctrl-C', 'launcher'
+    variable_server.endpoint, 'interrupted', 'Ctrl-C', 'launcher'
   )
   while not all(r.report().stop == 'interrupted' for r in reporters):
     assert time.monotonic() - asked < 5  # some milliseconds on an idle machine
-  stop = client.status(variable_server.address)['stop']
+  stop = client.status(variable_server.endpoint)['stop']
   assert (stop['detail'], stop['worker']) == ('Ctrl-C', 'launcher')
 
 
 def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
   state = run_state_lib.RunState(status.Limits(max_seconds=0.3))
-  variable_server = server.VariableServer(state, 'localhost:0')
-  actor = client.VariableClient(variable_server.address, 'actor/0')
+  variable_server = server.VariableServer(state)
+  actor = client.VariableClient(variable_server.endpoint, 'actor/0')
   stopped = threading.Event()
   state.on_stop(stopped.set)
   actor.reporter(period_s=0.05)
@@ -211,8 +212,8 @@ def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
 
 
 def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
-  process, address = start_process()
-  actor = client.VariableClient(address, 'actor/0')
+  process, endpoint = start_process()
+  actor = client.VariableClient(endpoint, 'actor/0')
   actor.subscribe()
   reporter = actor.reporter(period_s=0.02, lost_after_s=0.5)
   reporter.report({'env_steps': 1})
@@ -220,10 +221,10 @@ def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
   assert reporter.report().stop is None
   process.kill()
   wait_until(lambda: reporter.report().stop == 'failed')
-  assert f'server at {address} has not answered for' in reporter.lost
+  assert f'server at {endpoint.address} has not answered for' in reporter.lost
   assert 'UNAVAILABLE' in reporter.lost
-  with pytest.raises(ConnectionError, match=f'{address} did not answer within'):
-    client.status(address, timeout_s=0.2)
+  with pytest.raises(ConnectionError, match='did not answer within'):
+    client.status(endpoint, timeout_s=0.2)
   closing = time.monotonic()
   actor.close()
   assert time.monotonic() - closing < 2
@@ -232,10 +233,10 @@ def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
 def test_a_server_that_goes_after_the_stop_is_not_missed(
   start_process, wait_until
 ):
-  process, address = start_process()
-  actor = client.VariableClient(address, 'actor/0')
+  process, endpoint = start_process()
+  actor = client.VariableClient(endpoint, 'actor/0')
   reporter = actor.reporter(period_s=0.02, lost_after_s=0.1)
-  client.request_stop(address, 'solved')
+  client.request_stop(endpoint, 'solved')
   wait_until(lambda: reporter.report().stop)
   process.kill()
   process.wait()
