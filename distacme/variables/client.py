@@ -8,7 +8,7 @@ import itertools
 import logging
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,6 @@ from distacme.variables import wire
 _RETRY_S = 0.2
 # To send params to a server that lacks them; reports wait meanwhile.
 _AGAIN_S = 10.0
-
-
-class Newest(NamedTuple):
-  """The newest params: leaves in the order of `publish`, read-only."""
-
-  version: int
-  names: list[str]
-  arrays: list[np.ndarray]
 
 
 class VariableClient:
@@ -59,13 +51,13 @@ class VariableClient:
     """
     self._line = line_lib.Line(endpoint, find)
     self._worker = worker
-    self._newest: Newest | None = None
+    self._newest: wire.VersionedArrays | None = None
     self._arrived = threading.Condition()
     self._broken = 0  # streams of params since some arrived
     self._closed = threading.Event()
     self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
-    self._published: Newest | None = None
+    self._published: wire.VersionedArrays | None = None
     self._sending = threading.Lock()  # the server takes params of one at a time
     try:
       self._line.wait_for_server(worker, connect_timeout_s)
@@ -97,11 +89,13 @@ class VariableClient:
       ValueError: if the params cannot be sent, or the server refuses them.
       ConnectionError: if the server does not answer.
     """
-    accepted = self._send(Newest(version, list(names), list(arrays)), timeout_s)
-    self._published = Newest(version, list(names), list(arrays))
+    accepted = self._send(
+      wire.VersionedArrays(version, list(names), list(arrays)), timeout_s
+    )
+    self._published = wire.VersionedArrays(version, list(names), list(arrays))
     return accepted
 
-  def _send(self, params: Newest, timeout_s: float) -> bool:
+  def _send(self, params: wire.VersionedArrays, timeout_s: float) -> bool:
     """Sends params, again and again to a server that is not there."""
     deadline = time.monotonic() + timeout_s
     tries = 0
@@ -148,14 +142,16 @@ class VariableClient:
       )
       self._thread.start()
 
-  def newest(self) -> Newest | None:
+  def newest(self) -> wire.VersionedArrays | None:
     """Returns the newest params that have arrived; None before the first."""
     return self._newest
 
-  def wait_newer(self, version: int, timeout_s: float) -> Newest | None:
+  def wait_newer(
+    self, version: int, timeout_s: float
+  ) -> wire.VersionedArrays | None:
     """Waits for params newer than `version`; None if none came in time."""
 
-    def newer() -> Newest | None:
+    def newer() -> wire.VersionedArrays | None:
       newest = self._newest
       return newest if newest and newest.version > version else None
 
@@ -206,11 +202,7 @@ class VariableClient:
   def _read(self, messages: Iterator[bytes]) -> None:
     for message in messages:
       header = wire.decode_header(message)
-      newest = Newest(
-        header.version,
-        [leaf.name for leaf in header.leaves],
-        wire.receive(header, messages),
-      )
+      newest = wire.receive(header, messages)
       with self._arrived:
         self._newest = newest
         self._arrived.notify_all()

@@ -50,14 +50,15 @@ class Reporter:
       line: to the server.
       worker: the name of the worker.
       period_s: time between sends, which are also made if there is nothing to
-        say, to learn the directive and whether the server is there.
+        say, to learn the directive and whether the server is there. A server of
+        many workers makes it longer.
       lost_after_s: how long the server may be silent.
       on_answer: is given every answer to a report.
     """
     self.lost = ''
     self._line = line
     self._worker = worker
-    self._period_s = period_s
+    self._least_period_s = self._period_s = period_s
     self._lost_after_s = lost_after_s
     self._on_answer = on_answer
     self._lock = threading.Lock()  # Held for no longer than an addition takes.
@@ -152,6 +153,7 @@ class Reporter:
       self._unacknowledged = None
       self._note_answer()
     self._learn(answer['stop'], answer['counts'])
+    self._period_s = max(self._least_period_s, answer['period_s'])
     self._on_answer(answer)
     return True
 

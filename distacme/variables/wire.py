@@ -3,7 +3,8 @@
   Publish     header, chunk, chunk, ...  ->  {accepted, newest}
   Subscribe   {version}                  ->  header, chunk, ..., header, ...
   Report      {worker, session, sequence, alive, counts, metrics, state}
-                                         ->  {stop, counts, params_version}
+                                         ->  {stop, counts, params_version,
+                                              period_s}
   WaitStop    {}                         ->  the same, once it is to stop
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
@@ -41,6 +42,22 @@ _ITEMSIZE = {
 }
 
 
+class VersionedArrays(NamedTuple):
+  """A version of params as named arrays, which clients send and receive."""
+
+  version: int
+  names: list[str]
+  arrays: list[np.ndarray]
+
+
+class VersionedBytes(NamedTuple):
+  """A version of params as it crosses the wire, which the server keeps."""
+
+  version: int
+  header: bytes
+  chunks: list[bytes]
+
+
 class Leaf(NamedTuple):
   """One array in the chunks."""
 
@@ -52,7 +69,7 @@ class Leaf(NamedTuple):
 
 
 class Header(NamedTuple):
-  """What follows in the chunks."""
+  """The contents of a header: which arrays follow in the chunks."""
 
   version: int
   leaves: tuple[Leaf, ...]
@@ -190,48 +207,59 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
   )
 
 
-def checked_chunks(
-  header: Header, messages: Iterator[bytes]
-) -> Iterator[bytes]:
-  """Yields the chunks that `header` promised; takes no message beyond them.
+def check_chunk(header: Header, received: int, chunk: bytes) -> int:
+  """Checks the next chunk of those that `header` promised.
 
   Args:
-    header: what was promised.
-    messages: where they come from.
+    header: promises the chunks.
+    received: bytes of the chunks before this one.
+    chunk: what came; b'' if nothing did.
+
+  Returns:
+    The bytes that are received with this one.
 
   Raises:
-    ValueError: if a chunk has another length than its place asks for, or one is
-      missing. Lengths are exact so that memory cannot be wasted on small ones.
+    ValueError: if the chunk has another length than its place asks for. Lengths
+      are exact so that memory cannot be wasted on small ones.
   """
+  wanted = min(CHUNK_BYTES, header.size - received)
+  if len(chunk) != wanted:
+    raise ValueError(
+      f'Version {header.version} was cut or damaged: after {received} of'
+      f' {header.size} bytes a chunk of {wanted} was due,'
+      f' {len(chunk)} bytes came.'
+    )
+  return received + wanted
+
+
+def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
+  """Reads the chunks of `header`, and no message beyond them.
+
+  Returns:
+    Read-only arrays, in fresh memory.
+
+  Raises:
+    ValueError: if a chunk is missing or has another length than it should.
+  """
+  memory = np.empty(header.size + ALIGNMENT, np.uint8)
+  buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
   received = 0
   while received < header.size:
     chunk = next(messages, b'')
-    wanted = min(CHUNK_BYTES, header.size - received)
-    if len(chunk) != wanted:
-      raise ValueError(
-        f'Version {header.version} was cut or damaged: after {received} of'
-        f' {header.size} bytes a chunk of {wanted} was due,'
-        f' {len(chunk)} bytes came.'
-      )
-    yield chunk
-    received += wanted
-
-
-def receive(header: Header, messages: Iterator[bytes]) -> list[np.ndarray]:
-  """Reads the chunks of `header` into fresh memory; returns read-only views."""
-  memory = np.empty(header.size + ALIGNMENT, np.uint8)
-  buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
-  start = 0
-  for chunk in checked_chunks(header, messages):
-    buffer[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-    start += len(chunk)
+    end = check_chunk(header, received, chunk)
+    buffer[received:end] = np.frombuffer(chunk, np.uint8)
+    received = end
   buffer.flags.writeable = False
-  return [
-    buffer[leaf.offset : leaf.offset + leaf.nbytes]
-    .view(_dtype(leaf.dtype))
-    .reshape(leaf.shape)
-    for leaf in header.leaves
-  ]
+  return VersionedArrays(
+    header.version,
+    [leaf.name for leaf in header.leaves],
+    [
+      buffer[leaf.offset : leaf.offset + leaf.nbytes]
+      .view(_dtype(leaf.dtype))
+      .reshape(leaf.shape)
+      for leaf in header.leaves
+    ],
+  )
 
 
 def _dtype(name: str) -> np.dtype:

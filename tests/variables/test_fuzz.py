@@ -89,7 +89,7 @@ failures = bytes_of(
   st.fixed_dictionaries({'worker': anything, 'detail': anything}) | anything
 )
 wishes = bytes_of(
-  st.fixed_dictionaries({'num_actors': st.integers(-1, 600) | anything})
+  st.fixed_dictionaries({'num_actors': st.integers(-1, 1100) | anything})
   | anything
 )
 subscriptions = bytes_of(st.fixed_dictionaries({'version': anything})).filter(
@@ -127,12 +127,12 @@ def test_whatever_comes_is_params_or_a_value_error(data, chunks):
   if header.size > wire.CHUNK_BYTES:
     return  # no such memory for a test; the chunks are too short anyway
   try:
-    arrays = wire.receive(header, iter(chunks))
+    received = wire.receive(header, iter(chunks))
   except ValueError:
     return
   assert sum(len(chunk) for chunk in chunks) >= header.size
   shapes = [leaf.shape for leaf in header.leaves]
-  assert [array.shape for array in arrays] == shapes
+  assert [array.shape for array in received.arrays] == shapes
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,6 @@ def test_the_server_asks_for_no_more_actors_than_it_could_serve(
   call(stubborn, caplog, 'Scale', data)
   asked = client.status(stubborn[0].endpoint)['num_actors']
   assert asked is None or 1 <= asked <= run_state.MAX_ACTORS
-  assert 2 * run_state.MAX_ACTORS < server.MAX_CALLS
 
 
 @several

@@ -14,6 +14,7 @@ from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
 from distacme.variables import client
 from distacme.variables import server
+from distacme.variables import service
 from distacme.variables import wire
 
 LEAF = np.zeros(16, np.float32)
@@ -266,7 +267,7 @@ def report(channel, session='s', sequence=1, counts=None, metrics=()):
 def test_of_many_sessions_those_heard_of_last_are_remembered(
   channel, run_state, monkeypatch
 ):
-  monkeypatch.setattr(server, '_MAX_SESSIONS', 3)
+  monkeypatch.setattr(service, '_MAX_SESSIONS', 3)
   for session in 'abc':
     report(channel, session, 1, {'env_steps': 1})
   report(channel, 'a', 2, {'env_steps': 1})
@@ -347,7 +348,7 @@ def test_a_client_waits_for_a_server_that_comes_late(start_process):
 
 
 def test_the_server_process_stays_below_100_megabytes(start_process):
-  process, endpoint = start_process(env={**os.environ, **server.ENVIRONMENT})
+  process, endpoint = start_process(env={**os.environ, 'MALLOC_ARENA_MAX': '2'})
   workers = [client.VariableClient(endpoint, f'actor/{i}') for i in range(8)]
   for worker in workers:
     worker.subscribe()
