@@ -184,7 +184,7 @@ class RunState:
   def status(self) -> dict[str, Any]:
     """Returns all that is known, as plain data for JSON.
 
-    Metrics may hold NaN and infinity, which Python's JSON reads and writes.
+    Metrics may hold NaN and infinities; see `files.spelled`.
     """
     now = self._clock()
     with self._lock:

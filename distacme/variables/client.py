@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from distacme.run import endpoints
+from distacme.run import files
 from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
@@ -26,7 +27,7 @@ class VariableClient:
   """A worker's connection to the variable server.
 
   `newest` may be called from any thread at any rate; a thread of this client
-  replaces what it returns.
+  receives the params.
   """
 
   def __init__(
@@ -79,11 +80,11 @@ class VariableClient:
       names: of the leaves, which `newest` returns; no two alike.
       arrays: the leaves, which must not change: a server that is restarted gets
         them again.
-      timeout_s: for the whole, in which it is tried again and again.
+      timeout_s: for all tries together.
 
     Returns:
       Whether these are now the newest; False if the server had this version or
-      a newer one, and ignored it.
+      a newer one, and ignored these.
 
     Raises:
       ValueError: if the params cannot be sent, or the server refuses them.
@@ -96,7 +97,7 @@ class VariableClient:
     return accepted
 
   def _send(self, params: wire.VersionedArrays, timeout_s: float) -> bool:
-    """Sends params, again and again to a server that is not there."""
+    """Sends params; tries again while no server answers."""
     deadline = time.monotonic() + timeout_s
     tries = 0
     while True:
@@ -110,7 +111,7 @@ class VariableClient:
             max(0.0, deadline - time.monotonic()),
           )
         break
-      except ConnectionRefusedError:  # it is there
+      except ConnectionRefusedError:  # the server is there
         raise
       except ConnectionError as error:
         if self._closed.wait(_RETRY_S) or time.monotonic() >= deadline:
@@ -125,7 +126,7 @@ class VariableClient:
     return bool(answer['accepted'])
 
   def _publish_again(self, answer: dict[str, Any]) -> None:
-    """Gives a server that was restarted the params that it had."""
+    """Sends the params to a server that lacks them, since it was restarted."""
     published = self._published
     if published is None or answer['params_version'] >= published.version:
       return
@@ -135,7 +136,7 @@ class VariableClient:
       pass  # the next answer to a report asks again
 
   def subscribe(self) -> None:
-    """Starts to receive params; must precede `newest`."""
+    """Starts to receive params, which `newest` returns."""
     if self._thread is None:
       self._thread = threading.Thread(
         target=self._receive, name=f'params of {self._worker}', daemon=True
@@ -190,7 +191,7 @@ class VariableClient:
         if self._closed.is_set():
           return
         self._broken += 1
-        # Reports tell whether the server is gone; here it is only tried again.
+        # Only reports tell whether the server is gone.
         if self._broken == 1:
           logging.getLogger(__name__).warning(
             'The stream of params from %s broke and is opened again: %s',
@@ -221,7 +222,11 @@ def status(
   endpoint: endpoints.Endpoint, timeout_s: float = 5.0
 ) -> dict[str, Any]:
   """Returns `run_state.RunState.status` of the run whose server is there."""
-  return _call_once(endpoint, 'Status', {}, timeout_s)
+  status = _call_once(endpoint, 'Status', {}, timeout_s)
+  for worker in status['workers'].values():
+    worker['metrics'] = files.unspelled(worker['metrics'])
+  status['limits'] = files.unspelled(status['limits'])
+  return status
 
 
 def scale(

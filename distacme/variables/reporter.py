@@ -1,4 +1,4 @@
-"""A worker's line to a run in another process."""
+"""Reports of a worker to a run in another process."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ from distacme.variables import line as line_lib
 from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
-# Between two sends; more than that are dropped, oldest first.
+# Between two sends; more are dropped, oldest first.
 _MAX_METRICS = 1000
 
 
 class Reporter:
   """`core.Reporter` over gRPC; `report` only adds, a thread sends.
 
-  A report is kept until the server has acknowledged it, and repeated under the
-  same sequence number if not, so that each counts once (a server that died
-  with it half answered may count it twice). Answers are the newest
-  directive known: its counts are about `period_s` old and lack what this worker
-  has not sent yet; a stop comes at once, by a call that waits for it.
+  A report is kept until the server has acknowledged it. Until then it is
+  repeated under the same sequence number, so that each counts once (a server
+  that died before it answered may count it twice). Answers are the newest
+  directive known: its counts are about `period_s` old and lack the counts that
+  this worker has not sent yet. A stop comes at once, by a call that waits for
+  it.
 
-  A server that does not answer is asked again, since it may be restarted. If it
-  does not answer for `lost_after_s`, the directive says 'failed' and `lost` says
-  why, and the worker is to end itself.
+  A server that does not answer is asked again, since it may be restarted. After
+  `lost_after_s` without an answer the directive says 'failed', `lost` says why,
+  and the worker is to end itself.
+
+  Attributes:
+    lost: why the server is given up; '' while it is not.
   """
 
   def __init__(
@@ -87,7 +91,7 @@ class Reporter:
     metrics: Mapping[str, float] | None = None,
     state: str = '',
   ) -> core.Directive:
-    """Notes what is to be sent; never waits. See `core.Reporter.report`."""
+    """Adds to the next report; never waits. See `core.Reporter.report`."""
     with self._lock:
       self._alive = True
       if counts:
@@ -101,14 +105,19 @@ class Reporter:
     return self._directive
 
   def request_stop(self, reason: str, detail: str = '') -> None:
-    """Asks the run to end; waits for the answer, and raises if none comes."""
+    """Asks the run to end; waits for the answer.
+
+    Raises:
+      ValueError: if the reason is none.
+      ConnectionError: if no answer comes.
+    """
     self._call(
       'RequestStop',
       {'worker': self._worker, 'reason': reason, 'detail': detail},
     )
 
   def fail(self, detail: str) -> None:
-    """Tells that this worker failed; as `request_stop`."""
+    """Tells the run that this worker failed; raises as `request_stop`."""
     self._call('Fail', {'worker': self._worker, 'detail': detail})
 
   def _call(self, method: str, request: dict[str, Any]) -> None:
@@ -116,7 +125,7 @@ class Reporter:
     self._learn(answer['stop'], answer['counts'])
 
   def flush(self, timeout_s: float = 5.0) -> bool:
-    """Sends what is left; returns whether the server has acknowledged it."""
+    """Sends what is left; returns whether the server acknowledged it."""
     deadline = time.monotonic() + timeout_s
     while self._alive or self._unacknowledged:
       left = deadline - time.monotonic()
@@ -141,7 +150,11 @@ class Reporter:
       self._closed.wait(self._period_s)
 
   def _send(self, timeout_s: float) -> bool:
-    """Sends what was left, or else what is new; True if acknowledged."""
+    """Sends the report that was left, or else a new one.
+
+    Returns:
+      Whether the server acknowledged it.
+    """
     with self._sending:
       if self._unacknowledged is None:
         self._unacknowledged = wire.pack(self._take())

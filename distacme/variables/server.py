@@ -1,7 +1,7 @@
 """The variable server: hands params to subscribers and keeps the run's state.
 
-It knows neither JAX nor the run's agent: params are bytes that it checks,
-keeps in the chunks they came in, and sends on.
+The server knows neither JAX nor the run's agent: params are bytes, which it
+checks, keeps in the chunks they came in, and sends on.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from distacme.variables import keys
 from distacme.variables import service
 
 # A worker has a call that waits for the stop, one that waits for params, and
-# now and then one that reports. A call beyond all these is refused, which
-# bounds the memory that calls take.
+# now and then one that reports. Calls beyond those of `run_state.MAX_ACTORS`
+# workers are refused, so that the memory that calls take is bounded.
 MAX_CALLS = 4096
 
 _OPTIONS = (
   # Two servers on one port would each get half of the workers.
   ('grpc.so_reuseport', 0),
-  # Calls that were not looked at yet. All workers come at once to a server that
-  # was started again, and gRPC would refuse some of a thousand calls by chance.
+  # Calls that no handler has begun. All workers come at once to a server that
+  # was started again, and gRPC refuses some of a thousand such calls by chance.
   ('grpc.server.max_pending_requests', MAX_CALLS),
   ('grpc.server.max_pending_requests_hard_limit', MAX_CALLS),
 )
@@ -115,7 +115,7 @@ def _interface(host: str, encrypted: bool) -> str:
   try:
     loopback = ipaddress.ip_address(host).is_loopback
   except ValueError:
-    loopback = False  # a name; nobody knows where it will resolve to
+    loopback = False  # a name may resolve to any interface
   if not loopback and not encrypted:
     raise ValueError(
       f'{host} can be reached from other hosts, and without a key anyone there'

@@ -17,10 +17,11 @@ from distacme.variables import requests
 from distacme.variables import wire
 
 _MAX_DETAIL = 20_000  # characters of a traceback, of which the end tells most
-# Of reports, for each worker: one costs half a millisecond of a core, of which
-# so many of them take a quarter, however many workers there are.
+# Time between reports for each worker that there is. A report costs half a
+# millisecond of a core, so that all reports together take a quarter of a core.
 _PERIOD_S = 0.002
-_MAX_SESSIONS = 10_000  # of clients; who was silent for longest is forgotten
+# Of clients; the one that was silent for longest is forgotten first.
+_MAX_SESSIONS = 10_000
 
 
 class Service:
@@ -30,9 +31,9 @@ class Service:
   thread of the loop, so that they need no locks; only metrics, which go to a
   disk, are written in another thread.
 
-  A version that is not newer than the newest is ignored, so that a publisher
-  may repeat itself, and one that went back to a checkpoint does not take the
-  actors with it: they wait until it has caught up.
+  A version that is not newer than the newest is ignored. So a publisher may
+  repeat itself; and actors keep newer params than those of a learner that went
+  back to a checkpoint, until the learner has caught up.
   """
 
   def __init__(self, run_state: run_state_lib.RunState) -> None:
@@ -85,7 +86,7 @@ class Service:
   async def _publish(
     self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
   ) -> bytes:
-    # One at a time bounds what half-received versions can take of the memory.
+    # One at a time bounds the memory that half-received versions can take.
     if self._publishing:
       await context.abort(
         grpc.StatusCode.ABORTED,
@@ -141,7 +142,7 @@ class Service:
     # A client repeats a report whose answer it did not get.
     if message['sequence'] <= self._acknowledged.get(session, -1):
       return self._answer()
-    self._acknowledged.pop(session, None)  # The one heard of last comes last.
+    self._acknowledged.pop(session, None)  # the one heard of last comes last
     self._acknowledged[session] = message['sequence']
     if len(self._acknowledged) > _MAX_SESSIONS:
       del self._acknowledged[next(iter(self._acknowledged))]

@@ -5,15 +5,17 @@
   Report      {worker, session, sequence, alive, counts, metrics, state}
                                          ->  {stop, counts, params_version,
                                               period_s}
-  WaitStop    {}                         ->  the same, once it is to stop
+  WaitStop    {}                         ->  as Report, once the run is to stop
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  counting.RunState.status()
+  Status      {}                         ->  run_state.RunState.status()
 
-{...} and headers are JSON. A header is {version, leaves: [[name, dtype, shape],
-...]}; its chunks are the leaves' bytes in C order, little endian, each leaf
-padded to ALIGNMENT, cut every CHUNK_BYTES. Nothing is ever unpickled.
+{...} and headers are JSON. NaN and infinities, which metrics may be, are the
+strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is
+{version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
+in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distacme.run import files
+
 SERVICE = 'distacme.Variables'
 CHUNK_BYTES = 1 << 20
-# What JAX asks of a buffer on the CPU to use it without a copy.
+# JAX uses a buffer of that alignment on the CPU without a copy.
 ALIGNMENT = 64
 # No message exceeds gRPC's default limit of 4 MiB, which is left in force.
 MAX_HEADER_BYTES = 1 << 20
@@ -40,6 +44,14 @@ _ITEMSIZE = {
   **{'float16': 2, 'bfloat16': 2, 'float32': 4, 'float64': 8},
   **{'complex64': 8, 'complex128': 16},
 }
+
+
+def _refuse(constant: str) -> float:
+  raise ValueError(f'{constant} is no number of JSON')
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class VersionedArrays(NamedTuple):
@@ -82,15 +94,18 @@ def method(name: str) -> str:
 
 
 def pack(message: dict[str, Any]) -> bytes:
-  """Returns `message` as JSON."""
-  return json.dumps(message).encode()
+  """Returns `message` as JSON, with NaN and infinities as strings."""
+  try:
+    return _ENCODER.encode(message).encode()
+  except ValueError:
+    return _ENCODER.encode(files.spelled(message)).encode()
 
 
 def unpack(data: bytes) -> dict[str, Any]:
   """Reads a JSON object; raises ValueError if `data` is none."""
   try:
-    message = json.loads(data)
-    if b'\\u' in data:  # Half a character can be neither answered nor logged.
+    message = _DECODER.decode(data.decode())
+    if b'\\u' in data:  # half a character can be neither answered nor logged
       json.dumps(message, ensure_ascii=False).encode()
   except (ValueError, RecursionError) as error:
     raise ValueError(f'Not JSON: {error}.') from None
@@ -117,7 +132,7 @@ def encode(
       ],
     }
   )
-  decode_header(header)  # Refuses here what the server would refuse.
+  decode_header(header)  # raises what the server would refuse
   return header, _chunks(native)
 
 
@@ -127,7 +142,7 @@ def _chunks(arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
   for segment in _segments(arrays):
     while len(segment) >= room:
       pieces.append(segment[:room])
-      yield b''.join(pieces)  # The only copy.
+      yield b''.join(pieces)  # the only copy
       segment, pieces, room = segment[room:], [], CHUNK_BYTES
     if len(segment):
       pieces.append(segment)
@@ -191,7 +206,7 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
       f'Leaf {name!r:.80} has dtype {dtype!r:.80}; taken are'
       f' {", ".join(_ITEMSIZE)}.'
     )
-  # Every product but 0 is bounded, since [0, 2**62, 2**62] is no array either.
+  # Zeros are left out of the product: [0, 2**62, 2**62] is no array either.
   if (
     not isinstance(shape, list)
     or len(shape) > _MAX_NDIM
@@ -264,7 +279,7 @@ def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
 
 def _dtype(name: str) -> np.dtype:
   if name == 'bfloat16':
-    import ml_dtypes  # Comes with JAX; numpy alone has no bfloat16.
+    import ml_dtypes  # comes with JAX; numpy alone has no bfloat16
 
     return np.dtype(ml_dtypes.bfloat16)
   return np.dtype(name)

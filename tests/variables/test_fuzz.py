@@ -1,7 +1,7 @@
-"""What a peer sends, however odd: it is taken or refused, and costs little.
+"""Odd messages are taken or refused, and cost little.
 
-Nothing here is a client of ours: bytes, JSON and headers that nobody would
-write, against the decoding and against a server that goes on afterwards.
+Bytes, JSON and headers that no client of ours would write go to the decoding
+and to a server, which goes on afterwards.
 """
 
 import json
@@ -29,7 +29,7 @@ scalars = (
   st.none() | st.booleans() | numbers | st.floats() | st.text(max_size=8)
 )
 anything = st.recursive(
-  # Python writes a lone half of a character as an escape, and reads it.
+  # Python writes half a character as an escape, and reads it.
   scalars | st.just('\ud800'),
   lambda inner: (
     st.lists(inner, max_size=4)

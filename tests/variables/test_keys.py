@@ -1,4 +1,4 @@
-"""The key of a run: who has it takes part, on any host; nobody else does."""
+"""The key of a run lets its holders take part on any host, and nobody else."""
 
 import os
 import socket
@@ -47,7 +47,7 @@ def fixture_endpoint(guarded):
   """The server at an address that is not loopback, if the host has one."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     try:
-      any_socket.connect(('192.0.2.1', 9))  # Sends nothing.
+      any_socket.connect(('192.0.2.1', 9))  # sends nothing
       host = any_socket.getsockname()[0]
     except OSError:
       host = '127.0.0.1'

@@ -1,9 +1,11 @@
-"""What a worker may expect of its line to the run, in and across processes."""
+"""Reports reach the run, in its process and across processes."""
 
+import math
 import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 
 from distacme.run import run_state as run_state_lib
@@ -60,6 +62,18 @@ def test_metrics_and_state_reach_the_run(line, wait_until):
   assert worker['state'] == 'acts'
 
 
+def test_metrics_that_are_not_finite_reach_the_run_and_who_asks(
+  connect, variable_server, run_state
+):
+  reporter = connect().reporter(period_s=60.0)
+  metrics = {'loss': math.nan, 'return': -math.inf, 'length': 2.0}
+  reporter.report(metrics=metrics)
+  assert reporter.flush()
+  for status_ in (run_state.status(), client.status(variable_server.endpoint)):
+    received = status_['workers']['actor/0']['metrics']
+    np.testing.assert_equal(received, metrics)
+
+
 def test_a_limit_stops_every_worker(line, wait_until):
   _, make = line
   actor, learner = make('actor/0'), make('learner')
@@ -105,7 +119,7 @@ def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
   reporter = connect().reporter(period_s=0.01)
   reporter.report({'env_steps': 1})
   wait_until(lambda: run_state.status()['workers'])
-  # The reporter's thread goes on sending, which is not the worker's life.
+  # The reporter's thread goes on sending, though the worker does nothing.
   wait_until(
     lambda: (
       run_state.status()['workers']['actor/0']['seconds_since_report'] > 0.2
@@ -184,7 +198,7 @@ def test_a_worker_started_again_under_its_name_counts_on(connect, run_state):
 
 
 def test_a_stop_reaches_all_at_once(connect, variable_server):
-  # With 60 s between reports, what arrives has been pushed.
+  # With 60 s between reports, a stop arrives only if the server pushes it.
   reporters = [connect(f'a/{i}').reporter(period_s=60.0) for i in range(8)]
   for reporter in reporters:
     reporter.report()
@@ -255,4 +269,4 @@ def test_report_costs_microseconds(connect):
     for _ in range(repeats):
       reporter.report({'env_steps': 1})
     costs.append((time.perf_counter() - start) / repeats)
-  assert min(costs) < 5e-6  # Of the 10 us that a step may cost in all.
+  assert min(costs) < 5e-6  # of the 10 us that a step may cost in all

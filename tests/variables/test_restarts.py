@@ -1,4 +1,4 @@
-"""Who talked to a server that was restarted says how often it tried."""
+"""Clients of a server that was restarted say how often they tried."""
 
 import re
 import threading
@@ -42,8 +42,8 @@ def test_a_reporter_says_how_many_reports_were_not_answered(
   wait_until(lambda: 'answers again' in caplog.text)
   actor.close()
   pattern = (
-    f'The variable server at {endpoint.address} answers again, after (\\d+) reports of '
-    'actor/0 that it did not\\.'
+    f'The variable server at {endpoint.address} answers again, after (\\d+)'
+    ' reports of actor/0 that it did not\\.'
   )
   assert tries_of(caplog, pattern) >= 3
 
