@@ -1,43 +1,45 @@
 """Clients find a server that was started again on another port, or host."""
 
+import contextlib
 import signal
 import threading
 
 import numpy as np
 import pytest
 
+from distacme.run import run_state
 from distacme.variables import client
+from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib
+from distacme.variables import server
 
 
 class Moving:
-  """A run whose server is started again at another port, and can be found."""
+  """A run whose server ends, and is started again at another port."""
 
-  def __init__(self, start_process):
-    self._start = start_process
-    self._process, self.endpoint = start_process()
+  def __init__(self):
+    self._server = server.VariableServer(run_state.RunState())
+    self.endpoint = self._server.endpoint
 
   def find(self):
     return self.endpoint
 
-  def kill(self):
-    self._process.kill()
-    self._process.wait()
-
-  def suspend(self):
-    """Makes the server as silent as a host that is gone."""
-    self._process.send_signal(signal.SIGSTOP)
+  def end(self):
+    self._server.stop(grace_s=0)
 
   def start(self):
-    """Starts the server again, at another port and with a new incarnation."""
     incarnation = self.endpoint.incarnation + 1
-    self._process, endpoint = self._start()
-    self.endpoint = endpoint._replace(incarnation=incarnation)
+    self._server = server.VariableServer(
+      run_state.RunState(), incarnation=incarnation
+    )
+    self.endpoint = self._server.endpoint
 
 
 @pytest.fixture(name='moving')
-def fixture_moving(start_process):
-  return Moving(start_process)
+def fixture_moving():
+  moving = Moving()
+  yield moving
+  moving.end()
 
 
 def test_all_go_on_with_a_server_that_was_started_elsewhere(
@@ -53,7 +55,7 @@ def test_all_go_on_with_a_server_that_was_started_elsewhere(
   reports = learner.reporter(period_s=0.02), actor.reporter(period_s=0.02)
   assert learner.publish(1, ['w'], [np.zeros(3)])
   assert actor.wait_newer(0, 10) and idle.wait_newer(0, 10)
-  moving.kill()
+  moving.end()
   moving.start()
   assert learner.publish(2, ['w'], [np.ones(3)])
   for subscriber in (actor, idle):
@@ -83,7 +85,7 @@ def test_a_restarted_server_elsewhere_gets_the_params_that_it_had(moving):
   )
   learner.reporter(period_s=0.02)
   assert learner.publish(3, ['w'], [np.arange(3.0)])
-  moving.kill()
+  moving.end()
   moving.start()
   actor = client.VariableClient(moving.endpoint, 'actor/0')
   actor.subscribe()
@@ -92,23 +94,20 @@ def test_a_restarted_server_elsewhere_gets_the_params_that_it_had(moving):
   learner.close()
 
 
-def test_one_call_reaches_the_server_wherever_it_is(moving):
-  actor = client.VariableClient(moving.endpoint, 'actor/0', find=moving.find)
-  reporter = actor.reporter(period_s=60.0)
-  assert reporter.flush()
-  moving.kill()
-  moving.start()
-  reporter.fail('Traceback: boom')
-  reporter.request_stop('failed', 'boom')
-  status = client.status(moving.endpoint)
-  assert status['workers']['actor/0']['failure'] == 'Traceback: boom'
-  assert status['stop']['detail'] == 'boom'
-  actor.close()
+def test_one_call_is_enough_to_reach_the_server_wherever_it_is(moving):
+  with contextlib.closing(line_lib.Line(moving.endpoint, moving.find)) as line:
+    line.wait_for_server('actor/0', 10)
+    moving.end()
+    moving.start()
+    line.call('Fail', b'{"worker": "actor/0", "detail": "boom"}', 10)
+    assert line.endpoint == moving.endpoint
+  workers = client.status(moving.endpoint)['workers']
+  assert workers['actor/0']['failure'] == 'boom'
 
 
 def test_a_client_that_starts_meanwhile_finds_the_server(moving):
   first = moving.endpoint
-  moving.kill()
+  moving.end()
   moving.start()
   actor = client.VariableClient(first, 'actor/0', find=moving.find)
   assert actor.publish(1, ['w'], [np.zeros(3)])
@@ -116,38 +115,43 @@ def test_a_client_that_starts_meanwhile_finds_the_server(moving):
 
 
 def test_a_host_that_is_gone_is_left_by_calls_that_wait_for_it(
-  moving, wait_until, monkeypatch
+  start_process, wait_until, monkeypatch
 ):
   """No connection breaks: only reports that time out tell of it."""
+  process, former = start_process()
+  found = [former]
   monkeypatch.setattr(reporter_lib, '_RPC_TIMEOUT_S', 0.5)
   learner, actor = (
-    client.VariableClient(moving.endpoint, name, find=moving.find)
+    client.VariableClient(former, name, find=lambda: found[-1])
     for name in ('learner/0', 'actor/0')
   )
   actor.subscribe()
   reports = learner.reporter(period_s=0.02), actor.reporter(period_s=0.02)
   assert learner.publish(1, ['w'], [np.zeros(3)])
   assert actor.wait_newer(0, 10)
-  moving.suspend()
+  process.send_signal(signal.SIGSTOP)
   publishing = threading.Thread(
     target=learner.publish, args=(2, ['w'], [np.zeros(3)])
   )
   publishing.start()
-  moving.start()
+  later = server.VariableServer(run_state.RunState())
+  found.append(later.endpoint)
   assert actor.wait_newer(1, 30).version == 2
   publishing.join()
-  client.request_stop(moving.endpoint, 'solved')
+  client.request_stop(later.endpoint, 'solved')
   for reporter in reports:
     wait_until(lambda: reporter.report().stop == 'solved')  # noqa: B023
   for worker in (learner, actor):
     worker.close()
+  later.stop(grace_s=0)
 
 
 @pytest.mark.parametrize('failure', [None, OSError('stale'), ValueError('odd')])
 def test_a_server_that_is_not_found_elsewhere_is_waited_for(
-  start_process, wait_until, failure
+  wait_until, failure
 ):
-  process, endpoint = start_process()
+  former = server.VariableServer(run_state.RunState())
+  endpoint = former.endpoint
   asked = []
 
   def find():
@@ -159,12 +163,12 @@ def test_a_server_that_is_not_found_elsewhere_is_waited_for(
   reporter = actor.reporter(period_s=0.02)
   reporter.report({'env_steps': 1})
   assert reporter.flush()
-  process.kill()
-  process.wait()
+  former.stop(grace_s=0)
   wait_until(lambda: asked)
-  start_process(endpoint.port)
+  later = server.VariableServer(run_state.RunState(), port=endpoint.port)
   reporter.report({'env_steps': 1})
   wait_until(lambda: not reporter._unanswered)
   assert reporter.flush()
   assert client.status(endpoint)['counts'] == {'env_steps': 1}
   actor.close()
+  later.stop(grace_s=0)
