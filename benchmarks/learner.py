@@ -138,12 +138,12 @@ def publishing() -> None:
   """
   with (
     servers.variables() as running,
-    servers.subscribers(running.address, 8),
+    servers.subscribers(running.endpoint, 8),
   ):
     from distacme.variables import client
 
     sink = params_lib.RemoteParams(
-      client.VariableClient(running.address, 'learner/0')
+      client.VariableClient(running.endpoint, 'learner/0')
     )
     case = of_dqn(_SEVEN_MB)
     state = case.state()

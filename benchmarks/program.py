@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness
+from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.variables import client
 
@@ -108,7 +109,7 @@ def read_status(directory: run_directory.RunDirectory) -> Any:
   if running is None or not running.address:
     return None
   try:
-    return client.status(running.address, timeout_s=1.0)
+    return client.status(endpoints.of_address(running.address), timeout_s=1.0)
   except ConnectionError:
     return None
 

@@ -32,6 +32,12 @@ class Endpoint(NamedTuple):
     return f'{host}:{self.port}'
 
 
+def of_address(address: str) -> Endpoint:
+  """Returns the endpoint at host:port, without a key."""
+  host, _, port = address.rpartition(':')
+  return Endpoint(host.strip('[]'), int(port))
+
+
 def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
   """Lets others find a service.
 

@@ -20,10 +20,9 @@ RATE_WINDOW_S = 10.0
 # grow with whatever a peer thinks of.
 _MAX_NAMES = 10_000
 
-# That may be asked for while a run goes on: each holds two of the calls that the
-# variable server serves at once (`variables.server.MAX_CALLS`), and a typing error
-# must not make a launcher start processes without end.
-MAX_ACTORS = 500
+# That may be asked for while a run goes on: a variable server was tried with so
+# many, and a typing error must not make a launcher start processes without end.
+MAX_ACTORS = 1000
 
 
 NO_LIMITS = status_lib.Limits()
@@ -185,7 +184,7 @@ class RunState:
   def status(self) -> dict[str, Any]:
     """Returns all that is known, as plain data for JSON.
 
-    Metrics may hold NaN and infinity, which Python's JSON reads and writes.
+    Metrics may hold NaN and infinities; see `files.spelled`.
     """
     now = self._clock()
     with self._lock:

@@ -1,13 +1,14 @@
-"""What the server takes of requests, from peers that are not trusted."""
+"""Checks requests to the server, whose senders are not trusted."""
 
 from __future__ import annotations
 
 import itertools
 from typing import Any
 
+from distacme.run import files
 from distacme.variables import wire
 
-_MAX_TEXT = 1_000  # characters of a name, or of what a worker does
+_MAX_TEXT = 1_000  # characters of a name, or of a worker's state
 
 
 def version(data: bytes) -> int:
@@ -29,7 +30,7 @@ def report(data: bytes) -> dict[str, Any]:
 
   Raises:
     ValueError: if a field is missing or of another type, a number is none, or a
-      text is longer than any of ours.
+      text is longer than any of a client of ours.
   """
   message = wire.unpack(data)
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
@@ -41,11 +42,12 @@ def report(data: bytes) -> dict[str, Any]:
         f' {message.get(name)!r:.80}.'
       )
   for name, count in message['counts'].items():
-    # Less than 0 from a learner that went back to its last checkpoint.
+    # A learner that went back to its last checkpoint sends less than 0.
     if type(count) is not int or not -(2**63) <= count < 2**63:
       raise ValueError(
         f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
       )
+  message['metrics'] = list(map(files.unspelled, message['metrics']))
   for metrics in message['metrics']:
     if not isinstance(metrics, dict) or not all(
       map(_is_number, metrics.values())

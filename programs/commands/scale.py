@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
   from distacme.variables import client
 
   try:
-    client.scale(address, flags.num_actors)
+    client.scale(endpoints.of_address(address), flags.num_actors)
   except ConnectionError as error:
     raise ValueError(
       f'{error}. It is asked on the host of the run, while that goes on.'

@@ -12,6 +12,7 @@ from typing import Any
 
 from distacme.programs.launchers import open_ports
 from distacme.programs.workers import connection
+from distacme.run import endpoints
 from distacme.run import notices
 from distacme.run import run_directory
 from distacme.run import run_state
@@ -103,7 +104,13 @@ class LaunchedRun:
     if not self._address:
       return
     try:
-      client.request_stop(self._address, reason, detail, worker, timeout_s=1.0)
+      client.request_stop(
+        endpoints.of_address(self._address),
+        reason,
+        detail,
+        worker,
+        timeout_s=1.0,
+      )
     except ConnectionError:
       # The variable server is not there yet or not any more.
       for member in self._members:
@@ -225,7 +232,9 @@ class LaunchedRun:
     self._doors.look()
     self._pass_on_warnings()
     try:
-      self._status = client.status(self._address, timeout_s=0.4)
+      self._status = client.status(
+        endpoints.of_address(self._address), timeout_s=0.4
+      )
     except ConnectionError:
       # A summary is what the server ends with.
       self._status = self._directory.read_summary() or self._status

@@ -14,6 +14,7 @@ import time
 from typing import Any, Literal, NamedTuple
 
 from distacme.run import curves
+from distacme.run import endpoints
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
@@ -86,7 +87,9 @@ class Attachment:
     from distacme.variables import client
 
     try:
-      status = client.status(running.address, timeout_s=_TIMEOUT_S)
+      status = client.status(
+        endpoints.of_address(running.address), timeout_s=_TIMEOUT_S
+      )
     except ConnectionError:
       # Perhaps it has just ended.
       if self._directory.read_running() != running or running.gone:

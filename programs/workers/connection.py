@@ -9,6 +9,7 @@ from typing import Any
 
 from distacme import core
 from distacme.acting import params
+from distacme.run import endpoints
 from distacme.run import status as status_lib
 
 _GOODBYE_S = 1.0
@@ -26,9 +27,9 @@ class Connection:
     from distacme.variables import client
 
     self.name = name
-    self._address = address
+    self._endpoint = endpoints.of_address(address)
     self._client = client.VariableClient(
-      address, name, connect_timeout_s=timeout_s
+      self._endpoint, name, connect_timeout_s=timeout_s
     )
     self._reporter = self._client.reporter()
     self._terminated = threading.Event()
@@ -59,7 +60,7 @@ class Connection:
     """Returns the run's status; see `run.run_state.RunState`."""
     from distacme.variables import client
 
-    return client.status(self._address, timeout_s=_STATUS_S)
+    return client.status(self._endpoint, timeout_s=_STATUS_S)
 
   @property
   def terminated(self) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 import logging
 import pathlib
+import resource
 import threading
 import time
 
 from distacme.programs.workers import process as process_lib
 from distacme.programs.workers import shutdown
+from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics
 from distacme.run import run_directory
@@ -17,6 +19,9 @@ from distacme.run import run_state
 from distacme.run import status as status_lib
 from distacme.variables import server
 
+# A connection of each of 1,000 workers, and TensorBoard's three of each; most
+# systems allow 1,024 until they are asked for more.
+_DESCRIPTORS = 8192
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 
@@ -73,7 +78,9 @@ def _serve(
 
   if process:
     process.on_terminate(terminate)
-  service = server.VariableServer(state, address)
+    _allow_connections()
+  endpoint = endpoints.of_address(address)
+  service = server.VariableServer(state, endpoint.host, endpoint.port)
   save_at = time.monotonic()
   while (stop := state.directive().stop) is None:
     if time.monotonic() >= save_at:
@@ -92,3 +99,12 @@ def _serve(
     sink.close()
   except OSError as error:
     logging.warning('the last metrics cannot be written: %s', error)
+
+
+def _allow_connections() -> None:
+  """Lets this process open a file descriptor for each of very many workers."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  unlimited = resource.RLIM_INFINITY
+  if soft != unlimited and soft < _DESCRIPTORS:
+    allowed = _DESCRIPTORS if hard == unlimited else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

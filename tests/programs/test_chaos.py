@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from distacme.run import endpoints
 from distacme.variables import client
 from tests.programs import launching
 
@@ -50,7 +51,8 @@ class Counters:
     running = json.loads((self._run.run_dir / 'running.json').read_text())
     saved = newest_checkpoint(self._run)
     try:
-      counts = client.status(running['address'], timeout_s=1.0)['counts']
+      endpoint = endpoints.of_address(running['address'])
+      counts = client.status(endpoint, timeout_s=1.0)['counts']
     except ConnectionError:
       return None
     for _, promised in self._saved()[-1:]:

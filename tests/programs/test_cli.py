@@ -110,7 +110,7 @@ def test_actors_without_end_are_refused_before_a_run_is_asked(capsys):
     cli.main(['scale', 'no_run', '--num-actors', f'{10**9}'])
   assert exit_.value.code == 2
   assert (
-    'num_actors must be at least 1 and at most 500 for a run that goes'
+    'num_actors must be at least 1 and at most 1000 for a run that goes'
     in (capsys.readouterr().err)
   )
 

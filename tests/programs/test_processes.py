@@ -12,6 +12,7 @@ import sys
 import psutil
 import pytest
 
+from distacme.run import endpoints
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.variables import client
@@ -288,7 +289,9 @@ def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
 
   def evaluator():
     running = json.loads((run.run_dir / 'running.json').read_text())
-    status = client.status(running['address'], timeout_s=20.0)
+    status = client.status(
+      endpoints.of_address(running['address']), timeout_s=20.0
+    )
     return status['workers'].get('evaluator/0', {})
 
   run.wait_for(run.metrics, 300)  # the server of variables is there

@@ -167,14 +167,14 @@ def test_status_tells_what_each_worker_does_and_when_it_was_heard(clock):
   assert worker['metrics'] == {'return': 2.0, 'length': 5}
 
 
-@pytest.mark.parametrize('number', [0, 501, 10**9])
+@pytest.mark.parametrize('number', [0, 1001, 10**9])
 def test_actors_without_end_are_refused(number):
   state = run_state.RunState()
-  state.scale(500)
-  message = f'num_actors must be at least 1 and at most 500 .*, got {number}'
+  state.scale(1000)
+  message = f'num_actors must be at least 1 and at most 1000 .*, got {number}'
   with pytest.raises(ValueError, match=message):
     state.scale(number)
-  assert state.status()['num_actors'] == 500
+  assert state.status()['num_actors'] == 1000
 
 
 def test_status_is_json():

@@ -1,9 +1,11 @@
-"""What a worker may expect of its line to the run, in and across processes."""
+"""Reports reach the run, in its process and across processes."""
 
+import math
 import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 
 from distacme.run import run_state as run_state_lib
@@ -19,11 +21,11 @@ def line(request):
   if request.param == 'in process':
     yield state, state.reporter
     return
-  variable_server = server.VariableServer(state, 'localhost:0')
+  variable_server = server.VariableServer(state)
   clients = []
 
   def make(worker):
-    clients.append(client.VariableClient(variable_server.address, worker))
+    clients.append(client.VariableClient(variable_server.endpoint, worker))
     return clients[-1].reporter(period_s=0.02)
 
   yield state, make
@@ -58,6 +60,18 @@ def test_metrics_and_state_reach_the_run(line, wait_until):
   worker = state.status()['workers']['actor/0']
   assert worker['metrics'] == {'return': 2.0}
   assert worker['state'] == 'acts'
+
+
+def test_metrics_that_are_not_finite_reach_the_run_and_who_asks(
+  connect, variable_server, run_state
+):
+  reporter = connect().reporter(period_s=60.0)
+  metrics = {'loss': math.nan, 'return': -math.inf, 'length': 2.0}
+  reporter.report(metrics=metrics)
+  assert reporter.flush()
+  for status_ in (run_state.status(), client.status(variable_server.endpoint)):
+    received = status_['workers']['actor/0']['metrics']
+    np.testing.assert_equal(received, metrics)
 
 
 def test_a_limit_stops_every_worker(line, wait_until):
@@ -105,7 +119,7 @@ def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
   reporter = connect().reporter(period_s=0.01)
   reporter.report({'env_steps': 1})
   wait_until(lambda: run_state.status()['workers'])
-  # The reporter's thread goes on sending, which is not the worker's life.
+  # The reporter's thread goes on sending, though the worker does nothing.
   wait_until(
     lambda: (
       run_state.status()['workers']['actor/0']['seconds_since_report'] > 0.2
@@ -121,7 +135,7 @@ def test_flush_returns_when_the_run_has_everything(connect, run_state):
 
 
 def test_close_sends_what_is_left(variable_server, run_state):
-  actor = client.VariableClient(variable_server.address, 'actor/0')
+  actor = client.VariableClient(variable_server.endpoint, 'actor/0')
   actor.reporter(period_s=60.0).report({'env_steps': 5})
   actor.close()
   assert run_state.status()['counts'] == {'env_steps': 5}
@@ -163,7 +177,8 @@ class _Lost(grpc.RpcError):
 def test_reports_lost_on_the_way_count_once(connect, run_state, wait_until):
   network = LossyNetwork()
   actor = connect()
-  actor._channel = grpc.intercept_channel(actor._channel, network)
+  line = actor._line
+  line._channel = grpc.intercept_channel(line._channel, network)
   reporter = actor.reporter(period_s=0.001)
   total = 0
   while network.lost_before < 10 or network.lost_after < 10:
@@ -183,25 +198,25 @@ def test_a_worker_started_again_under_its_name_counts_on(connect, run_state):
 
 
 def test_a_stop_reaches_all_at_once(connect, variable_server):
-  # With 60 s between reports, what arrives has been pushed.
+  # With 60 s between reports, a stop arrives only if the server pushes it.
   reporters = [connect(f'a/{i}').reporter(period_s=60.0) for i in range(8)]
   for reporter in reporters:
     reporter.report()
     assert reporter.flush()
   asked = time.monotonic()
   client.request_stop(
-    variable_server.address, 'interrupted', 'Ctrl-C', 'launcher'
+    variable_server.endpoint, 'interrupted', 'Ctrl-C', 'launcher'
   )
   while not all(r.report().stop == 'interrupted' for r in reporters):
     assert time.monotonic() - asked < 5  # some milliseconds on an idle machine
-  stop = client.status(variable_server.address)['stop']
+  stop = client.status(variable_server.endpoint)['stop']
   assert (stop['detail'], stop['worker']) == ('Ctrl-C', 'launcher')
 
 
 def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
   state = run_state_lib.RunState(status.Limits(max_seconds=0.3))
-  variable_server = server.VariableServer(state, 'localhost:0')
-  actor = client.VariableClient(variable_server.address, 'actor/0')
+  variable_server = server.VariableServer(state)
+  actor = client.VariableClient(variable_server.endpoint, 'actor/0')
   stopped = threading.Event()
   state.on_stop(stopped.set)
   actor.reporter(period_s=0.05)
@@ -211,8 +226,8 @@ def test_the_time_limit_is_noticed_though_no_worker_reports(wait_until):
 
 
 def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
-  process, address = start_process()
-  actor = client.VariableClient(address, 'actor/0')
+  process, endpoint = start_process()
+  actor = client.VariableClient(endpoint, 'actor/0')
   actor.subscribe()
   reporter = actor.reporter(period_s=0.02, lost_after_s=0.5)
   reporter.report({'env_steps': 1})
@@ -220,10 +235,10 @@ def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
   assert reporter.report().stop is None
   process.kill()
   wait_until(lambda: reporter.report().stop == 'failed')
-  assert f'server at {address} has not answered for' in reporter.lost
+  assert f'server at {endpoint.address} has not answered for' in reporter.lost
   assert 'UNAVAILABLE' in reporter.lost
-  with pytest.raises(ConnectionError, match=f'{address} did not answer within'):
-    client.status(address, timeout_s=0.2)
+  with pytest.raises(ConnectionError, match='did not answer within'):
+    client.status(endpoint, timeout_s=0.2)
   closing = time.monotonic()
   actor.close()
   assert time.monotonic() - closing < 2
@@ -232,10 +247,10 @@ def test_a_killed_server_is_noticed_and_named(start_process, wait_until):
 def test_a_server_that_goes_after_the_stop_is_not_missed(
   start_process, wait_until
 ):
-  process, address = start_process()
-  actor = client.VariableClient(address, 'actor/0')
+  process, endpoint = start_process()
+  actor = client.VariableClient(endpoint, 'actor/0')
   reporter = actor.reporter(period_s=0.02, lost_after_s=0.1)
-  client.request_stop(address, 'solved')
+  client.request_stop(endpoint, 'solved')
   wait_until(lambda: reporter.report().stop)
   process.kill()
   process.wait()
@@ -254,4 +269,4 @@ def test_report_costs_microseconds(connect):
     for _ in range(repeats):
       reporter.report({'env_steps': 1})
     costs.append((time.perf_counter() - start) / repeats)
-  assert min(costs) < 5e-6  # Of the 10 us that a step may cost in all.
+  assert min(costs) < 5e-6  # of the 10 us that a step may cost in all

@@ -59,9 +59,9 @@ def test_a_run_shows_its_workers_and_who_waits(directory, capsys):
   actor = state.reporter('actor/0')
   metrics = {'share_blocked_by_replay': 0.62, 'policy_lag': 7}
   actor.report({'env_steps': 1500}, metrics, 'acting')
-  service = server.VariableServer(state, 'localhost:0')
+  service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.address)
+    directory.write_running(service.endpoint.address)
     code, text = watched(capsys, directory.path)
   service.stop()
   assert code == 0
@@ -186,10 +186,10 @@ def test_a_server_that_does_not_answer_is_named(directory, capsys, monkeypatch):
 def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
   state = run_state.RunState()
   state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  service = server.VariableServer(state)
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    directory.write_running(service.address)
+    directory.write_running(service.endpoint.address)
     sink.write('actor/0', 1.0, {'env_steps': 5}, {'episode_return': 1.0})
     attachment = observer.Attachment(directory.path)
     assert attachment.look().phase == 'running'
@@ -199,7 +199,7 @@ def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
   assert sight.phase == 'silent'
   text = rendered(dashboard.view(sight, attachment.curve(), 100))
   assert 'acting' in text
-  assert f'{service.address} has not answered for 1 s' in text
+  assert f'{service.endpoint.address} has not answered for 1 s' in text
 
 
 def test_a_run_that_never_began_is_refused(directory, capsys):
@@ -234,9 +234,9 @@ def test_one_evaluation_is_no_curve_yet():
 def test_interrupting_the_watch_leaves_the_run_alone(directory):
   state = run_state.RunState()
   state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.address)
+    directory.write_running(service.endpoint.address)
     with on_a_terminal(directory.path) as watcher:
       watcher.wait_for('actor/0')
       watcher.process.send_signal(signal.SIGINT)
@@ -249,9 +249,9 @@ def test_interrupting_the_watch_leaves_the_run_alone(directory):
 def test_watching_lasts_until_the_run_ends(directory):
   state = run_state.RunState()
   state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  service = server.VariableServer(state)
   with on_a_terminal(directory.path, directory.running()) as watcher:
-    directory.write_running(service.address)
+    directory.write_running(service.endpoint.address)
     watcher.wait_for('actor/0')
     state.request_stop('solved', 'well done')
     service.stop()
