@@ -11,11 +11,10 @@ from typing import IO, Any, NamedTuple
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
+from distacme.programs.launchers import table
 from distacme.run import run_directory
 from distacme.run import status as status_lib
 from distacme.runtime import signals
-
-Runner = Callable[..., dict[str, Any]]
 
 
 def train(
@@ -83,7 +82,7 @@ class PreparedRun(NamedTuple):
   experiment: experiment_lib.Experiment
   directory: run_directory.RunDirectory
   lock: IO[str]  # of the directory, closed when the run has ended
-  runner: Runner
+  launcher: table.Launcher
 
   def run(self) -> int:
     """Runs to the end with a display around it; returns the exit code."""
@@ -101,10 +100,15 @@ class PreparedRun(NamedTuple):
       holds = preset.in_force(run, self.experiment.agent)
       terminal.say(f'preset {preset.name}: {holds}')
     terminal.say(run.evaluation)
-    if self.experiment.run.mode != 'processes':  # whose workers have logs
+    for part in self.directory.read_config()['pickles']:
+      terminal.say(
+        f'the {part} cannot be imported by its name: workers read it from a '
+        f'pickle in {self.directory.pickles}, which only this user may open'
+      )
+    if not self.launcher.has_processes:  # whose workers have logs
       _log_to(self.directory.logs / 'all')
     with self.directory.running(), progress.Display() as display:
-      status = self.runner(self.experiment, self.directory, display.show)
+      status = self.launcher.run(self.experiment, self.directory, display.show)
     terminal.say(progress.ending(status))
     if status['stop']['reason'] != status_lib.StopReason.TERMINATED.value:
       plotting.draw_if_possible(self.directory.path)  # else it is to be gone
@@ -113,7 +117,7 @@ class PreparedRun(NamedTuple):
     code = signals.exit_code(status['stop']['reason'])
     if status.get('failures'):
       code = code or 1
-      if self.experiment.run.mode == 'threads':
+      if self.launcher.has_services and not self.launcher.has_processes:
         os._exit(code)  # a thread that is stuck would keep the interpreter
     return code
 
@@ -125,37 +129,10 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  run = runner(experiment.run.mode)
+  launcher = table.find(experiment.run.mode)
+  launcher.prepare()
   directory, lock = checks.check(experiment)
-  return PreparedRun(experiment, directory, lock, run)
-
-
-def runner(mode: str) -> Runner:
-  """Returns what runs an experiment in `mode`.
-
-  Raises:
-    ImportError: if that needs what is not installed.
-  """
-  import jax
-
-  if mode == 'local':
-    from distacme.programs.launchers import one_process
-    from distacme.programs.workers import devices
-
-    devices.use_one_core()
-    return one_process.run
-  try:
-    from distacme.programs.launchers import this_host
-  except ImportError as error:
-    raise ImportError(
-      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
-      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
-      "'--mode local'."
-    ) from error
-  if mode == 'processes':
-    # The launcher checks the agent; the accelerator is the learner's.
-    jax.config.update('jax_platforms', 'cpu')
-  return this_host.run
+  return PreparedRun(experiment, directory, lock, launcher)
 
 
 class _LogFile(logging.FileHandler):

@@ -34,6 +34,11 @@ _REPLAY_PERIOD_S = 1.0
 _POLL_EVERY = 16  # steps of the actor between looks at everything else
 
 
+def prepare() -> None:
+  """Makes small computations fast, before the first of them."""
+  devices.use_one_core()
+
+
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 import jax
@@ -13,30 +12,24 @@ from distacme.learning import frame_stacks
 from distacme.learning import learner
 from distacme.learning import placement as placement_lib
 from distacme.learning import updates
-from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs import program
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.programs.workers import process
 from distacme.replay.reverb import sampler as sampler_lib
 from distacme.run import checkpoint
-from distacme.run import run_directory
 from distacme.run import seeding
 
 
-def run(
-  connection: connection_lib.Connection,
-  replay_address: str,
-  experiment: experiment_lib.Experiment,
-  run_dir: pathlib.Path,
-) -> None:
+def run(context: context_lib.Context) -> None:
   """Learns until the run stops; saves and publishes what was learnt."""
+  connection, experiment = context.connection, context.experiment
+  directory = context.directory
   devices = devices_lib.for_learner(
-    experiment.run.learner_devices, process.owns_process()
+    experiment.run.learner_devices, context.owns_process
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
   key = seeding.learner_key(experiment.run.seed)
-  directory = run_directory.RunDirectory(run_dir)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
 
   def save(steps: int, state: Any) -> None:
@@ -60,8 +53,11 @@ def run(
     devices[0].platform,
   )
   placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
+  replay = context.find(program.REPLAY)
+  if replay is None:
+    return
   sampler = sampler_lib.ReverbSampler(
-    replay_address, agent.replay, layout, connection.stopped
+    replay.address, agent.replay, layout, connection.stopped
   )
   worker = learner.Learner(
     agent,
