@@ -180,13 +180,13 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
     inserter = inserter_lib.ReverbInserter(
       server.address, layout, stopped=lambda: False
     )
-    policy = policy_lib.Policy(
+    policy = policy_lib.CompiledPolicy(
       agent, source, rows, seeding.actor_key(0), streams
     )
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,
-      factory.make_writer(agent.replay, layout, rows, inserter),
+      lambda: factory.make_writer(agent.replay, layout, rows, inserter),
       run_state.RunState().reporter('actor/0'),
     )
     yield Acting(worker, policy)

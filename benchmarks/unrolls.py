@@ -41,7 +41,7 @@ def measure(name: str, env: str, rows: int, config: impala.Config) -> None:
   observation = vector.reset().observation
   goes_on = np.zeros(rows, np.bool_)
   streams = types.Streams(np.arange(rows), rows)
-  policy = policy_lib.Policy(
+  policy = policy_lib.CompiledPolicy(
     agent, loop.params, rows, seeding.actor_key(1), streams
   )
 

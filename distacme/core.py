@@ -13,7 +13,7 @@ thread or machine any of them lives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import dm_env
 import numpy as np
@@ -61,6 +61,51 @@ class Agent(Protocol):
 
   def actor_params(self, state: types.LearnerState) -> types.Params:
     """Returns the part of the learner's state that acting needs."""
+
+
+@runtime_checkable
+class SearchingAgent(Agent, Protocol):
+  """An agent whose policy is more than its `act`, such as a search."""
+
+  def make_policy(
+    self,
+    source: ParamsSource,
+    environment: VectorEnvironment,
+    key: types.Key,
+    streams: types.Streams | None,
+  ) -> Policy:
+    """Returns a policy for the rows of `environment`.
+
+    Args:
+      source: of params; asked before every action.
+      environment: that is acted in.
+      key: consumed; decides all that is random.
+      streams: see `initial_actor_state`; None asks for the evaluated policy.
+    """
+
+
+class Policy(Protocol):
+  """Acts in the rows of a vector of environments; one thread.
+
+  Attributes:
+    version: of the params that acted last, -1 before the first action.
+  """
+
+  version: int
+
+  def act(
+    self, observation: types.NestedArray, is_first: np.ndarray
+  ) -> types.ActorOutput:
+    """Returns actions, extras and values as numpy arrays [B, ...].
+
+    Args:
+      observation: nest of [B, ...].
+      is_first: [B] bool, rows where an episode starts: the policy forgets what it
+        knows of the one before.
+    """
+
+  def start_anew(self, key: types.Key) -> None:
+    """Forgets all that acting has changed; consumes `key`."""
 
 
 class VectorEnvironment(Protocol):

@@ -10,7 +10,7 @@ import importlib
 import pathlib
 import pkgutil
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distacme import agents
 from distacme import config_checks
@@ -22,7 +22,11 @@ from distacme.programs import functions
 from distacme.programs import identity
 from distacme.programs.launchers import table
 from distacme.programs.workers import devices
+from distacme.run import run_directory
 from distacme.run import status
+
+if TYPE_CHECKING:
+  from distacme.acting import evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +174,19 @@ class RunConfig:
     return line
 
   @property
+  def evaluator_settings(self) -> evaluator.Settings:
+    """How much is evaluated, and when."""
+    from distacme.acting import evaluator
+
+    return evaluator.Settings(
+      episodes=self.eval_episodes,
+      max_episode_steps=self.max_eval_episode_steps,
+      period=self.eval_period,
+      max_share=self.max_eval_share,
+      solved_return=self.solved_return,
+    )
+
+  @property
   def limits(self) -> status.Limits:
     """When the run ends by itself."""
     return status.Limits(self.max_env_steps, self.max_seconds)
@@ -198,9 +215,18 @@ class Experiment:
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
-  def publish_period(self, agent: core.Agent) -> int:
-    """Returns the learner steps between publications of the params."""
-    return self.run.publish_period or (1 if agent.replay.used_once else 10)
+  def learner_settings(
+    self, agent: core.Agent, directory: run_directory.RunDirectory
+  ) -> dict[str, Any]:
+    """Returns what `wiring.make_learner` is given in every mode."""
+    run = self.run
+    default_period = 1 if agent.replay.used_once else 10
+    return {
+      'updates_per_call': run.updates_per_call,
+      'publish_period': run.publish_period or default_period,
+      'stop_if_not_finite': run.stop_if_not_finite,
+      'last_saved': directory.last_saved,
+    }
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""

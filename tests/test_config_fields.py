@@ -55,13 +55,13 @@ def readers(path: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files that may read a setting of the Config in `path`.
 
   An agent reads its own settings, or one that it builds on does, or
-  `replay_spec.UniformConfig`; those of a program may be read anywhere.
+  `settings.UniformConfig`; those of a program may be read anywhere.
   """
   if path.parent.name != 'agents':
     return set(FILES)
   found = {path}
-  if 'replay_spec.UniformConfig' in path.read_text():
-    found.add(ROOT / 'distacme/replay/spec.py')
+  if 'settings.UniformConfig' in path.read_text():
+    found.add(ROOT / 'distacme/kit/settings.py')
   for node in ast.walk(TREES[path]):
     if isinstance(node, ast.ImportFrom) and node.module == 'distacme.agents':
       for alias in node.names:

@@ -71,7 +71,7 @@ LAYERS = {
     'data contracts run',
   ),
   'workers': Layer(
-    'acting acting.* learning learning.* environment_loop row_layout',
+    'acting acting.* learning learning.* environment_loop row_layout wiring',
     'numpy dm_env tree jax',
     'data lazy contracts writers environments run replay workers',
   ),

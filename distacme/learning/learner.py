@@ -120,6 +120,11 @@ class Learner:
     self.publish()
 
   @property
+  def updates_per_call(self) -> int:
+    """Updates that one call of `step` makes."""
+    return self._batches.count
+
+  @property
   def state(self) -> types.LearnerState:
     """The current state, on one device; valid until the next step."""
     return self._placement.on_one_device(self._state)

@@ -308,8 +308,9 @@ class RunDirectory:
     with self.refused_if_not_writable():
       files.write_json(self.config, config)
       if self.logs.exists() and any(self.logs.iterdir()):
-        number = len(list(self.path.glob('logs.*'))) + 1
-        self.logs.rename(self.path / f'logs.{number}')
+        numbers = [path.suffix[1:] for path in self.path.glob('logs.*')]
+        last = max((int(n) for n in numbers if n.isdigit()), default=0)
+        self.logs.rename(self.path / f'logs.{last + 1}')
       self.logs.mkdir(exist_ok=True)
 
   @contextlib.contextmanager

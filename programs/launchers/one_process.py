@@ -15,6 +15,7 @@ import jax
 
 from distacme import core
 from distacme import environment_loop
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.workers import devices
@@ -32,11 +33,6 @@ from distacme.runtime import signals
 _COUNTS = 'counts.json'
 _REPLAY_PERIOD_S = 1.0
 _POLL_EVERY = 16  # steps of the actor between looks at everything else
-
-
-def prepare() -> None:
-  """Makes small computations fast, before the first of them."""
-  devices.use_one_core()
 
 
 def run(
@@ -57,7 +53,15 @@ def run(
   Returns:
     The last status.
   """
-  jax.config.update('jax_disable_jit', not experiment.run.jit)
+  with jax.disable_jit(not experiment.run.jit):
+    return _run(experiment, directory, show)
+
+
+def _run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
   parts = _Parts(experiment, directory)
   try:
     with signals.requested_from(parts.request_stop):
@@ -118,15 +122,12 @@ class _Parts:
       self._environment,
       agent,
       seed=experiment.seed,
-      publish_period=experiment.publish_period(agent),
-      updates_per_call=run.updates_per_call,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
       state=restored.state,
       steps=restored.steps,
       save=self._save,
-      stop_if_not_finite=run.stop_if_not_finite,
-      last_saved=directory.last_saved,
+      **experiment.learner_settings(agent, directory),
     )
     if restored.replay is not None:
       self.loop.replay.load(restored.replay)
@@ -136,18 +137,14 @@ class _Parts:
     self._replay_at = 0.0
     self._rows = evaluator.num_rows(run.eval_episodes)
     self._evaluated = experiment.make_vector(self._rows, stream=1)
-    self._evaluator = evaluator.Evaluator(
-      self._evaluated,
+    self._evaluator = wiring.make_evaluator(
       agent,
+      self._evaluated,
       self.loop.params,
       self.state.reporter('evaluator/0'),
+      run.evaluator_settings,
       key=seeding.actor_key(experiment.seed, 1),
-      episodes=run.eval_episodes,
-      period=run.eval_period,
-      max_episode_steps=run.max_eval_episode_steps,
-      max_share=run.max_eval_share,
       env_steps=env_steps,
-      solved_return=run.solved_return,
       keep=self._best.offer,
       is_hurried=self._is_hurried,
     )

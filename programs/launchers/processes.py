@@ -15,18 +15,6 @@ from distacme.runtime import supervision
 from distacme.runtime import topology
 
 
-def prepare() -> None:
-  """Leaves the accelerator to the learner: here the agent is only checked.
-
-  Raises:
-    ImportError: if there is no replay server.
-  """
-  import jax
-
-  this_host.check_replay()
-  jax.config.update('jax_platforms', 'cpu')
-
-
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ class Launcher(NamedTuple):
   """A way to start a run.
 
   Attributes:
-    module: its path, imported when a run is started. It has functions `prepare()`,
-      which raises ImportError if the mode needs what is not installed, and
-      `run(experiment, directory, show)`, which returns the last status of the run.
+    module: its path, imported when a run is started, with a function
+      `run(experiment, directory, show)` as below.
     has_services: whether workers talk to a variable server and a replay server;
       else one thread owns all.
     has_processes: whether each worker has a process, and so a log of its own.
@@ -33,13 +33,18 @@ class Launcher(NamedTuple):
   scales: bool = False
   remote: bool = False
 
-  def prepare(self) -> None:
-    """Sets up this process, before anything is computed in it.
+  def check_installed(self) -> None:
+    """Refuses to start workers that cannot work together here.
 
     Raises:
-      ImportError: if the mode needs what is not installed.
+      ImportError: if they need what is not installed.
     """
-    importlib.import_module(self.module).prepare()
+    if self.has_services and importlib.util.find_spec('reverb') is None:
+      raise ImportError(
+        'workers side by side need a replay server, and Reverb, the only one '
+        'that there is, is not installed. Use Python 3.10 on Linux and install '
+        "'distacme[launch]', or run with '--mode local'."
+      )
 
   def run(
     self,

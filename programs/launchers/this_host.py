@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import importlib.util
 from typing import Any
 
 from distacme.programs import experiment as experiment_lib
@@ -16,20 +15,6 @@ from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
-
-
-def check_replay() -> None:
-  """Refuses to start a program without a replay server.
-
-  Raises:
-    ImportError: if no backend is installed.
-  """
-  if importlib.util.find_spec('reverb') is None:
-    raise ImportError(
-      'workers side by side need a replay server, and Reverb, the only one that '
-      'there is, is not installed. Use Python 3.10 on Linux and install '
-      "'distacme[launch]', or run with '--mode local'."
-    )
 
 
 def run(

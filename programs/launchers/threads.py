@@ -16,15 +16,6 @@ from distacme.runtime import threads
 from distacme.runtime import topology
 
 
-def prepare() -> None:
-  """Checks what the mode needs.
-
-  Raises:
-    ImportError: if there is no replay server.
-  """
-  this_host.check_replay()
-
-
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,

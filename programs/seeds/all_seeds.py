@@ -18,6 +18,7 @@ from distacme.programs.seeds import one_seed
 from distacme.programs.view import plotting
 from distacme.programs.view import progress
 from distacme.programs.view import terminal
+from distacme.programs.workers import devices
 from distacme.run import run_directory
 from distacme.run import status
 from distacme.runtime import signals
@@ -47,11 +48,9 @@ def prepare(
       f'--seed and --seeds were given together. Leave out --seed: '
       f'--seeds {settings.seeds} says which.'
     )
-  import jax
-
-  jax.config.update('jax_platforms', 'cpu')  # an accelerator is for the runs
-  table.find(experiment.run.mode).prepare()
-  checks.check_agent(experiment)
+  table.find(experiment.run.mode).check_installed()
+  with devices.on_the_cpu():  # an accelerator is for the runs
+    checks.check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
   path = path.resolve()

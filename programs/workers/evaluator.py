@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distacme import specs
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
@@ -31,18 +32,14 @@ def _evaluate(context: context_lib.Context) -> None:
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   key = seeding.actor_key(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(context.directory.best)
-  evaluator.Evaluator(
-    environment,
+  wiring.make_evaluator(
     agent,
+    environment,
     connection.params,
     connection,
+    run.evaluator_settings,
     key=key,
-    episodes=run.eval_episodes,
-    period=run.eval_period,
-    max_episode_steps=run.max_eval_episode_steps,
-    max_share=run.max_eval_share,
     env_steps=experiment.resumed_at,
-    solved_return=run.solved_return,
     keep=best.offer,
     is_hurried=lambda: connection.terminated,
     last_s=_LAST_S,

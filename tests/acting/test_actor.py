@@ -52,8 +52,8 @@ class Rig:
           environments.Counting((5,), reward=reward),
         ]
       ),
-      policy.Policy(telling_agent.TellingAgent(), self.source, 2, key),
-      self.writer,
+      policy.CompiledPolicy(telling_agent.TellingAgent(), self.source, 2, key),
+      lambda: self.writer,
       self.state.reporter('actor/0'),
     )
 

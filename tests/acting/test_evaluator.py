@@ -1,11 +1,14 @@
 """The evaluator against environments whose returns are known."""
 
+import dataclasses
+
 import dm_env
 import jax
 import numpy as np
 import pytest
 
 from distacme import core
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.acting import params
 from distacme.environments import vector
@@ -41,19 +44,19 @@ class Rig:
     self.state = run_state.RunState(limits or status.Limits())
     self.source = source or params.LocalParams()
     self.kept = []
-    settings = {
-      'key': jax.random.key_data(jax.random.key(0)),
-      'episodes': 4,
-      'period': 100,
-      'max_episode_steps': 10_000,
-      'keep': lambda newest, mean: self.kept.append((newest.version, mean)),
-    }
-    self.evaluator = evaluator.Evaluator(
-      environment,
+    settings = {'episodes': 4, 'period': 100, 'max_episode_steps': 10_000}
+    kwargs.setdefault('key', jax.random.key_data(jax.random.key(0)))
+    for field in dataclasses.fields(evaluator.Settings):
+      if field.name in kwargs:
+        settings[field.name] = kwargs.pop(field.name)
+    self.evaluator = wiring.make_evaluator(
       telling_agent.TellingAgent(),
+      environment,
       self.source,
       self.state.reporter('evaluator'),
-      **{**settings, **kwargs},
+      evaluator.Settings(**settings),
+      keep=lambda newest, mean: self.kept.append((newest.version, mean)),
+      **kwargs,
     )
 
   def publish(self, version):

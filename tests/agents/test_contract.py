@@ -10,7 +10,7 @@ import pytest
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import minimal_agent
@@ -132,4 +132,4 @@ class LearnsFromPadding(Base):
 )
 def test_a_broken_promise_is_named(broken, error, message):
   with pytest.raises(error, match=message):
-    agent_checks.check_agent(broken(), SPEC)
+    agent_contract.check_agent(broken(), SPEC)

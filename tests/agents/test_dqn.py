@@ -11,7 +11,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))
@@ -61,7 +61,7 @@ def differs(a, b):
 )
 def test_it_keeps_the_contract(changes):
   # The same for all; slow.
-  agent_checks.check_agent(make(**changes), SPEC, without_jit=not changes)
+  agent_contract.check_agent(make(**changes), SPEC, without_jit=not changes)
 
 
 # The error, worked by hand. The online network prefers action 2 at the window's
@@ -468,7 +468,7 @@ def test_a_nest_of_observations_is_joined():
   agent = dqn.make_agent(SMALL, spec)
   shapes = {leaf.shape for leaf in jax.tree.leaves(initial(agent).params)}
   assert (4 * 2 + 1, 16) in shapes
-  agent_checks.check_agent(agent, spec)
+  agent_contract.check_agent(agent, spec)
 
 
 # Settings.

@@ -15,7 +15,7 @@ from distacme.agents import impala
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.kit import recurrent
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import unrolls
@@ -62,7 +62,7 @@ def differs(a, b):
 def test_it_keeps_the_contract(spec, changes):
   agent = make(spec=spec, batch_size=2, unroll_length=2, **changes)
   without_jit = spec is SPEC  # The same for all; slow.
-  agent_checks.check_agent(agent, spec, without_jit=without_jit)
+  agent_contract.check_agent(agent, spec, without_jit=without_jit)
 
 
 # V-trace.

@@ -11,7 +11,7 @@ import pytest
 
 import distacme
 from distacme import specs
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import minimal_agent
@@ -23,7 +23,7 @@ SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 
 def test_it_keeps_the_contract():
   agent = minimal_agent.make_agent(minimal_agent.Config(), SPEC)
-  agent_checks.check_agent(agent, SPEC)
+  agent_contract.check_agent(agent, SPEC)
 
 
 def greedy_return(config, steps):

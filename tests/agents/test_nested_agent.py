@@ -16,7 +16,7 @@ from distacme import environments
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments as testing_environments
 
 from . import nested_agent
@@ -42,7 +42,7 @@ def greedy_reward(agent, params):
 
 def test_an_agent_of_nests_keeps_the_contract():
   agent = nested_agent.make_agent(nested_agent.Config(), SPEC)
-  agent_checks.check_agent(agent, SPEC)
+  agent_contract.check_agent(agent, SPEC)
 
 
 @pytest.mark.parametrize('num_envs', [1, 4])

@@ -21,7 +21,7 @@ from distacme.environments import vector
 from distacme.kit import recurrent
 from distacme.replay.writers import factory
 from distacme.run import run_state
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 from tests.replay import playing
 
@@ -121,7 +121,7 @@ UNIFORM = dataclasses.replace(
 def test_it_keeps_the_contract(config, spec):
   agent = r2d2.make_agent(config, spec)
   without_jit = spec is SPEC  # The same for all; slow.
-  agent_checks.check_agent(agent, spec, without_jit=without_jit)
+  agent_contract.check_agent(agent, spec, without_jit=without_jit)
 
 
 # Rescaled values.
@@ -553,7 +553,9 @@ def play(agent, params, steps=60):
   source.publish(0, params)
   worker = actor_lib.Actor(
     rows,
-    policy_lib.Policy(agent, source, 2, key(), types.Streams(np.arange(2), 2)),
+    policy_lib.CompiledPolicy(
+      agent, source, 2, key(), types.Streams(np.arange(2), 2)
+    ),
     factory.make_writer(agent.replay, layout, 2, collector),
     run_state.RunState().reporter('actor/0'),
   )

@@ -72,7 +72,8 @@ CASES = {
 def train(case, run_dir, **changes):
   config, env, settings = CASES[case]
   settings = {**SETTINGS, **settings, **changes}
-  assert training.train(config, env=env, run_dir=run_dir, **settings) == 0
+  run = training.train(config, env=env, run_dir=run_dir, **settings)
+  assert run.exit_code == 0
 
 
 def learnt(case, run_dir):

@@ -160,7 +160,7 @@ if __name__ == '__main__':
   raise SystemExit(distacme.train(
     dqn.Config(hidden_sizes=(8,), min_replay_size=100), env=environment,
     mode='processes', num_actors=1, run_dir='run',
-  ))
+  ).exit_code)
 """
 
 

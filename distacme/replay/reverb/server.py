@@ -35,7 +35,7 @@ class ReplayServer:
   ):
     """Starts the server.
 
-    It listens on loopback if `reverb_loopback` can make it, else on all
+    It listens on loopback if `reverb.loopback` can make it, else on all
     interfaces.
 
     Args:

@@ -151,8 +151,8 @@ def test_a_mistake_is_answered_before_any_seed_starts(
 def test_a_seed_that_fails_does_not_keep_the_others_from_their_end(
   capsys, tmp_path, monkeypatch
 ):
-  monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))
-  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
+  monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parents[1]))
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1])
   monkeypatch.setenv('JAM', str(tmp_path / 'jam'))
   env = 'broken_environments:jammed_once'
   path = tmp_path / 'all'
@@ -228,7 +228,7 @@ def test_the_process_of_a_seed_takes_the_flags_of_train():
     [
       launching.SCRIPT.with_name('python'),
       '-m',
-      'distacme.programs.seeds.one_seed',
+      'distacme.programs.seeds.process',
     ]
     + ['--agent', 'nobody'],
     capture_output=True,

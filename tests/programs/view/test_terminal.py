@@ -113,7 +113,7 @@ def test_who_reads_the_output_may_end_before_the_run(tmp_path):
 def test_without_stdout_no_file_gets_its_number(tmp_path, closed):
   code = (
     'import os, sys\n'
-    'from distacme.programs import terminal\n'
+    'from distacme.programs.view import terminal\n'
     'terminal.open_missing()\n'
     "assert open('file', 'w').fileno() > 2\n"
     "print('out', flush=True)\n"

@@ -33,21 +33,21 @@ def run(script):
 def test_it_loads_without_tensorflow():
   run("""
 import sys
-from distacme.replay import reverb_extension
-extension = reverb_extension.load()
-assert extension.Client and extension.Server and extension.Table
-assert reverb_extension.load() is extension
+from distacme.replay.reverb import extension
+loaded = extension.load()
+assert loaded.Client and loaded.Server and loaded.Table
+assert extension.load() is loaded
 for name in ('tensorflow', 'reverb', 'reverb.client'):
   assert name not in sys.modules, name
 """)
 
 
 @needs_reverb
-@pytest.mark.parametrize('after', ['reverb_extension.load()', ''])
+@pytest.mark.parametrize('after', ['extension.load()', ''])
 def test_openssl_works_beside_it(after):
   """Its BoringSSL once shadowed OpenSSL, and the interpreter crashed."""
   out = run(f"""
-from distacme.replay import reverb_extension
+from distacme.replay.reverb import extension
 {after}
 import hashlib, hmac, ssl
 ssl.create_default_context()
@@ -63,14 +63,14 @@ def test_the_server_works_after_openssl_was_loaded():
   run("""
 import hashlib, ssl
 import portpicker
-from distacme.replay import reverb, reverb_connection, reverb_extension
-from distacme.replay import spec as replay_spec
+from distacme import replay_spec
+from distacme.replay.reverb import connection, server
 port = portpicker.pick_unused_port()
 spec = replay_spec.ReplaySpec(replay_spec.NStep(1, 0.9), 2, 100, 4, 1.0)
-server = reverb.ReplayServer(spec, port)
-reverb_connection.connect(f'localhost:{port}')
-assert server.metrics()['size'] == 0
-server.stop()
+service = server.ReplayServer(spec, port)
+connection.connect(f'localhost:{port}')
+assert service.metrics()['size'] == 0
+service.stop()
 assert hashlib.sha256(b'').hexdigest().startswith('e3b0')
 """)
 

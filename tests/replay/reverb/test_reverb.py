@@ -182,12 +182,11 @@ def test_closing_waits_until_all_is_inserted(server, connect, layout):
 _DESTROY_WHILE_BLOCKED = """
 import gc, sys, threading, time
 import numpy as np
-from distacme.replay import reverb
-from distacme.replay import reverb_connection
+from distacme.replay.reverb import inserter as inserter_lib
 from tests.replay.reverb import test_reverb as test
 address, close = sys.argv[1], sys.argv[2] == 'close'
 stopped = threading.Event()
-inserter = reverb.ReverbInserter(address, test.LAYOUT, stopped.is_set)
+inserter = inserter_lib.ReverbInserter(address, test.LAYOUT, stopped.is_set)
 inserter.insert(np.zeros((40, 1), test.LAYOUT.dtype), np.ones(40))
 
 longest = 0.0
@@ -392,9 +391,9 @@ def start_process():
 
 _SERVE = """
 import sys, threading
-from distacme.replay import reverb
+from distacme.replay.reverb import server as server_lib
 from tests.replay.reverb import test_reverb as test
-server = reverb.ReplayServer(test.SPEC, int(sys.argv[1]))
+server = server_lib.ReplayServer(test.SPEC, int(sys.argv[1]))
 print('ready', flush=True)
 threading.Event().wait()
 """
