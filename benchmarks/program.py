@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness
+from distacme.programs import program as program_lib
 from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.variables import client
@@ -105,11 +106,11 @@ def wait_for_learner_steps(
 
 def read_status(directory: run_directory.RunDirectory) -> Any:
   """Returns the program's status; None if it cannot be asked yet."""
-  running = directory.read_running()
-  if running is None or not running.address:
+  server = endpoints.find(directory.endpoints, program_lib.VARIABLES)
+  if server is None:
     return None
   try:
-    return client.status(endpoints.of_address(running.address), timeout_s=1.0)
+    return client.status(server, timeout_s=1.0)
   except ConnectionError:
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 from typing import Any
@@ -327,3 +327,32 @@ def queue(
     samples_per_insert=1.0,
     used_once=True,
   )
+
+
+def as_dict(spec: Any) -> dict[str, Any]:
+  """Returns a dataclass of this module as plain data; leaves functions out."""
+  fields = {
+    field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)
+  }
+  return {
+    'type': type(spec).__name__,
+    **{k: _plain(v) for k, v in fields.items() if not callable(v)},
+  }
+
+
+def from_dict(data: Mapping[str, Any]) -> Any:
+  """Returns what `as_dict` was given."""
+  fields = {k: _unplain(v) for k, v in data.items() if k != 'type'}
+  return globals()[data['type']](**fields)
+
+
+def _plain(value: Any) -> Any:
+  if dataclasses.is_dataclass(value):
+    return as_dict(value)
+  return list(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def _unplain(value: Any) -> Any:
+  if isinstance(value, dict):
+    return from_dict(value)
+  return tuple(map(_unplain, value)) if isinstance(value, list) else value

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
+from distacme.programs.launchers import table
 from distacme.programs.workers import devices
 from distacme.run import curves
 from distacme.run import run_directory
@@ -20,8 +21,6 @@ from distacme.runtime import signals
 
 if TYPE_CHECKING:
   from distacme.acting import greedy_policy
-
-Runner = Callable[..., dict[str, Any]]
 
 
 def train(
@@ -132,7 +131,7 @@ class PreparedRun(NamedTuple):
   experiment: experiment_lib.Experiment
   directory: run_directory.RunDirectory
   lock: IO[str]  # of the directory, closed when the run has ended
-  runner: Runner
+  launcher: table.Launcher
 
   def run(self) -> Run:
     """Runs to the end with a display around it."""
@@ -151,12 +150,17 @@ class PreparedRun(NamedTuple):
       holds = preset.in_force(run, self.experiment.agent)
       terminal.say(f'preset {preset.name}: {holds}')
     terminal.say(run.evaluation)
+    for part in self.directory.read_config()['pickles']:
+      terminal.say(
+        f'the {part} cannot be imported by its name: workers read it from a '
+        f'pickle in {self.directory.pickles}, which only this user may open'
+      )
     with contextlib.ExitStack() as stack:
-      if self.experiment.run.mode != 'processes':  # whose workers have logs
+      if not self.launcher.has_processes:  # whose workers have logs
         stack.enter_context(_logged_to(self.directory.logs / 'all'))
       stack.enter_context(self.directory.running())
       display = stack.enter_context(progress.Display())
-      status = self.runner(self.experiment, self.directory, display.show)
+      status = self.launcher.run(self.experiment, self.directory, display.show)
     terminal.say(progress.ending(status))
     if status['stop']['reason'] != status_lib.StopReason.TERMINATED.value:
       plotting.draw_if_possible(self.directory.path)  # else it is to be gone
@@ -175,34 +179,14 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  mode = experiment.run.mode
-  run = runner(mode)
+  launcher = table.find(experiment.run.mode)
+  launcher.check_installed()
   with (
-    devices.on_the_cpu() if mode == 'processes' else contextlib.nullcontext()
+    # Where workers have processes, the accelerator is the learner's.
+    devices.on_the_cpu() if launcher.has_processes else contextlib.nullcontext()
   ):
     directory, lock = checks.check(experiment)
-  return PreparedRun(experiment, directory, lock, run)
-
-
-def runner(mode: str) -> Runner:
-  """Returns what runs an experiment in `mode`.
-
-  Raises:
-    ImportError: if that needs what is not installed.
-  """
-  if mode == 'local':
-    from distacme.programs.launchers import one_process
-
-    return one_process.run
-  try:
-    from distacme.programs.launchers import this_host
-  except ImportError as error:
-    raise ImportError(
-      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
-      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
-      "'--mode local'."
-    ) from error
-  return this_host.run
+  return PreparedRun(experiment, directory, lock, launcher)
 
 
 class _LogFile(logging.FileHandler):

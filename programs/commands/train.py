@@ -9,6 +9,7 @@ from typing import Any
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
 from distacme.programs import refusals
+from distacme.programs.launchers import table
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.workers import devices
 
@@ -30,10 +31,8 @@ def _prepare(arguments: Sequence[str]) -> Any:
   experiment, several = parse(arguments)
   if several.seeds:
     return all_seeds.prepare(experiment, several, arguments)
-  if (
-    experiment.run.mode == 'local'
-  ):  # whose learner and actor share this process
-    devices.use_one_core()
+  if not table.find(experiment.run.mode).has_services:
+    devices.use_one_core()  # which learner and actor share
   return training.prepare(experiment)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import contextlib
 import math
 import platform
 import time
 from typing import Any
 
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import open_ports
 from distacme.programs.workers import connection
 from distacme.run import endpoints
@@ -18,6 +19,7 @@ from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.run import status as status_lib
 from distacme.runtime import supervision
+from distacme.runtime import topology
 from distacme.variables import client
 
 _STATUS_PERIOD_S = 0.5
@@ -32,29 +34,28 @@ _MAX_TRACEBACK = 20_000  # characters
 _UNKNOWN = {
   'reason': status_lib.StopReason.FAILED.value,
   'detail': 'the variable server ended without saying why; see its log.',
-  'worker': 'variables/0',
+  'worker': program_lib.VARIABLES,
 }
 
 
-class LaunchedRun:
+class SupervisedRun:
   """What supervision asks and tells: a `supervision.Run`; one thread."""
 
   def __init__(
     self,
-    lodgers: Mapping[str, Sequence[str]],
+    program: topology.Program,
     directory: run_directory.RunDirectory,
     show: Callable[[dict[str, Any]], None],
   ):
     """Knows of no worker until `attach`.
 
     Args:
-      lodgers: of workers, the others that live in their processes.
+      program: that runs.
       directory: of the run.
       show: called with every status.
     """
-    self._address = ''  # until it is launched
     self._members: list[supervision.Worker] = []
-    self._lodgers = lodgers
+    self._program = program
     self._directory = directory
     self._show = show
     self._status: dict[str, Any] | None = None
@@ -62,7 +63,7 @@ class LaunchedRun:
     self._next = 0.0
     # Makes actors as many as asked for; threads stay as many as they are.
     self.scale: Callable[[int], None] | None = None
-    self._doors = open_ports.Doors({})
+    self._open_ports = open_ports.OpenPorts(program, directory)
     self._heard = -math.inf  # when the last status came
     self._heartbeats: dict[str, float] = {}
     self._failures: dict[str, str] = {}
@@ -71,17 +72,9 @@ class LaunchedRun:
     self._shown: list[str] = []  # what is said of failures above all else
     self._tracebacks: list[str] = []  # among them
 
-  def attach(
-    self, members: list[supervision.Worker], services: Mapping[str, str]
-  ) -> None:
-    """Takes over what was launched, and passes on what was asked meanwhile.
-
-    Args:
-      members: the workers.
-      services: addresses by group, of which 'variables' is asked.
-    """
-    self._address, self._members = services['variables'], members
-    self._doors = open_ports.Doors(services)
+  def attach(self, members: list[supervision.Worker]) -> None:
+    """Takes over what was launched, and passes on what was asked meanwhile."""
+    self._members = members
     if self._stop is not None:
       self.request_stop(**self._stop)
 
@@ -101,21 +94,26 @@ class LaunchedRun:
     """Ends the run."""
     if self._stop is None:
       self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
-    if not self._address:
+    if not self._members:  # they hear of it once they are there
       return
     try:
-      client.request_stop(
-        endpoints.of_address(self._address),
-        reason,
-        detail,
-        worker,
-        timeout_s=1.0,
-      )
+      client.request_stop(self._server(), reason, detail, worker, timeout_s=1.0)
     except ConnectionError:
       # The variable server is not there yet or not any more.
       for member in self._members:
         if member.exit_code() is None:
           member.terminate()
+
+  def _server(self) -> endpoints.Endpoint:
+    """Returns where the variable server listens.
+
+    Raises:
+      ConnectionError: if it has not listened yet.
+    """
+    found = endpoints.find(self._directory.endpoints, program_lib.VARIABLES)
+    if found is None:
+      raise ConnectionError(f'{program_lib.VARIABLES} does not listen yet')
+    return found
 
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first.
@@ -123,7 +121,7 @@ class LaunchedRun:
     While the variable server does not answer, it is the one that is silent.
     """
     unheard_s = time.monotonic() - self._heard
-    if worker.startswith('variables/'):
+    if worker == program_lib.VARIABLES:
       return unheard_s
     if unheard_s > _HEARD_S:
       return 0.0
@@ -133,7 +131,7 @@ class LaunchedRun:
     """Whether it was killed, or has worked: else it would fail again at once."""
     if self.stopping():
       return False
-    if code <= 0 or worker.startswith('variables/'):
+    if code <= 0 or worker == program_lib.VARIABLES:
       return True
     reported = self._known(worker)
     return bool(reported.get('counts') or reported.get('metrics'))
@@ -157,9 +155,11 @@ class LaunchedRun:
     """Says goodbye for a worker that cannot, and that the services wait for."""
     if not self._is_served():
       return
-    for name in (worker.name, *self._lodgers.get(worker.name, ())):
+    for name in (worker.name, *self._program.lodgers(worker.name)):
       try:
-        last_words = connection.Connection(name, self._address, 1.0)
+        last_words = connection.Connection(
+          name, self._directory.endpoints, timeout_s=1.0
+        )
         last_words.done()
         last_words.close()
       except (TimeoutError, ConnectionError):
@@ -168,7 +168,7 @@ class LaunchedRun:
   def _is_served(self) -> bool:
     """Whether the variable server is there to be told anything."""
     return any(
-      member.name.startswith('variables/') and member.exit_code() is None
+      member.name == program_lib.VARIABLES and member.exit_code() is None
       for member in self._members
     )
 
@@ -203,7 +203,7 @@ class LaunchedRun:
     """
     if (worker.exit_code() or 0) <= 0:
       return ''
-    for name in (worker.name, *self._lodgers.get(worker.name, ())):
+    for name in (worker.name, *self._program.lodgers(worker.name)):
       failure = self._known(name).get('failure', '')
       if failure:
         return str(failure)
@@ -229,12 +229,10 @@ class LaunchedRun:
     if now < self._next:
       return
     self._next = now + _STATUS_PERIOD_S
-    self._doors.look()
+    self._open_ports.look()
     self._pass_on_warnings()
     try:
-      self._status = client.status(
-        endpoints.of_address(self._address), timeout_s=0.4
-      )
+      self._status = client.status(self._server(), timeout_s=0.4)
     except ConnectionError:
       # A summary is what the server ends with.
       self._status = self._directory.read_summary() or self._status

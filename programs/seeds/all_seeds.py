@@ -12,6 +12,7 @@ from rich import table as rich_table
 
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs.launchers import table
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.seeds import one_seed
 from distacme.programs.view import plotting
@@ -42,14 +43,12 @@ def prepare(
     ValueError: if something does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  from distacme.programs import training
-
   if len(_without(arguments, 'seed')) < len(arguments):
     raise ValueError(
       f'--seed and --seeds were given together. Leave out --seed: '
       f'--seeds {settings.seeds} says which.'
     )
-  training.runner(experiment.run.mode)
+  table.find(experiment.run.mode).check_installed()
   with devices.on_the_cpu():  # an accelerator is for the runs
     checks.check_agent(experiment)
   run = experiment.run

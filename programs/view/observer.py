@@ -13,6 +13,8 @@ import pathlib
 import time
 from typing import Any, Literal, NamedTuple
 
+from distacme.programs import program
+from distacme.programs.launchers import table
 from distacme.run import curves
 from distacme.run import endpoints
 from distacme.run import metrics
@@ -70,9 +72,11 @@ class Attachment:
     self._logged.update(running.since if running else 0.0)
     if running is None or running.gone:
       return self._afterwards(running)
-    local = self._run['mode'] == 'local'
-    if running.address and (running.here or not _loopback(running.address)):
-      return self._ask(running)
+    local = not table.find(self._run['mode']).has_services
+    server = endpoints.find(self._directory.endpoints, program.VARIABLES)
+    reachable = server and (running.here or not server.loopback)
+    if server and reachable and server.allowed:
+      return self._ask(running, server)
     if local or not running.here:
       where = 'in local mode' if local else f'on {running.host}'
       note = f'The run is {where}: this is what its metrics say.'
@@ -83,13 +87,13 @@ class Attachment:
       return Sight('running', self._logged.status(), note)
     return _STARTING
 
-  def _ask(self, running: run_directory.Running) -> Sight:
+  def _ask(
+    self, running: run_directory.Running, server: endpoints.Endpoint
+  ) -> Sight:
     from distacme.variables import client
 
     try:
-      status = client.status(
-        endpoints.of_address(running.address), timeout_s=_TIMEOUT_S
-      )
+      status = client.status(server, timeout_s=_TIMEOUT_S)
     except ConnectionError:
       # Perhaps it has just ended.
       if self._directory.read_running() != running or running.gone:
@@ -99,7 +103,7 @@ class Attachment:
       now = time.monotonic()
       self._silent_since = self._silent_since or now - _TIMEOUT_S
       note = (
-        f'The variable server at {running.address} has not answered for '
+        f'The variable server at {server.address} has not answered for '
         f'{now - self._silent_since:.0f} s; {self._logged.when()}.'
       )
       return Sight('silent', self._last, note)
@@ -194,7 +198,3 @@ class _Logged:
     rows = [row for row in self._recent if name in row]
     seconds = rows[-1]['time'] - rows[0]['time'] if rows else 0.0
     return (rows[-1][name] - rows[0][name]) / seconds if seconds > 0 else 0.0
-
-
-def _loopback(address: str) -> bool:
-  return address.rpartition(':')[0] in ('localhost', '127.0.0.1', '[::1]')

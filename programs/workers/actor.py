@@ -9,33 +9,27 @@ import numpy as np
 from distacme import specs
 from distacme import types
 from distacme import wiring
-from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs import program
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.programs.workers import process
 from distacme.replay import rows as rows_lib
 from distacme.replay.reverb import inserter
 from distacme.run import seeding
 
 
-def run(
-  connection: connection_lib.Connection,
-  replay_address: str,
-  experiment: experiment_lib.Experiment,
-  index: int,
-) -> None:
-  """Acts until the run stops, as the actor number `index`."""
-  device = experiment.run.actor_device(index)
-  with devices_lib.for_acting(connection.name, device, process.owns_process()):
-    _act(connection, replay_address, experiment, index)
+def run(context: context_lib.Context) -> None:
+  """Acts until the run stops, as the actor number `context.index`."""
+  device = context.experiment.run.actor_device(context.index)
+  with devices_lib.for_acting(context.name, device, context.owns_process):
+    _act(context)
 
 
-def _act(
-  connection: connection_lib.Connection,
-  replay_address: str,
-  experiment: experiment_lib.Experiment,
-  index: int,
-) -> None:
+def _act(context: context_lib.Context) -> None:
+  connection, index = context.connection, context.index
+  experiment = context.experiment
+  replay = context.find(program.REPLAY)
+  if replay is None:
+    return
   status = connection.status()
   if status['workers'].get(connection.name, {}).get('counts'):
     # One that was restarted would else act its first episodes again.
@@ -57,7 +51,7 @@ def _act(
 
   def make_inserter(layout: rows_lib.RowLayout) -> inserter.ReverbInserter:
     return inserter.ReverbInserter(
-      replay_address,
+      replay.address,
       layout,
       connection.stopped,
       at_once=agent.replay.used_once,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
+import pathlib
 import threading
 import time
 from typing import Any
 
 from distacme import core
 from distacme.acting import params
+from distacme.programs import program
 from distacme.run import endpoints
 from distacme.run import status as status_lib
+
+_CONNECT_S = 60.0
 
 _GOODBYE_S = 1.0
 
@@ -22,14 +27,32 @@ _POLL_S = 0.1
 class Connection:
   """A worker's line to its run; a `core.Reporter` and a source of params."""
 
-  def __init__(self, name: str, address: str, timeout_s: float = 60.0):
-    """Connects to the variable server at `address`; waits for it."""
+  def __init__(
+    self, name: str, folder: pathlib.Path, timeout_s: float = _CONNECT_S
+  ):
+    """Connects to the variable server; waits for it.
+
+    Args:
+      name: of the worker.
+      folder: of the run's endpoints.
+      timeout_s: how long to wait.
+
+    Raises:
+      TimeoutError: if the server does not come.
+    """
     from distacme.variables import client
 
     self.name = name
-    self._endpoint = endpoints.of_address(address)
+    self._find = functools.partial(endpoints.find, folder, program.VARIABLES)
+    deadline = time.monotonic() + timeout_s
+    endpoint = endpoints.wait(folder, program.VARIABLES, timeout_s=timeout_s)
+    assert endpoint is not None  # since nobody stops the waiting
+    self._endpoint = endpoint
     self._client = client.VariableClient(
-      self._endpoint, name, connect_timeout_s=timeout_s
+      endpoint,
+      name,
+      find=self._find,
+      connect_timeout_s=max(0.0, deadline - time.monotonic()),
     )
     self._reporter = self._client.reporter()
     self._terminated = threading.Event()
@@ -60,7 +83,7 @@ class Connection:
     """Returns the run's status; see `run.run_state.RunState`."""
     from distacme.variables import client
 
-    return client.status(self._endpoint, timeout_s=_STATUS_S)
+    return client.status(self._find() or self._endpoint, timeout_s=_STATUS_S)
 
   @property
   def terminated(self) -> bool:

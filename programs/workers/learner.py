@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 import jax
 
 from distacme import wiring
-from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs import program
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.programs.workers import process
 from distacme.replay import rows
 from distacme.replay.reverb import sampler
 from distacme.run import checkpoint
-from distacme.run import run_directory
 from distacme.run import seeding
 
 
-def run(
-  connection: connection_lib.Connection,
-  replay_address: str,
-  experiment: experiment_lib.Experiment,
-  run_dir: pathlib.Path,
-) -> None:
+def run(context: context_lib.Context) -> None:
   """Learns until the run stops; saves and publishes what was learnt."""
+  connection, experiment = context.connection, context.experiment
+  directory = context.directory
   devices = devices_lib.for_learner(
-    experiment.run.learner_devices, process.owns_process()
+    experiment.run.learner_devices, context.owns_process
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
   key = seeding.learner_key(experiment.run.seed)
-  directory = run_directory.RunDirectory(run_dir)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
 
   def save(steps: int, state: Any) -> None:
@@ -45,10 +38,13 @@ def run(
   counted = connection.status()['counts'].get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
+  replay = context.find(program.REPLAY)
+  if replay is None:
+    return
 
   def make_sampler(layout: rows.RowLayout) -> sampler.ReverbSampler:
     return sampler.ReverbSampler(
-      replay_address, agent.replay, layout, connection.stopped
+      replay.address, agent.replay, layout, connection.stopped
     )
 
   learner = wiring.make_learner(

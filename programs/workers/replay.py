@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from concurrent import futures
 import logging
 import math
-import pathlib
 import time
 from typing import Any
 
 from distacme import replay_spec
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs import recorded
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.replay.reverb import server as server_lib
+from distacme.run import endpoints
 from distacme.run import status
+from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
 # How long saving may take at the end, after waiting for clients. A cluster that
@@ -24,23 +25,27 @@ _TERMINATED_WAIT_S = 1.0
 _TERMINATED_SAVE_S = 5.0
 
 
-def run(
-  connection: connection_lib.Connection,
-  address: str,
-  spec: replay_spec.ReplaySpec,
-  clients: Collection[str],
-  directory: pathlib.Path | None,
-  save_period_s: float | None,
-) -> None:
-  """Serves and reports; saves and ends after its `clients`.
+def run(context: context_lib.Context) -> None:
+  """Serves and reports; saves and ends after its clients.
 
-  It starts with what the newest checkpoint in `directory` holds, whether the run
-  is resumed or this worker alone.
+  It starts with what the newest checkpoint in the run directory holds, whether the
+  run is resumed or this worker alone.
   """
-  port = int(address.rpartition(':')[2])
-  save_period_s = save_period_s if directory else None
+  connection = context.connection
+  run = recorded.run_config(context.config, context.directory)
+  save_period_s = run.replay_checkpoint_period_s
+  before = context.listened()
+  # Where its clients look for it: Reverb's connect to nothing else.
+  port = before.port if before else listening.free_port()
   server = server_lib.ReplayServer(
-    spec, port, directory if save_period_s else None
+    replay_spec.from_dict(context.config['replay']),
+    port,
+    context.directory.replay if save_period_s else None,
+  )
+  context.listens(
+    endpoints.Endpoint(
+      '127.0.0.1', port, incarnation=before.incarnation + 1 if before else 0
+    )
   )
   saving = _Saving(server, save_period_s)
   report_at = time.monotonic()
@@ -57,7 +62,9 @@ def run(
   terminated = stop == status.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
   wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
-  shutdown.wait_for(clients, connection.status, wait_s)
+  shutdown.wait_for(
+    context.program.clients(context.name), connection.status, wait_s
+  )
   if not saving.under_way:
     connection.report(metrics=server.metrics() | saving.metrics())
   if stop != status.StopReason.FAILED:  # for which what it holds may be why

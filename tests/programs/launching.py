@@ -10,6 +10,7 @@ import uuid
 
 import psutil
 
+from distacme.run import endpoints
 from distacme.run import metrics as metrics_lib
 
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
@@ -63,6 +64,11 @@ class Run:
   @property
   def summary(self):
     return json.loads((self.run_dir / 'summary.json').read_text())
+
+  @property
+  def server(self):
+    """Returns where the variable server listens; None if it never did."""
+    return endpoints.find(self.run_dir / 'endpoints', 'variables/0')
 
   def metrics(self):
     """Returns what the run has logged so far."""

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import json
 import random
 import signal
 import time
@@ -12,7 +11,6 @@ import time
 import psutil
 import pytest
 
-from distacme.run import endpoints
 from distacme.variables import client
 from tests.programs import launching
 
@@ -48,10 +46,9 @@ class Counters:
 
   def look(self):
     """Returns the counters; None while the variable server is not there."""
-    running = json.loads((self._run.run_dir / 'running.json').read_text())
     saved = newest_checkpoint(self._run)
     try:
-      endpoint = endpoints.of_address(running['address'])
+      endpoint = self._run.server
       counts = client.status(endpoint, timeout_s=1.0)['counts']
     except ConnectionError:
       return None

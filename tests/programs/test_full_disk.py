@@ -5,10 +5,14 @@ import resource
 
 import pytest
 
+from distacme.programs import experiment
+from distacme.programs import program
 from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import run_directory
 from tests.programs import launching
+
+PROGRAM = program.make_program(experiment.RunConfig())
 
 
 @pytest.fixture(name='small_files')
@@ -58,7 +62,7 @@ def fixture_full(tmp_path, monkeypatch):
 
 def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
   shown = []
-  run = supervised_run.LaunchedRun({}, full, shown.append)
+  run = supervised_run.SupervisedRun(PROGRAM, full, shown.append)
   run.request_stop('interrupted')
   status = run.finish()
   assert shown == [status]
@@ -70,7 +74,9 @@ def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
 
 
 def test_an_end_that_nobody_can_tell_is_a_failure(full):
-  status = supervised_run.LaunchedRun({}, full, lambda status: None).finish()
+  status = supervised_run.SupervisedRun(
+    PROGRAM, full, lambda status: None
+  ).finish()
   assert status['stop']['reason'] == 'failed'
   assert 'ended without saying why' in status['stop']['detail']
 

@@ -1,9 +1,6 @@
 """A run as many processes: it learns, it ends as it should, it leaves nothing."""
 
-from concurrent import futures
 import importlib.util
-import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +9,8 @@ import sys
 import psutil
 import pytest
 
-from distacme.run import endpoints
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import program as program_lib
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.variables import client
@@ -23,6 +21,7 @@ pytestmark = pytest.mark.skipif(
   reason='Launchpad and Reverb exist for Python 3.10 only',
 )
 
+PROGRAM = program_lib.make_program(experiment_lib.RunConfig())
 SMALL = (
   '--hidden-sizes', '64',
   '--min-replay-size', '300',
@@ -86,8 +85,7 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   for address, _ in listening([variables]):
     assert address.removeprefix('::ffff:') == '127.0.0.1'
   # Not localhost, which need not be that.
-  running = run_directory.RunDirectory(run.run_dir).read_running()
-  assert running.address.startswith('127.0.0.1:')
+  assert run.server.address.startswith('127.0.0.1:')
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
@@ -288,10 +286,7 @@ def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
   )
 
   def evaluator():
-    running = json.loads((run.run_dir / 'running.json').read_text())
-    status = client.status(
-      endpoints.of_address(running['address']), timeout_s=20.0
-    )
+    status = client.status(run.server, timeout_s=20.0)
     return status['workers'].get('evaluator/0', {})
 
   run.wait_for(run.metrics, 300)  # the server of variables is there
@@ -492,38 +487,6 @@ def test_a_launcher_that_is_killed_at_once_leaves_nothing(start):
   assert not run.left_after(30)
 
 
-def test_a_program_is_data_until_it_is_launched(tmp_path):
-  from distacme.agents import dqn
-  from distacme.programs import experiment as experiment_lib
-  from distacme.programs import program as program_lib
-  from distacme.run import run_directory
-
-  before = listening([psutil.Process(os.getpid())])
-  experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
-  )
-  directory = run_directory.RunDirectory(tmp_path)
-  program = program_lib.make_program(experiment, directory)
-  assert {name: len(nodes) for name, nodes in program.groups.items()} == {
-    'variables': 1, 'replay': 1, 'learner': 1, 'actor': 3, 'evaluator': 1,
-  }  # fmt: skip
-  assert listening([psutil.Process(os.getpid())]) == before
-
-
-def test_a_variable_server_that_fails_ends(tmp_path, caplog):
-  from distacme.programs.workers import variables
-  from distacme.run import status as status_lib
-
-  (tmp_path / 'metrics.jsonl').mkdir()  # where it cannot write
-  with futures.ThreadPoolExecutor(1) as pool:
-    code = pool.submit(
-      variables.run, 'localhost:1', status_lib.Limits(), tmp_path, {}, ()
-    ).result(timeout=30)
-  assert code == 1
-  assert 'variables/0 failed' in caplog.text
-  assert 'metrics.jsonl' in caplog.text
-
-
 def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
   from distacme.programs.launchers import supervised_run
   from distacme.runtime import supervision
@@ -534,8 +497,8 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
     )
 
   seen = []
-  run = supervised_run.LaunchedRun(
-    {'learner/0': ['replay/0']},
+  run = supervised_run.SupervisedRun(
+    program_lib.make_program(experiment_lib.RunConfig(replay_in_learner=True)),
     run_directory.RunDirectory(tmp_path),
     seen.append,
   )
@@ -580,10 +543,10 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
     for name in ('actor/0', 'learner/0')
   ]
   directory = run_directory.RunDirectory(tmp_path)
-  watch = supervised_run.LaunchedRun({}, directory, lambda status: None)
+  watch = supervised_run.SupervisedRun(PROGRAM, directory, lambda status: None)
   watch.request_stop('interrupted')
   assert watch.stopping()
-  watch.attach(members, {'variables': 'localhost:1'})  # where no server is yet
+  watch.attach(members)  # of which none is a server yet
   assert stopped == ['actor/0', 'learner/0']
   watch.request_stop('failed', 'ended with signal 15', 'actor/0')
   assert watch.finish()['stop']['reason'] == 'interrupted'

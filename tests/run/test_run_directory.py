@@ -90,7 +90,7 @@ def test_the_default_directory_is_never_refused(env):
 @pytest.mark.parametrize(
   ('name', 'read', 'lost'),
   [
-    ('running.json', 'read_running', 'where the run goes on'),
+    ('running.json', 'read_running', 'who runs the run'),
     ('progress.json', 'read_progress', 'from where the run was last resumed'),
     ('summary.json', 'read_summary', 'how the run ended is not known'),
   ],

@@ -64,8 +64,9 @@ def test_only_what_local_mode_needs_decides_the_exit_code(
 @pytest.mark.parametrize(
   'find, name, end',
   [
-    (found, 'Launchpad', 'threads and processes work'),
-    (broken, 'Launchpad', 'threads and processes do not work'),
+    (found, 'Reverb', 'threads and processes work'),
+    (broken, 'Reverb', 'threads and processes do not work'),
+    (broken, 'Launchpad', 'threads and processes work'),
     (broken, 'bsuite', 'threads and processes work'),
   ],
 )

@@ -19,12 +19,15 @@ from distacme.programs import cli
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.run import curves
+from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics as metrics_lib
 from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.variables import server
 from tests.programs import launching
+
+NOBODY = endpoints.Endpoint('127.0.0.1', 1)  # where no server is
 
 
 @pytest.fixture(name='directory')
@@ -61,7 +64,7 @@ def test_a_run_shows_its_workers_and_who_waits(directory, capsys):
   actor.report({'env_steps': 1500}, metrics, 'acting')
   service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.endpoint.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     code, text = watched(capsys, directory.path)
   service.stop()
   assert code == 0
@@ -122,7 +125,7 @@ def test_rates_are_those_of_the_last_seconds(tmp_path):
 def test_a_run_on_another_host_is_known_by_its_metrics(directory, monkeypatch):
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    directory.write_running('localhost:1')
+    endpoints.write(directory.endpoints, 'variables/0', NOBODY)
     monkeypatch.setattr(run_directory.platform, 'node', lambda: 'elsewhere')
     sink.write('actor/0', 5.0, {'env_steps': 1}, {'episode_return': 1.0})
     sight = observer.Attachment(directory.path).look()
@@ -176,7 +179,7 @@ def test_a_killed_run_is_refused_and_says_since_when(directory, capsys):
 def test_a_server_that_does_not_answer_is_named(directory, capsys, monkeypatch):
   monkeypatch.setattr(observer, '_START_S', 0.0)
   with directory.running():
-    directory.write_running('localhost:1')
+    endpoints.write(directory.endpoints, 'variables/0', NOBODY)
     code, text = watched(capsys, directory.path)
   assert code == 2
   assert 'The variable server at localhost:1 has not answered for 1 s' in text
@@ -189,7 +192,7 @@ def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
   service = server.VariableServer(state)
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    directory.write_running(service.endpoint.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     sink.write('actor/0', 1.0, {'env_steps': 5}, {'episode_return': 1.0})
     attachment = observer.Attachment(directory.path)
     assert attachment.look().phase == 'running'
@@ -236,7 +239,7 @@ def test_interrupting_the_watch_leaves_the_run_alone(directory):
   state.reporter('actor/0').report({'env_steps': 5}, state='acting')
   service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.endpoint.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     with on_a_terminal(directory.path) as watcher:
       watcher.wait_for('actor/0')
       watcher.process.send_signal(signal.SIGINT)
@@ -251,7 +254,7 @@ def test_watching_lasts_until_the_run_ends(directory):
   state.reporter('actor/0').report({'env_steps': 5}, state='acting')
   service = server.VariableServer(state)
   with on_a_terminal(directory.path, directory.running()) as watcher:
-    directory.write_running(service.endpoint.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     watcher.wait_for('actor/0')
     state.request_stop('solved', 'well done')
     service.stop()
