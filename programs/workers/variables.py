@@ -101,14 +101,7 @@ def _until_stop(
       except files.NotWrittenError as error:
         state.request_stop(status_lib.StopReason.FAILED, str(error))
     time.sleep(0.05)
-<<<<<<< HEAD
-  shutdown.wait_for(others, state.status, shutdown.patience_s(stop))
-  service.stop()
-  directory.write_summary(state.status())
-  try:
-    sink.close()
-  except OSError as error:
-    logging.warning('the last metrics cannot be written: %s', error)
+  return stop
 
 
 def _allow_connections() -> None:
@@ -118,6 +111,3 @@ def _allow_connections() -> None:
   if soft != unlimited and soft < _DESCRIPTORS:
     allowed = _DESCRIPTORS if hard == unlimited else min(_DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-=======
-  return stop
->>>>>>> wip-runtime
