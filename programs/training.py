@@ -15,7 +15,7 @@ from distacme.run import run_directory
 from distacme.run import status as status_lib
 from distacme.runtime import signals
 
-Runner = Callable[..., dict[str, Any]]
+Runner = Callable[..., status_lib.Status]
 
 
 def train(
@@ -106,12 +106,13 @@ class PreparedRun(NamedTuple):
     with self.directory.running(), progress.Display() as display:
       status = self.runner(self.experiment, self.directory, display.show)
     terminal.say(progress.ending(status))
-    if status['stop']['reason'] != status_lib.StopReason.TERMINATED.value:
+    assert status.stop is not None  # it has ended
+    if status.stop.reason != status_lib.StopReason.TERMINATED:
       plotting.draw_if_possible(self.directory.path)  # else it is to be gone
     terminal.say(f'run directory: {self.directory.path}')
     terminal.flush()
-    code = signals.exit_code(status['stop']['reason'])
-    if status.get('failures'):
+    code = signals.exit_code(status.stop.reason)
+    if status.failures:
       code = code or 1
       if self.experiment.run.mode == 'threads':
         os._exit(code)  # a thread that is stuck would keep the interpreter

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import grpc
 import numpy as np
 
+from distacme.run import status as status_lib
 from distacme.variables import keys
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
@@ -259,9 +260,10 @@ def status(
   address: str,
   credentials: grpc.ChannelCredentials | None = None,
   timeout_s: float = 5.0,
-) -> dict[str, Any]:
-  """Returns `counting.RunState.status` of the run at `address`."""
-  return _call_once(address, credentials, 'Status', {}, timeout_s)
+) -> status_lib.Status:
+  """Returns the status of the run at `address`."""
+  answer = _call_once(address, credentials, 'Status', {}, timeout_s)
+  return status_lib.Status.from_dict(answer)
 
 
 def scale(address: str, num_actors: int, timeout_s: float = 5.0) -> None:
@@ -271,14 +273,14 @@ def scale(address: str, num_actors: int, timeout_s: float = 5.0) -> None:
 
 def request_stop(
   address: str,
-  reason: str,
+  reason: status_lib.StopReason,
   detail: str = '',
   worker: str = '',
   credentials: grpc.ChannelCredentials | None = None,
   timeout_s: float = 5.0,
 ) -> None:
   """Asks the run at `address` to end; see `core.Reporter.request_stop`."""
-  request = {'reason': reason, 'detail': detail, 'worker': worker}
+  request = {'reason': reason.value, 'detail': detail, 'worker': worker}
   _call_once(address, credentials, 'RequestStop', request, timeout_s)
 
 

@@ -203,11 +203,8 @@ class VariableServer:
   def _request_stop(
     self, request: bytes, context: grpc.ServicerContext
   ) -> dict[str, Any]:
-    message = wire.unpack(request)
-    reason, detail, worker = (
-      str(message.get(key, '')) for key in ('reason', 'detail', 'worker')
-    )
-    self._state.request_stop(reason, detail, worker)
+    stop = requests.stop(request)
+    self._state.request_stop(stop.reason, stop.detail, stop.worker)
     return self._answer()
 
   def _fail(
@@ -230,13 +227,13 @@ class VariableServer:
   def _status(
     self, request: bytes, context: grpc.ServicerContext
   ) -> dict[str, Any]:
-    return self._state.status()
+    return self._state.status().to_dict()
 
   def _answer(self) -> dict[str, Any]:
     """Returns the directive, and what params there are, if any."""
     directive = self._state.directive()
     return {
-      'stop': directive.stop,
+      'stop': directive.stop and directive.stop.value,
       'counts': dict(directive.counts),
       'params_version': self._newest.version,
     }

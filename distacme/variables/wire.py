@@ -8,7 +8,7 @@
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  counting.RunState.status()
+  Status      {}                         ->  run.status.Status
 
 {...} and headers are JSON. A header is {version, leaves: [[name, dtype, shape],
 ...]}; its chunks are the leaves' bytes in C order, little endian, each leaf

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from distacme import lazy_imports
 from distacme.programs import experiment as experiment_lib
@@ -13,6 +12,7 @@ from distacme.programs.workers import main
 from distacme.programs.workers import process
 from distacme.run import lock
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.runtime import launchpad
 from distacme.runtime import process_tree
 from distacme.runtime import signals
@@ -22,8 +22,8 @@ from distacme.runtime import supervision
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   """Launches the program and stays until its last worker has ended.
 
   Args:

@@ -42,7 +42,7 @@ def run(
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   # One that was restarted went back to its last checkpoint.
-  counted = connection.status()['counts'].get('learner_steps', 0)
+  counted = connection.status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
 
@@ -66,5 +66,4 @@ def run(
     **experiment.learner_settings(agent, directory),
   )
   learner.run()
-  connection.report(state='saving')
   checkpointer.close()

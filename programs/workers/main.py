@@ -76,7 +76,7 @@ def _run(
     connection = connection_lib.Connection(task.name, address)
     if process:
       process.on_terminate(connection.terminate)
-    connection.report(state='starting')
+    connection.report(state=status_lib.WorkerState.STARTING)
     task.run(connection)
     connection.done()
     code = 0
@@ -112,6 +112,6 @@ def _tell(
       connection.fail(detail)
     # What is not finite would be so again after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
-      connection.request_stop(status_lib.StopReason.FAILED.value, detail)
+      connection.request_stop(status_lib.StopReason.FAILED, detail)
   except ConnectionError as unheard:
     logging.error('%s could not tell its run: %s', name, unheard)

@@ -79,7 +79,7 @@ def _serve(
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
       status = state.status()
-      progress = run_directory.Progress(status['counts'], status['seconds'])
+      progress = run_directory.Progress(status.counts, status.seconds)
       try:
         directory.write_progress(progress)
       except files.NotWrittenError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import keys
 from distacme.variables import server
@@ -70,10 +71,12 @@ def test_who_has_the_key_publishes_subscribes_and_reports(key, address):
   reporter = actor.reporter(period_s=60.0)
   reporter.report({'env_steps': 5})
   assert reporter.flush()
-  client.request_stop(address, 'solved', credentials=credentials)
+  client.request_stop(
+    address, status_lib.StopReason.SOLVED, credentials=credentials
+  )
   status = client.status(address, credentials)
-  assert status['counts'] == {'env_steps': 5}
-  assert status['stop']['reason'] == 'solved'
+  assert status.counts == {'env_steps': 5}
+  assert status.stop.reason == 'solved'
   for connected in (actor, learner):
     connected.close()
 
@@ -95,10 +98,13 @@ def test_a_peer_without_the_key_is_refused(
   }[who]()
   with pytest.raises(ConnectionError, match=f'{address} did not answer'):
     client.request_stop(
-      address, 'solved', credentials=credentials, timeout_s=1.0
+      address,
+      status_lib.StopReason.SOLVED,
+      credentials=credentials,
+      timeout_s=1.0,
     )
   mine = keys.channel_credentials(key)
-  assert client.status(address, mine)['stop'] is None
+  assert client.status(address, mine).stop is None
 
 
 def test_a_peer_that_knows_but_does_not_hold_the_key_is_refused(
@@ -139,7 +145,7 @@ def test_garbage_neither_ends_nor_blocks_a_guarded_server(key, address, kind):
   for _ in range(3):
     garbage.send(address, garbage.KINDS[kind])
   mine = keys.channel_credentials(key)
-  assert client.status(address, mine)['stop'] is None
+  assert client.status(address, mine).stop is None
 
 
 def test_only_its_user_may_read_the_key_whatever_the_umask(make_key):
