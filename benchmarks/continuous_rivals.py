@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from benchmarks import harness
 from benchmarks import rivals
 from distacme.kit import actor_critic
+from distacme.run import run_directory
 
 _SEED = 0
 _ENV_STEPS = 30_000
@@ -85,14 +86,15 @@ def run_ours() -> dict[str, Any]:
       *('--seed', f'{_SEED}', '--run-dir', str(run_dir)),
     ]
     rivals.timed([rivals.SCRIPT, 'train', *flags], _TIMEOUT_S)
-    summary = json.loads((run_dir / 'summary.json').read_text())
+    summary = run_directory.RunDirectory(run_dir).read_summary()
+    assert summary is not None
     lines = (run_dir / 'metrics.jsonl').read_text().splitlines()
   returns = [
     row['mean_return'] for row in map(json.loads, lines) if 'mean_return' in row
   ]
   return {
-    'env_steps': summary['counts']['env_steps'],
-    'run_s': summary['seconds'],
+    'env_steps': summary.counts['env_steps'],
+    'run_s': summary.seconds,
     'returns': returns[: _ENV_STEPS // _EVAL_PERIOD],
   }
 

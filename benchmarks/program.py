@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 import psutil
 
@@ -19,6 +18,7 @@ from benchmarks import harness
 from distacme.programs import program as program_lib
 from distacme.run import endpoints
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.variables import client
 
 _RUNS = 3
@@ -46,7 +46,7 @@ def main() -> None:
         time.sleep(_SECONDS)
         status = read_status(directory)
         actor_mb += [p.memory_info().rss / 1e6 for p in actors(launcher)]
-      metrics = status['workers']['replay/0']['metrics']
+      metrics = status.workers['replay/0'].metrics
       reached = metrics['samples_per_insert'] / _SAMPLES_PER_INSERT
       error.append(abs(reached - 1))
   harness.number(
@@ -98,13 +98,15 @@ def wait_for_learner_steps(
   deadline = time.monotonic() + _DEADLINE_S
   while time.monotonic() < deadline:
     status = read_status(directory)
-    if status and status['counts'].get('learner_steps', 0) >= count:
+    if status and status.counts.get('learner_steps', 0) >= count:
       return
     time.sleep(0.05)
   raise TimeoutError(f'no learner step within {_DEADLINE_S:.0f} s')
 
 
-def read_status(directory: run_directory.RunDirectory) -> Any:
+def read_status(
+  directory: run_directory.RunDirectory,
+) -> status_lib.Status | None:
   """Returns the program's status; None if it cannot be asked yet."""
   server = endpoints.find(directory.endpoints, program_lib.VARIABLES)
   if server is None:

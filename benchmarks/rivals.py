@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from benchmarks import harness
+from distacme.run import run_directory
 
 _ROOT = pathlib.Path(__file__).parents[1]
 RIVAL_PYTHON = _ROOT / '.venv-rivals/bin/python'
@@ -70,12 +71,13 @@ def run_ours(seed: int) -> dict[str, Any]:
       *('--seed', f'{seed}', '--run-dir', str(run_dir)),
     ]
     wall_s, _ = timed([SCRIPT, 'train', *flags], _TIMEOUT_S)
-    summary = json.loads((run_dir / 'summary.json').read_text())
+    summary = run_directory.RunDirectory(run_dir).read_summary()
+    assert summary is not None and summary.stop is not None
   return {
     'wall_s': wall_s,
-    'env_steps': summary['counts']['env_steps'],
-    'run_s': summary['seconds'],
-    'solved': summary['stop']['reason'] == 'solved',
+    'env_steps': summary.counts['env_steps'],
+    'run_s': summary.seconds,
+    'solved': summary.stop.reason == 'solved',
   }
 
 

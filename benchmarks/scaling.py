@@ -47,7 +47,9 @@ def speed(num_actors: int) -> float:
 
 def steps(directory: run_directory.RunDirectory) -> int:
   """Returns the environment steps that were made so far."""
-  return int(program.read_status(directory)['counts']['env_steps'])
+  status = program.read_status(directory)
+  assert status is not None  # it learns
+  return status.counts['env_steps']
 
 
 if __name__ == '__main__':

@@ -20,6 +20,7 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme import types
+from distacme.run import status
 
 
 class Agent(Protocol):
@@ -212,11 +213,11 @@ class Directive(NamedTuple):
   """What the run tells a worker in answer to its report.
 
   Attributes:
-    stop: why the run ends (one of `run.status.StopReason`'s values), or None.
+    stop: why the run ends; None while it goes on.
     counts: the run's counters, summed over all workers.
   """
 
-  stop: str | None
+  stop: status.StopReason | None
   counts: Mapping[str, int]
 
 
@@ -227,17 +228,17 @@ class Reporter(Protocol):
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> Directive:
     """Sends what changed; doubles as heartbeat.
 
     Args:
       counts: increments since the last report, e.g. {'env_steps': 64}.
       metrics: numbers to log now, if any.
-      state: what the worker does, a few words for people.
+      state: of the worker from now on; None if it is what it was.
     """
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(self, reason: status.StopReason, detail: str = '') -> None:
     """Asks the whole run to end; the first reason given stands."""
 
   def fail(self, detail: str) -> None:

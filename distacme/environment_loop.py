@@ -98,7 +98,10 @@ class EnvironmentLoop:
     ):
       self.learner.step()
       self.learner.tend()
-    self.learner.tend('learning' if self.learner.steps else 'waiting for data')
+    state = status.WorkerState
+    self.learner.tend(
+      state.LEARNING if self.learner.steps else state.WAITING_FOR_DATA
+    )
     return steps
 
   @property
@@ -157,5 +160,5 @@ class EnvironmentLoop:
       steps += self.step()
     self.actor.report()
     self.learner.check()
-    self.learner.report('learning')
+    self.learner.report(status.WorkerState.LEARNING)
     return steps

@@ -189,7 +189,9 @@ class RunConfig:
   @property
   def limits(self) -> status.Limits:
     """When the run ends by itself."""
-    return status.Limits(self.max_env_steps, self.max_seconds)
+    return status.Limits(
+      max_env_steps=self.max_env_steps, max_seconds=self.max_seconds
+    )
 
 
 @dataclasses.dataclass(frozen=True)

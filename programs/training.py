@@ -162,12 +162,13 @@ class PreparedRun(NamedTuple):
       display = stack.enter_context(progress.Display())
       status = self.launcher.run(self.experiment, self.directory, display.show)
     terminal.say(progress.ending(status))
-    if status['stop']['reason'] != status_lib.StopReason.TERMINATED.value:
+    assert status.stop is not None  # it has ended
+    if status.stop.reason != status_lib.StopReason.TERMINATED:
       plotting.draw_if_possible(self.directory.path)  # else it is to be gone
     terminal.say(f'run directory: {self.directory.path}')
     terminal.flush()
-    code = signals.exit_code(status['stop']['reason'])
-    if status.get('failures'):
+    code = signals.exit_code(status.stop.reason)
+    if status.failures:
       code = code or 1
     return code
 

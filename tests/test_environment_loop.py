@@ -109,7 +109,7 @@ def test_the_run_counts_every_step():
   run_state = run_state_lib.RunState()
   loop = make_loop(run_state=run_state)
   loop.run(num_steps=205)
-  counts = run_state.status()['counts']
+  counts = run_state.status().counts
   assert counts['env_steps'] == 205
   assert counts['episodes'] == 22
   assert counts['learner_steps'] == loop.learner.steps > 0

@@ -37,7 +37,9 @@ class Layer(NamedTuple):
 LAYERS = {
   # L0: plain data.
   'data': Layer(
-    'types specs config_checks replay_spec', 'numpy dm_env tree', 'data'
+    'types specs config_checks replay_spec run.status',
+    'numpy dm_env tree',
+    'data',
   ),
   'lazy': Layer('lazy_imports', '', ''),
   # L1: the protocols.

@@ -10,6 +10,7 @@ import numpy as np
 
 from distacme import core
 from distacme import types
+from distacme.run import status
 
 # Whichever is sooner: a report costs more than a step's other work, and tells a
 # slow environment's actor to stop.
@@ -116,7 +117,9 @@ class Actor:
     now = time.monotonic()
     self._report_at = now + _REPORT_PERIOD_S
     metrics = self._metrics(now) if now >= self._metrics_at else None
-    self.directive = self._reporter.report(counts, metrics, state='acting')
+    self.directive = self._reporter.report(
+      counts, metrics, status.WorkerState.ACTING
+    )
 
   def _metrics(self, now: float) -> dict[str, float]:
     period = now - self._metrics_at + _METRICS_PERIOD_S

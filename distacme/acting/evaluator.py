@@ -130,7 +130,7 @@ class Evaluator:
     """Evaluates until the run stops; once more if it used up its steps."""
     while self.directive.stop is None:
       if not self.evaluate_if_due():
-        self._report(state='waiting')
+        self._report(state=status.WorkerState.IDLE)
         time.sleep(_POLL_S)
     self.finish()
 
@@ -173,7 +173,7 @@ class Evaluator:
   def _has_last_params(self) -> bool:
     """Whether the newest params are of the last learner step that we know of."""
     newest = self._source.newest()
-    self._report(state='waiting for the last params')
+    self._report(state=status.WorkerState.WAITING_FOR_LAST_PARAMS)
     return newest is not None and newest.version >= self.directive.counts.get(
       'learner_steps', 0
     )
@@ -209,17 +209,13 @@ class Evaluator:
       'params_version': float(newest.version),
       'seconds': seconds,
     }
-    state = f'return {mean:.4g}'
     if played.cut_off:
-      state += (
-        f', {played.cut_off} of {self._settings.episodes} episodes cut off'
-      )
       notices.warn_once(
         'An evaluated episode did not end within max_eval_episode_steps='
         f'{self._settings.max_episode_steps} steps and was cut off there: it counts with '
         'the return until then. The metric episodes_cut_off counts such ones.'
       )
-    self._report({'evaluations': 1}, metrics, state)
+    self._report({'evaluations': 1}, metrics, status.WorkerState.IDLE)
     if self._keep is not None:
       self._keep(newest, mean)
     if solved:
@@ -261,7 +257,7 @@ class Evaluator:
         left -= over
         waiting |= cut
         running[ended], lengths[ended] = 0.0, 0
-      self._report(state='evaluating')
+      self._report(state=status.WorkerState.EVALUATING)
       if left.any() and self._must_end():
         return None
     return played
@@ -270,7 +266,7 @@ class Evaluator:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> None:
     self.directive = self._reporter.report(counts, metrics, state)
     if self.directive.stop is not None:

@@ -19,6 +19,7 @@ from distacme.learning import batches as batches_lib
 from distacme.learning import placement as placement_lib
 from distacme.learning import priorities as priorities_lib
 from distacme.learning import updates
+from distacme.run import status
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
@@ -163,7 +164,8 @@ class Learner:
     starving = _Starving(self._explain_after_s)
     while self.directive.stop is None:
       learnt = self.step(_POLL_S)
-      self.tend('learning' if learnt else 'waiting for data')
+      state = status.WorkerState
+      self.tend(state.LEARNING if learnt else state.WAITING_FOR_DATA)
       if starving.should_explain(learnt):
         logging.warning(
           'the learner has waited for data for %.1f s: %s',
@@ -172,7 +174,9 @@ class Learner:
         )
     self.close()
 
-  def tend(self, state: str = 'learning') -> None:
+  def tend(
+    self, state: status.WorkerState = status.WorkerState.LEARNING
+  ) -> None:
     """Does what is due beside learning: reports and checkpoints."""
     now = time.monotonic()
     if now >= self._report_at:
@@ -191,7 +195,7 @@ class Learner:
     self.publish()
     self._wait_until_published()
     self._params_executor.shutdown()
-    self.report('done learning')
+    self.report(status.WorkerState.SAVING)  # which its process may go on with
 
   def save(self) -> None:
     """Writes a checkpoint, if this learner has where to.
@@ -212,7 +216,7 @@ class Learner:
     """
     self._metrics()
 
-  def report(self, state: str) -> None:
+  def report(self, state: status.WorkerState) -> None:
     """Tells the run about progress and learns whether to stop.
 
     Raises:
@@ -279,7 +283,7 @@ class Learner:
     while self._priorities.behind() and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
       if self._priorities.behind():
-        self.tend('waiting to set priorities')
+        self.tend(status.WorkerState.SETTING_PRIORITIES)
 
 
 class _Meter:

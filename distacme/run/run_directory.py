@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from distacme.run import files
 from distacme.run import notices
+from distacme.run import status as status_lib
 
 _COUNTS_KEPT = 4  # and those of all checkpoints
 
@@ -158,15 +159,15 @@ class RunDirectory:
       'counters and clock go on from where the run was last resumed',
     )
 
-  def write_summary(self, status: Mapping[str, Any]) -> None:
+  def write_summary(self, status: status_lib.Status) -> None:
     """Keeps how the run ended; if that cannot be, a warning says so."""
-    files.write_if_possible(self.summary, status)
+    files.write_if_possible(self.summary, status.to_dict())
 
-  def read_summary(self) -> dict[str, Any] | None:
+  def read_summary(self) -> status_lib.Status | None:
     """Returns how the run ended; None if that is not known."""
     return files.read_if_whole(
       self.summary,
-      lambda status: {**status, 'stop': status['stop']},
+      status_lib.Status.from_dict,
       'how the run ended is not known',
     )
 

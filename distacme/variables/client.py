@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distacme.run import endpoints
-from distacme.run import files
+from distacme.run import status as status_lib
 from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
@@ -220,13 +220,10 @@ class VariableClient:
 
 def status(
   endpoint: endpoints.Endpoint, timeout_s: float = 5.0
-) -> dict[str, Any]:
-  """Returns `run_state.RunState.status` of the run whose server is there."""
-  status = _call_once(endpoint, 'Status', {}, timeout_s)
-  for worker in status['workers'].values():
-    worker['metrics'] = files.unspelled(worker['metrics'])
-  status['limits'] = files.unspelled(status['limits'])
-  return status
+) -> status_lib.Status:
+  """Returns the status of the run whose server is there."""
+  answer = _call_once(endpoint, 'Status', {}, timeout_s)
+  return status_lib.Status.from_dict(answer)
 
 
 def scale(
@@ -238,13 +235,13 @@ def scale(
 
 def request_stop(
   endpoint: endpoints.Endpoint,
-  reason: str,
+  reason: status_lib.StopReason,
   detail: str = '',
   worker: str = '',
   timeout_s: float = 5.0,
 ) -> None:
   """Asks a run to end; see `core.Reporter.request_stop`."""
-  request = {'reason': reason, 'detail': detail, 'worker': worker}
+  request = {'reason': reason.value, 'detail': detail, 'worker': worker}
   _call_once(endpoint, 'RequestStop', request, timeout_s)
 
 

@@ -69,7 +69,7 @@ class Reporter:
     self._alive = False
     self._counts: dict[str, int] = {}
     self._metrics = _recent()
-    self._state = ''
+    self._state: status.WorkerState | None = None
     self._directive = core.Directive(None, {})
 
     self._sending = threading.Lock()
@@ -89,7 +89,7 @@ class Reporter:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> core.Directive:
     """Adds to the next report; never waits. See `core.Reporter.report`."""
     with self._lock:
@@ -100,20 +100,19 @@ class Reporter:
           total[name] = total.get(name, 0) + increment
       if metrics:
         self._metrics.append({k: float(v) for k, v in metrics.items()})
-      if state:
+      if state is not None:
         self._state = state
     return self._directive
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(self, reason: status.StopReason, detail: str = '') -> None:
     """Asks the run to end; waits for the answer.
 
     Raises:
-      ValueError: if the reason is none.
       ConnectionError: if no answer comes.
     """
     self._call(
       'RequestStop',
-      {'worker': self._worker, 'reason': reason, 'detail': detail},
+      {'worker': self._worker, 'reason': reason.value, 'detail': detail},
     )
 
   def fail(self, detail: str) -> None:
@@ -122,7 +121,7 @@ class Reporter:
 
   def _call(self, method: str, request: dict[str, Any]) -> None:
     answer = self._line.call(method, wire.pack(request), _RPC_TIMEOUT_S)
-    self._learn(answer['stop'], answer['counts'])
+    self._learn_from(answer)
 
   def flush(self, timeout_s: float = 5.0) -> bool:
     """Sends what is left; returns whether the server acknowledged it."""
@@ -165,7 +164,7 @@ class Reporter:
         return False
       self._unacknowledged = None
       self._note_answer()
-    self._learn(answer['stop'], answer['counts'])
+    self._learn_from(answer)
     self._period_s = max(self._least_period_s, answer['period_s'])
     self._on_answer(answer)
     return True
@@ -175,7 +174,7 @@ class Reporter:
       alive, self._alive = self._alive, False
       counts, self._counts = self._counts, {}
       metrics, self._metrics = self._metrics, _recent()
-      state, self._state = self._state, ''
+      state, self._state = self._state, None
     self._sequence += 1
     return {
       'worker': self._worker,
@@ -184,7 +183,7 @@ class Reporter:
       'alive': alive,
       'counts': {name: int(count) for name, count in counts.items()},
       'metrics': list(metrics),
-      'state': state,
+      'state': state and state.value,
     }
 
   def _watch_for_stop(self) -> None:
@@ -199,9 +198,15 @@ class Reporter:
   def _on_stop_call(self, future: grpc.Future) -> None:
     if not future.cancelled() and future.exception() is None:
       answer = wire.unpack(future.result())
-      self._learn(answer['stop'], answer['counts'])
+      self._learn_from(answer)
 
-  def _learn(self, stop: str | None, counts: Mapping[str, int]) -> None:
+  def _learn_from(self, answer: dict[str, Any]) -> None:
+    stop = answer['stop'] and status.StopReason(answer['stop'])
+    self._learn(stop, answer['counts'])
+
+  def _learn(
+    self, stop: status.StopReason | None, counts: Mapping[str, int]
+  ) -> None:
     with self._lock:
       self._directive = core.Directive(self._directive.stop or stop, counts)
 
@@ -228,7 +233,7 @@ class Reporter:
       f' killed? Last error: {error}'
     )
     logging.getLogger(__name__).error(self.lost)
-    self._learn(status.StopReason.FAILED.value, self._directive.counts)
+    self._learn(status.StopReason.FAILED, self._directive.counts)
 
 
 def _recent() -> collections.deque[dict[str, float]]:

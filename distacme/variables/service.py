@@ -172,11 +172,8 @@ class Service:
   async def _request_stop(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    message = wire.unpack(request)
-    reason, detail, worker = (
-      str(message.get(key, '')) for key in ('reason', 'detail', 'worker')
-    )
-    self._state.request_stop(reason, detail, worker)
+    stop = requests.stop(request)
+    self._state.request_stop(stop.reason, stop.detail, stop.worker)
     return self._answer()
 
   async def _fail(
@@ -199,7 +196,7 @@ class Service:
   async def _status(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    return wire.pack(self._state.status())
+    return wire.pack(self._state.status().to_dict())
 
   def _answer(self) -> bytes:
     """Returns the directive, and what else a worker should know.
@@ -210,7 +207,7 @@ class Service:
     directive = self._state.directive()
     return wire.pack(
       {
-        'stop': directive.stop,
+        'stop': directive.stop and directive.stop.value,
         'counts': dict(directive.counts),
         'params_version': self._newest.version,
         'period_s': _PERIOD_S * self._waiting,

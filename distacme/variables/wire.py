@@ -9,7 +9,7 @@
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  run_state.RunState.status()
+  Status      {}                         ->  run.status.Status
 
 {...} and headers are JSON. NaN and infinities, which metrics may be, are the
 strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is

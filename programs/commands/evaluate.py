@@ -147,8 +147,7 @@ def evaluate(
     ).evaluate()
   finally:  # at Ctrl-C, too: the video is whole until there
     environment.close()
-  metrics: dict[str, float] = state.status()['workers']['evaluator']['metrics']
-  return metrics
+  return dict(state.status().workers['evaluator'].metrics)
 
 
 def _sampling(

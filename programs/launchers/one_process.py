@@ -38,8 +38,8 @@ _POLL_EVERY = 16  # steps of the actor between looks at everything else
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   """Runs an experiment to its end.
 
   Ctrl-C ends it in order, as in a program; a second one at once. `breakpoint()`
@@ -60,8 +60,8 @@ def run(
 def _run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   parts = _Parts(experiment, directory)
   try:
     with signals.requested_from(parts.request_stop):
@@ -152,7 +152,7 @@ class _Parts:
   def _resumed_at(self, env_steps: int) -> experiment_lib.Experiment:
     return dataclasses.replace(self._experiment, resumed_at=env_steps)
 
-  def request_stop(self, reason: str) -> None:
+  def request_stop(self, reason: status_lib.StopReason) -> None:
     """Ends the run, or only its last evaluation."""
     self._asked_to_stop.set()
     self.state.request_stop(reason)
@@ -239,7 +239,7 @@ class _Parts:
       return False
     self._replay_at = now + _REPLAY_PERIOD_S
     metrics = self.loop.replay.metrics()
-    self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+    self._replay.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     return True
 
   def finish(self) -> None:

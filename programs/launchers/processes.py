@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
-from typing import Any
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.runtime import processes
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -18,8 +18,8 @@ from distacme.runtime import topology
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   """Runs an experiment to its end; see `table.Launcher.run`."""
   command = functools.partial(main.command, directory.path)
   return this_host.run(

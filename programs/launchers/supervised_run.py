@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Mapping
 import contextlib
+import dataclasses
 import math
 import platform
 import time
-from typing import Any
 
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import open_ports
@@ -16,7 +16,6 @@ from distacme.programs.workers import connection
 from distacme.run import endpoints
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.run import run_state
 from distacme.run import status as status_lib
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -30,12 +29,12 @@ _GRACE_S = 60.0
 _TERMINATED_GRACE_S = 8.0
 _TRACEBACK = 'Traceback (most recent call last)'
 _MAX_TRACEBACK = 20_000  # characters
-# Why a run ended of which neither its summary nor its last status says.
-_UNKNOWN = {
-  'reason': status_lib.StopReason.FAILED.value,
-  'detail': 'the variable server ended without saying why; see its log.',
-  'worker': program_lib.VARIABLES,
-}
+# The end of a run of which neither its summary nor its last status says.
+_UNKNOWN = status_lib.Stop(
+  status_lib.StopReason.FAILED,
+  'the variable server ended without saying why; see its log.',
+  program_lib.VARIABLES,
+)
 
 
 class SupervisedRun:
@@ -45,7 +44,7 @@ class SupervisedRun:
     self,
     program: topology.Program,
     directory: run_directory.RunDirectory,
-    show: Callable[[dict[str, Any]], None],
+    show: Callable[[status_lib.Status], None],
   ):
     """Knows of no worker until `attach`.
 
@@ -58,14 +57,17 @@ class SupervisedRun:
     self._program = program
     self._directory = directory
     self._show = show
-    self._status: dict[str, Any] | None = None
-    self._stop: dict[str, Any] | None = None  # asked for by the launcher
+    self._status: status_lib.Status | None = None
+    self._stop: status_lib.Stop | None = None  # asked for by the launcher
     self._next = 0.0
     # Makes actors as many as asked for; threads stay as many as they are.
     self.scale: Callable[[int], None] | None = None
     self._open_ports = open_ports.OpenPorts(program, directory)
     self._heard = -math.inf  # when the last status came
     self._heartbeats: dict[str, float] = {}
+    # Workers that have counted or measured something. A variable server that was
+    # restarted does not know of them.
+    self._worked: set[str] = set()
     self._failures: dict[str, str] = {}
     # How a worker ended before it was started again, every time.
     self._restarts = collections.defaultdict[str, list[str]](list)
@@ -76,28 +78,38 @@ class SupervisedRun:
     """Takes over what was launched, and passes on what was asked meanwhile."""
     self._members = members
     if self._stop is not None:
-      self.request_stop(**self._stop)
+      self._send(self._stop)
 
   def stopping(self) -> bool:
     """Whether the run is to end."""
-    return bool(self._stop or (self._status and self._status['stop']))
+    return self._stop is not None or self._given() is not None
 
   def grace_s(self) -> float:
     """Returns how long workers may take to save and end."""
-    stop = self._stop or (self._status or {}).get('stop') or {}
-    terminated = stop.get('reason') == status_lib.StopReason.TERMINATED
+    stop = self._stop or self._given()
+    terminated = stop and stop.reason == status_lib.StopReason.TERMINATED
     return _TERMINATED_GRACE_S if terminated else _GRACE_S
 
+  def _given(self) -> status_lib.Stop | None:
+    """Returns the end that the last status says, if any."""
+    return self._status.stop if self._status else None
+
   def request_stop(
-    self, reason: str, detail: str = '', worker: str = ''
+    self, reason: status_lib.StopReason, detail: str = '', worker: str = ''
   ) -> None:
     """Ends the run."""
-    if self._stop is None:
-      self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
-    if not self._members:  # they hear of it once they are there
+    stop = status_lib.Stop(reason, detail, worker)
+    self._stop = self._stop or stop
+    self._send(stop)
+
+  def _send(self, stop: status_lib.Stop) -> None:
+    """Asks the workers to end, if they have been launched."""
+    if not self._members:
       return
     try:
-      client.request_stop(self._server(), reason, detail, worker, timeout_s=1.0)
+      client.request_stop(
+        self._server(), stop.reason, stop.detail, stop.worker, timeout_s=1.0
+      )
     except ConnectionError:
       # The variable server is not there yet or not any more.
       for member in self._members:
@@ -128,13 +140,12 @@ class SupervisedRun:
     return time.monotonic() - self._heartbeats.get(worker, -math.inf)
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Whether it was killed, or has worked: else it would fail again at once."""
+    """Returns whether it was killed or has worked; else it would fail again."""
     if self.stopping():
       return False
     if code <= 0 or worker == program_lib.VARIABLES:
       return True
-    reported = self._known(worker)
-    return bool(reported.get('counts') or reported.get('metrics'))
+    return worker in self._worked
 
   def on_restart(
     self, worker: supervision.Worker, how: str, delay_s: float
@@ -148,7 +159,7 @@ class SupervisedRun:
     detail = self._note(worker, how, '', final=True)
     self._failures[worker.name] = detail
     if not self.stopping():
-      self.request_stop(status_lib.StopReason.FAILED.value, detail, worker.name)
+      self.request_stop(status_lib.StopReason.FAILED, detail, worker.name)
     self.on_absence(worker)
 
   def on_absence(self, worker: supervision.Worker) -> None:
@@ -203,20 +214,15 @@ class SupervisedRun:
     """
     if (worker.exit_code() or 0) <= 0:
       return ''
+    workers = self._status.workers if self._status else {}
     for name in (worker.name, *self._program.lodgers(worker.name)):
-      failure = self._known(name).get('failure', '')
-      if failure:
-        return str(failure)
+      if name in workers and workers[name].failure:
+        return workers[name].failure
     if worker.log is None:
       return ''
     # The variable server, or one that failed before it could reach it.
     _, begin, rest = worker.log.read_text().rpartition(_TRACEBACK)
     return begin + rest[-_MAX_TRACEBACK:] if begin else ''
-
-  def _known(self, worker: str) -> dict[str, Any]:
-    """Returns what the last status says of a worker."""
-    workers = self._status['workers'] if self._status else {}
-    return workers.get(worker, {})
 
   def refresh(self) -> None:
     """Asks for the status now."""
@@ -237,31 +243,37 @@ class SupervisedRun:
       # A summary is what the server ends with.
       self._status = self._directory.read_summary() or self._status
       return
-    self._note_heartbeats(self._status['workers'])
+    self._remember(self._status.workers)
     self._show(self._with_failures(self._status))
-    wanted = self._status['num_actors']
+    wanted = self._status.num_actors
     if self.scale and wanted is not None and not self.stopping():
       self.scale(wanted)
 
-  def _note_heartbeats(self, workers: Mapping[str, Any]) -> None:
-    """Remembers when each worker was heard of, which a new server does not know."""
+  def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
+    """Keeps what a variable server that is restarted would not know.
+
+    That is when each worker was heard of, and whether it has worked.
+    """
     now = time.monotonic()
     if now - self._heard > _HEARD_S:
       # The server was away, and nobody could be heard of meanwhile.
       self._heartbeats = dict.fromkeys(self._heartbeats, now)
     self._heard = now
     for name, worker in workers.items():
-      heartbeat = now - worker['seconds_since_report']
+      if worker.counts or worker.metrics:
+        self._worked.add(name)
+      heartbeat = now - worker.seconds_since_report
       known = self._heartbeats.get(name, -math.inf)
       self._heartbeats[name] = max(heartbeat, known)
 
-  def _with_failures(self, status: dict[str, Any]) -> dict[str, Any]:
-    """Adds what the launcher knows to the status of a run."""
-    return status | {
-      'failures': self._failures,
-      'restarts': dict(self._restarts),
-      'shown_failures': self._shown,
-    }
+  def _with_failures(self, status: status_lib.Status) -> status_lib.Status:
+    """Adds what only the launcher knows to the status of a run."""
+    return dataclasses.replace(
+      status,
+      failures=dict(self._failures),
+      restarts={name: list(hows) for name, hows in self._restarts.items()},
+      shown_failures=list(self._shown),
+    )
 
   def _pass_on_warnings(self) -> None:
     """Says what else only the logs of workers would."""
@@ -269,16 +281,17 @@ class SupervisedRun:
       for warning in self._directory.warnings.read_text().splitlines():
         notices.warn_once(warning)
 
-  def finish(self) -> dict[str, Any]:
+  def finish(self) -> status_lib.Status:
     """Returns how the run ended."""
     self._pass_on_warnings()
     status = self._directory.read_summary()
     if status is None:  # the variable server itself was lost, or the disk full
-      status = self._status or run_state.RunState().status()
-    if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
-      status['stop'] = self._stop  # which it did by SIGTERM
-    status['stop'] = status['stop'] or self._stop or _UNKNOWN
-    status = self._with_failures(status)
+      status = self._status or status_lib.Status(seconds=0.0, counts={})
+    stop = status.stop
+    if stop and stop.reason == status_lib.StopReason.TERMINATED:
+      stop = self._stop or stop  # the launcher ended it by SIGTERM
+    stop = stop or self._stop or _UNKNOWN
+    status = self._with_failures(dataclasses.replace(status, stop=stop))
     self._directory.write_summary(status)
     self._show(status)
     return status

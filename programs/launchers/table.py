@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
   from distacme.programs import experiment as experiment_lib
   from distacme.run import run_directory
+  from distacme.run import status
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -50,8 +51,8 @@ class Launcher(NamedTuple):
     self,
     experiment: experiment_lib.Experiment,
     directory: run_directory.RunDirectory,
-    show: Callable[[dict[str, Any]], None],
-  ) -> dict[str, Any]:
+    show: Callable[[status.Status], None],
+  ) -> status.Status:
     """Runs an experiment to its end; returns the last status.
 
     Args:
@@ -59,10 +60,10 @@ class Launcher(NamedTuple):
       directory: of the run.
       show: called with the run's status now and then.
     """
-    status: dict[str, Any] = importlib.import_module(self.module).run(
+    ended: status.Status = importlib.import_module(self.module).run(
       experiment, directory, show
     )
-    return status
+    return ended
 
 
 _HERE = 'distacme.programs.launchers'

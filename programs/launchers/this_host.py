@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
@@ -11,6 +10,7 @@ from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import supervision
@@ -20,10 +20,10 @@ from distacme.runtime import topology
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
+  show: Callable[[status_lib.Status], None],
   start_all: Callable[[topology.Program], list[supervision.Worker]],
   start: Callable[[topology.WorkerSpec], supervision.Worker] | None,
-) -> dict[str, Any]:
+) -> status_lib.Status:
   """Starts the program and stays until its last worker has ended.
 
   Args:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
-from typing import Any
 
 from distacme import lazy_imports
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.runtime import supervision
 from distacme.runtime import threads
 from distacme.runtime import topology
@@ -19,8 +19,8 @@ from distacme.runtime import topology
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   """Runs an experiment to its end; see `table.Launcher.run`."""
   run_worker = functools.partial(
     main.run_worker, directory.path, experiment=experiment

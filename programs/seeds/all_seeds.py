@@ -104,7 +104,7 @@ class PreparedSeeds:
     self._path = path
     self._runs = runs
     self._at_once = at_once
-    self._stop = ''  # the reason, if it was asked for
+    self._stop: status.StopReason | None = None  # if it was asked for
 
   def run(self) -> int:
     """Runs all to their ends and draws their curves; returns the exit code.
@@ -133,7 +133,7 @@ class PreparedSeeds:
     terminal.flush()
     return self._exit_code()
 
-  def _request_stop(self, reason: str) -> None:
+  def _request_stop(self, reason: status.StopReason) -> None:
     self._stop = reason
 
   def _run_all(self, display: progress.Display) -> None:
@@ -159,7 +159,7 @@ class PreparedSeeds:
     """Ends what still runs, for this process is ending."""
     running = [run for run in self._runs if run.running()]
     for run in running:
-      run.send(status.StopReason.TERMINATED.value)
+      run.send(status.StopReason.TERMINATED)
     deadline = time.monotonic() + _GRACE_S
     for run in running:
       run.wait_or_kill(deadline - time.monotonic())

@@ -31,10 +31,11 @@ def _act(context: context_lib.Context) -> None:
   if replay is None:
     return
   status = connection.status()
-  if status['workers'].get(connection.name, {}).get('counts'):
+  before = status.workers.get(connection.name)
+  if before is not None and before.counts:
     # One that was restarted would else act its first episodes again.
     experiment = dataclasses.replace(
-      experiment, resumed_at=status['counts']['env_steps']
+      experiment, resumed_at=status.counts['env_steps']
     )
   run = experiment.run
   rows = run.envs_per_actor

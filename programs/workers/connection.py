@@ -7,7 +7,6 @@ import functools
 import pathlib
 import threading
 import time
-from typing import Any
 
 from distacme import core
 from distacme.acting import params
@@ -62,15 +61,17 @@ class Connection:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
     """See `core.Reporter`; a terminated process stops whatever the run says."""
     directive = self._reporter.report(counts, metrics, state)
     if self.terminated and directive.stop is None:
-      return directive._replace(stop=status_lib.StopReason.TERMINATED.value)
+      return directive._replace(stop=status_lib.StopReason.TERMINATED)
     return directive
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(
+    self, reason: status_lib.StopReason, detail: str = ''
+  ) -> None:
     """See `core.Reporter`."""
     self._reporter.request_stop(reason, detail)
 
@@ -79,8 +80,8 @@ class Connection:
     self._reporter.fail(detail)
     self._reporter.flush(_GOODBYE_S)
 
-  def status(self) -> dict[str, Any]:
-    """Returns the run's status; see `run.run_state.RunState`."""
+  def status(self) -> status_lib.Status:
+    """Returns the run's status."""
     from distacme.variables import client
 
     return client.status(self._find() or self._endpoint, timeout_s=_STATUS_S)
@@ -101,7 +102,7 @@ class Connection:
   def wait_for_params(self) -> bool:
     """Subscribes and waits for params; False if the run stops first."""
     self._client.subscribe()
-    self.report(state='waiting for params')
+    self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
     while not self.stopped():
       if self._client.wait_newer(-1, timeout_s=0.1) is not None:
         return True
@@ -115,7 +116,7 @@ class Connection:
       up its steps and is evaluated once more.
     """
     while True:
-      directive = self.report(state='waiting for the learner')
+      directive = self.report(state=status_lib.WorkerState.WAITING_FOR_LEARNER)
       if directive.counts.get('learner_steps', 0):
         return True
       if directive.stop is not None:
@@ -124,7 +125,7 @@ class Connection:
 
   def done(self) -> None:
     """Says goodbye, if there is still somebody to say it to."""
-    self.report(state=status_lib.DONE)
+    self.report(state=status_lib.WorkerState.DONE)
     self._reporter.flush(_GOODBYE_S)
 
   def close(self) -> None:

@@ -35,7 +35,7 @@ def run(context: context_lib.Context) -> None:
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   # One that was restarted went back to its last checkpoint.
-  counted = connection.status()['counts'].get('learner_steps', 0)
+  counted = connection.status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
   replay = context.find(program.REPLAY)
@@ -62,5 +62,4 @@ def run(context: context_lib.Context) -> None:
     **experiment.learner_settings(agent, directory),
   )
   learner.run()
-  connection.report(state='saving')
   checkpointer.close()

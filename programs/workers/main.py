@@ -129,11 +129,12 @@ def _run(context: context_lib.Context) -> int:
 def _connect(context: context_lib.Context) -> connection_lib.Connection:
   """Returns the worker's line to the run, whose first report it has sent."""
   from distacme.programs.workers import connection as connection_lib
+  from distacme.run import status as status_lib
 
   line = connection_lib.Connection(context.name, context.directory.endpoints)
   if context.process:
     context.process.on_terminate(line.terminate)
-  line.report(state='starting')
+  line.report(state=status_lib.WorkerState.STARTING)
   return line
 
 
@@ -161,7 +162,7 @@ def _tell(
       line.fail(detail)
     # What is not finite would be so again after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
-      line.request_stop(status_lib.StopReason.FAILED.value, detail)
+      line.request_stop(status_lib.StopReason.FAILED, detail)
   except ConnectionError as unheard:
     logging.error('%s could not tell its run: %s', name, unheard)
 

@@ -14,7 +14,7 @@ from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.replay.reverb import server as server_lib
 from distacme.run import endpoints
-from distacme.run import status
+from distacme.run import status as status_lib
 from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
@@ -55,11 +55,9 @@ def run(context: context_lib.Context) -> None:
     if time.monotonic() >= report_at and not saving.under_way:
       report_at = time.monotonic() + _REPORT_PERIOD_S
       metrics = server.metrics() | saving.metrics()
-      unsaved = ', not saved' if saving.error else ''
-      state = f'{metrics["size"]} items{unsaved}'
-      connection.report(metrics=metrics, state=state)
+      connection.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     time.sleep(0.05)
-  terminated = stop == status.StopReason.TERMINATED
+  terminated = stop == status_lib.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
   wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
   shutdown.wait_for(
@@ -67,7 +65,7 @@ def run(context: context_lib.Context) -> None:
   )
   if not saving.under_way:
     connection.report(metrics=server.metrics() | saving.metrics())
-  if stop != status.StopReason.FAILED:  # for which what it holds may be why
+  if stop != status_lib.StopReason.FAILED:  # for which what it holds may be why
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
   if not saving.under_way:  # for which it would wait; the process ends without
     server.stop()
@@ -76,8 +74,8 @@ def run(context: context_lib.Context) -> None:
 class _Saving:
   """Saves replay now and then, in a thread, since it may take long.
 
-  What fails is warned of and tried again at the next period: a server that ended
-  for it would lose what it holds, for the checkpoint before.
+  A saving that fails is warned of and tried again at the next period: a server
+  that ended for it would lose what it holds, for the checkpoint before.
 
   Attributes:
     error: of the last saving, if that failed.
@@ -91,7 +89,7 @@ class _Saving:
     self._at = time.monotonic() + self._period_s
     self._pool = futures.ThreadPoolExecutor(1)
     self._saved: futures.Future[Any] | None = None
-    self._failed = 0  # savings
+    self._failed = self._failed_in_a_row = 0  # savings
     self.error: Exception | None = None
 
   @property
@@ -100,8 +98,16 @@ class _Saving:
     return self._saved is not None and not self._saved.done()
 
   def metrics(self) -> dict[str, float]:
-    """Returns how many savings failed, if any did."""
-    return {'failed_saves': self._failed} if self._failed else {}
+    """Returns how many savings failed, all and since the last that did not.
+
+    Nothing if none ever did.
+    """
+    if not self._failed:
+      return {}
+    return {
+      'failed_saves': self._failed,
+      'failed_saves_in_a_row': self._failed_in_a_row,
+    }
 
   def start_if_due(self) -> None:
     """Starts to save if it is time, and the last checkpoint is written."""
@@ -116,9 +122,11 @@ class _Saving:
     try:
       self._server.save()
       self.error = None
+      self._failed_in_a_row = 0
     except Exception as error:  # of Reverb, of the file system
       self.error = error
       self._failed += 1
+      self._failed_in_a_row += 1
       logging.warning(
         'saving replay failed, %d times so far: %s. It is tried again in %.0f s; '
         'until then a restart goes on from the checkpoint before. Is the disk '

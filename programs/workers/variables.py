@@ -88,14 +88,14 @@ def _serve(
 
 def _until_stop(
   state: run_state.RunState, directory: run_directory.RunDirectory
-) -> str:
+) -> status_lib.StopReason:
   """Keeps the run's counters until it stops; returns the reason."""
   save_at = time.monotonic()
   while (stop := state.directive().stop) is None:
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
       status = state.status()
-      progress = run_directory.Progress(status['counts'], status['seconds'])
+      progress = run_directory.Progress(status.counts, status.seconds)
       try:
         directory.write_progress(progress)
       except files.NotWrittenError as error:

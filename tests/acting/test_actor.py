@@ -64,10 +64,10 @@ class Rig:
 
   def metrics(self):
     self.actor.report()
-    return self.state.status()['workers']['actor/0']['metrics']
+    return self.state.status().workers['actor/0'].metrics
 
   def counts(self):
-    return self.state.status()['counts']
+    return self.state.status().counts
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 
 import distacme
 from distacme import specs
+from distacme.run import run_directory
 from distacme.testing import agent_contract
 from distacme.testing import environments
 
@@ -70,9 +71,9 @@ def test_the_command_line_trains_it_by_the_name_of_its_module(
     timeout=100,
   )
   assert done.returncode == 0, done.stderr
-  summary = json.loads((tmp_path / 'summary.json').read_text())
-  assert summary['counts']['env_steps'] >= 500
-  assert summary['counts']['learner_steps'] > 0
+  summary = run_directory.RunDirectory(tmp_path).read_summary()
+  assert summary.counts['env_steps'] >= 500
+  assert summary.counts['learner_steps'] > 0
   config = json.loads((tmp_path / 'config.json').read_text())
   assert config['agent']['learning_rate'] == 0.3
 

@@ -1,7 +1,6 @@
 """Nests of dicts and tuples go all the way: acting, replay, learning, programs."""
 
 import importlib.util
-import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +15,7 @@ from distacme import environments
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
+from distacme.run import run_directory
 from distacme.testing import agent_contract
 from distacme.testing import environments as testing_environments
 
@@ -97,6 +97,6 @@ def test_nests_are_learnt_from_through_reverb(tmp_path, tmp_path_factory):
     timeout=100,
   )
   assert done.returncode == 0, done.stdout + done.stderr
-  summary = json.loads((tmp_path / 'summary.json').read_text())
-  assert summary['stop']['reason'] == 'solved'
-  assert summary['counts']['learner_steps'] > 0
+  summary = run_directory.RunDirectory(tmp_path).read_summary()
+  assert summary.stop.reason == 'solved'
+  assert summary.counts['learner_steps'] > 0

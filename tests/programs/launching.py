@@ -1,6 +1,5 @@
 """Runs `distacme train` as a user does, and watches its processes."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -12,6 +11,7 @@ import psutil
 
 from distacme.run import endpoints
 from distacme.run import metrics as metrics_lib
+from distacme.run import run_directory
 
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 CATCH = 'distacme.testing.environments:catch'
@@ -63,7 +63,7 @@ class Run:
 
   @property
   def summary(self):
-    return json.loads((self.run_dir / 'summary.json').read_text())
+    return run_directory.RunDirectory(self.run_dir).read_summary()
 
   @property
   def server(self):

@@ -206,4 +206,4 @@ def test_a_run_that_is_terminated_before_it_saved_begins_again(tmp_path):
     run_dir, *flags, '--max-env-steps', '200', mode='local'
   ) as run:
     assert run.wait(WAIT_S)[0] == 0, run.output
-    assert run.summary['counts']['env_steps'] < 300
+    assert run.summary.counts['env_steps'] < 300

@@ -13,6 +13,7 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.run import metrics
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.variables import client
 from tests.programs import launching
 
@@ -107,14 +108,14 @@ def measured_until_solved(run):
   """Waits for a run's end; returns which kind of worker measured what."""
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['stop']['reason'] == 'solved'
-  assert run.summary['counts']['learner_steps'] > 0
+  assert run.summary.stop.reason == 'solved'
+  assert run.summary.counts['learner_steps'] > 0
   return {
     (metrics.worker_kind(row['worker']), name)
     for row in run.metrics()
     for name in row
     # The run's counters are in every row from when they first counted.
-    if name not in run.summary['counts']
+    if name not in run.summary.counts
   }
 
 
@@ -135,7 +136,7 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   run.process.send_signal(number)
   got, seconds = run.wait()
   assert got == code, run.output
-  assert run.summary['stop']['reason'] == reason
+  assert run.summary.stop.reason == reason
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
   assert seconds < 8.0  # 0.7 s on an idle machine
@@ -179,7 +180,7 @@ def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
     run.wait_for(lambda: 'actor/1' in acting(run))
     run.process.send_signal(signal.SIGTERM)
     assert run.wait()[0] == 143, run.output
-    assert run.summary['restarts'] == {'actor/0': ['ended with signal 9']}
+    assert run.summary.restarts == {'actor/0': ['ended with signal 9']}
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
@@ -211,8 +212,8 @@ def test_actors_come_and_go_while_the_run_goes_on(start):
   code, _ = run.wait()
   assert code == 143, run.output
   assert not run.left_after(0.5)
-  assert not run.summary['restarts']
-  assert not run.summary['failures']
+  assert not run.summary.restarts
+  assert not run.summary.failures
 
 
 def scale(run, num_actors):
@@ -237,9 +238,9 @@ def test_learner_and_replay_share_a_process_and_end_in_order(start):
   code, _ = run.wait()
   assert code == 0, run.output
   assert not run.left_after(0.5)
-  assert run.summary['stop']['reason'] == 'solved'
-  assert not run.summary['failures']
-  assert run.summary['workers']['replay/0']['state'] == 'done'
+  assert run.summary.stop.reason == 'solved'
+  assert not run.summary.failures
+  assert run.summary.workers['replay/0'].state == 'done'
   (last,) = [r for r in run.metrics() if r['worker'] == 'replay/0'][-1:]
   assert last['sampled'] > 0
   # Its clients were done when the server went, and it read without gRPC.
@@ -272,7 +273,7 @@ def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   run.wait_for(lambda: run.restarted('learner/0', learner))
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['restarts'] == {'learner/0': ['ended with signal 9']}
+  assert run.summary.restarts == {'learner/0': ['ended with signal 9']}
   assert not run.left_after(0.5)
 
 
@@ -287,16 +288,16 @@ def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
 
   def evaluator():
     status = client.status(run.server, timeout_s=20.0)
-    return status['workers'].get('evaluator/0', {})
+    return status.workers.get('evaluator/0', status_lib.WorkerStatus())
 
   run.wait_for(run.metrics, 300)  # the server of variables is there
-  run.wait_for(lambda: 'mean_return' in evaluator().get('metrics', {}), 300)
-  run.wait_for(lambda: evaluator().get('state') == 'evaluating', 300)
+  run.wait_for(lambda: 'mean_return' in evaluator().metrics, 300)
+  run.wait_for(lambda: evaluator().state == 'evaluating', 300)
   run.process.send_signal(signal.SIGTERM)
   code, _ = run.wait()
   assert code == 143, run.output
-  assert not run.summary['failures']  # nor was it killed for not ending
-  assert not run.summary['restarts']
+  assert not run.summary.failures  # nor was it killed for not ending
+  assert not run.summary.restarts
 
 
 def test_who_is_terminated_alone_is_started_again(start):
@@ -311,7 +312,7 @@ def test_who_is_terminated_alone_is_started_again(start):
   code, _ = run.wait()
   assert code == 0, run.output
   how = ['ended although the run goes on']
-  assert run.summary['restarts'] == dict.fromkeys(names, how)
+  assert run.summary.restarts == dict.fromkeys(names, how)
 
 
 def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
@@ -324,7 +325,7 @@ def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
   run.wait_for(lambda: any(run.restarted(*actor) for actor in actors.items()))
   run.process.send_signal(signal.SIGTERM)
   assert run.wait()[0] == 143, run.output
-  ((name, hows),) = run.summary['restarts'].items()
+  ((name, hows),) = run.summary.restarts.items()
   assert name in actors
   assert hows == ['gave no sign of life for 10 s and was killed']
   log = (run.run_dir / 'logs' / name).read_text()
@@ -373,7 +374,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
   assert run.output.count('RuntimeError: the door is jammed') == 1
   assert 'its log is' in run.output
   assert 'failed (actor/' in run.output
-  (hows,) = {*map(tuple, run.summary['restarts'].values())}
+  (hows,) = {*map(tuple, run.summary.restarts.values())}
   assert hows == ('ended with exit code 1',)
   assert not run.left_after(0.5)
 
@@ -434,10 +435,10 @@ def test_several_updates_in_one_call_hold_the_replay_ratio(start):
   run = start('--updates-per-call', '4', '--max-env-steps', '4000')
   code, _ = run.wait()
   assert code == 0, run.output
-  steps = run.summary['counts']['learner_steps']
+  steps = run.summary.counts['learner_steps']
   assert steps > 100
   assert steps % 4 == 0
-  replay = run.summary['workers']['replay/0']['metrics']
+  replay = run.summary.workers['replay/0'].metrics
   # 32 samples for each insert, give or take the error buffer of 960.
   inserts = replay['inserted'] - 300
   assert abs(replay['sampled'] - 32 * inserts) <= 960 + 32 * 40
@@ -507,7 +508,7 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
   run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 0.5)
   run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 1.0)
   run.on_failure(worker('learner/0', 1), 'ended with exit code 1')
-  shown = run.finish()['shown_failures']
+  shown = run.finish().shown_failures
   assert [text.partition(' on ')[0] for text in shown] == [
     'evaluator/0', 'actor/0', 'learner/0',
   ]  # fmt: skip
@@ -544,9 +545,10 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
   ]
   directory = run_directory.RunDirectory(tmp_path)
   watch = supervised_run.SupervisedRun(PROGRAM, directory, lambda status: None)
-  watch.request_stop('interrupted')
+  watch.request_stop(status_lib.StopReason.INTERRUPTED)
   assert watch.stopping()
   watch.attach(members)  # of which none is a server yet
   assert stopped == ['actor/0', 'learner/0']
-  watch.request_stop('failed', 'ended with signal 15', 'actor/0')
-  assert watch.finish()['stop']['reason'] == 'interrupted'
+  failed = status_lib.StopReason.FAILED
+  watch.request_stop(failed, 'ended with signal 15', 'actor/0')
+  assert watch.finish().stop.reason == 'interrupted'

@@ -16,6 +16,7 @@ import pytest
 
 from distacme.run import metrics
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire
@@ -71,7 +72,7 @@ reports = bytes_of(
         | anything,
         max_size=3,
       ),
-      'state': st.text(max_size=3) | anything,
+      'state': st.sampled_from(status_lib.WorkerState) | anything,
     }
   )
   | anything
@@ -227,7 +228,8 @@ def call(stubborn, caplog, name, request):
     assert 'Refused a call from ipv' in caplog.text
     assert 'Traceback' not in caplog.text
   status = client.status(variable_server.endpoint)
-  assert json.dumps(status, ensure_ascii=False).encode()  # can be shown
+  text = json.dumps(status.to_dict(), ensure_ascii=False)
+  assert text.encode()  # can be shown
 
 
 @several
@@ -254,7 +256,7 @@ def test_the_server_asks_for_no_more_actors_than_it_could_serve(
   stubborn, caplog, data
 ):
   call(stubborn, caplog, 'Scale', data)
-  asked = client.status(stubborn[0].endpoint)['num_actors']
+  asked = client.status(stubborn[0].endpoint).num_actors
   assert asked is None or 1 <= asked <= run_state.MAX_ACTORS
 
 
@@ -270,7 +272,9 @@ def test_the_server_answers_whatever_asks_for_its_status(
 @several
 @hypothesis.given(data=bytes_of(anything))
 def test_the_server_answers_whatever_waits_for_the_stop(stubborn, caplog, data):
-  client.request_stop(stubborn[0].endpoint, 'solved')  # or it would wait
+  client.request_stop(  # or it would wait
+    stubborn[0].endpoint, status_lib.StopReason.SOLVED
+  )
   call(stubborn, caplog, 'WaitStop', data)
   assert not caplog.messages
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import keys
 from distacme.variables import server
@@ -67,11 +68,11 @@ def test_who_has_the_key_publishes_subscribes_and_reports(endpoint):
   reporter.report({'env_steps': 5})
   assert reporter.flush()
   client.scale(endpoint, 7)
-  client.request_stop(endpoint, 'solved')
+  client.request_stop(endpoint, status_lib.StopReason.SOLVED)
   status = client.status(endpoint)
-  assert status['counts'] == {'env_steps': 5}
-  assert status['num_actors'] == 7
-  assert status['stop']['reason'] == 'solved'
+  assert status.counts == {'env_steps': 5}
+  assert status.num_actors == 7
+  assert status.stop.reason == 'solved'
   for connected in (actor, learner):
     connected.close()
 
@@ -86,7 +87,7 @@ def assert_is_refused(endpoint):
   """Checks that no call of a client passes."""
   message = f'{endpoint.address} did not answer'
   with pytest.raises(ConnectionError, match=message):
-    client.request_stop(endpoint, 'solved', timeout_s=1.0)
+    client.request_stop(endpoint, status_lib.StopReason.SOLVED, timeout_s=1.0)
   with pytest.raises(ConnectionError, match=message):
     client.scale(endpoint, 2, timeout_s=0.5)
   with pytest.raises(ConnectionError, match=message):
@@ -98,7 +99,7 @@ def test_a_peer_without_the_key_is_refused(endpoint, make_key, who):
   other = {'plain': lambda: None, 'other run': lambda: make_key('other')}
   assert_is_refused(endpoint._replace(key=other[who]()))
   status = client.status(endpoint)
-  assert status['stop'] is None and status['num_actors'] is None
+  assert status.stop is None and status.num_actors is None
 
 
 def test_a_peer_that_shows_no_certificate_is_refused(
@@ -149,7 +150,7 @@ def test_what_crosses_the_network_is_encrypted(endpoint):
 def test_garbage_neither_ends_nor_blocks_a_guarded_server(endpoint, kind):
   for _ in range(3):
     garbage.send(endpoint.address, garbage.KINDS[kind])
-  assert client.status(endpoint)['stop'] is None
+  assert client.status(endpoint).stop is None
 
 
 def test_only_its_user_may_read_the_key_whatever_the_umask(make_key):

@@ -76,8 +76,8 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
   # Reports of all together must leave the server time for what else it does.
   assert wire.unpack(reports[-1].result())['period_s'] == len(names) * 0.002
   status = client.status(endpoint, timeout_s=30.0)
-  assert set(status['workers']) == set(names)
-  assert status['counts'] == {'env_steps': 3 * len(names)}
+  assert set(status.workers) == set(names)
+  assert status.counts == {'env_steps': 3 * len(names)}
 
   learner = client.VariableClient(endpoint, 'learner/0')
   reporter = learner.reporter(period_s=0.01)

@@ -101,8 +101,8 @@ def test_one_call_is_enough_to_reach_the_server_wherever_it_is(moving):
     moving.start()
     line.call('Fail', b'{"worker": "actor/0", "detail": "boom"}', 10)
     assert line.endpoint == moving.endpoint
-  workers = client.status(moving.endpoint)['workers']
-  assert workers['actor/0']['failure'] == 'boom'
+  workers = client.status(moving.endpoint).workers
+  assert workers['actor/0'].failure == 'boom'
 
 
 def test_a_client_that_starts_meanwhile_finds_the_server(moving):

@@ -12,6 +12,7 @@ import pytest
 
 from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
+from distacme.run import status
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import service
@@ -68,7 +69,7 @@ def test_a_version_that_is_not_newer_is_ignored(connect, run_state):
   actor.subscribe()
   newest = actor.wait_newer(-1, 10)
   assert (newest.version, newest.arrays[0][0]) == (5, 5.0)
-  assert run_state.status()['params_version'] == 5
+  assert run_state.status().params_version == 5
 
 
 def test_a_hundred_megabytes_pass(connect):
@@ -153,7 +154,7 @@ def test_sixty_four_subscribers_leave_room_for_reports(
   assert all(reporter.flush() for reporter in reporters)
   answered = learner.reporter(period_s=0.02)
   wait_until(lambda: answered.report().counts == {'env_steps': 64})
-  assert client.status(variable_server.endpoint)['counts'] == {'env_steps': 64}
+  assert client.status(variable_server.endpoint).counts == {'env_steps': 64}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,7 @@ def test_a_report_of_no_numbers_or_of_novels_is_refused(
   with pytest.raises(grpc.RpcError) as refused:
     report(channel, counts=counts, metrics=metrics)
   assert refusal in refused.value.details()
-  assert not run_state.status()['workers']
+  assert not run_state.status().workers
 
 
 def report(channel, session='s', sequence=1, counts=None, metrics=()):
@@ -273,12 +274,12 @@ def test_of_many_sessions_those_heard_of_last_are_remembered(
     report(channel, session, 1, {'env_steps': 1})
   report(channel, 'a', 2, {'env_steps': 1})
   report(channel, 'd', 1, {'env_steps': 1})  # in the place of b
-  assert run_state.status()['counts'] == {'env_steps': 5}
+  assert run_state.status().counts == {'env_steps': 5}
   for session, sequence in (('a', 2), ('c', 1), ('d', 1)):
     report(channel, session, sequence, {'env_steps': 1})  # repeated
-  assert run_state.status()['counts'] == {'env_steps': 5}
+  assert run_state.status().counts == {'env_steps': 5}
   report(channel, 'b', 1, {'env_steps': 1})
-  assert run_state.status()['counts'] == {'env_steps': 6}
+  assert run_state.status().counts == {'env_steps': 6}
 
 
 @pytest.mark.parametrize('host', ['localhost', '127.0.0.1'])
@@ -387,7 +388,7 @@ def test_a_restarted_server_gets_the_params_that_it_had():
     newest = actor.wait_newer(-1, timeout_s=30.0)
     assert newest is not None and newest.version == 3
     np.testing.assert_array_equal(newest.arrays[0], arrays[0])
-    reporter.report(state='learning')
+    reporter.report(state=status.WorkerState.LEARNING)
     # The next version does not get in the way of the one that is sent again.
     assert learner.publish(4, ['w'], arrays)
   finally:

@@ -1,5 +1,6 @@
 """The terminal: what a run's status looks like to people."""
 
+import dataclasses
 import io
 
 import pytest
@@ -18,8 +19,10 @@ def status():
   )
   for index, mean in enumerate((10.0, 20.0)):
     actor = run.reporter(f'actor/{index}')
-    actor.report({'env_steps': 1500}, {'episode_return': mean}, 'acting')
-  run.reporter('evaluator/0').report(metrics={'mean_return': 0.0}, state='done')
+    metrics = {'episode_return': mean}
+    actor.report({'env_steps': 1500}, metrics, status_lib.WorkerState.ACTING)
+  evaluator = run.reporter('evaluator/0')
+  evaluator.report({}, {'mean_return': 0.0}, status_lib.WorkerState.DONE)
   return run.status()
 
 
@@ -36,14 +39,15 @@ def test_without_a_terminal_lines_come_now_and_then_and_at_the_end():
   with progress.Display(rich_console.Console(file=output)) as shown:
     for _ in range(3):
       shown.show(status())
-    shown.show({**status(), 'stop': {'reason': 'solved'}})
+    solved = status_lib.Stop(status_lib.StopReason.SOLVED)
+    shown.show(dataclasses.replace(status(), stop=solved))
   assert output.getvalue().count('env 3,000 steps') == 2
 
 
 @pytest.mark.parametrize(('share', 'warned'), [(0.97, True), (0.3, False)])
 def test_atoms_that_end_before_returns_do_are_told_of(share, warned):
   seen = status()
-  seen['workers']['actor/0']['metrics']['share_at_ends'] = share
+  seen.workers['actor/0'].metrics['share_at_ends'] = share
   line = progress.progress_line(seen)
   warning = 'critic 97% at the ends of its atoms: returns may reach beyond min_'
   assert (warning in line) == warned

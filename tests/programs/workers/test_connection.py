@@ -36,7 +36,7 @@ class Line:
   def terminate(self):
     pass
 
-  def report(self, state=''):
+  def report(self, state=None):
     pass
 
   def stopped(self):
