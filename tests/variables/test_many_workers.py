@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire
@@ -90,7 +91,7 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
   assert len(list(threads.iterdir())) < threads_before + MAX_MORE_THREADS
 
   assert not any(stop.done() for stop in stops)
-  client.request_stop(endpoint, 'solved', timeout_s=30.0)
+  client.request_stop(endpoint, status_lib.StopReason.SOLVED, timeout_s=30.0)
   assert {wire.unpack(stop.result(30))['stop'] for stop in stops} == {'solved'}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distacme.run import run_state
+from distacme.run import status
 from distacme.variables import client
 from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib
@@ -64,10 +65,8 @@ def test_all_go_on_with_a_server_that_was_started_elsewhere(
     )
   for reporter in reports:
     reporter.report({'env_steps': 3})
-  wait_until(
-    lambda: client.status(moving.endpoint)['counts'] == {'env_steps': 6}
-  )
-  client.request_stop(moving.endpoint, 'solved')
+  wait_until(lambda: client.status(moving.endpoint).counts == {'env_steps': 6})
+  client.request_stop(moving.endpoint, status.StopReason.SOLVED)
   for reporter in reports:
     wait_until(lambda: reporter.report().stop == 'solved')  # noqa: B023
   for worker in (learner, actor, idle):
@@ -138,7 +137,7 @@ def test_a_host_that_is_gone_is_left_by_calls_that_wait_for_it(
   found.append(later.endpoint)
   assert actor.wait_newer(1, 30).version == 2
   publishing.join()
-  client.request_stop(later.endpoint, 'solved')
+  client.request_stop(later.endpoint, status.StopReason.SOLVED)
   for reporter in reports:
     wait_until(lambda: reporter.report().stop == 'solved')  # noqa: B023
   for worker in (learner, actor):
@@ -169,6 +168,6 @@ def test_a_server_that_is_not_found_elsewhere_is_waited_for(
   reporter.report({'env_steps': 1})
   wait_until(lambda: not reporter._unanswered)
   assert reporter.flush()
-  assert client.status(endpoint)['counts'] == {'env_steps': 1}
+  assert client.status(endpoint).counts == {'env_steps': 1}
   actor.close()
   later.stop(grace_s=0)

@@ -262,7 +262,7 @@ def test_a_report_of_no_numbers_or_of_novels_is_refused(
 def report(channel, session='s', sequence=1, counts=None, metrics=()):
   message = {'worker': 'a', 'session': session, 'sequence': sequence}
   message |= {'counts': counts or {}, 'metrics': list(metrics)}
-  message |= {'alive': True, 'state': ''}
+  message |= {'alive': True, 'state': None}
   channel.unary_unary(wire.method('Report'))(wire.pack(message), timeout=10)
 
 
