@@ -20,9 +20,9 @@ import numpy as np
 
 from distacme import specs
 from distacme import types
-from distacme.environments import gymnasium_family
+from distacme.environments import gymnasium_adapters
 from distacme.environments import hints
-from distacme.environments import options as options_lib
+from distacme.environments import name_options
 from distacme.environments import vector
 from distacme.environments import wrappers
 
@@ -78,7 +78,7 @@ def make_native_vector(text: str, seeds: Sequence[int]) -> AtariVector:
   return AtariVector(*_game_and_options(text), seeds)
 
 
-class AtariVector(gymnasium_family.NativeVector):
+class AtariVector(gymnasium_adapters.NativeVector):
   """Several games of one kind; observes uint8 [N, 84, 84, 4]."""
 
   def __init__(self, game: str, options: Options, seeds: Sequence[int]):
@@ -122,7 +122,7 @@ class Pictures(wrappers.Wrapper):
   def __init__(
     self,
     environment: dm_env.Environment,
-    screen: gymnasium_family.NativeVector,
+    screen: gymnasium_adapters.NativeVector,
   ):
     """Takes two of one game, with the same options and seed."""
     super().__init__(environment)
@@ -152,7 +152,7 @@ class Pictures(wrappers.Wrapper):
 
 def _screen(
   game: str, options: Options, seed: int
-) -> gymnasium_family.NativeVector:
+) -> gymnasium_adapters.NativeVector:
   environment = _vector_env(
     game,
     options,
@@ -162,7 +162,7 @@ def _screen(
     img_height=_HEIGHT,
     img_width=_WIDTH,
   )
-  return gymnasium_family.NativeVector(environment, np.array([seed]))
+  return gymnasium_adapters.NativeVector(environment, np.array([seed]))
 
 
 def _vector_env(
@@ -189,7 +189,7 @@ def _game_and_options(text: str) -> tuple[str, Options]:
   Raises:
     ValueError: as `make`.
   """
-  game, options = options_lib.parse('atari', text, Options)
+  game, options = name_options.parse('atari', text, Options)
   try:
     # The second needs gymnasium, which a failure here names as well.
     from ale_py import roms
@@ -211,5 +211,5 @@ def _game_and_options(text: str) -> tuple[str, Options]:
     f"No environment is called 'atari:{game}'. "
     f"{hints.did_you_mean(game, known)}A name is a game, like 'atari:Pong' or "
     f"'atari:Pong?sticky_actions=0.25'; known: {', '.join(known)}. Known "
-    f'options: {options_lib.describe(Options)}.'
+    f'options: {name_options.describe(Options)}.'
   )

@@ -21,7 +21,9 @@ from distacme import specs
 from distacme.environments import atari_family
 from distacme.environments import bsuite_family
 from distacme.environments import dm_control_family
+from distacme.environments import gymnasium_adapters
 from distacme.environments import gymnasium_family
+from distacme.environments import gymnasium_interface
 from distacme.environments import hints
 from distacme.environments import minatar_family
 from distacme.environments import rendering
@@ -176,13 +178,13 @@ def wrap(environment: Any) -> core.VectorEnvironment:
   """
   if hasattr(environment, 'num_envs') and hasattr(environment, 'reward_spec'):
     return _in_32_bits(environment)
-  if gymnasium_family.is_vector_environment(environment):
-    return gymnasium_family.NativeVector(environment)
+  if gymnasium_interface.is_vector_environment(environment):
+    return gymnasium_adapters.NativeVector(environment)
   single = _as_dm_env(environment, seed=None)
   if single is None:
     raise ValueError(
       f'Not an environment: {environment!r}. '
-      f'{gymnasium_family.old_interface(environment)}Give a dm_env.Environment, '
+      f'{gymnasium_interface.remedy(environment)}Give a dm_env.Environment, '
       'a gymnasium.Env or a distacme.core.VectorEnvironment.'
     )
   return vector.LoopVector([single])
@@ -273,7 +275,7 @@ def _call_factory(
     raise ValueError(
       f'Environment {name!r}: {function}(seed) returned {made!r}, which '
       'is neither a dm_env.Environment nor a gymnasium.Env. '
-      f'{gymnasium_family.old_interface(made)}Return one.'
+      f'{gymnasium_interface.remedy(made)}Return one.'
     )
   return environment
 
@@ -286,6 +288,6 @@ def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:
   """Returns `environment`, adapted if need be; None if it is not one."""
   if isinstance(environment, dm_env.Environment):
     return _in_32_bits(environment)
-  if gymnasium_family.is_environment(environment):
-    return gymnasium_family.SingleEnvironment(environment, seed)
+  if gymnasium_interface.is_environment(environment):
+    return gymnasium_adapters.SingleEnvironment(environment, seed)
   return None

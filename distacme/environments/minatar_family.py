@@ -20,7 +20,7 @@ import numpy as np
 
 from distacme import specs
 from distacme.environments import hints
-from distacme.environments import options as options_lib
+from distacme.environments import name_options
 from distacme.environments import rendering
 
 _NUM_ACTIONS = 6
@@ -51,7 +51,7 @@ def make(text: str, seed: int, render: bool = False) -> dm_env.Environment:
     ValueError: if there is no such game or option, or MinAtar is not installed.
   """
   del render  # It costs nothing.
-  name, options = options_lib.parse('minatar', text, Options)
+  name, options = name_options.parse('minatar', text, Options)
   return MinAtar(_game(name, options), options, seed)
 
 
@@ -140,7 +140,7 @@ def _game(name: str, options: Options) -> Any:
     raise ValueError(
       f"No environment is called 'minatar:{name}'. "
       f'{hints.did_you_mean(name, known)}Known: {", ".join(known)}. Known '
-      f'options: {options_lib.describe(Options)}.'
+      f'options: {name_options.describe(Options)}.'
     )
   spec = importlib.machinery.PathFinder.find_spec(name, [str(folder)])
   assert spec is not None and spec.loader is not None  # It was just listed.
