@@ -212,7 +212,7 @@ class NativeVector(_Adapter):
     )
 
   def _copied(self, observation: types.NestedArray) -> types.NestedArray:
-    """Returns a copy in C order: some VectorEnvs give columns, rows are read."""
+    """Returns a copy in C order: rows are read, and may come as columns."""
     return tree.map_structure(lambda a: np.array(a, order='C'), observation)
 
 

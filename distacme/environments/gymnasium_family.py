@@ -37,8 +37,8 @@ def make(
   spec = gymnasium_ids.find_spec(text)
   import gymnasium
 
-  # Without Gymnasium's checker and order enforcer a step is faster:
-  # `environments.checks` and `SingleEnvironment` take their places.
+  # A step is faster without Gymnasium's checker, which `environments.checks`
+  # replaces, and without its order enforcer: `SingleEnvironment` keeps order.
   spec = dataclasses.replace(spec, order_enforce=False)
   if render:
     environment = _make_with_pictures(text, spec)
@@ -86,7 +86,7 @@ def _make_with_pictures(text: str, spec: Any) -> Any:
   import gymnasium
 
   if not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
-    # Without it SDL, which draws some environments, looks for a display.
+    # Without a driver SDL, which draws some environments, seeks a display.
     os.environ.setdefault('SDL_VIDEODRIVER', 'dummy')
   with (
     gymnasium_ids.failures_explained(text, spec),
@@ -102,9 +102,9 @@ def _make_with_pictures(text: str, spec: Any) -> Any:
   if gymnasium_adapters.PICTURES not in (modes or ()):
     raise ValueError(
       f"Environment 'gymnasium:{spec.id}' cannot be rendered: its render modes "
-      f'are {modes}. Add {gymnasium_adapters.PICTURES!r} to the render_modes of '
-      'its metadata, and let render() return a uint8 array [height, width, 3] '
-      'in that mode.'
+      f'are {modes}. Add {gymnasium_adapters.PICTURES!r} to the render_modes '
+      'of its metadata, and let render() return a uint8 array [height, width, '
+      '3] in that mode.'
     )
   with gymnasium_ids.failures_explained(text, spec):
     environment.reset()

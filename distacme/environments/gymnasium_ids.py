@@ -142,7 +142,7 @@ def _step_limit(name: str, text: str) -> int | None:
 
 
 class _Arguments(NamedTuple):
-  """The arguments of a constructor, except `_OURS`.
+  """Lists the arguments of a constructor, except `_OURS`.
 
   Attributes:
     defaults: by name of the argument; None for one without a default.

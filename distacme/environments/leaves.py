@@ -1,4 +1,4 @@
-"""Functions of one leaf of a nest, for `wrappers`; `apply` maps them over nests."""
+"""Functions of one leaf of a nest; `apply` maps them over nests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from distacme import types
 
 
 def apply(function: Callable[..., Any], spec: Any, *nests: Any) -> Any:
-  """Returns function(leaf of spec, leaf of nest, ...) for the leaves of spec."""
-  if isinstance(spec, specs.Array):  # Most are; walking costs microseconds.
+  """Returns the nest of function(leaf of spec, leaf of nest, ...)."""
+  if isinstance(spec, specs.Array):  # Walking a nest costs microseconds.
     return function(spec, *nests)
   return tree.map_structure_up_to(spec, function, spec, *nests)
 
