@@ -1,4 +1,4 @@
-"""A whole program: how soon it learns, what it holds, whether it keeps its rate."""
+"""Measures a program: time to its first update, memory, samples per insert."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def main() -> None:
 def program(
   directory: run_directory.RunDirectory, flags: Sequence[str] = _FLAGS
 ) -> Iterator[subprocess.Popen[bytes]]:
-  """Runs the program meanwhile; yields its launcher."""
+  """Yields the launcher of a program, which runs until the context ends."""
   log = directory.path.with_suffix('.out')
   with open(log, 'wb') as output:
     launcher = subprocess.Popen(
@@ -84,7 +84,7 @@ def program(
       try:
         launcher.wait(_DEADLINE_S)
       except subprocess.TimeoutExpired:
-        launcher.kill()  # its workers go with it
+        launcher.kill()  # Its workers end with the launcher.
         launcher.wait()
         raise
 
@@ -92,7 +92,7 @@ def program(
 def wait_for_learner_steps(
   directory: run_directory.RunDirectory, count: int
 ) -> None:
-  """Waits until the program's learner has made so many steps."""
+  """Waits until the program's learner has made `count` steps."""
   deadline = time.monotonic() + _DEADLINE_S
   while time.monotonic() < deadline:
     status = read_status(directory)
@@ -103,7 +103,7 @@ def wait_for_learner_steps(
 
 
 def read_status(directory: run_directory.RunDirectory) -> Any:
-  """Returns the program's status; None if it cannot be asked yet."""
+  """Returns the program's status; None before its server answers."""
   running = directory.read_running()
   if running is None or not running.address:
     return None
