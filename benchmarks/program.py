@@ -103,7 +103,7 @@ def wait_for_learner_steps(
 
 
 def read_status(directory: run_directory.RunDirectory) -> Any:
-  """Returns the program's status; None before its server answers."""
+  """Returns the program's status; None if it cannot be asked yet."""
   running = directory.read_running()
   if running is None or not running.address:
     return None
