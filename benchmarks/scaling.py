@@ -46,7 +46,7 @@ def speed(num_actors: int) -> float:
 
 
 def steps(directory: run_directory.RunDirectory) -> int:
-  """Returns the number of environment steps so far."""
+  """Returns the environment steps that were made so far."""
   return int(program.read_status(directory)['counts']['env_steps'])
 
 
