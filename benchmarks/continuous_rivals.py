@@ -1,8 +1,8 @@
-"""SAC on HalfCheetah, one process on one core: ours, and Stable-Baselines3.
+"""Compares SAC on HalfCheetah with Stable-Baselines3, in a process on one core.
 
-The same networks, batch, updates per environment step and evaluations, one after the
-other; `rival_sb3_sac.py` says where the two cannot be the same. See `rivals.py` for
-where Stable-Baselines3 comes from.
+Networks, batch, updates per environment step and evaluations are the same;
+`rival_sb3_sac.py` lists the differences. The two run one after the other. `rivals.py`
+tells how to get Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TIMEOUT_S = 1_800
 
 
 def plain_networks(num_params: int) -> actor_critic.ActorCritic:
-  """Returns Stable-Baselines3's MLPs, which are not normalised."""
+  """Returns the MLPs of Stable-Baselines3, without normalization."""
 
   def mlp(inputs: Any, size: int) -> Any:
     return hk.nets.MLP([256, 256, size])(inputs)
@@ -59,7 +59,7 @@ def main() -> None:
   for number, (a, b) in enumerate(
     zip(ours['returns'], theirs['returns'], strict=True), start=1
   ):
-    # Two numbers: returns may be negative, and a ratio of them says nothing.
+    # Two numbers, no ratio: returns may be negative.
     what = (
       f'SAC on HalfCheetah, mean return after {number * _EVAL_PERIOD:,} steps'
     )

@@ -1,4 +1,4 @@
-"""A whole program: how soon it learns, what it holds, whether it keeps its rate."""
+"""Measures a program: time to its first update, memory, samples per insert."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def main() -> None:
 def program(
   directory: run_directory.RunDirectory, flags: Sequence[str] = _FLAGS
 ) -> Iterator[subprocess.Popen[bytes]]:
-  """Runs the program meanwhile; yields its launcher."""
+  """Yields the launcher of a program, which runs until the context ends."""
   log = directory.path.with_suffix('.out')
   with open(log, 'wb') as output:
     launcher = subprocess.Popen(
@@ -86,7 +86,7 @@ def program(
       try:
         launcher.wait(_DEADLINE_S)
       except subprocess.TimeoutExpired:
-        launcher.kill()  # its workers go with it
+        launcher.kill()  # Its workers end with the launcher.
         launcher.wait()
         raise
 
@@ -94,7 +94,7 @@ def program(
 def wait_for_learner_steps(
   directory: run_directory.RunDirectory, count: int
 ) -> None:
-  """Waits until the program's learner has made so many steps."""
+  """Waits until the program's learner has made `count` steps."""
   deadline = time.monotonic() + _DEADLINE_S
   while time.monotonic() < deadline:
     status = read_status(directory)

@@ -1,4 +1,4 @@
-"""The ways into and out of replay, against Reverb's own calls."""
+"""Compares inserting and sampling with Reverb's own calls."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def writer(address: str) -> None:
-  """One transition at a time."""
+  """Compares inserting single transitions with Reverb's trajectory writer."""
   inserter = inserter_lib.ReverbInserter(
     address, _LAYOUT, stopped=lambda: False
   )
@@ -85,7 +85,7 @@ def writer(address: str) -> None:
 
 
 def sampler(server: servers.Server) -> None:
-  """Batches of single transitions: server elsewhere, and in this process."""
+  """Compares sampling with Reverb's sampler, and with a server in this process."""
   port = portpicker.pick_unused_port()
   inside = server_lib.ReplayServer(_SPEC, port)
   _fill(f'localhost:{port}')
@@ -128,7 +128,7 @@ def sampler(server: servers.Server) -> None:
 
 
 def layout(server: servers.Server) -> None:
-  """What a sampled transition costs, sampler and server together."""
+  """Compares the CPU time of a sampled transition, sampler and server together."""
   ours = sampler_lib.ReverbSampler(server.address, _SPEC, _LAYOUT)
   with servers.raw_replay(_WINDOW) as raw_server:
     _fill_naively(raw_server.address)

@@ -1,9 +1,9 @@
-"""DQN on CartPole until it is solved: a program of ours, and Stable-Baselines3.
+"""Compares DQN on CartPole, until solved, as a program with Stable-Baselines3.
 
-The same network, batch, updates per environment step, exploration steps and
-evaluation; `rival_sb3.py` says where the two cannot be the same. Stable-Baselines3
-has an environment of its own, which `make bench` makes where a Python 3.11 or newer
-is there (requirements/rivals.in).
+Network, batch, updates per environment step, exploration steps and evaluation are
+the same; `rival_sb3.py` lists the differences. Stable-Baselines3 has a Python
+environment of its own (requirements/rivals.in), which `make bench` makes if there is a
+Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -91,14 +91,12 @@ def run_theirs(seed: int) -> dict[str, Any]:
 
 
 def timed(command: list[Any], timeout_s: float) -> tuple[float, str]:
-  """Runs a command; returns its seconds and what it printed."""
+  """Runs a command; returns its seconds and its output."""
   start = time.perf_counter()
   done = subprocess.run(
     command,
-    env={
-      **os.environ,
-      'PYTHONPATH': str(_ROOT),
-    },  # for a network in this folder
+    # A network is imported from this folder.
+    env={**os.environ, 'PYTHONPATH': str(_ROOT)},
     capture_output=True,
     text=True,
     timeout=timeout_s,
