@@ -90,9 +90,9 @@ def test_a_worker_that_is_done_says_so(line, wait_until):
     return {name: worker.state for name, worker in workers.items()}
 
   actor.report(state=status.WorkerState.ACTING)
-  wait_until(lambda: states() == {'actor/0': 'acts'})
+  wait_until(lambda: states() == {'actor/0': 'acting'})
   actor.report(state=status.WorkerState.DONE)
-  wait_until(lambda: states() == {'actor/0': status.DONE})
+  wait_until(lambda: states() == {'actor/0': 'done'})
 
 
 def test_a_worker_that_hangs_has_no_heartbeat(connect, run_state, wait_until):
