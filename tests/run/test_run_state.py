@@ -41,7 +41,8 @@ def clock():
 
 
 @pytest.mark.parametrize(
-  'limits', [{'max_env_steps': 0}, {'max_seconds': -1.0}]
+  'limits',
+  [{'max_env_steps': 0}, {'max_learner_steps': 0}, {'max_seconds': -1.0}],
 )
 def test_limits_that_are_none_are_refused_by_name(limits):
   (name,) = limits
@@ -79,6 +80,15 @@ def test_the_run_stops_at_the_step_limit_and_not_before(clock):
   state = run_state.RunState(status_lib.Limits(max_env_steps=10), clock=clock)
   assert state.report('a', {'env_steps': 9}).stop is None
   assert state.report('a', {'env_steps': 1}).stop == 'step_limit'
+
+
+def test_the_run_stops_at_a_limit_of_learner_steps_with_those_before(clock):
+  limits = status_lib.Limits(max_env_steps=1000, max_learner_steps=10)
+  state = run_state.RunState(limits, counts={'learner_steps': 6}, clock=clock)
+  assert state.report('a', {'env_steps': 999}).stop is None
+  assert state.report('learner', {'learner_steps': 3}).stop is None
+  assert state.report('learner', {'learner_steps': 1}).stop == 'step_limit'
+  assert state.status().stop.detail == '10 learner_steps'
 
 
 def test_the_run_stops_at_the_time_limit_though_nobody_reports(clock):
@@ -149,6 +159,27 @@ def test_rates_at_the_start_are_over_the_time_that_there_was(clock):
   clock.now += 2
   state.report('a', {'env_steps': 10})
   assert state.status().rates == {'env_steps': 5}
+
+
+def test_a_learner_that_goes_back_to_its_checkpoint_has_no_negative_rate(clock):
+  state = run_state.RunState(counts={'learner_steps': 500}, clock=clock)
+  state.report('learner/0')
+  for _ in range(8):
+    clock.now += 1
+    state.report('learner/0', {'learner_steps': 50, 'env_steps': 3})
+  assert state.status().rates['learner_steps'] == 50
+  state.report('learner/0', {'learner_steps': -700})
+  for _ in range(12):
+    clock.now += 1
+    state.report('learner/0', {'learner_steps': 50, 'env_steps': 3})
+    status = state.status()
+    # Steps are made as fast as before, though some are made again.
+    assert status.rates['learner_steps'] == pytest.approx(50)
+    assert status.workers['learner/0'].rates['learner_steps'] == pytest.approx(
+      50
+    )
+    assert status.rates['env_steps'] == pytest.approx(3)
+  assert status.counts['learner_steps'] == 500 + 8 * 50 - 700 + 12 * 50
 
 
 def test_status_tells_what_each_worker_does_and_when_it_was_heard(clock):

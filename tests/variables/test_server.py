@@ -259,10 +259,22 @@ def test_a_report_of_no_numbers_or_of_novels_is_refused(
   assert not run_state.status().workers
 
 
-def report(channel, session='s', sequence=1, counts=None, metrics=()):
+@pytest.mark.parametrize('state', ['dreaming', 3, ['acting']])
+def test_a_state_that_is_none_of_a_worker_is_refused(channel, run_state, state):
+  with pytest.raises(grpc.RpcError) as refused:
+    report(channel, state=state)
+  assert 'state of a report must be null or one of starting' in (
+    refused.value.details()
+  )
+  assert not run_state.status().workers
+
+
+def report(
+  channel, session='s', sequence=1, counts=None, metrics=(), state=None
+):
   message = {'worker': 'a', 'session': session, 'sequence': sequence}
   message |= {'counts': counts or {}, 'metrics': list(metrics)}
-  message |= {'alive': True, 'state': None}
+  message |= {'alive': True, 'state': state}
   channel.unary_unary(wire.method('Report'))(wire.pack(message), timeout=10)
 
 

@@ -2,9 +2,13 @@
 
 import pytest
 
+import distacme
+from distacme import specs
+from distacme.agents import dqn
 from distacme.programs.view import bottlenecks
 from distacme.run import run_state
 from distacme.run import status as status_lib
+from distacme.testing import environments
 
 State = status_lib.WorkerState
 
@@ -64,6 +68,18 @@ def test_before_its_first_step_the_learner_waits_for_replay_to_fill():
     )
   )
   assert 'replay must hold more before it is sampled (now 1,200)' in sentence
+
+
+def test_a_real_learner_without_data_is_seen_to_wait():
+  state = run_state.RunState()
+  environment = environments.Catch(seed=0)
+  agent = dqn.make_agent(dqn.Config(), specs.make_environment_spec(environment))
+  loop = distacme.EnvironmentLoop(environment, agent, run_state=state)
+  loop.step()
+  metrics = loop.replay.metrics()
+  state.reporter('replay/0').report(metrics=metrics, state=State.SERVING)
+  (sentence,) = bottlenecks.who_waits(state.status())
+  assert sentence.startswith('the learner waits for the actors: replay must')
 
 
 def test_a_learner_waits_for_its_priorities_to_be_taken():

@@ -123,6 +123,21 @@ def test_rates_are_those_of_the_last_seconds(tmp_path):
   assert status.counts == {'env_steps': 40000}
 
 
+def test_no_rate_is_negative_after_a_learner_went_back(tmp_path):
+  directory = make_directory(tmp_path / 'local', mode='local')
+  with directory.running():
+    now = time.time()
+    rows = [
+      {'time': now + second, 'seconds': second, 'worker': 'learner/0'}
+      | {'learner_steps': steps}
+      for second, steps in enumerate([1000, 1100, 500])
+    ]
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
+    (directory.path / metrics_lib.METRICS_FILE).write_text(text)
+    status = observer.Observer(directory.path).look().status
+  assert status.rates['learner_steps'] == 0.0
+
+
 def test_a_run_on_another_host_is_known_by_its_metrics(directory, monkeypatch):
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
