@@ -87,7 +87,7 @@ def from_json(text: str) -> Any:
   return unspelled(json.loads(text))
 
 
-NON_FINITE = ('NaN', 'Infinity', '-Infinity')
+_NON_FINITE = ('NaN', 'Infinity', '-Infinity')
 
 
 def spelled(value: Any) -> Any:
@@ -103,7 +103,7 @@ def spelled(value: Any) -> Any:
 
 def unspelled(value: Any) -> Any:
   """Undoes `spelled`, and takes texts that are such words for numbers, too."""
-  if isinstance(value, str) and value in NON_FINITE:
+  if isinstance(value, str) and value in _NON_FINITE:
     return float(value)
   if isinstance(value, dict):
     return {key: unspelled(inner) for key, inner in value.items()}

@@ -14,8 +14,6 @@ import types
 import typing
 from typing import Any, Literal
 
-from distacme.run import files
-
 # The counter on which evaluations are due, and over which curves are drawn.
 Clock = Literal['env_steps', 'learner_steps']
 
@@ -24,6 +22,10 @@ CLOCKS: Mapping[Clock, str] = {
   'env_steps': 'environment steps',
   'learner_steps': 'learner steps',
 }
+
+
+# In JSON, which has no such numbers; see `files.to_json`.
+_NON_FINITE = ('NaN', 'Infinity', '-Infinity')
 
 
 class WorkerState(str, enum.Enum):
@@ -206,7 +208,7 @@ def _read(kind: Any, value: Any, name: str) -> Any:
     return _read_fields(kind, value, name)
   if issubclass(kind, enum.Enum):
     return kind(value)
-  if kind is float and (type(value) is int or value in files.NON_FINITE):
+  if kind is float and (type(value) is int or value in _NON_FINITE):
     return float(value)
   return _expect(kind, value, name)
 
