@@ -18,6 +18,7 @@ import os
 import pathlib
 import shutil
 import signal
+import threading
 from typing import Any
 
 from absl import flags
@@ -117,6 +118,8 @@ def _launch(program: lp.Program, launch_type: str, **kwargs: Any) -> Any:
     signal.signal(number, handler)
   # `supervision` does this, and says what went wrong once.
   atexit.unregister(manager.wait)
+  waits: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]
+  waits[:] = [call for call in waits if call.func != manager.wait]
   return manager
 
 

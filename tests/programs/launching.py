@@ -67,8 +67,12 @@ class Run:
 
   @property
   def server(self):
-    """Returns where the variable server listens; None if it never did."""
-    return endpoints.find(self.run_dir / 'endpoints', 'variables/0')
+    """Returns where the variable server listens; None if it does not yet."""
+    return self.endpoint('variables/0')
+
+  def endpoint(self, name):
+    """Returns where a service listens; None if it does not yet."""
+    return endpoints.find(self.run_dir / 'endpoints', name)
 
   def metrics(self):
     """Returns what the run has logged so far."""

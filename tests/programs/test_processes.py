@@ -11,6 +11,7 @@ import pytest
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
+from distacme.programs.workers import main
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import status as status_lib
@@ -181,6 +182,63 @@ def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
     run.process.send_signal(signal.SIGTERM)
     assert run.wait()[0] == 143, run.output
     assert run.summary.restarts == {'actor/0': ['ended with signal 9']}
+
+
+_ALONE = """
+import distacme
+from distacme.agents import dqn
+from distacme.testing import environments
+
+def main():
+  size = 1
+  run = distacme.train(
+    dqn.Config(hidden_sizes=(8,), min_replay_size=100),
+    env=lambda seed: environments.catch(seed * size),
+    mode='processes', num_actors=1, tls=True, run_dir='run',
+  )
+  raise SystemExit(run.exit_code)
+
+if __name__ == '__main__':
+  main()
+"""
+
+
+def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  (elsewhere / 'it.py').write_text(_ALONE)
+  (elsewhere / 'launchpad.py').write_text("raise ImportError('none here')")
+  command = [sys.executable, elsewhere / 'it.py']
+  with launching.Run(tmp_path / 'run', command=command) as run:
+    run.wait_until_learning()
+    assert 'the env cannot be imported by its name' in run.output
+    # Who has no key is nobody.
+    first = run.server
+    assert first.key == run.run_dir / 'key.pem'
+    client.status(first)
+    with pytest.raises(ConnectionError):
+      client.status(first._replace(key=None), timeout_s=1.0)
+    # Services are found again, wherever they are.
+    for name in ('variables/0', 'replay/0'):
+      worker = run.worker(name)
+      worker.kill()
+      run.wait_for(lambda: run.restarted(name, worker))  # noqa: B023
+      run.wait_for(lambda: run.endpoint(name).incarnation == 1)  # noqa: B023
+    assert scale(run, 2) == 0
+    run.wait_for(lambda: 'actor/1' in acting(run))
+    # A worker is one command, whoever gives it.
+    directory = run_directory.RunDirectory(run.run_dir)
+    actor = program_lib.actor(experiment_lib.RunConfig(), 5)
+    program_lib.write(program_lib.read(directory).plus(actor), directory)
+    by_hand = subprocess.Popen(main.command(run.run_dir, 'actor/5'))
+    run.wait_for(lambda: 'actor/5' in acting(run))
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait()[0] == 143, run.output
+    assert by_hand.wait(20) == 0
+    assert not run.left_after(0.5)
+    how = ['ended with signal 9']
+    assert run.summary['restarts'] == {'variables/0': how, 'replay/0': how}
+    assert not run.summary['failures']
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):

@@ -6,6 +6,7 @@ import pytest
 
 from distacme.agents import dqn
 from distacme.programs import checks
+from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import table
@@ -62,6 +63,23 @@ def test_accelerators_are_asked_for_by_those_who_are_given_them():
 def test_a_run_without_a_program_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'program\.json is missing or damaged'):
     program_lib.read(run_directory.RunDirectory(tmp_path))
+
+
+@pytest.mark.parametrize('mode', ['threads', 'processes'])
+def test_a_mode_without_a_replay_server_says_what_is_missing(
+  mode, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  path = tmp_path / 'run'
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', '--mode', mode, '--run-dir', str(path)])
+  assert exit_.value.code == 2
+  assert capsys.readouterr().err == (
+    'distacme: workers side by side need a replay server, and Reverb, the only one '
+    'that there is, is not installed. Use Python 3.10 on Linux and install '
+    "'distacme[launch]', or run with '--mode local'.\n"
+  )
+  assert not path.exists()
 
 
 def test_modes_are_those_of_the_table():
