@@ -74,7 +74,7 @@ def test_a_variable_server_started_again_is_found(tmp_path):
     with started(directory, 'variables/0') as process:
       third = wait_for_incarnation(directory, 2)
       assert third.port != first.port
-      assert client.status(third)['stop'] is None
+      assert client.status(third).stop is None
       process.send_signal(signal.SIGTERM)
       assert process.wait(30) == 0
   assert directory.read_summary()['stop']['reason'] == 'terminated'
