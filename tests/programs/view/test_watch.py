@@ -182,7 +182,7 @@ def test_a_server_that_does_not_answer_is_named(directory, capsys, monkeypatch):
     endpoints.write(directory.endpoints, 'variables/0', NOBODY)
     code, text = watched(capsys, directory.path)
   assert code == 2
-  assert 'The variable server at localhost:1 has not answered for 1 s' in text
+  assert 'The variable server at 127.0.0.1:1 has not answered for 1 s' in text
   assert 'it has logged nothing' in text
 
 
