@@ -28,7 +28,6 @@ def _start(name: str, run: RunWorker) -> supervision.Worker:
       ended.set_result(run(name))
     except BaseException as error:
       ended.set_exception(error)
-      raise
 
   threading.Thread(target=run_to_the_end, name=name, daemon=True).start()
   return worker(name, ended)

@@ -93,10 +93,7 @@ def test_the_log_of_another_worker_of_that_name_is_put_aside(tmp_path):
 @pytest.mark.parametrize(
   'start_all', [threads.start_all, launchpad('launch_threads')]
 )
-@pytest.mark.filterwarnings(
-  'ignore::pytest.PytestUnhandledThreadExceptionWarning',
-  r'ignore:setDaemon\(\) is deprecated',  # of Launchpad
-)
+@pytest.mark.filterwarnings(r'ignore:setDaemon\(\) is deprecated')
 def test_threads_end_with_a_code_and_fail_with_1(start_all):
   def run(name):
     if name == 'actor/1':
