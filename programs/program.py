@@ -47,9 +47,7 @@ def make_program(
   agent = experiment.make_agent(experiment.environment_spec())
   restored = checks.read_checkpoint(agent, directory)
   counts = directory.read_counts(restored.steps) if restored else {}
-  experiment = dataclasses.replace(
-    experiment, resumed_at=counts.get('env_steps', 0)
-  )
+  experiment = dataclasses.replace(experiment, resumed_from=counts)
   run = experiment.run
   # The priorities are the actors' business, and naming their function would
   # make the replay server import the agent.
@@ -64,7 +62,12 @@ def make_program(
 
   variables = program.add_node(
     launchpad.ServiceNode(
-      variables_worker.run, run.limits, directory.path, counts, others
+      variables_worker.run,
+      run.limits,
+      run.clock,
+      directory.path,
+      counts,
+      others,
     ),
     label='variables',
   )

@@ -51,7 +51,7 @@ def _evaluate(
     connection,
     run.evaluator_settings,
     key=key,
-    env_steps=experiment.resumed_at,
+    steps=experiment.resumed_from.get(run.clock, 0),
     keep=best.offer,
     is_hurried=lambda: connection.terminated,
     last_s=_LAST_S,

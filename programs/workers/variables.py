@@ -23,6 +23,7 @@ _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 def run(
   address: str,
   limits: status_lib.Limits,
+  clock: status_lib.Clock,
   run_dir: pathlib.Path,
   counts: Mapping[str, int],
   others: Collection[str],
@@ -39,7 +40,7 @@ def run(
   process = process_lib.take_process()
   code = 0
   try:
-    _serve(process, address, limits, run_dir, counts, others)
+    _serve(process, address, limits, clock, run_dir, counts, others)
   except BaseException:  # the threads of gRPC would keep the process
     logging.exception('variables/0 failed')
     code = 1
@@ -52,6 +53,7 @@ def _serve(
   process: process_lib.WorkerProcess | None,
   address: str,
   limits: status_lib.Limits,
+  clock: status_lib.Clock,
   run_dir: pathlib.Path,
   counts: Mapping[str, int],
   others: Collection[str],
@@ -59,7 +61,9 @@ def _serve(
   directory = run_directory.RunDirectory(run_dir)
   before = directory.read_progress() or run_directory.Progress(counts, 0.0)
   sink = metrics.MetricsSink(
-    run_dir, resumed_at=before.counts.get('env_steps', 0)
+    run_dir,
+    clock=clock,
+    resumed_at=before.counts.get(clock, 0),
   )
   state = run_state.RunState(
     limits, sink, before.counts, elapsed_s=before.seconds
