@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -88,6 +89,11 @@ class EnvironmentLoop:
       key=seeding.actor_key(seed),
       streams=types.Streams(np.arange(vector.num_envs), vector.num_envs),
     )
+    counted = run_state.directive().counts.get('learner_steps', 0)
+    most = run_state.limits.max_learner_steps
+    self._last_step = (
+      math.inf if most is None else self.learner.steps + most - counted
+    )
 
   def step(self) -> int:
     """Acts once, then learns as often as replay lets it; returns env steps."""
@@ -95,14 +101,31 @@ class EnvironmentLoop:
     while (
       self.replay.can_sample(self.learner.updates_per_call)
       and not self.is_hurried
+      and not self.has_learnt_all
     ):
       self.learner.step()
       self.learner.tend()
-    state = status.WorkerState
-    self.learner.tend(
-      state.LEARNING if self.learner.steps else state.WAITING_FOR_DATA
-    )
+    if self.has_learnt_all:
+      self.report()  # with which the run ends
+    else:
+      self.learner.tend(self._learner_state)
     return steps
+
+  def report(self) -> None:
+    """Tells the run all that has been done, however short ago."""
+    self.actor.report()
+    self.learner.report(self._learner_state)
+
+  @property
+  def _learner_state(self) -> status.WorkerState:
+    if self.learner.steps:
+      return status.WorkerState.LEARNING
+    return status.WorkerState.WAITING_FOR_DATA
+
+  @property
+  def has_learnt_all(self) -> bool:
+    """Whether the learner has made the steps that the run's limits allow."""
+    return self.learner.steps >= self._last_step
 
   @property
   def is_hurried(self) -> bool:
@@ -158,7 +181,6 @@ class EnvironmentLoop:
       if self._run_state.directive().stop is not None:
         break
       steps += self.step()
-    self.actor.report()
+    self.report()
     self.learner.check()
-    self.learner.report(status.WorkerState.LEARNING)
     return steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
 import difflib
@@ -50,14 +50,18 @@ class RunConfig:
   """Environments that each actor steps with one call of the policy."""
   seed: int = 0
   """Of params, exploration, sampling and environments."""
-  max_env_steps: int = 1_000_000
+  max_env_steps: int | None = 1_000_000
   """Environment steps, all actors together, after which the run ends."""
+  max_learner_steps: int | None = None
+  """Learner steps after which the run ends."""
   max_seconds: float | None = None
   """Wall-clock seconds after which the run ends."""
   solved_return: float | None = None
   """Mean return in an evaluation at which the run ends."""
+  clock: status.Clock = 'env_steps'
+  """Steps over which the run is evaluated and its curves are drawn."""
   eval_period: int = 2_000
-  """Environment steps between evaluations. See max_eval_share."""
+  """Steps of the clock between evaluations. See max_eval_share."""
   eval_episodes: int = 20
   """Episodes in an evaluation."""
   max_eval_share: float = 0.2
@@ -125,6 +129,10 @@ class RunConfig:
       config_checks.check_positive(self, 'replay_checkpoint_period_s')
     config_checks.check_not_negative(self, 'seed', 'max_restarts')
     config_checks.check_share(self, 'max_eval_share')
+    if self.clock not in status.CLOCKS:
+      raise ValueError(
+        f'clock must be one of {", ".join(status.CLOCKS)}, got {self.clock!r}.'
+      )
     launcher = table.find(self.mode)
     if not self.jit and launcher.has_services:
       raise ValueError(
@@ -164,7 +172,7 @@ class RunConfig:
     plural = 's' if self.eval_episodes > 1 else ''
     line = (
       f'evaluation: {self.eval_episodes} episode{plural} every '
-      f'{self.eval_period:,} environment steps and after the last'
+      f'{self.eval_period:,} {status.CLOCKS[self.clock]} and after the last'
     )
     if self.max_eval_share < 1:
       line += (
@@ -181,6 +189,7 @@ class RunConfig:
     return evaluator.Settings(
       episodes=self.eval_episodes,
       max_episode_steps=self.max_eval_episode_steps,
+      clock=self.clock,
       period=self.eval_period,
       max_share=self.max_eval_share,
       solved_return=self.solved_return,
@@ -190,7 +199,7 @@ class RunConfig:
   def limits(self) -> status.Limits:
     """When the run ends by itself."""
     return status.Limits(
-      max_env_steps=self.max_env_steps, max_seconds=self.max_seconds
+      self.max_env_steps, self.max_learner_steps, self.max_seconds
     )
 
 
@@ -202,7 +211,8 @@ class Experiment:
   agent: Any  # the Config of the agent's module
   environment: Callable[[int], Any] | None = None  # (seed); instead of run.env
   network: Any = None  # a function; instead of run.network
-  resumed_at: int = 0  # environment steps of the run before this resumption
+  # Counters of the run before this resumption.
+  resumed_from: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def make_agent(self, spec: specs.EnvironmentSpec) -> core.Agent:
     """Returns the agent for an environment.
@@ -243,9 +253,10 @@ class Experiment:
 
     Or it would begin with the episodes that the run began with.
     """
-    if not self.resumed_at:
+    env_steps = self.resumed_from.get('env_steps', 0)
+    if not env_steps:
       return self.run.seed
-    return environments.row_seed(self.run.seed, self.resumed_at)
+    return environments.row_seed(self.run.seed, env_steps)
 
   def environment_spec(self) -> specs.EnvironmentSpec:
     """Makes an environment to ask it for its spec."""

@@ -110,7 +110,7 @@ def read_experiment(
     parts.get('agent') or agent_config(config, run, directory),
     environment=parts.get('env'),
     network=parts.get('network'),
-    resumed_at=config['resumed_from'].get('env_steps', 0),
+    resumed_from=config['resumed_from'],
   )
 
 

@@ -122,6 +122,22 @@ def test_it_ends_when_the_run_does():
   assert loop.run(num_episodes=3) == 0
 
 
+@pytest.mark.parametrize('updates_per_call', [1, 4])
+def test_it_ends_within_a_call_after_the_last_learner_step(updates_per_call):
+  limits = status.Limits(max_learner_steps=50)
+  run_state = run_state_lib.RunState(limits, counts={'learner_steps': 20})
+  # Replay would let it learn 100 times of what one step brought.
+  config = dataclasses.replace(SMALL, samples_per_insert=1600.0)
+  settings = {'steps': 20, 'updates_per_call': updates_per_call}
+  loop = make_loop(config, run_state=run_state, **settings)
+  loop.run(num_steps=2000)
+  assert 50 <= loop.learner.steps < 50 + updates_per_call
+  stopped = run_state.status()
+  assert stopped.stop.reason == status.StopReason.STEP_LIMIT
+  assert stopped.counts['learner_steps'] == loop.learner.steps
+  assert loop.run(num_episodes=3) == 0
+
+
 def test_a_run_that_is_in_a_hurry_learns_no_more():
   # Replay would let it learn again and again, of what one step brought.
   run_state = run_state_lib.RunState()

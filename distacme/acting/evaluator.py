@@ -40,7 +40,8 @@ class Settings:
   Attributes:
     episodes: in one evaluation.
     max_episode_steps: after which an episode is cut off.
-    period: environment steps of the run between evaluations.
+    clock: the counter of the run on which evaluations are due.
+    period: steps of the clock between evaluations.
     max_share: of the time since the evaluator was made; an evaluation that is
       due is left out while evaluations have taken more.
     solved_return: mean return that ends the run; None never does.
@@ -48,13 +49,14 @@ class Settings:
 
   episodes: int
   max_episode_steps: int
+  clock: status.Clock = 'env_steps'
   period: int = 1
   max_share: float = 1.0
   solved_return: float | None = None
 
 
 class Evaluator:
-  """Plays episodes every so many environment steps of the run; one thread.
+  """Plays episodes every so many steps of the run; one thread.
 
   The params are fixed while it plays, so that a score belongs to one version. It
   reports after every step of the vector, and ends then if the run does.
@@ -68,11 +70,11 @@ class Evaluator:
     reporter: core.Reporter,
     settings: Settings,
     *,
-    env_steps: int = 0,
+    steps: int = 0,
     keep: Callable[[core.VersionedParams, float], None] | None = None,
     is_hurried: Callable[[], bool] = lambda: False,
     last_s: float = math.inf,
-    clock: Callable[[], float] = time.monotonic,
+    now: Callable[[], float] = time.monotonic,
   ):
     """Prepares to evaluate.
 
@@ -82,13 +84,13 @@ class Evaluator:
       source: of params.
       reporter: line to the run.
       settings: how much is evaluated, and when.
-      env_steps: that the run had made before it was resumed.
+      steps: of the settings' clock before the run was resumed.
       keep: is given the params and their score after every evaluation.
       is_hurried: says whether to end at once, also in the last evaluation of a
         run that used up its steps.
       last_s: what may be evaluated of such a run takes no longer, or is given up
         with a warning.
-      clock: returns seconds.
+      now: returns seconds.
     """
     if settings.episodes % environment.num_envs:
       raise ValueError(
@@ -102,29 +104,32 @@ class Evaluator:
     self._keep = keep
     self._is_hurried = is_hurried
     self._last_s = last_s
-    self._clock = clock
-    self._start = clock()
+    self._now = now
+    self._start = now()
     self._spent_s = 0.0
     self._ends_at = math.inf
     self._fixed = params_lib.LocalParams()
     self._policy = make_policy(self._fixed)
     self._evaluated: int | None = None  # the params' version
-    self._schedule(env_steps)
+    self._schedule(steps)
     self.directive = core.Directive(None, {})
 
   def start_anew(
-    self, environment: core.VectorEnvironment, key: types.Key, env_steps: int
+    self, environment: core.VectorEnvironment, key: types.Key, steps: int
   ) -> None:
     """Goes on as one that was made of these; consumes `key`."""
     self._environment = environment
     self._policy.start_anew(key)
     self._evaluated = None
-    self._schedule(env_steps)
+    self._schedule(steps)
 
-  def _schedule(self, env_steps: int) -> None:
-    self._next = (
-      env_steps // self._settings.period + 1
-    ) * self._settings.period
+  def _schedule(self, steps: int) -> None:
+    period = self._settings.period
+    self._next = (steps // period + 1) * period
+
+  def _steps(self) -> int:
+    """Returns what the run's clock shows."""
+    return self.directive.counts.get(self._settings.clock, 0)
 
   def run(self) -> None:
     """Evaluates until the run stops; once more if it used up its steps."""
@@ -140,16 +145,13 @@ class Evaluator:
     Returns:
       Whether it did; not if that has taken too large a share of the time.
     """
-    if (
-      self.directive.counts.get('env_steps', 0) < self._next
-      or self._source.newest() is None
-    ):
+    if self._steps() < self._next or self._source.newest() is None:
       return False
-    elapsed_s = self._clock() - self._start
+    elapsed_s = self._now() - self._start
     affordable = self._spent_s <= self._settings.max_share * elapsed_s
     if affordable:
       self.evaluate()
-    self._schedule(self.directive.counts.get('env_steps', 0))
+    self._schedule(self._steps())
     return affordable
 
   def finish(self) -> None:
@@ -188,9 +190,9 @@ class Evaluator:
     if newest is None or newest.version == self._evaluated:
       return None
     self._fixed.publish(*newest)
-    start = self._clock()
+    start = self._now()
     played = self._play()
-    seconds = self._clock() - start
+    seconds = self._now() - start
     self._spent_s += seconds
     if played is None:
       return None
@@ -270,14 +272,14 @@ class Evaluator:
   ) -> None:
     self.directive = self._reporter.report(counts, metrics, state)
     if self.directive.stop is not None:
-      self._ends_at = min(self._ends_at, self._clock() + self._last_s)
+      self._ends_at = min(self._ends_at, self._now() + self._last_s)
 
   def _must_end(self) -> bool:
     """Whether there is no time for the episodes that are played."""
     return (
       not status.leaves_time(self.directive.stop)
       or self._is_hurried()
-      or self._clock() >= self._ends_at
+      or self._now() >= self._ends_at
     )
 
 

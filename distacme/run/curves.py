@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -11,12 +11,14 @@ import numpy as np
 
 from distacme.run import metrics
 from distacme.run import run_directory
+from distacme.run import status
 
-# Fields of a run that say how long and where it ran, not what was learnt.
+# Fields of a run that say how long and where it ran, not how it learnt.
 _NOT_SETTINGS = (
   'seed',
   'run_dir',
   'max_env_steps',
+  'max_learner_steps',
   'max_seconds',
   'solved_return',
   'checkpoint_period_s',
@@ -27,10 +29,17 @@ _NOT_SETTINGS = (
 
 
 class Curve(NamedTuple):
-  """Mean returns of a run's evaluations, over increasing env_steps; both [N]."""
+  """Mean returns of a run's evaluations, over the run's clock.
 
-  env_steps: np.ndarray
+  Attributes:
+    steps: [N] of the clock, increasing.
+    returns: [N] of the evaluations made there.
+    clock: that counts the steps.
+  """
+
+  steps: np.ndarray
   returns: np.ndarray
+  clock: status.Clock
 
 
 class Group(NamedTuple):
@@ -55,6 +64,7 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
   for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
     config = run_directory.RunDirectory(path).read_config()
     settings = config['run'] | config['agent']
+    settings['clock'] = clock_of(config['run'])  # older runs do not say
     settings = {k: v for k, v in settings.items() if k not in _NOT_SETTINGS}
     for part, function in config.get('functions', {}).items():
       if ':' not in settings[part]:  # a function's own name, which others have
@@ -72,7 +82,7 @@ def _runs(path: pathlib.Path) -> list[pathlib.Path]:
   below = run_directory.runs_below(path)
   if not below:
     return [path]
-  evaluated = [run for run in below if len(curve_of(_rows(run)).env_steps)]
+  evaluated = [run for run in below if len(_read_curve(run).steps)]
   if not evaluated:
     raise ValueError(
       f'none of the {len(below)} runs in {path} has been evaluated yet. Let them '
@@ -81,14 +91,22 @@ def _runs(path: pathlib.Path) -> list[pathlib.Path]:
   return evaluated
 
 
+def clock_of(run: Mapping[str, Any]) -> status.Clock:
+  """Returns the clock of a run, given its settings."""
+  clock: status.Clock = run.get('clock', 'env_steps')
+  return clock
+
+
 def label(group: Group, groups: Iterable[Group]) -> str:
-  """Returns the agent and what tells it from others in the same environment."""
+  """Returns the agent and what tells it from others in the same panel."""
   settings = group.settings
   name = settings['agent']
   rivals = [
     other.settings
     for other in groups
-    if all(other.settings[key] == settings[key] for key in ('agent', 'env'))
+    if all(
+      other.settings[key] == settings[key] for key in ('agent', 'env', 'clock')
+    )
   ]
   different = [
     f'{key}={value}'
@@ -107,8 +125,8 @@ def read_curve(run_dir: pathlib.Path) -> Curve:
   Raises:
     ValueError: if the run has not been evaluated.
   """
-  curve = curve_of(_rows(run_dir))
-  if not len(curve.env_steps):
+  curve = _read_curve(run_dir)
+  if not len(curve.steps):
     raise ValueError(
       f'{run_dir} has not been evaluated yet: '
       f'{metrics.METRICS_FILE} has no mean_return. Let it run for '
@@ -117,20 +135,27 @@ def read_curve(run_dir: pathlib.Path) -> Curve:
   return curve
 
 
-def curve_of(rows: Iterable[dict[str, Any]]) -> Curve:
+def _read_curve(run_dir: pathlib.Path) -> Curve:
+  """Returns a run's curve; it may have no points."""
+  config = run_directory.RunDirectory(run_dir).read_config()
+  return curve_of(_rows(run_dir), clock_of(config['run']))
+
+
+def curve_of(rows: Iterable[Mapping[str, Any]], clock: status.Clock) -> Curve:
   """Returns the curve that lies in rows of metrics; it may have no points.
 
-  What a run did after the checkpoint that it was resumed from is lost to it,
-  and left out.
+  Steps that a run made after the checkpoint that it was resumed from are lost
+  to the run, and left out.
   """
   points: list[tuple[int, float]] = []
   for row in rows:
-    if 'mean_return' in row and 'env_steps' in row:
-      while points and points[-1][0] >= row['env_steps']:
+    if 'mean_return' in row and clock in row:
+      while points and points[-1][0] >= row[clock]:
         points.pop()
-      points.append((row['env_steps'], row['mean_return']))
-  env_steps = np.array([step for step, _ in points], np.int64)
-  return Curve(env_steps, np.array([value for _, value in points], np.float64))
+      points.append((row[clock], row['mean_return']))
+  steps = np.array([step for step, _ in points], np.int64)
+  returns = np.array([value for _, value in points], np.float64)
+  return Curve(steps, returns, clock)
 
 
 def _rows(run_dir: pathlib.Path) -> list[dict[str, Any]]:
@@ -141,16 +166,14 @@ def _rows(run_dir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def common(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns env_steps [N] that all curves span, and their returns [K, N] there.
+  """Returns steps [N] that all curves span, and their returns [K, N] there.
 
   Between evaluations a curve is a straight line. Where a curve has ended, none
   of the others goes on: a mean over fewer runs would be another number.
   """
-  first = max(curve.env_steps[0] for curve in curves)
-  last = min(curve.env_steps[-1] for curve in curves)
-  env_steps = np.unique(np.concatenate([curve.env_steps for curve in curves]))
-  env_steps = env_steps[(first <= env_steps) & (env_steps <= last)]
-  returns = [
-    np.interp(env_steps, curve.env_steps, curve.returns) for curve in curves
-  ]
-  return env_steps, np.array(returns)
+  first = max(curve.steps[0] for curve in curves)
+  last = min(curve.steps[-1] for curve in curves)
+  steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+  steps = steps[(first <= steps) & (steps <= last)]
+  returns = [np.interp(steps, curve.steps, curve.returns) for curve in curves]
+  return steps, np.array(returns)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from distacme.run import status
+
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
@@ -42,13 +44,15 @@ class MetricsSink:
   has returned.
 
   TensorBoard shows one chart per kind and metric (`actor/episode_return`) with
-  one curve per worker, over env_steps. Values that are not finite are left out.
+  one curve per worker, over the run's clock. Values that are not finite are left
+  out.
   """
 
   def __init__(
     self,
     run_dir: str | os.PathLike[str],
     tensorboard: bool = True,
+    clock: status.Clock = 'env_steps',
     resumed_at: int = 0,
   ) -> None:
     """Opens the files, to go on at their end where a run is resumed.
@@ -56,14 +60,16 @@ class MetricsSink:
     Args:
       run_dir: made if it does not exist.
       tensorboard: whether to write TensorBoard events; needs tensorboardX.
-      resumed_at: env_steps that the run goes on from. What TensorBoard has of
-        later ones is lost to the run, and not shown any more.
+      clock: the counter over which TensorBoard shows curves.
+      resumed_at: step of the clock that the run goes on from. What TensorBoard
+        has of later ones is lost to the run, and not shown any more.
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     self._lock = threading.Lock()
     self._file = open(run_dir / METRICS_FILE, 'a+b', buffering=0)
     self._end_torn_line()
+    self._clock = clock
     self._warned: set[str] = set()
     self._tensorboard = (
       _TensorBoard(run_dir / TENSORBOARD_DIR, resumed_at)
@@ -104,7 +110,7 @@ class MetricsSink:
       except OSError as error:  # which does not know the file
         raise OSError(error.errno, error.strerror, self._file.name) from error
       if self._tensorboard:
-        step = counts.get('env_steps', 0)
+        step = counts.get(self._clock, 0)
         self._tensorboard.write(worker, kind, step, metrics)
       self._warn_once(worker, kind, metrics)
 

@@ -14,9 +14,10 @@ def main(arguments: Sequence[str]) -> int:
   """Draws the curves and prints where they are."""
   parser = argparse.ArgumentParser(
     prog='distacme plot',
-    description='Draws the evaluated returns of runs over environment steps, a '
-    'panel for each environment. Runs that differ in their seed only share a '
-    'line, their mean, in a band from the lowest to the highest.',
+    description='Draws the evaluated returns of runs over environment steps (or '
+    'learner steps, by their --clock), a panel for each environment. Runs that '
+    'differ in their seed only share a line, their mean, in a band from the '
+    'lowest to the highest.',
   )
   parser.add_argument(
     'run_dirs',

@@ -113,10 +113,12 @@ class _Parts:
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
     self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
     self._asked_to_stop = threading.Event()
-    env_steps = restored.counts.get('env_steps', 0)
-    self._sink = metrics_lib.MetricsSink(directory.path, resumed_at=env_steps)
+    steps = restored.counts.get(run.clock, 0)
+    self._sink = metrics_lib.MetricsSink(
+      directory.path, clock=run.clock, resumed_at=steps
+    )
     self.state = run_state_lib.RunState(run.limits, self._sink, restored.counts)
-    experiment = self._resumed_at(env_steps)
+    experiment = self._resumed_from(restored.counts)
     self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
     self.loop = environment_loop.EnvironmentLoop(
       self._environment,
@@ -144,13 +146,15 @@ class _Parts:
       self.state.reporter('evaluator/0'),
       run.evaluator_settings,
       key=seeding.actor_key(experiment.seed, 1),
-      env_steps=env_steps,
+      steps=steps,
       keep=self._best.offer,
       is_hurried=self._is_hurried,
     )
 
-  def _resumed_at(self, env_steps: int) -> experiment_lib.Experiment:
-    return dataclasses.replace(self._experiment, resumed_at=env_steps)
+  def _resumed_from(
+    self, counts: Mapping[str, int]
+  ) -> experiment_lib.Experiment:
+    return dataclasses.replace(self._experiment, resumed_from=counts)
 
   def request_stop(self, reason: status_lib.StopReason) -> None:
     """Ends the run, or only its last evaluation."""
@@ -164,11 +168,15 @@ class _Parts:
     """Acts and learns for some steps, at most to a place for a checkpoint."""
     for _ in range(_POLL_EVERY):
       self._steps_since += self.loop.step()
-      if self._is_exact_place() or self.loop.is_hurried:
+      if (
+        self._is_exact_place()
+        or self.loop.is_hurried
+        or self.loop.has_learnt_all
+      ):
         break
-    # All is counted here, however often the clock made the actor report: what
-    # is counted decides when the run is evaluated and when it ends.
-    self.loop.actor.report()
+    # All is counted here, however often time made the workers report: what is
+    # counted decides when the run is evaluated and when it ends.
+    self.loop.report()
 
   def _is_exact_place(self) -> bool:
     """Whether what is saved here is all that decides how the run goes on."""
@@ -203,8 +211,8 @@ class _Parts:
 
   def _start_anew(self) -> None:
     """Makes this run what one that is resumed here would be."""
-    env_steps = self.state.directive().counts['env_steps']
-    experiment = self._resumed_at(env_steps)
+    counts = self.state.directive().counts
+    experiment = self._resumed_from(counts)
     self._environment.close()
     self._environment = experiment.make_vector(
       experiment.run.envs_per_actor, stream=0
@@ -213,7 +221,9 @@ class _Parts:
     self._evaluated.close()
     self._evaluated = experiment.make_vector(self._rows, stream=1)
     self._evaluator.start_anew(
-      self._evaluated, seeding.actor_key(experiment.seed, 1), env_steps
+      self._evaluated,
+      seeding.actor_key(experiment.seed, 1),
+      counts.get(experiment.run.clock, 0),
     )
     self._steps_since = 0
 

@@ -166,7 +166,8 @@ class PreparedSeeds:
 
   def _table(self) -> rich_table.Table:
     table = rich_table.Table()
-    for name in ('seed', 'state', 'return', 'env steps', 'steps/s', 'seconds'):
+    steps = self._runs[0].clock.replace('_', ' ')
+    for name in ('seed', 'state', 'return', steps, 'steps/s', 'seconds'):
       table.add_column(name, justify='left' if name == 'state' else 'right')
     for run in self._runs:
       table.add_row(*run.row())

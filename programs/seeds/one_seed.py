@@ -122,6 +122,11 @@ class SeedRun:
     self._view = self._observer.look()
 
   @property
+  def clock(self) -> status_lib.Clock:
+    """The counter that says how far it is."""
+    return self._experiment.run.clock
+
+  @property
   def _status(self) -> status_lib.Status | None:
     """The newest status that is known."""
     return self._view.status if self._view else None
@@ -129,14 +134,15 @@ class SeedRun:
   def row(self) -> list[str]:
     """Returns its row of the table."""
     status, final = self._status, self.final()
+    clock = self.clock
     cells = [str(self._experiment.run.seed), self._state()]
     cells.append('' if final is None else f'{final:.4g}')
     if status is None:
       return [*cells, '', '', '']
     return [
       *cells,
-      f'{status.counts.get("env_steps", 0):,}',
-      f'{status.rates.get("env_steps", 0.0):,.0f}' if self.running() else '',
+      f'{status.counts.get(clock, 0):,}',
+      f'{status.rates.get(clock, 0.0):,.0f}' if self.running() else '',
       f'{status.seconds:.0f}',
     ]
 

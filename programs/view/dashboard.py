@@ -30,7 +30,7 @@ def picture(
       parts.append(_text('\n'.join(bottlenecks.who_waits(view.status))))
   if view.note:
     parts.append(_text(view.note))
-  if len(curve.env_steps) > 1:
+  if len(curve.steps) > 1:
     parts.append(_text(f'\n{chart(curve, width)}'))
   if view.phase == 'ended' and view.status is not None:
     parts.append(_text(progress.ending(view.status)))
@@ -46,11 +46,11 @@ def chart(curve: curves.Curve, width: int) -> str:
   figure.height = _CHART_HEIGHT
   figure.with_colors = False
   figure.origin = False
-  figure.x_label, figure.y_label = 'env steps', 'return'
+  figure.x_label, figure.y_label = curve.clock.replace('_', ' '), 'return'
   figure.x_ticks_fkt = lambda low, high: _short(low)
   figure.y_ticks_fkt = lambda low, high: f'{low:,.4g}'
   figure.set_x_limits(min_=0)
-  figure.plot(curve.env_steps.tolist(), curve.returns.tolist())
+  figure.plot(curve.steps.tolist(), curve.returns.tolist())
   return str(figure.show())
 
 

@@ -66,7 +66,7 @@ class Observer:
 
   def curve(self) -> curves.Curve:
     """Returns the evaluated returns up to the last look."""
-    return curves.curve_of(self._logged.evaluations)
+    return curves.curve_of(self._logged.evaluations, curves.clock_of(self._run))
 
   def look(self) -> View:
     """Returns what is to be seen now; waits for the server, about a second."""

@@ -1,4 +1,4 @@
-"""Curves as PNG."""
+"""Draws curves as PNG."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy as np
 
 from distacme.programs.view import terminal
 from distacme.run import curves
+from distacme.run import status
 
 FILE = 'curves.png'
 
 
 def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
-  """Writes a PNG with a panel for each environment, a line for each group.
+  """Writes a PNG with a line for each group.
+
+  Each environment has a panel, or one for each clock of its runs.
 
   Raises:
     ImportError: if matplotlib is not installed.
@@ -28,16 +31,17 @@ def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
       f'curves need matplotlib, which cannot be imported ({error}). '
       f'{matplotlib_remedy(error)}'
     ) from error
-  panels: dict[str, list[curves.Group]] = {}
+  panels: dict[tuple[str, status.Clock], list[curves.Group]] = {}
   for group in groups:
-    panels.setdefault(group.settings['env'], []).append(group)
+    panel = group.settings['env'], group.settings['clock']
+    panels.setdefault(panel, []).append(group)
   # Without pyplot, which would look for a display.
   drawing = figure.Figure(
     figsize=(8, 1 + 4 * len(panels)), layout='constrained'
   )
   rows = drawing.subplots(len(panels), squeeze=False)[:, 0]
-  for axes, (env, rivals) in zip(rows, panels.items(), strict=True):
-    axes.set(title=env, xlabel='environment steps', ylabel='mean return')
+  for axes, ((env, clock), rivals) in zip(rows, panels.items(), strict=True):
+    axes.set(title=env, xlabel=status.CLOCKS[clock], ylabel='mean return')
     for number, group in enumerate(rivals):
       _draw_group(axes, group, f'C{number % 10}', curves.label(group, groups))
     axes.grid(alpha=0.3)
@@ -55,11 +59,13 @@ def matplotlib_remedy(error: Exception) -> str:
 def _draw_group(axes: Any, group: curves.Group, color: str, name: str) -> None:
   if len(group.curves) > 1:
     for curve in group.curves:
-      axes.plot(*curve, color=color, alpha=0.3, linewidth=0.8)
-  env_steps, returns = curves.common(group.curves)
+      axes.plot(
+        curve.steps, curve.returns, color=color, alpha=0.3, linewidth=0.8
+      )
+  steps, returns = curves.common(group.curves)
   mean, low, high = (f(returns, axis=0) for f in (np.mean, np.min, np.max))
-  axes.plot(env_steps, mean, color=color, label=name, marker='.')
-  axes.fill_between(env_steps, low, high, color=color, alpha=0.2, linewidth=0)
+  axes.plot(steps, mean, color=color, label=name, marker='.')
+  axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
 
 
 def draw_if_possible(path: pathlib.Path) -> None:

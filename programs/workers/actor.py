@@ -34,9 +34,7 @@ def _act(context: context_lib.Context) -> None:
   before = status.workers.get(connection.name)
   if before is not None and before.counts:
     # One that was restarted would else act its first episodes again.
-    experiment = dataclasses.replace(
-      experiment, resumed_at=status.counts['env_steps']
-    )
+    experiment = dataclasses.replace(experiment, resumed_from=status.counts)
   run = experiment.run
   rows = run.envs_per_actor
   # The evaluator's stream is that after the first actors'.

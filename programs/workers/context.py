@@ -69,8 +69,9 @@ class Context:
   def experiment(self) -> experiment_lib.Experiment:
     """Returns the run's experiment; imports the agent and the user's functions."""
     if self.given is not None:
-      resumed_at = self.config['resumed_from'].get('env_steps', 0)
-      return dataclasses.replace(self.given, resumed_at=resumed_at)
+      return dataclasses.replace(
+        self.given, resumed_from=self.config['resumed_from']
+      )
     from distacme.programs import recorded
 
     return recorded.read_experiment(self.directory)

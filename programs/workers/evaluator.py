@@ -39,7 +39,7 @@ def _evaluate(context: context_lib.Context) -> None:
     connection,
     run.evaluator_settings,
     key=key,
-    env_steps=experiment.resumed_at,
+    steps=experiment.resumed_from.get(run.clock, 0),
     keep=best.offer,
     is_hurried=lambda: connection.terminated,
     last_s=_LAST_S,

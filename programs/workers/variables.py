@@ -39,7 +39,9 @@ def run(context: context_lib.Context) -> None:
     context.config['resumed_from'], 0.0
   )
   sink = metrics.MetricsSink(
-    directory.path, resumed_at=before.counts.get('env_steps', 0)
+    directory.path,
+    clock=config.clock,
+    resumed_at=before.counts.get(config.clock, 0),
   )
   state = run_state.RunState(
     config.limits, sink, before.counts, elapsed_s=before.seconds

@@ -62,8 +62,9 @@ class Rig:
   def publish(self, version):
     self.source.publish(version, nest(version))
 
-  def count(self, env_steps):
-    self.state.report('actor/0', {'env_steps': env_steps})
+  def count(self, env_steps, learner_steps=0):
+    counts = {'env_steps': env_steps, 'learner_steps': learner_steps}
+    self.state.report('workers', counts)
     # As its loop does while it waits.
     reporter = self.state.reporter('evaluator')
     self.evaluator.directive = reporter.report()
@@ -164,6 +165,15 @@ def test_it_waits_for_steps_and_params():
   rig.count(99)
   assert not rig.evaluator.evaluate_if_due()
   rig.count(1)
+  assert rig.evaluator.evaluate_if_due()
+
+
+def test_learner_steps_may_be_its_clock():
+  rig = Rig(Watched(*rows(1)), clock='learner_steps', steps=120)
+  rig.publish(0)
+  rig.count(env_steps=500, learner_steps=199)
+  assert not rig.evaluator.evaluate_if_due()
+  rig.count(env_steps=0, learner_steps=1)
   assert rig.evaluator.evaluate_if_due()
 
 
@@ -286,12 +296,12 @@ def test_who_is_in_a_hurry_gives_up_the_last_evaluation_and_says_so(warnings):
 def test_the_last_evaluation_is_given_up_when_its_time_is_over(warnings):
   clock = Clock()
   at_step = AtStep(7, lambda: clock.advance(45.0))
-  rig = finish_under(at_step, last_s=45.0, clock=clock)
+  rig = finish_under(at_step, last_s=45.0, now=clock)
   assert at_step.steps == 7
   assert rig.kept == []
   assert len(warnings) == 1
   at_step = AtStep(7, lambda: clock.advance(44.0))
-  assert finish_under(at_step, last_s=45.0, clock=clock).kept == [(9, 100.0)]
+  assert finish_under(at_step, last_s=45.0, now=clock).kept == [(9, 100.0)]
   assert len(warnings) == 1
 
 
@@ -362,7 +372,7 @@ def test_an_evaluation_is_left_out_while_they_take_too_much_time(
 ):
   clock = Clock()
   environment = Watched(*rows(1), on_step=lambda: clock.advance(10.0))
-  rig = Rig(environment, episodes=1, max_share=max_share, clock=clock)
+  rig = Rig(environment, episodes=1, max_share=max_share, now=clock)
   due = []
   for version, _ in enumerate(expected):
     clock.advance(5.0)
@@ -379,7 +389,7 @@ def test_the_last_evaluation_is_never_left_out():
     episodes=1,
     max_share=0.0,
     limits=status.Limits(max_env_steps=200),
-    clock=clock,
+    now=clock,
   )
   for version in (1, 2):
     rig.publish(version)
@@ -405,7 +415,7 @@ def test_rows_that_cannot_share_evenly_are_refused():
 
 
 def test_a_resumed_evaluator_waits_for_the_next_multiple_of_its_period():
-  rig = Rig(Watched(*rows(3)), env_steps=250)
+  rig = Rig(Watched(*rows(3)), steps=250)
   rig.publish(5)
   rig.count(299)
   assert not rig.evaluator.evaluate_if_due()
@@ -417,14 +427,14 @@ def test_one_that_starts_anew_is_as_one_that_was_made_there():
   key = jax.random.key_data(jax.random.key(7))
   old, new = (
     Rig(Watched(*rows(3))),
-    Rig(Watched(*rows(4)), key=key, env_steps=250),
+    Rig(Watched(*rows(4)), key=key, steps=250),
   )
   for rig in (old, new):
     rig.publish(5)
     rig.count(250)
   assert old.evaluator.evaluate() == 3.0
   environment = Watched(*rows(4))
-  old.evaluator.start_anew(environment, key, env_steps=250)
+  old.evaluator.start_anew(environment, key, steps=250)
   assert not old.evaluator.evaluate_if_due()
   old.count(50)
   new.count(50)

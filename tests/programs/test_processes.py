@@ -12,6 +12,7 @@ import pytest
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.workers import main
+from distacme.run import curves
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import status as status_lib
@@ -103,6 +104,21 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   assert any((run.run_dir / 'checkpoints').iterdir())
   for mode in ('threads', 'local'):
     assert measured_until_solved(start(*flags, mode=mode)) == measured, mode
+
+
+def test_learner_steps_may_decide_evaluations_and_the_end(start):
+  run = start(
+    *('--clock', 'learner_steps', '--eval-period', '200'),
+    *('--max-learner-steps', '700', '--max-env-steps', 'None'),
+  )
+  code, _ = run.wait()
+  assert code == 0, run.output
+  assert run.summary.stop.detail == '700 learner_steps'
+  assert run.summary.counts['learner_steps'] >= 700
+  curve = curves.read_curve(run.run_dir)
+  assert curve.clock == 'learner_steps'
+  assert curve.steps[-1] >= 700
+  assert 'evaluation: 20 episodes every 200 learner steps' in run.output
 
 
 def measured_until_solved(run):

@@ -114,6 +114,17 @@ def test_tensorboard_shows_a_curve_per_worker_over_env_steps(tmp_path):
   assert curves == {'actor_0': [(10, 1.0)], 'actor_1': [(20, 2.0)]}
 
 
+def test_tensorboard_shows_curves_over_the_clock_of_the_run(tmp_path):
+  sink = metrics.MetricsSink(tmp_path, clock='learner_steps')
+  sink.write('learner', 1.0, {'env_steps': 7, 'learner_steps': 3}, {'loss': 1})
+  sink.write('learner', 1.0, {'env_steps': 8}, {'loss': 2})
+  sink.close()
+  path = tmp_path / metrics.TENSORBOARD_DIR / 'learner'
+  events = event_accumulator.EventAccumulator(str(path)).Reload()
+  scalars = events.Scalars('learner/loss')
+  assert [(event.step, event.value) for event in scalars] == [(3, 1), (0, 2)]
+
+
 def test_tensorboard_forgets_what_a_resumption_lost(tmp_path):
   def log(env_steps, resumed_at, workers):
     sink = metrics.MetricsSink(tmp_path, resumed_at=resumed_at)

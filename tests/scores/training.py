@@ -62,7 +62,8 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
     evaluations=summary.counts['evaluations'],
     # Environment steps and mean return of each; rows of before lack it.
     curve=[
-      [int(steps), float(mean)] for steps, mean in zip(*curve, strict=True)
+      [int(steps), float(mean)]
+      for steps, mean in zip(curve.steps, curve.returns, strict=True)
     ],
     **code,
   )

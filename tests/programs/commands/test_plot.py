@@ -15,13 +15,20 @@ from distacme.run import metrics
 
 @pytest.fixture(name='make_run')
 def fixture_make_run(tmp_path):
-  def make_run(name, points, seed=0, learning_rate=1e-3, env='bsuite:catch/0'):
+  def make_run(
+    name,
+    points,
+    seed=0,
+    learning_rate=1e-3,
+    env='bsuite:catch/0',
+    **settings,
+  ):
     path = tmp_path / name
-    run = {'agent': 'dqn', 'env': env, 'seed': seed}
+    run = {'agent': 'dqn', 'env': env, 'seed': seed, **settings}
     agent = {'learning_rate': learning_rate}
     sink = metrics.MetricsSink(path, tensorboard=False)
     for env_steps, mean_return in points:
-      counts = {'env_steps': env_steps}
+      counts = {'env_steps': env_steps, 'learner_steps': 100 * env_steps}
       sink.write('evaluator/0', 1.0, counts, {'mean_return': mean_return})
       sink.write('learner/0', 1.0, counts, {'loss': 1.0})
     sink.close()
@@ -74,14 +81,46 @@ def test_every_environment_has_a_panel(make_run, tmp_path):
 
 def test_a_curve_is_the_evaluated_return_over_env_steps(make_run):
   curve = curves_lib.read_curve(make_run('a', [(10, -1.0), (20, 0.5)]))
-  np.testing.assert_array_equal(curve.env_steps, [10, 20])
+  np.testing.assert_array_equal(curve.steps, [10, 20])
   np.testing.assert_array_equal(curve.returns, [-1.0, 0.5])
+
+
+def test_a_curve_may_be_over_learner_steps(make_run):
+  path = make_run('a', [(10, -1.0), (20, 0.5)], clock='learner_steps')
+  curve = curves_lib.read_curve(path)
+  np.testing.assert_array_equal(curve.steps, [1000, 2000])
+  assert curve.clock == 'learner_steps'
+
+
+def test_runs_of_different_clocks_do_not_share_a_panel(
+  make_run, tmp_path, monkeypatch
+):
+  figure = pytest.importorskip('matplotlib.figure')
+  seen = []
+  monkeypatch.setattr(
+    figure.Figure,
+    'savefig',
+    lambda drawing, *args, **kwargs: seen.extend(drawing.axes),
+  )
+  paths = [
+    make_run('a', [(10, 0.0), (20, 1.0)]),  # of before there were clocks
+    make_run('b', [(10, 0.0), (20, 1.0)], clock='learner_steps'),
+    make_run('c', [(10, 0.0)], clock='env_steps', seed=1),
+  ]
+  groups = curves_lib.grouped(paths)
+  assert [len(group.curves) for group in groups] == [2, 1]
+  assert curves_lib.label(groups[1], groups) == 'dqn'
+  plotting.draw(groups, tmp_path / 'curves.png')
+  assert [axes.get_xlabel() for axes in seen] == [
+    'environment steps',
+    'learner steps',
+  ]
 
 
 def test_what_a_resumption_lost_is_left_out(make_run):
   points = [(10, 1.0), (20, 2.0), (30, 3.0), (20, 4.0), (40, 5.0)]
   curve = curves_lib.read_curve(make_run('a', points))
-  np.testing.assert_array_equal(curve.env_steps, [10, 20, 40])
+  np.testing.assert_array_equal(curve.steps, [10, 20, 40])
   np.testing.assert_array_equal(curve.returns, [1.0, 4.0, 5.0])
 
 
@@ -127,11 +166,13 @@ def test_a_label_says_what_tells_a_group_from_the_others(make_run):
 
 def test_the_mean_spans_what_all_runs_span():
   curves = [
-    curves_lib.Curve(np.array([0, 10, 20]), np.array([0.0, 1.0, 2.0])),
-    curves_lib.Curve(np.array([5, 15]), np.array([3.0, 5.0])),
+    curves_lib.Curve(
+      np.array([0, 10, 20]), np.array([0.0, 1.0, 2.0]), 'env_steps'
+    ),
+    curves_lib.Curve(np.array([5, 15]), np.array([3.0, 5.0]), 'env_steps'),
   ]
-  env_steps, returns = curves_lib.common(curves)
-  np.testing.assert_array_equal(env_steps, [5, 10, 15])
+  steps, returns = curves_lib.common(curves)
+  np.testing.assert_array_equal(steps, [5, 10, 15])
   np.testing.assert_allclose(returns, [[0.5, 1.0, 1.5], [3.0, 4.0, 5.0]])
 
 

@@ -1,5 +1,6 @@
 """Local mode: episodes are whole, the clock decides nothing, stops are at once."""
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from distacme.agents import dqn
 from distacme.environments import wrappers
 from distacme.programs import training
 from distacme.programs.view import plotting
+from distacme.run import curves
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.testing import environments
@@ -106,6 +108,33 @@ def test_no_checkpoint_cuts_an_episode(rows, length, period, tmp_path):
   lengths = {r['episode_length'] for r in rows_logged if 'episode_length' in r}
   assert lengths <= {length}
   assert (tmp_path / 'run' / 'checkpoints').exists()
+
+
+def test_learner_steps_may_decide_evaluations_and_the_end(tmp_path):
+  settings = {
+    'clock': 'learner_steps',
+    'max_env_steps': None,
+    'eval_period': 20,
+    'max_eval_share': 1.0,
+  }
+  # A learner step for two of the environment.
+  config = dataclasses.replace(QUICK, samples_per_insert=8.0)
+  for most in (50, 95):  # the second resumes the first
+    assert not train(
+      config,
+      environments.catch,
+      tmp_path / 'run',
+      max_learner_steps=most,
+      **settings,
+    )
+    summary = run_directory.RunDirectory(tmp_path / 'run').read_summary()
+    assert summary.stop.detail == f'{most} learner_steps'
+    assert summary.counts['learner_steps'] == most
+  curve = curves.read_curve(tmp_path / 'run')
+  assert curve.clock == 'learner_steps'
+  # Looked at every 16 environment steps, and after the last learner step.
+  assert [step // 20 * 20 for step in curve.steps] == [20, 40, 40, 60, 80, 80]
+  assert (curve.steps[2], curve.steps[-1]) == (50, 95)
 
 
 def saved_steps(run_dir):

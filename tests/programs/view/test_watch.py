@@ -103,7 +103,7 @@ def test_the_metrics_of_an_earlier_session_are_no_workers(tmp_path):
     assert run.look().phase == 'starting'
     sink.write('actor/0', 0.5, {'env_steps': 2}, {'episode_return': 1.0})
     assert list(run.look().status.workers) == ['actor/0']
-    assert len(run.curve().env_steps) == 1  # but its curve goes on
+    assert len(run.curve().steps) == 1  # but its curve goes on
   sink.close()
 
 
@@ -240,7 +240,9 @@ def test_what_is_no_run_is_refused(capsys, tmp_path):
 
 @pytest.mark.parametrize('width', [50, 80, 200])
 def test_a_curve_is_drawn_within_the_terminal(width):
-  curve = curves.Curve(np.array([1000, 2_500_000]), np.array([-12345.0, 0.5]))
+  curve = curves.Curve(
+    np.array([1000, 2_500_000]), np.array([-12345.0, 0.5]), 'env_steps'
+  )
   lines = dashboard.chart(curve, width).splitlines()
   assert max(map(len, lines)) <= width
   assert any('⠤' in line or '⡠' in line for line in lines)
@@ -249,8 +251,8 @@ def test_a_curve_is_drawn_within_the_terminal(width):
 
 def test_one_evaluation_is_no_curve_yet():
   view = observer.View('running', run_state.RunState().status())
-  one = curves.Curve(np.array([10]), np.array([1.0]))
-  two = curves.Curve(np.array([10, 20]), np.array([1.0, 2.0]))
+  one = curves.Curve(np.array([10]), np.array([1.0]), 'env_steps')
+  two = curves.Curve(np.array([10, 20]), np.array([1.0, 2.0]), 'env_steps')
   assert '(return)' not in rendered(dashboard.picture(view, one, 100))
   assert '(return)' in rendered(dashboard.picture(view, two, 100))
 
