@@ -1,4 +1,4 @@
-"""What the server takes of requests, from peers that are not trusted."""
+"""Checks requests to the server, whose peers are not trusted."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ def stop(data: bytes) -> status.Stop:
 
 
 def _is_number(value: Any) -> bool:
-  """Whether a metric can be kept as a float."""
+  """Returns whether a metric can be kept as a float."""
   return type(value) is float or (type(value) is int and abs(value) < 2**63)
