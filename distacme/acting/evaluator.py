@@ -35,7 +35,7 @@ def num_rows(episodes: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How much is evaluated, and when.
+  """Says how much is evaluated, and when.
 
   Attributes:
     episodes: in one evaluation.
@@ -128,7 +128,7 @@ class Evaluator:
     self._next = (steps // period + 1) * period
 
   def _steps(self) -> int:
-    """Returns what the run's clock shows."""
+    """Returns the run's steps, by the clock of the settings."""
     return self.directive.counts.get(self._settings.clock, 0)
 
   def run(self) -> None:
@@ -173,7 +173,7 @@ class Evaluator:
       )
 
   def _has_last_params(self) -> bool:
-    """Whether the newest params are of the last learner step that we know of."""
+    """Returns whether the newest params are of the last learner step counted."""
     newest = self._source.newest()
     self._report(state=status.WorkerState.WAITING_FOR_LAST_PARAMS)
     return newest is not None and newest.version >= self.directive.counts.get(
@@ -275,7 +275,7 @@ class Evaluator:
       self._ends_at = min(self._ends_at, self._now() + self._last_s)
 
   def _must_end(self) -> bool:
-    """Whether there is no time for the episodes that are played."""
+    """Returns whether there is no time for the episodes that are played."""
     return (
       not status.leaves_time(self.directive.stop)
       or self._is_hurried()
@@ -284,7 +284,7 @@ class Evaluator:
 
 
 class _Played(NamedTuple):
-  """What the episodes of an evaluation came to."""
+  """Holds the results of an evaluation's episodes."""
 
   returns: list[float]
   lengths: list[int]

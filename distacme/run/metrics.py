@@ -189,7 +189,7 @@ class _TensorBoard:
 
 
 def _is_alive(writer: Any) -> bool:
-  """Whether the thread of a tensorboardX writer still writes.
+  """Returns whether the thread of a tensorboardX writer still writes.
 
   A disk that is full ends it (2.6), after which ten calls wait for ever.
   """

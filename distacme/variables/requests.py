@@ -95,5 +95,5 @@ def stop(data: bytes) -> status.Stop:
 
 
 def _is_number(value: Any) -> bool:
-  """Whether a metric can be kept as a float."""
+  """Returns whether a metric can be kept as a float."""
   return type(value) is float or (type(value) is int and abs(value) < 2**63)

@@ -1,4 +1,4 @@
-"""A launched run, as its launcher sees it: by asking its variable server."""
+"""Follows a launched run by asking its variable server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _UNKNOWN = status_lib.Stop(
 
 
 class SupervisedRun:
-  """What supervision asks and tells: a `supervision.Run`; one thread."""
+  """Answers supervision, as its `supervision.Run`; one thread."""
 
   def __init__(
     self,
@@ -46,7 +46,7 @@ class SupervisedRun:
     directory: run_directory.RunDirectory,
     show: Callable[[status_lib.Status], None],
   ):
-    """Knows of no worker until `attach`.
+    """Waits for the workers, which `attach` brings.
 
     Args:
       program: that runs.
@@ -75,13 +75,13 @@ class SupervisedRun:
     self._tracebacks: list[str] = []  # among them
 
   def attach(self, members: list[supervision.Worker]) -> None:
-    """Takes over what was launched, and passes on what was asked meanwhile."""
+    """Takes over the workers, and passes on a stop that was asked for before."""
     self._members = members
     if self._stop is not None:
       self._send(self._stop)
 
   def stopping(self) -> bool:
-    """Whether the run is to end."""
+    """Returns whether the run is to end."""
     return self._stop is not None or self._given() is not None
 
   def grace_s(self) -> float:
@@ -163,7 +163,7 @@ class SupervisedRun:
     self.on_absence(worker)
 
   def on_absence(self, worker: supervision.Worker) -> None:
-    """Says goodbye for a worker that cannot, and that the services wait for."""
+    """Reports a worker as done that cannot; the services wait for the report."""
     if not self._is_served():
       return
     for name in (worker.name, *self._program.lodgers(worker.name)):
@@ -177,7 +177,7 @@ class SupervisedRun:
         pass
 
   def _is_served(self) -> bool:
-    """Whether the variable server is there to be told anything."""
+    """Returns whether the variable server still runs."""
     return any(
       member.name == program_lib.VARIABLES and member.exit_code() is None
       for member in self._members
@@ -267,7 +267,7 @@ class SupervisedRun:
       self._heartbeats[name] = max(heartbeat, known)
 
   def _with_failures(self, status: status_lib.Status) -> status_lib.Status:
-    """Adds what only the launcher knows to the status of a run."""
+    """Returns a status with the failures that only the launcher knows."""
     return dataclasses.replace(
       status,
       failures=dict(self._failures),
@@ -276,7 +276,7 @@ class SupervisedRun:
     )
 
   def _pass_on_warnings(self) -> None:
-    """Says what else only the logs of workers would."""
+    """Repeats the warnings of workers, which only their logs have."""
     with contextlib.suppress(OSError):  # as if there is no such file
       for warning in self._directory.warnings.read_text().splitlines():
         notices.warn_once(warning)

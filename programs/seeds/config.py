@@ -1,15 +1,11 @@
-"""Which seeds --seeds means."""
+"""Parses --seeds."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
 
 from distacme import config_checks
-
-if TYPE_CHECKING:
-  pass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ class SeedRun:
     self._look_at = 0.0
 
   def has_ended(self) -> bool:
-    """Whether an earlier session brought it to the end that is wanted now."""
+    """Returns whether an earlier session brought it to the end that is wanted now."""
     if not self._directory.summary.exists():
       return False
     self.look()
@@ -84,7 +84,7 @@ class SeedRun:
     self._view = None
 
   def running(self) -> bool:
-    """Whether it has been started and not ended yet."""
+    """Returns whether it has been started and not ended yet."""
     return self._process is not None and self.code is None
 
   def poll(self) -> int | None:

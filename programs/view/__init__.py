@@ -1,1 +1,1 @@
-"""What people see of a run."""
+"""Shows runs to people: in the terminal, as curves, as videos."""

@@ -94,7 +94,7 @@ class _Saving:
 
   @property
   def under_way(self) -> bool:
-    """Whether a checkpoint is being written."""
+    """Returns whether a checkpoint is being written."""
     return self._saved is not None and not self._saved.done()
 
   def metrics(self) -> dict[str, float]:

@@ -41,6 +41,17 @@ SETTINGS = {
 CASES = {
   # n-step windows, priorities, the sampler's random state, exploration.
   'dqn': (DQN, launching.CATCH, {}),
+  # Evaluated and ended by learner steps, of which there are up to four a step.
+  'dqn by learner steps': (
+    DQN,
+    launching.CATCH,
+    {
+      'clock': 'learner_steps',
+      'max_env_steps': None,
+      'max_learner_steps': 3500,
+      'eval_period': 900,
+    },
+  ),
   # Frames that items share; params that are published now and then.
   'dqn on frames': (
     DQN,
