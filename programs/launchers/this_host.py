@@ -86,11 +86,12 @@ class _Actors:
     ]
     if any(self._supervisor.has(spec.name) for spec in new):
       return  # asked again soon: one of that name has not ended yet
-    self._program = self._program.without(*gone).plus(*new)
+    program = self._program.without(*gone).plus(*new)
     try:
-      program_lib.write(self._program, self._directory)
+      program_lib.write(program, self._directory)
     except files.NotWrittenError as error:
       notices.warn_once(f'no actor is added: {error}')
-      return
+      return  # asked again soon: there may be room by then
+    self._program = program
     self._supervisor.add([self._start(spec) for spec in new])
     self._count = count

@@ -1,0 +1,76 @@
+"""Actors are as many as asked for, in the program and among the processes."""
+
+import pytest
+
+from distacme.programs import experiment
+from distacme.programs import program as program_lib
+from distacme.programs.launchers import this_host
+from distacme.run import files
+from distacme.run import run_directory
+
+
+class Supervisor:
+  """Notes whom it was given and told to let go."""
+
+  def __init__(self):
+    self.workers = {'actor/0', 'actor/1'}
+
+  def dismiss(self, name):
+    self.workers.discard(name)
+
+  def has(self, name):
+    return name in self.workers
+
+  def add(self, workers):
+    self.workers.update(workers)
+
+
+@pytest.fixture(name='directory')
+def fixture_directory(tmp_path):
+  return run_directory.RunDirectory(tmp_path)
+
+
+@pytest.fixture(name='supervisor')
+def fixture_supervisor():
+  return Supervisor()
+
+
+@pytest.fixture(name='actors')
+def fixture_actors(directory, supervisor):
+  run = experiment.RunConfig(num_actors=2)
+  program = program_lib.make_program(run)
+  return this_host._Actors(
+    run, program, directory, supervisor, start=lambda spec: spec.name
+  )
+
+
+def actors_of_program(directory):
+  workers = program_lib.read(directory).workers
+  return {worker.name for worker in workers if worker.kind == 'actor'}
+
+
+def test_workers_find_those_who_came_and_none_that_went(
+  actors, directory, supervisor
+):
+  for count in (4, 1, 2):
+    actors.scale(count)
+    names = {f'actor/{index}' for index in range(count)}
+    assert supervisor.workers == actors_of_program(directory) == names
+
+
+def test_a_full_disk_adds_no_actor_until_there_is_room(
+  actors, directory, supervisor, monkeypatch, caplog
+):
+  def write_json(path, value):
+    raise files.NotWrittenError(path, 'No space left on device')
+
+  with monkeypatch.context() as full:
+    full.setattr(files, 'write_json', write_json)
+    actors.scale(3)
+    actors.scale(3)
+  assert supervisor.workers == {'actor/0', 'actor/1'}
+  (record,) = caplog.records
+  assert 'no actor is added: nothing can be written' in record.getMessage()
+  actors.scale(3)
+  assert actors_of_program(directory) == supervisor.workers
+  assert 'actor/2' in supervisor.workers
