@@ -112,7 +112,7 @@ class Config:
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.NStep(
         self.n_step, self.discount, self.reward_scale, self.max_abs_reward
       ),
@@ -122,7 +122,6 @@ class Config:
       samples_per_insert=self.samples_per_insert,
       error_buffer=self.error_buffer,
       priority_exponent=self.priority_exponent,
-      first_priority=first_priority,
       block_size=self.block_size,
     )
 
@@ -210,21 +209,6 @@ def epsilon_greedy(
     (choice * q.shape[1]).astype(jnp.int32),
     jnp.argmax(q, axis=-1).astype(jnp.int32),
   )
-
-
-def first_priority(
-  reward: np.ndarray,
-  discount: np.ndarray,
-  first: dict[str, np.ndarray],
-  last: dict[str, np.ndarray],
-) -> np.ndarray:
-  """Returns priorities [B] on the actor, from the values that it acted with.
-
-  The online network stands in for the target network, as the actor has no
-  other (Horgan et al. 2018, section 3).
-  """
-  target = reward + discount * last['max_q']
-  return np.abs(target - first['chosen_q']) + _LEAST_PRIORITY
 
 
 _LEAST_PRIORITY = 1e-6  # keeps every item drawable
@@ -353,6 +337,19 @@ class DQN:
       'mean_abs_td_error': jnp.abs(error).mean(),
     }
     return loss, types.UpdateOutput(metrics, priorities)
+
+  def first_priority(
+    self, window: Any, values: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns priorities [B], from the values [B, 2] that the actor acted with.
+
+    The online network stands in for the target network, as the actor has no
+    other (Horgan et al. 2018, section 3).
+    """
+    data: types.Transition = window
+    target = data.reward + data.discount * values['max_q'][:, 1]
+    priority: np.ndarray = np.abs(target - values['chosen_q'][:, 0])
+    return priority + _LEAST_PRIORITY
 
   def losses(
     self, q_tm1: jax.Array, error: jax.Array, data: types.Transition

@@ -141,7 +141,7 @@ class Config:
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.Sequences(
         self.burn_in_length + self.trace_length + 1, self.period
       ),
@@ -151,7 +151,6 @@ class Config:
       samples_per_insert=self.samples_per_insert,
       error_buffer=self.error_buffer,
       priority_exponent=self.priority_exponent,
-      first_priority=FirstPriority(self),
     )
 
 
@@ -255,48 +254,6 @@ def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
   count = learnt.sum(-1).clip(1.0)
   mean = abs_error.sum(-1) / count
   return max_weight * abs_error.max(-1) + (1 - max_weight) * mean
-
-
-@dataclasses.dataclass(frozen=True)
-class FirstPriority:
-  """Computes priorities on the actor, from the values that it acted with.
-
-  The online network stands in for the target network, of which an actor has
-  none.
-  """
-
-  config: Config
-
-  def __call__(
-    self, data: types.Sequence, values: dict[str, np.ndarray]
-  ) -> np.ndarray:
-    """Returns priorities [K].
-
-    Args:
-      data: sequences [K, L, ...].
-      values: [K, L] 'chosen_q' and 'max_q' of each row.
-    """
-    config = self.config
-    value = values['max_q']
-    if config.value_rescaling:
-      value = unscale(value, np)
-    returns = _n_step_returns(
-      replay_spec.learnt_reward(
-        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
-      ),
-      config.discount * data.discount[:, :-1],
-      value[:, 1:],
-      data.step_type[:, 1:] != types.LAST,
-      config.n_step,
-    )
-    if config.value_rescaling:
-      returns = rescale(returns, np)
-    priority: np.ndarray = sequence_priority(
-      np.abs(returns - values['chosen_q'][:, :-1]),
-      learnt_steps(data.step_type, config.burn_in_length),
-      config.max_priority_weight,
-    )
-    return priority + _LEAST_PRIORITY
 
 
 def _n_step_returns(
@@ -407,6 +364,37 @@ class R2D2(dqn.DQN):
       'learnt_steps': learnt.sum(-1).mean(),
     }
     return loss, types.UpdateOutput(metrics, priorities)
+
+  def first_priority(
+    self, window: Any, values: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns priorities [B], from the values [B, L] that the actor acted with.
+
+    The online network stands in for the target network, as the actor has no
+    other.
+    """
+    config = self._config
+    data: types.Sequence = window
+    value = values['max_q']
+    if config.value_rescaling:
+      value = unscale(value, np)
+    returns = _n_step_returns(
+      replay_spec.learnt_reward(
+        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
+      ),
+      config.discount * data.discount[:, :-1],
+      value[:, 1:],
+      data.step_type[:, 1:] != types.LAST,
+      config.n_step,
+    )
+    if config.value_rescaling:
+      returns = rescale(returns, np)
+    priority: np.ndarray = sequence_priority(
+      np.abs(returns - values['chosen_q'][:, :-1]),
+      learnt_steps(data.step_type, config.burn_in_length),
+      config.max_priority_weight,
+    )
+    return priority + _LEAST_PRIORITY
 
   def action_values(self, params: hk.Params, data: types.Sequence) -> jax.Array:
     """Returns action values [B, L, num_actions], remembering from row to row.

@@ -178,7 +178,10 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
     inserter = inserter_lib.ReverbInserter(
-      server.address, layout, stopped=lambda: False
+      server.address,
+      agent.replay.tables,
+      layout,
+      stopped=lambda: False,
     )
     policy = policy_lib.CompiledPolicy(
       agent, source, rows, seeding.actor_key(0), streams
@@ -186,7 +189,7 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,
-      lambda: factory.make_writer(agent.replay, layout, rows, inserter),
+      lambda: factory.make_writer(agent, layout, rows, inserter),
       run_state.RunState().reporter('actor/0'),
     )
     yield Acting(worker, policy)

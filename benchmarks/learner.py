@@ -231,13 +231,18 @@ class _One:
     self._data = case.layout().views(case.rows(size))
     key = np.arange(size, dtype=np.uint64)
     self._info = types.SampleInfo(
-      key, np.full(size, 1e-4), np.zeros(size, np.int64)
+      key,
+      np.full(size, 1e-4),
+      np.zeros(size, np.int64),
+      np.zeros(size, np.int32),
     )
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
     return self._data, self._info
 
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
     """Nobody asks for them."""
 
 
@@ -327,7 +332,7 @@ def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
   with (
     server(spec) as running,
     servers.inserter(
-      running.address, layout, rows, _INSERTS_PER_SECOND / block
+      running.address, spec.tables, layout, rows, _INSERTS_PER_SECOND / block
     ),
   ):
     sampler = sampler_lib.ReverbSampler(running.address, spec, layout)

@@ -23,7 +23,7 @@ from distacme.replay.reverb import server as server_lib
 _BATCH = 256
 _TABLE = 'experience'
 _WINDOW = 5
-_SPEC = replay_spec.ReplaySpec(
+_SPEC = replay_spec.single(
   window=replay_spec.NStep(_WINDOW, 0.99),
   batch_size=_BATCH,
   max_size=20_000,
@@ -48,7 +48,7 @@ def main() -> None:
 def writer(address: str) -> None:
   """Compares inserting single transitions with Reverb's trajectory writer."""
   inserter = inserter_lib.ReverbInserter(
-    address, _LAYOUT, stopped=lambda: False
+    address, _SPEC.tables, _LAYOUT, stopped=lambda: False
   )
   rows, priority = _rows(1), np.ones(1)
 
@@ -181,7 +181,7 @@ def _rows(count: int) -> np.ndarray:
 
 def _fill(address: str) -> None:
   inserter = inserter_lib.ReverbInserter(
-    address, _LAYOUT, stopped=lambda: False
+    address, _SPEC.tables, _LAYOUT, stopped=lambda: False
   )
   inserter.insert(_rows(5_000), np.ones(5_000))
   inserter.close()

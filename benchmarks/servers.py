@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
-import dataclasses
 import multiprocessing
 from typing import Any, NamedTuple
 
@@ -48,8 +47,6 @@ class VariableServer(NamedTuple):
 @contextlib.contextmanager
 def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
   """Runs a replay server."""
-  # Its function would make the server import the agent.
-  spec = dataclasses.replace(spec, first_priority=None)
   with _process(_serve_replay, spec) as (address, process):
     yield Server(address, b'', process)
 
@@ -74,6 +71,7 @@ def variables() -> Iterator[VariableServer]:
 @contextlib.contextmanager
 def inserter(
   address: str,
+  tables: tuple[replay_spec.Table, ...],
   layout: rows_lib.RowLayout,
   rows: np.ndarray,
   rows_per_second: float,
@@ -82,11 +80,12 @@ def inserter(
 
   Args:
     address: of the replay server.
+    tables: to insert into.
     layout: of the rows.
     rows: structured, [number, block_size].
     rows_per_second: of them, from then on.
   """
-  with _process(_insert, address, layout, rows, rows_per_second):
+  with _process(_insert, address, tables, layout, rows, rows_per_second):
     yield
 
 
@@ -170,13 +169,16 @@ def _serve_variables(pipe: Any) -> None:
 def _insert(
   pipe: Any,
   address: str,
+  tables: tuple[replay_spec.Table, ...],
   layout: rows_lib.RowLayout,
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
   from distacme.replay.reverb import inserter as inserter_lib
 
-  writer = inserter_lib.ReverbInserter(address, layout, stopped=lambda: False)
+  writer = inserter_lib.ReverbInserter(
+    address, tables, layout, stopped=lambda: False
+  )
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:

@@ -64,6 +64,26 @@ class Agent(Protocol):
     """Returns the part of the learner's state that acting needs."""
 
 
+class PrioritizingAgent(Agent, Protocol):
+  """An agent whose actors fill a prioritised table."""
+
+  def first_priority(
+    self, window: Any, values: types.NestedArray
+  ) -> np.ndarray:
+    """Returns priorities [B] of new windows, in numpy on the actor.
+
+    Args:
+      window: a `Transition` or a `Sequence` of numpy rows [B, ...], as the
+        replay's window says. Observations that are stacks of frames are empty.
+      values: what `act` returned as `values` at the window's observations,
+        leaves [B, M, ...]. Of a transition, M is 1 + the number of its ends: at
+        the first observation, then at each end. Of a sequence, M is L: at each
+        row, 0 in padding. Where an episode ended nobody acted; there the values
+        of the step before stand in for a transition, and in a sequence those of
+        the action that was ignored.
+    """
+
+
 @runtime_checkable
 class SearchingAgent(Agent, Protocol):
   """An agent whose policy is more than its `act`, such as a search."""
@@ -143,7 +163,7 @@ class VectorEnvironment(Protocol):
 
 
 class Writer(Protocol):
-  """Takes an actor's steps into replay; used by one thread."""
+  """Takes an actor's steps into all tables of actors; used by one thread."""
 
   @property
   def blocked_s(self) -> float:
@@ -174,14 +194,20 @@ class Sampler(Protocol):
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Returns the next batch, a `Transition` or a `Sequence`.
 
-    Blocks while replay asks it to.
+    Blocks while a table that it needs windows of asks it to.
     """
 
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Sets priorities [B] of sampled items; items gone since are skipped."""
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
+    """Sets priorities [B] of sampled items.
+
+    Items gone since are skipped, and so are those of tables that are uniform or
+    used once.
+    """
 
   def describe(self) -> str:
-    """Says what replay holds, and perhaps who waits for whom; any thread."""
+    """Describes the tables, and perhaps who waits for whom; any thread."""
 
 
 class VersionedParams(NamedTuple):

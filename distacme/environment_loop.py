@@ -68,7 +68,7 @@ class EnvironmentLoop:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
 
     def make_replay(layout: rows.RowLayout) -> memory.Memory:
-      self.replay = memory.make(agent.replay, layout, seed)
+      self.replay = memory.Memory(agent.replay, layout, seed)
       return self.replay
 
     self.learner = wiring.make_learner(
@@ -83,7 +83,7 @@ class EnvironmentLoop:
     self.actor = wiring.make_actor(
       agent,
       vector,
-      lambda layout: self.replay,
+      lambda layout: self.replay.inserter(agent.replay.tables_of_actors),
       self.params,
       run_state.reporter('actor/0'),
       key=seeding.actor_key(seed),

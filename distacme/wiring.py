@@ -123,7 +123,7 @@ def make_actor(
     make_policy(agent, source, environment, key, streams),
     functools.partial(
       factory.make_writer,
-      agent.replay,
+      agent,
       layout,
       environment.num_envs,
       inserter,

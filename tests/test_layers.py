@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 LAYERS = {
   # L0: plain data.
   'data': Layer(
-    'types specs config_checks replay_spec run.status',
+    'types specs config_checks replay_spec replay_spec.* run.status',
     'numpy dm_env tree',
     'data',
   ),
@@ -78,7 +78,8 @@ LAYERS = {
     'data lazy contracts writers environments run replay workers',
   ),
   'replay': Layer(
-    'replay replay.memory replay.checkpoints',
+    'replay replay.memory replay.memory_tables replay.mixture replay.metrics '
+    'replay.demonstrations replay.checkpoints',
     'numpy dm_env tree',
     'data contracts writers run replay',
   ),

@@ -62,7 +62,8 @@ def test_a_policy_of_the_agents_own_acts_and_is_learnt_from():
   assert agent.policy.episodes == 60
   assert loop.learner.steps > 0
   assert agent.policy.version > 0  # it was told of newer params
-  rewards = loop.replay._items['reward']
+  (table,) = loop.replay._tables
+  rewards = table._items['reward']
   assert rewards.max() == 1
   assert rewards.min() == 0
 

@@ -35,7 +35,7 @@ class UniformConfig:
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """What these settings ask of replay."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.NStep(self.n_step, self.discount),
       batch_size=self.batch_size,
       max_size=self.max_replay_size,

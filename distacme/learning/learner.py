@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from distacme import core
 from distacme import types
@@ -154,7 +153,7 @@ class Learner:
     self.steps += count
     self._unreported_steps += count
     if self._output.priorities is not None:
-      self._send_priorities(drawn.info.key, self._output.priorities)
+      self._send_priorities(drawn.info, self._output.priorities)
     if self.steps % self._publish_period < count:
       self.publish()
     return True
@@ -278,8 +277,10 @@ class Learner:
         'learnt is in the checkpoint of that step, if there is a run directory.'
       ) from None
 
-  def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._priorities.add(key, priorities)
+  def _send_priorities(
+    self, info: types.SampleInfo, priorities: jax.Array
+  ) -> None:
+    self._priorities.add(info, priorities)
     while self._priorities.behind() and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
       if self._priorities.behind():

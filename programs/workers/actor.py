@@ -51,9 +51,9 @@ def _act(context: context_lib.Context) -> None:
   def make_inserter(layout: rows_lib.RowLayout) -> inserter.ReverbInserter:
     return inserter.ReverbInserter(
       replay.address,
+      agent.replay.tables_of_actors,
       layout,
       connection.stopped,
-      at_once=agent.replay.used_once,
     )
 
   wiring.make_actor(

@@ -723,7 +723,8 @@ def test_an_impossible_setting_is_refused_by_name(changes, message):
 
 def test_settings_reach_replay():
   replay = make(batch_size=3, unroll_length=8, queue_size=9).replay
-  assert replay.used_once
+  (table,) = replay.tables
+  assert table.used_once
   assert replay.window.across_episodes
   assert (replay.window.length, replay.window.period) == (9, 8)
-  assert (replay.batch_size, replay.max_size) == (3, 9)
+  assert (replay.batch_size, table.max_size) == (3, 9)

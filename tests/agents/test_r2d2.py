@@ -556,7 +556,7 @@ def play(agent, params, steps=60):
     policy_lib.CompiledPolicy(
       agent, source, 2, key(), types.Streams(np.arange(2), 2)
     ),
-    factory.make_writer(agent.replay, layout, 2, collector),
+    lambda: factory.make_writer(agent, layout, 2, collector),
     run_state.RunState().reporter('actor/0'),
   )
   for _ in range(steps):
@@ -820,8 +820,9 @@ def test_settings_reach_replay():
     priority_exponent=0.5,
   )
   replay = r2d2.make_agent(config, SPEC).replay
+  (table,) = replay.tables
   assert (replay.window.length, replay.window.period) == (14, 5)
   assert not replay.window.across_episodes
-  assert (replay.batch_size, replay.samples_per_insert) == (16, 2.0)
-  assert (replay.min_size, replay.max_size) == (50, 500)
-  assert (replay.error_buffer, replay.priority_exponent) == (99.0, 0.5)
+  assert (replay.batch_size, table.samples_per_insert) == (16, 2.0)
+  assert (table.min_size, table.max_size) == (50, 500)
+  assert (table.error_buffer, table.priority_exponent) == (99.0, 0.5)

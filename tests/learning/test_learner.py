@@ -194,7 +194,7 @@ def test_a_publication_that_fails_fails_the_learner(executor):
 
 
 class BrokenPriorities(feeding.ListSampler):
-  def update_priorities(self, key, priority):
+  def update_priorities(self, info, priority):
     raise ConnectionError('the replay server is gone')
 
 

@@ -64,11 +64,12 @@ class RandomSampler:
     key = np.arange(size, dtype=np.uint64) + np.uint64(size * len(self.keys))
     self.keys.append(key)
     chance = random.uniform(0.01, 0.1, size)
-    return data, types.SampleInfo(key, chance, np.zeros(size, np.int64))
+    version, table = np.zeros(size, np.int64), np.zeros(size, np.int32)
+    return data, types.SampleInfo(key, chance, version, table)
 
-  def update_priorities(self, key, priority):
+  def update_priorities(self, info, priority):
     self.calls += 1
-    self.priorities |= zip(key.tolist(), priority.tolist(), strict=True)
+    self.priorities |= zip(info.key.tolist(), priority.tolist(), strict=True)
 
 
 def learn(count, until, placement=None, state=None, **kwargs):

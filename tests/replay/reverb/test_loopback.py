@@ -32,7 +32,7 @@ sys.stdin.read()
 server.stop()
 """
 
-SPEC = replay_spec.ReplaySpec(
+SPEC = replay_spec.single(
   replay_spec.NStep(1, 0.9),
   batch_size=1,
   max_size=10,
