@@ -126,7 +126,8 @@ def check_resumable(
   for field in dataclasses.fields(experiment.agent):
     before['agent'].setdefault(field.name, _as_read(field.default))
   pairs = [('agent', name) for name in now['agent']]
-  pairs += [('run', name) for name in ('agent', 'env', 'network', 'seed')]
+  fixed = experiment_lib.fields_with(resume='fixed')
+  pairs += [('run', name) for name in fixed]
   changed = [
     f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'
     for part, name in pairs

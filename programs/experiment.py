@@ -10,7 +10,7 @@ import importlib
 import pathlib
 import pkgutil
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distacme import agents
 from distacme import config_checks
@@ -29,18 +29,37 @@ if TYPE_CHECKING:
   from distacme.acting import evaluator
 
 
+def _field(
+  default: Any,
+  *,
+  resume: Literal['fixed', 'free', 'limit'] = 'free',
+  plot: Literal['setting', 'ignore'] = 'setting',
+) -> Any:
+  """Returns a field of `RunConfig` with what others must know of it.
+
+  Args:
+    default: value of the field.
+    resume: 'fixed' if a resumed run must have the same value, 'limit' if the value
+      decides when a run has ended, so that another one may continue it.
+    plot: whether runs that differ in the field are drawn as two lines.
+  """
+  return dataclasses.field(
+    default=default, metadata={'resume': resume, 'plot': plot}
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
   """A run: who learns what, where, and until when."""
 
-  agent: str = 'dqn'
+  agent: str = _field('dqn', resume='fixed')
   """An agent of distacme.agents, or a module of your own like it."""
-  env: str = 'gymnasium:CartPole-v1'
+  env: str = _field('gymnasium:CartPole-v1', resume='fixed')
   """family:environment, or package.module:factory for one of your own."""
-  preset: str = 'auto'
+  preset: str = _field('auto', plot='ignore')
   """Defaults of the agent's settings for kinds of environments, which 'distacme
   agents' lists: by its name, or auto for that of the environment, or none."""
-  network: str = ''
+  network: str = _field('', resume='fixed')
   """package.module:function, a Haiku network of your own; else the agent's."""
   mode: table.Mode = 'processes'
   """local: one debuggable process; threads or processes: workers side by side."""
@@ -48,15 +67,15 @@ class RunConfig:
   """Actors of a program; in local mode there is one."""
   envs_per_actor: int = 1
   """Environments that each actor steps with one call of the policy."""
-  seed: int = 0
+  seed: int = _field(0, resume='fixed', plot='ignore')
   """Of params, exploration, sampling and environments."""
-  max_env_steps: int | None = 1_000_000
+  max_env_steps: int | None = _field(1_000_000, resume='limit', plot='ignore')
   """Environment steps, all actors together, after which the run ends."""
-  max_learner_steps: int | None = None
+  max_learner_steps: int | None = _field(None, resume='limit', plot='ignore')
   """Learner steps after which the run ends."""
-  max_seconds: float | None = None
+  max_seconds: float | None = _field(None, resume='limit', plot='ignore')
   """Wall-clock seconds after which the run ends."""
-  solved_return: float | None = None
+  solved_return: float | None = _field(None, resume='limit', plot='ignore')
   """Mean return in an evaluation at which the run ends."""
   clock: status.Clock = 'env_steps'
   """Steps over which the run is evaluated and its curves are drawn."""
@@ -76,39 +95,39 @@ class RunConfig:
   updates_per_call: int = 1
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
-  stop_if_not_finite: bool = True
+  stop_if_not_finite: bool = _field(True, plot='ignore')
   """Whether a loss, or another metric of the learner, that is not a finite number
   ends the run; if not, it is learnt on from, and saved."""
-  max_restarts: int = 3
+  max_restarts: int = _field(3, plot='ignore')
   """Restarts of a worker of a program within ten minutes; one more failure ends
   the run. 0 ends it at the first."""
-  hang_timeout_s: float = 300.0
+  hang_timeout_s: float = _field(300.0, plot='ignore')
   """Seconds without a heartbeat, as of an environment that hangs in a step, after
   which a worker of a program is killed and restarted."""
-  checkpoint_period_s: float = 60.0
+  checkpoint_period_s: float = _field(60.0, plot='ignore')
   """Seconds between checkpoints of the learner; in local mode with one
   environment, where they wait for checkpoint_period_steps, at least."""
-  checkpoint_period_steps: int = 20_000
+  checkpoint_period_steps: int = _field(20_000, plot='ignore')
   """Environment steps after which local mode with one environment saves, at the
   end of an episode: a resumed run then does bit for bit what this one does."""
-  replay_checkpoint_period_s: float | None = 600.0
+  replay_checkpoint_period_s: float | None = _field(600.0, plot='ignore')
   """Seconds between checkpoints of what replay holds, in programs; None saves it
   never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
-  run_dir: pathlib.Path | None = None
+  run_dir: pathlib.Path | None = _field(None, plot='ignore')
   """Where the run's files go; by default a new directory below ./runs."""
-  replay_in_learner: bool = False
+  replay_in_learner: bool = _field(False, plot='ignore')
   """Whether the replay server lives in the learner's process, which then reads
   it more than twice as fast; it ends with the learner."""
-  learner_devices: tuple[int, ...] = ()
+  learner_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators that the learner uses, by number; by default all there are."""
-  actor_devices: tuple[int, ...] = ()
+  actor_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the first actors, one each; the others act on the CPU."""
-  tls: bool = False
+  tls: bool = _field(False, plot='ignore')
   """Whether workers of a program show a key of the run (mutual TLS) to its variable
   server, which else serves every user of this host. Each MB of params that is sent
   takes 0.7 ms of CPU time more; needs the library cryptography. Replay has no TLS:
   it listens on loopback, for every user."""
-  jit: bool = True
+  jit: bool = _field(True, plot='ignore')
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
   def __post_init__(self) -> None:
@@ -201,6 +220,18 @@ class RunConfig:
     return status.Limits(
       self.max_env_steps, self.max_learner_steps, self.max_seconds
     )
+
+
+def fields_with(**metadata: str) -> list[str]:
+  """Returns the names of RunConfig's fields of that `resume` or `plot`."""
+  return [
+    field.name
+    for field in dataclasses.fields(RunConfig)
+    if all(
+      (field.metadata or _field(None).metadata)[key] == value
+      for key, value in metadata.items()
+    )
+  ]
 
 
 @dataclasses.dataclass(frozen=True)

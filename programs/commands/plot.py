@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
-from distacme.run import curves
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,6 +45,6 @@ def main(arguments: Sequence[str]) -> int:
       f'{flags.output.parent} is no directory. Make it, or choose another '
       '--output.'
     )
-  plotting.draw(curves.grouped(flags.run_dirs), flags.output)
+  plotting.draw(curve_groups.grouped(flags.run_dirs), flags.output)
   print(flags.output.resolve())
   return 0

@@ -24,15 +24,6 @@ from distacme.runtime import signals
 _LOOK_S = 0.5
 _TAIL = 12  # lines of the output of a run that failed
 
-# What may differ when seeds are resumed: one that had ended goes on if one of
-# these does.
-_LIMITS = (
-  'max_env_steps',
-  'max_learner_steps',
-  'max_seconds',
-  'solved_return',
-)
-
 
 class SeedRun:
   """A run before, while and after it goes on; one thread."""
@@ -64,7 +55,9 @@ class SeedRun:
     before = self._directory.read_config()['run']
     now = dataclasses.asdict(self._experiment.run)
     return signals.exit_code(status.stop.reason) == 0 and all(
-      before.get(name) == now[name] for name in _LIMITS
+      before.get(name) == now[name]
+      # Another limit lets a run that had ended go on.
+      for name in experiment_lib.fields_with(resume='limit')
     )
 
   def start(self) -> None:

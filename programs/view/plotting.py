@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from distacme.programs.view import curve_groups
 from distacme.programs.view import terminal
-from distacme.run import curves
 from distacme.run import status
 
 FILE = 'curves.png'
 
 
-def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
+def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:
   """Writes a PNG with a line for each group.
 
   Each environment has a panel, or one for each clock of its runs.
@@ -31,7 +31,7 @@ def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
       f'curves need matplotlib, which cannot be imported ({error}). '
       f'{matplotlib_remedy(error)}'
     ) from error
-  panels: dict[tuple[str, status.Clock], list[curves.Group]] = {}
+  panels: dict[tuple[str, status.Clock], list[curve_groups.Group]] = {}
   for group in groups:
     panel = group.settings['env'], group.settings['clock']
     panels.setdefault(panel, []).append(group)
@@ -43,7 +43,9 @@ def draw(groups: Sequence[curves.Group], output: pathlib.Path) -> None:
   for axes, ((env, clock), rivals) in zip(rows, panels.items(), strict=True):
     axes.set(title=env, xlabel=status.CLOCKS[clock], ylabel='mean return')
     for number, group in enumerate(rivals):
-      _draw_group(axes, group, f'C{number % 10}', curves.label(group, groups))
+      _draw_group(
+        axes, group, f'C{number % 10}', curve_groups.label(group, groups)
+      )
     axes.grid(alpha=0.3)
     axes.legend(fontsize='small')
   drawing.savefig(output, dpi=120)
@@ -56,13 +58,15 @@ def matplotlib_remedy(error: Exception) -> str:
   return 'Set MPLCONFIGDIR, or HOME, to a directory that you may write to'
 
 
-def _draw_group(axes: Any, group: curves.Group, color: str, name: str) -> None:
+def _draw_group(
+  axes: Any, group: curve_groups.Group, color: str, name: str
+) -> None:
   if len(group.curves) > 1:
     for curve in group.curves:
       axes.plot(
         curve.steps, curve.returns, color=color, alpha=0.3, linewidth=0.8
       )
-  steps, returns = curves.common(group.curves)
+  steps, returns = curve_groups.common(group.curves)
   mean, low, high = (f(returns, axis=0) for f in (np.mean, np.min, np.max))
   axes.plot(steps, mean, color=color, label=name, marker='.')
   axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
@@ -76,7 +80,7 @@ def draw_if_possible(path: pathlib.Path) -> None:
   """
   output = path / FILE
   try:
-    draw(curves.grouped([path]), output)
+    draw(curve_groups.grouped([path]), output)
   except (ImportError, ValueError, KeyboardInterrupt):
     return
   except Exception as error:

@@ -13,7 +13,7 @@ from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import identity
 from distacme.programs import loading
-from distacme.run import curves
+from distacme.programs.view import curve_groups
 from distacme.run import files
 from distacme.run import run_directory
 from distacme.testing import environments
@@ -189,7 +189,7 @@ def test_curves_of_different_functions_are_not_averaged(run_dir, tmp_path):
     config['run'] |= {'env': 'catch', 'seed': number}
     config['functions'] = {'env': identity.of(function)._asdict()}
     files.write_json(directory.config, config)
-  groups = curves.grouped(sorted(tmp_path.iterdir()))
+  groups = curve_groups.grouped(sorted(tmp_path.iterdir()))
   assert [(g.settings['env'], len(g.curves)) for g in groups] == [
     (f'{__name__}:catch', 2),
     ('distacme.testing.environments:catch', 1),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distacme.programs import cli
+from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
 from distacme.run import curves as curves_lib
 from distacme.run import metrics
@@ -73,7 +74,7 @@ def test_every_environment_has_a_panel(make_run, tmp_path):
   ]
   heights = []
   for runs in (paths[:1], paths):
-    plotting.draw(curves_lib.grouped(runs), tmp_path / 'curves.png')
+    plotting.draw(curve_groups.grouped(runs), tmp_path / 'curves.png')
     header = (tmp_path / 'curves.png').read_bytes()[16:24]  # of a PNG
     heights.append(int.from_bytes(header[4:], 'big'))
   assert heights == [5 * 120, 9 * 120]
@@ -107,9 +108,9 @@ def test_runs_of_different_clocks_do_not_share_a_panel(
     make_run('b', [(10, 0.0), (20, 1.0)], clock='learner_steps'),
     make_run('c', [(10, 0.0)], clock='env_steps', seed=1),
   ]
-  groups = curves_lib.grouped(paths)
+  groups = curve_groups.grouped(paths)
   assert [len(group.curves) for group in groups] == [2, 1]
-  assert curves_lib.label(groups[1], groups) == 'dqn'
+  assert curve_groups.label(groups[1], groups) == 'dqn'
   plotting.draw(groups, tmp_path / 'curves.png')
   assert [axes.get_xlabel() for axes in seen] == [
     'environment steps',
@@ -130,7 +131,7 @@ def test_seeds_of_the_same_settings_are_grouped(make_run):
     make_run('b', [(10, 1.0)], seed=1),
     make_run('c', [(10, 2.0)], learning_rate=1.0),
   ]
-  groups = curves_lib.grouped([*paths, paths[0]])
+  groups = curve_groups.grouped([*paths, paths[0]])
   assert [len(group.curves) for group in groups] == [2, 1]
 
 
@@ -138,7 +139,7 @@ def test_a_directory_of_runs_stands_for_all_that_were_evaluated(make_run):
   for seed in (10, 2):
     make_run(f'all/seed{seed}', [(10, float(seed))], seed=seed)
   make_run('all/seed3', [], seed=3)
-  (group,) = curves_lib.grouped([make_run('all/seed0', [(10, 0.0)]).parent])
+  (group,) = curve_groups.grouped([make_run('all/seed0', [(10, 0.0)]).parent])
   assert [curve.returns[0] for curve in group.curves] == [0.0, 2.0, 10.0]
 
 
@@ -155,13 +156,13 @@ def test_a_label_says_what_tells_a_group_from_the_others(make_run):
     make_run('b', [(10, 1.0)], seed=1),
     make_run('c', [(10, 2.0)], learning_rate=1.0),
   ]
-  alone = curves_lib.grouped(paths[:1])
-  assert curves_lib.label(alone[0], alone) == 'dqn'
-  first, second = groups = curves_lib.grouped(paths)
-  assert curves_lib.label(first, groups) == (
+  alone = curve_groups.grouped(paths[:1])
+  assert curve_groups.label(alone[0], alone) == 'dqn'
+  first, second = groups = curve_groups.grouped(paths)
+  assert curve_groups.label(first, groups) == (
     'dqn, learning_rate=0.001 (2 runs: mean, lowest to highest)'
   )
-  assert curves_lib.label(second, groups) == 'dqn, learning_rate=1.0'
+  assert curve_groups.label(second, groups) == 'dqn, learning_rate=1.0'
 
 
 def test_the_mean_spans_what_all_runs_span():
@@ -171,7 +172,7 @@ def test_the_mean_spans_what_all_runs_span():
     ),
     curves_lib.Curve(np.array([5, 15]), np.array([3.0, 5.0]), 'env_steps'),
   ]
-  steps, returns = curves_lib.common(curves)
+  steps, returns = curve_groups.common(curves)
   np.testing.assert_array_equal(steps, [5, 10, 15])
   np.testing.assert_allclose(returns, [[0.5, 1.0, 1.5], [3.0, 4.0, 5.0]])
 

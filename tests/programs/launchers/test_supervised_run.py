@@ -2,7 +2,10 @@
 
 import pytest
 
+from distacme.programs import experiment
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import supervised_run
+from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.run import status as status_lib
@@ -15,12 +18,12 @@ def fixture_serve():
   """Starts a variable server in the place of the last one; returns its state."""
   servers = []
 
-  def serve(address='localhost:0'):
+  def serve(port=0):
     for old in servers:
       old.stop(grace_s=0)
     state = run_state.RunState()
-    servers.append(server.VariableServer(state, address))
-    return state, servers[-1].address
+    servers.append(server.VariableServer(state, port=port))
+    return state, servers[-1].endpoint
 
   yield serve
   servers[-1].stop(grace_s=0)
@@ -29,14 +32,16 @@ def fixture_serve():
 def test_a_worker_that_worked_before_the_server_restarted_may_restart(
   serve, tmp_path
 ):
-  state, address = serve()
+  state, endpoint = serve()
   directory = run_directory.RunDirectory(tmp_path)
-  run = supervised_run.LaunchedRun({}, directory, lambda status: None)
+  endpoints.write(directory.endpoints, 'variables/0', endpoint)
+  program = program_lib.make_program(experiment.RunConfig())
+  run = supervised_run.SupervisedRun(program, directory, lambda status: None)
   members = [supervision.Worker('variables/0', *[lambda: None] * 4, None, None)]
-  run.attach(members, {'variables': address})
+  run.attach(members)
   state.report('actor/0', {'env_steps': 16})
   run.refresh()
-  state, _ = serve(address)
+  state, _ = serve(endpoint.port)
   state.report('actor/0', state=status_lib.WorkerState.ACTING)  # it is blocked
   state.report('actor/1', state=status_lib.WorkerState.STARTING)
   run.refresh()

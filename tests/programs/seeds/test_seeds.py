@@ -11,7 +11,7 @@ from distacme.programs import cli
 from distacme.programs.commands import train as train_lib
 from distacme.programs.seeds import config
 from distacme.programs.seeds import one_seed
-from distacme.run import curves
+from distacme.programs.view import curve_groups
 from distacme.run import files
 from distacme.run import run_directory
 from tests.programs import launching
@@ -70,7 +70,7 @@ def test_every_seed_is_a_run_of_its_own(trained):
 def test_the_curves_of_all_are_one_group(trained):
   pytest.importorskip('matplotlib')
   assert (trained / 'curves.png').read_bytes().startswith(b'\x89PNG')
-  (group,) = curves.grouped([trained])
+  (group,) = curve_groups.grouped([trained])
   assert len(group.curves) == 2
 
 

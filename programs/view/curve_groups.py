@@ -1,0 +1,102 @@
+"""Groups the curves of runs by their settings, to be drawn as one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distacme.programs import experiment
+from distacme.run import curves as curves_lib
+from distacme.run import run_directory
+
+
+class Group(NamedTuple):
+  """Runs of the same settings, which differ in their seeds."""
+
+  settings: dict[str, Any]
+  curves: list[curves_lib.Curve]
+
+
+def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
+  """Returns the runs' curves, those of the same settings together.
+
+  Args:
+    run_dirs: of runs; or directories of runs, of which those that have not been
+      evaluated yet are left out.
+
+  Raises:
+    ValueError: if one is neither, or has not been evaluated.
+  """
+  groups: dict[str, Group] = {}
+  ignored = experiment.fields_with(plot='ignore')
+  # A run that is named twice would count twice.
+  for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
+    config = run_directory.RunDirectory(path).read_config()
+    settings = config['run'] | config['agent']
+    settings['clock'] = curves_lib.clock_of(
+      config['run']
+    )  # older runs do not say
+    settings = {k: v for k, v in settings.items() if k not in ignored}
+    for part, function in config.get('functions', {}).items():
+      if ':' not in settings[part]:  # a function's own name, which others have
+        settings[part] = function['name']
+      settings[f'{part}_source'] = function['source']
+    key = json.dumps(settings, sort_keys=True)
+    group = groups.setdefault(key, Group(settings, []))
+    group.curves.append(curves_lib.read_curve(path))
+  return list(groups.values())
+
+
+def _runs(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns a run's path, or those of the evaluated runs below it."""
+  path = path.resolve()
+  below = run_directory.runs_below(path)
+  if not below:
+    return [path]
+  evaluated = [run for run in below if curves_lib.has_points(run)]
+  if not evaluated:
+    raise ValueError(
+      f'none of the {len(below)} runs in {path} has been evaluated yet. Let them '
+      'run for --eval-period steps.'
+    )
+  return evaluated
+
+
+def label(group: Group, groups: Iterable[Group]) -> str:
+  """Returns the agent and what tells it from others in the same panel."""
+  settings = group.settings
+  name = settings['agent']
+  rivals = [
+    other.settings
+    for other in groups
+    if all(
+      other.settings[key] == settings[key] for key in ('agent', 'env', 'clock')
+    )
+  ]
+  different = [
+    f'{key}={value}'
+    for key, value in settings.items()
+    if any(rival.get(key) != value for rival in rivals)
+  ]
+  text = ', '.join([name, *different])
+  if len(group.curves) > 1:
+    text += f' ({len(group.curves)} runs: mean, lowest to highest)'
+  return text
+
+
+def common(curves: Sequence[curves_lib.Curve]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns steps [N] that all curves span, and their returns [K, N] there.
+
+  Between evaluations a curve is a straight line. Where a curve has ended, none
+  of the others goes on: a mean over fewer runs would be another number.
+  """
+  first = max(curve.steps[0] for curve in curves)
+  last = min(curve.steps[-1] for curve in curves)
+  steps = np.unique(np.concatenate([curve.steps for curve in curves]))
+  steps = steps[(first <= steps) & (steps <= last)]
+  returns = [np.interp(steps, curve.steps, curve.returns) for curve in curves]
+  return steps, np.array(returns)
