@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import jax
 import numpy as np
 
 from distacme import core
@@ -13,16 +11,13 @@ from distacme import environments
 from distacme import specs
 from distacme import types
 from distacme import wiring
-from distacme.acting import greedy_policy
-from distacme.acting import params as params_lib
-from distacme.replay import memory
-from distacme.replay import rows
+from distacme.learning import learner_loop
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
 from distacme.run import status
 
 
-class EnvironmentLoop:
+class EnvironmentLoop(learner_loop.LearnerLoop):
   """Acts and learns in turn, deterministically, without server or thread.
 
   It drives the same actor and learner as the programs of many processes; only
@@ -39,9 +34,7 @@ class EnvironmentLoop:
     agent: core.Agent,
     *,
     seed: int = 0,
-    params: core.ParamsStore | None = None,
     run_state: run_state_lib.RunState | None = None,
-    state: types.LearnerState | None = None,
     **settings: Any,
   ):
     """Makes actor, replay and learner.
@@ -50,34 +43,25 @@ class EnvironmentLoop:
       environment: a dm_env or Gymnasium environment, or a vector of them.
       agent: made for its spec.
       seed: of the agent: initial params, exploration, sampling.
-      params: how they get from the learner to the actor; by default at once.
       run_state: counts, logs and stops; by default one of its own.
-      state: learner state to start from; by default a new one.
-      **settings: others of `wiring.make_learner`, such as `updates_per_call`,
-        `publish_period` and `steps`.
+      **settings: others of `learner_loop.LearnerLoop`.
 
     Raises:
-      ValueError: if the rate limits of the agent's replay leave no room for
-        `updates_per_call` batches, or a batch cannot be split over the devices.
+      ValueError: as `learner_loop.LearnerLoop`, or if the agent has no table
+        for actors to fill.
     """
+    if not agent.replay.needs_actors:
+      raise ValueError(
+        'the agent learns from demonstrations alone and needs no environment to '
+        'act in: use distacme.learning.learner_loop.LearnerLoop.'
+      )
     vector = environments.wrap(environment)
-    self._run_state = run_state = run_state or run_state_lib.RunState()
-    self._agent, self._spec = agent, specs.make_environment_spec(vector)
-    self.params = params or params_lib.LocalParams()
-    if state is None:
-      state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
-
-    def make_replay(layout: rows.RowLayout) -> memory.Memory:
-      self.replay = memory.Memory(agent.replay, layout, seed)
-      return self.replay
-
-    self.learner = wiring.make_learner(
+    run_state = run_state or run_state_lib.RunState()
+    super().__init__(
+      specs.make_environment_spec(vector),
       agent,
-      self._spec,
-      state,
-      make_replay,
-      self.params,
-      run_state.reporter('learner/0'),
+      seed=seed,
+      run_state=run_state,
       **settings,
     )
     self.actor = wiring.make_actor(
@@ -89,57 +73,26 @@ class EnvironmentLoop:
       key=seeding.actor_key(seed),
       streams=types.Streams(np.arange(vector.num_envs), vector.num_envs),
     )
-    counted = run_state.directive().counts.get('learner_steps', 0)
-    most = run_state.limits.max_learner_steps
-    self._last_step = (
-      math.inf if most is None else self.learner.steps + most - counted
-    )
 
   def step(self) -> int:
     """Acts once, then learns as often as replay lets it; returns env steps."""
     steps = self.actor.step()
-    while (
-      self.replay.can_sample(self.learner.updates_per_call)
-      and not self.is_hurried
-      and not self.has_learnt_all
-    ):
-      self.learner.step()
-      self.learner.tend()
-    if self.has_learnt_all:
-      self.report()  # with which the run ends
-    else:
+    self._learn()
+    if not self.has_learnt_all:
       self.learner.tend(self._learner_state)
     return steps
 
   def report(self) -> None:
     """Tells the run all that has been done, however short ago."""
     self.actor.report()
-    self.learner.report(self._learner_state)
-
-  @property
-  def _learner_state(self) -> status.WorkerState:
-    if self.learner.steps:
-      return status.WorkerState.LEARNING
-    return status.WorkerState.WAITING_FOR_DATA
-
-  @property
-  def has_learnt_all(self) -> bool:
-    """Whether the learner has made the steps that the run's limits allow."""
-    return self.learner.steps >= self._last_step
+    super().report()
 
   @property
   def is_hurried(self) -> bool:
     """Whether the run ends for a reason that leaves no time to go on."""
-    return not (
-      status.leaves_time(self.actor.directive.stop)
-      and status.leaves_time(self.learner.directive.stop)
+    return super().is_hurried or not status.leaves_time(
+      self.actor.directive.stop
     )
-
-  def policy(self) -> greedy_policy.GreedyPolicy:
-    """Returns what has been learnt so far, as it is evaluated."""
-    params = self.params.newest()
-    assert params is not None  # the learner publishes when it is made
-    return greedy_policy.GreedyPolicy(self._agent, params, self._spec)
 
   def start_anew(self, vector: core.VectorEnvironment, seed: int) -> None:
     """Goes on in other environments, as many, where their episodes start.

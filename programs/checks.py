@@ -40,6 +40,12 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   flattened = observations.describe_flattened(spec.observations)
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
+  experiment.read_demonstrations(agent)
+  if run.demonstrations and table.find(run.mode).has_services:
+    raise ValueError(
+      f'{run.agent} learns from demonstrations, which runs in one process so far, '
+      f"got mode={run.mode!r}. Add '--mode local'."
+    )
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
   return agent

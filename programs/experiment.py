@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
 import difflib
@@ -27,6 +27,7 @@ from distacme.run import status
 
 if TYPE_CHECKING:
   from distacme.acting import evaluator
+  from distacme.replay import demonstrations
 
 
 def _field(
@@ -61,6 +62,9 @@ class RunConfig:
   agents' lists: by its name, or auto for that of the environment, or none."""
   network: str = _field('', resume='fixed')
   """package.module:function, a Haiku network of your own; else the agent's."""
+  demonstrations: str = _field('', resume='fixed')
+  """package.module:function, which returns recorded episodes
+  (distacme.replay.demonstrations.Episode), for agents that learn from them."""
   mode: table.Mode = 'processes'
   """local: one debuggable process; threads or processes: workers side by side."""
   num_actors: int = 2
@@ -258,6 +262,30 @@ class Experiment:
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
+  def read_demonstrations(
+    self, agent: core.Agent
+  ) -> Iterable[demonstrations.Episode] | None:
+    """Returns the episodes that fill replay's tables of demonstrations, if any.
+
+    Raises:
+      ValueError: if the agent wants episodes and none are given, or the other way
+        round.
+    """
+    path = self.run.demonstrations
+    wanted = bool(agent.replay.tables_of_demonstrations)
+    if wanted != bool(path):
+      raise ValueError(
+        f'{self.run.agent} learns from demonstrations, and none are given. Add '
+        "'--demonstrations package.module:function'."
+        if wanted
+        else f'{self.run.agent} learns from no demonstrations, got '
+        f'demonstrations={path!r}. Leave it out.'
+      )
+    episodes: Iterable[demonstrations.Episode] | None = None
+    if path:
+      episodes = load_function(path)()
+    return episodes
+
   def learner_settings(
     self, agent: core.Agent, directory: run_directory.RunDirectory
   ) -> dict[str, Any]:
@@ -326,7 +354,11 @@ class Experiment:
   def _named_functions(self) -> dict[str, Any]:
     """Returns the functions that the fields of the run name."""
     found = {}
-    for part in {'env', 'network'} - self.given_functions().keys():
+    for part in {
+      'env',
+      'network',
+      'demonstrations',
+    } - self.given_functions().keys():
       path = getattr(self.run, part)
       if path.partition(':')[0] not in families.FAMILIES:
         with contextlib.suppress(ValueError):  # there is none

@@ -17,6 +17,7 @@ from distacme import core
 from distacme import environment_loop
 from distacme import wiring
 from distacme.acting import evaluator
+from distacme.learning import learner_loop
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
@@ -119,10 +120,14 @@ class _Parts:
     )
     self.state = run_state_lib.RunState(run.limits, self._sink, restored.counts)
     experiment = self._resumed_from(restored.counts)
-    self._environment = experiment.make_vector(run.envs_per_actor, stream=0)
-    self.loop = environment_loop.EnvironmentLoop(
-      self._environment,
+    self.loop = self._make_loop(
+      experiment,
       agent,
+      demonstrations=(
+        experiment.read_demonstrations(agent)
+        if restored.replay is None
+        else None
+      ),
       seed=experiment.seed,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
@@ -149,6 +154,24 @@ class _Parts:
       steps=steps,
       keep=self._best.offer,
       is_hurried=self._is_hurried,
+    )
+
+  def _make_loop(
+    self,
+    experiment: experiment_lib.Experiment,
+    agent: core.Agent,
+    **settings: Any,
+  ) -> learner_loop.LearnerLoop:
+    """Returns the loop of an agent that acts and learns, or only learns."""
+    if not agent.replay.needs_actors:
+      return learner_loop.LearnerLoop(
+        experiment.environment_spec(), agent, **settings
+      )
+    self._environment = experiment.make_vector(
+      experiment.run.envs_per_actor, stream=0
+    )
+    return environment_loop.EnvironmentLoop(
+      self._environment, agent, **settings
     )
 
   def _resumed_from(
@@ -182,7 +205,8 @@ class _Parts:
     """Whether what is saved here is all that decides how the run goes on."""
     run = self._experiment.run
     return (
-      run.envs_per_actor == 1
+      isinstance(self.loop, environment_loop.EnvironmentLoop)
+      and run.envs_per_actor == 1
       and self._steps_since >= run.checkpoint_period_steps
       and self.loop.actor.between_episodes
     )
@@ -191,7 +215,8 @@ class _Parts:
     """Whether the run does without exact places, or has missed one for long."""
     run = self._experiment.run
     return (
-      run.envs_per_actor > 1
+      not isinstance(self.loop, environment_loop.EnvironmentLoop)
+      or run.envs_per_actor > 1
       or self._steps_since >= 2 * run.checkpoint_period_steps
     )
 
@@ -217,6 +242,7 @@ class _Parts:
     self._environment = experiment.make_vector(
       experiment.run.envs_per_actor, stream=0
     )
+    assert isinstance(self.loop, environment_loop.EnvironmentLoop)
     self.loop.start_anew(self._environment, experiment.seed)
     self._evaluated.close()
     self._evaluated = experiment.make_vector(self._rows, stream=1)

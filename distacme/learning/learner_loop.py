@@ -1,0 +1,138 @@
+"""Learns from replay in memory: one process, one thread, no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import math
+from typing import Any
+
+import jax
+
+from distacme import core
+from distacme import specs
+from distacme import types
+from distacme import wiring
+from distacme.acting import greedy_policy
+from distacme.acting import params as params_lib
+from distacme.replay import demonstrations as demonstrations_lib
+from distacme.replay import memory
+from distacme.replay import rows
+from distacme.run import run_state as run_state_lib
+from distacme.run import seeding
+from distacme.run import status
+
+
+class LearnerLoop:
+  """A learner and the replay that it samples, deterministic.
+
+  As it is, it is for agents that learn from demonstrations alone.
+  """
+
+  def __init__(
+    self,
+    spec: specs.EnvironmentSpec,
+    agent: core.Agent,
+    *,
+    demonstrations: Iterable[demonstrations_lib.Episode] | None = None,
+    seed: int = 0,
+    params: core.ParamsStore | None = None,
+    run_state: run_state_lib.RunState | None = None,
+    state: types.LearnerState | None = None,
+    **settings: Any,
+  ):
+    """Makes replay and the learner.
+
+    Args:
+      spec: of the environment.
+      agent: made for it.
+      demonstrations: fill the tables of replay that ask for them; None if those
+        are loaded from a checkpoint afterwards, or there are none.
+      seed: of the agent: initial params, exploration, sampling.
+      params: how they leave the learner; by default at once.
+      run_state: counts, logs and stops; by default one of its own.
+      state: learner state to start from; by default a new one.
+      **settings: others of `wiring.make_learner`, such as `updates_per_call`,
+        `publish_period` and `steps`.
+
+    Raises:
+      ValueError: if the rate limits of the agent's replay leave no room for
+        `updates_per_call` batches, a batch cannot be split over the devices, or
+        an episode is not whole.
+    """
+    self._run_state = run_state = run_state or run_state_lib.RunState()
+    self._agent, self._spec = agent, spec
+    self.params = params or params_lib.LocalParams()
+    if state is None:
+      state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
+
+    def make_replay(layout: rows.RowLayout) -> memory.Memory:
+      self.replay = memory.Memory(agent.replay, layout, seed)
+      return self.replay
+
+    self.learner = wiring.make_learner(
+      agent,
+      spec,
+      state,
+      make_replay,
+      self.params,
+      run_state.reporter('learner/0'),
+      **settings,
+    )
+    if demonstrations is not None:
+      self.replay.write_demonstrations(demonstrations)
+    counted = run_state.directive().counts.get('learner_steps', 0)
+    most = run_state.limits.max_learner_steps
+    self._last_step = (
+      math.inf if most is None else self.learner.steps + most - counted
+    )
+
+  def step(self) -> int:
+    """Learns once; returns the environment steps made, which are none."""
+    if not self.replay.can_sample(self.learner.updates_per_call):
+      raise RuntimeError(
+        f'there is nothing more to learn from, and no actor: '
+        f'{self.replay.describe()} Give more demonstrations, or ask for less '
+        '(min_size, max_learner_steps).'
+      )
+    self._learn()
+    return 0
+
+  def _learn(self) -> None:
+    """Learns as often as replay lets it, at most once where it always does."""
+    while (
+      self.replay.can_sample(self.learner.updates_per_call)
+      and not self.is_hurried
+      and not self.has_learnt_all
+    ):
+      self.learner.step()
+      self.learner.tend()
+      if not self._agent.replay.needs_actors:
+        break
+    if self.has_learnt_all:
+      self.report()  # with which the run ends
+
+  def report(self) -> None:
+    """Tells the run all that has been done, however short ago."""
+    self.learner.report(self._learner_state)
+
+  @property
+  def _learner_state(self) -> status.WorkerState:
+    if self.learner.steps:
+      return status.WorkerState.LEARNING
+    return status.WorkerState.WAITING_FOR_DATA
+
+  @property
+  def has_learnt_all(self) -> bool:
+    """Whether the learner has made the steps that the run's limits allow."""
+    return self.learner.steps >= self._last_step
+
+  @property
+  def is_hurried(self) -> bool:
+    """Whether the run ends for a reason that leaves no time to go on."""
+    return not status.leaves_time(self.learner.directive.stop)
+
+  def policy(self) -> greedy_policy.GreedyPolicy:
+    """Returns what has been learnt so far, as it is evaluated."""
+    params = self.params.newest()
+    assert params is not None  # the learner publishes when it is made
+    return greedy_policy.GreedyPolicy(self._agent, params, self._spec)
