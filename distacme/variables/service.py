@@ -86,6 +86,9 @@ class Service:
   async def _publish(
     self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
   ) -> bytes:
+    # The iterator of gRPC is a cycle of references, and would keep its last
+    # chunk until Python looks for such: `_read` reads instead.
+    del messages
     # One at a time bounds the memory that half-received versions can take.
     if self._publishing:
       await context.abort(
@@ -94,23 +97,26 @@ class Service:
       )
     self._publishing = True
     try:
-      data = await anext(messages, b'')
+      data = await _read(context)
       header = wire.decode_header(data)
       accepted = header.version > self._newest.version
       if accepted:
-        await self._take(data, header, messages)
+        await self._take(data, header, context)
     finally:
       self._publishing = False
     return wire.pack({'accepted': accepted, 'newest': self._newest.version})
 
   async def _take(
-    self, data: bytes, header: wire.Header, messages: AsyncIterator[bytes]
+    self,
+    data: bytes,
+    header: wire.Header,
+    context: grpc.aio.ServicerContext,
   ) -> None:
     """Receives a version, which becomes the newest once it is complete."""
     chunks: list[bytes] = []
     received = 0
     while received < header.size:
-      chunk = await anext(messages, b'')
+      chunk = await _read(context)
       received = wire.check_chunk(header, received, chunk)
       chunks.append(chunk)
     self._newest = wire.VersionedBytes(header.version, data, chunks)
@@ -213,6 +219,12 @@ class Service:
         'period_s': _PERIOD_S * self._waiting,
       }
     )
+
+
+async def _read(context: grpc.aio.ServicerContext) -> bytes:
+  """Returns the next message of a stream; b'' after the last."""
+  message = await context.read()
+  return b'' if message is grpc.aio.EOF else message
 
 
 def _refusing(

@@ -369,7 +369,7 @@ def test_the_server_process_stays_below_100_megabytes(start_process):
     worker.subscribe()
     worker.reporter()
   array = np.zeros(7_000_000, np.uint8)
-  for version in range(10):
+  for version in range(60):
     publish(workers[0], version, array)
     assert all(w.wait_newer(version - 1, 10) for w in workers)
   status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
