@@ -54,14 +54,14 @@ def names_read(tree: ast.AST) -> set[str]:
 def readers(path: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files that may read a setting of the Config in `path`.
 
-  An agent reads its own settings, or one that it builds on does, or
-  `replay_spec.UniformConfig`; those of a program may be read anywhere.
+  An agent reads its own settings, or one that it builds on does, or the settings
+  of `distacme.kit` that it extends; those of a program may be read anywhere.
   """
   if path.parent.name != 'agents':
     return set(FILES)
   found = {path}
-  if 'replay_spec.UniformConfig' in path.read_text():
-    found.add(ROOT / 'distacme/replay/spec.py')
+  if 'settings.UniformConfig' in path.read_text():
+    found.add(ROOT / 'distacme/kit/settings.py')
   for node in ast.walk(TREES[path]):
     if isinstance(node, ast.ImportFrom) and node.module == 'distacme.agents':
       for alias in node.names:
