@@ -1,4 +1,4 @@
-"""What any agent must hold to, beside learning: `core.Agent`, checked.
+"""Checks of the promises that any agent makes, `core.Agent`, but for learning.
 
 def test_my_agent_keeps_the_contract():
   spec = specs.make_environment_spec(environments.Catch(seed=0))
@@ -7,7 +7,7 @@ def test_my_agent_keeps_the_contract():
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,8 +37,8 @@ def check_agent(
     agent: made for `spec`.
     spec: of the environment.
     seed: of params, observations and batches.
-    without_jit: whether to compare with what is not compiled, as in a debugger;
-      the slowest check, and the same for all settings of an agent.
+    without_jit: whether to run the agent without compiling, too, as in a
+      debugger; the slowest check, and the same for all settings of an agent.
 
   Raises:
     AssertionError: naming the promise that the agent breaks.
@@ -351,10 +351,3 @@ def _where(mask: np.ndarray, a: Any, b: Any) -> Any:
 
 def _rows(nest: Any, mask: np.ndarray) -> Any:
   return jax.tree.map(lambda leaf: np.asarray(leaf)[mask], nest)
-
-
-class TellingLearnerState(NamedTuple):
-  """What `TellingAgent` learns: how often, and from how much reward."""
-
-  version: jax.Array  # int32
-  rewards: jax.Array  # [2] float32, the same sum twice
