@@ -42,7 +42,12 @@ class Config(ddpg.Config):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    critics.check_atoms(self)
+    _ = self.atoms  # checks itself
+
+  @property
+  def atoms(self) -> critics.Atoms:
+    """The atoms of these settings."""
+    return critics.Atoms(self.min_value, self.max_value, self.num_atoms)
 
 
 class D4PG(ddpg.DDPG):
@@ -57,9 +62,7 @@ class D4PG(ddpg.DDPG):
     network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
-    self._atoms = critics.Atoms(
-      config.min_value, config.max_value, config.num_atoms
-    )
+    self._atoms = config.atoms
     super().__init__(config, spec, network)
 
   def critic_loss(
@@ -68,21 +71,29 @@ class D4PG(ddpg.DDPG):
     target_critic: hk.Params,
     data: types.Transition,
     a_t: jax.Array,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the mean cross-entropy to the projected targets (eq. 3, app. A)."""
-    taken = self._bounds.vector(data.action)
-    logits_tm1 = self._critic.apply(critic, data.observation, taken)
-    logits_t = self._critic.apply(target_critic, data.next_observation, a_t)
-    return self._atoms.loss(logits_tm1, jax.nn.softmax(logits_t), data)
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
+    tm1_key, t_key = jax.random.split(key)
+    logits_tm1 = self._critic.apply(
+      critic, tm1_key, o_tm1, self._bounds.vector(a_tm1)
+    )
+    logits_t = self._critic.apply(target_critic, t_key, o_t, a_t)
+    return self._atoms.loss(
+      logits_tm1, r_t, discount_t, jax.nn.softmax(logits_t)
+    )
 
   def q(
     self,
     critic: hk.Params,
+    key: types.Key,
     observation: types.NestedArray,
     vector: jax.Array,
   ) -> jax.Array:
     """Returns the means [B] of the distributions of action vectors [B, size]."""
-    return self._atoms.mean(self._critic.apply(critic, observation, vector))
+    logits = self._critic.apply(critic, key, observation, vector)
+    return self._atoms.mean(logits)
 
 
 def make_agent(

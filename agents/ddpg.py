@@ -10,7 +10,7 @@ networks 256-256, not 400-300; other defaults that differ say so below.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import config_checks
-from distacme import lazy_imports
 from distacme import specs
 from distacme import types
 from distacme.kit import actor_critic
@@ -27,8 +26,6 @@ from distacme.kit import critics
 from distacme.kit import networks
 from distacme.kit import optimizers
 from distacme.kit import settings
-
-optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +36,9 @@ class Config(settings.UniformConfig):
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
   policy_learning_rate: float = 1e-3
-  """Adam's step size for the policy; 1e-4 in DDPG's paper."""
+  """Adam's first step size for the policy; 1e-4 in DDPG's paper."""
   critic_learning_rate: float = 1e-3
-  """Adam's step size for the critic."""
+  """Adam's first step size for the critic."""
   max_gradient_norm: float = 40.0
   """Gradients of each network are scaled down to this global norm; not so in
   DDPG's paper."""
@@ -50,7 +47,7 @@ class Config(settings.UniformConfig):
   target_step_size: float = 0.02
   """Tau: how far they move each time; 0.001 in DDPG's paper, 1 copies."""
   noise_std: float = 0.2
-  """Sigma: deviation of what is added to actions in [-1, 1], at every step."""
+  """Sigma: deviation of the noise on actions in [-1, 1], at every step."""
   noise_reversion: float = 1.0
   """Theta: how much of the noise is forgotten from step to step. 1 draws it anew;
   less is an Ornstein-Uhlenbeck process, 0.15 in DDPG's paper."""
@@ -78,10 +75,12 @@ class Config(settings.UniformConfig):
 class LearnerState(NamedTuple):
   """All that learning changes."""
 
-  params: actor_critic.ActorCritic
-  target_params: actor_critic.ActorCritic
-  optimizer_state: Any
+  params: actor_critic.Params
+  target_params: actor_critic.Params
+  policy_optimizer_state: optimizers.OptState
+  critic_optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
+  key: types.Key  # of networks that draw
 
 
 class ActorState(NamedTuple):
@@ -96,7 +95,7 @@ def explore(
   key: types.Key,
   state: ActorState,
   learnt: jax.Array,
-  config: Any,
+  config: Config,
 ) -> tuple[jax.Array, ActorState]:
   """Returns action vectors [B, size] with noise, and the noise; consumes `key`.
 
@@ -126,7 +125,7 @@ class DDPG:
 
   def __init__(
     self,
-    config: Any,
+    config: Config,
     spec: specs.EnvironmentSpec,
     network: actor_critic.MakeActorCritic | None = None,
   ):
@@ -143,30 +142,28 @@ class DDPG:
     )
     self.replay = config.replay
 
-  def initial_learner_state(self, key: types.Key) -> types.LearnerState:
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state whose target networks equal the online ones."""
-    params = self._initial_params(key)
-    return LearnerState(
-      params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      jax.tree.map(jnp.copy, params),
-      self._optimizer.init(params),
-      steps=jnp.int32(0),
-    )
-
-  def _initial_params(self, key: types.Key) -> actor_critic.ActorCritic:
     policy_key, critic_key = jax.random.split(key)
     observation = networks.example(self._spec.observations)
     action = jnp.zeros((1, self._bounds.size))
-    return actor_critic.ActorCritic(
+    params = actor_critic.Params(
       self._policy.init(policy_key, observation),
       self._critic.init(critic_key, observation, action),
+    )
+    return LearnerState(
+      params,
+      optimizers.first_target(params),
+      self._policy_optimizer.init(params.policy),
+      self._critic_optimizer.init(params.critic),
+      jnp.int32(0),
+      networks.network_key(key),
     )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
-    """Returns no noise; what is evaluated does not explore."""
+    """Returns no noise; the policy that is evaluated does not explore."""
     return ActorState(
       np.zeros((batch_size, self._bounds.size), np.float32),
       np.full(batch_size, streams is not None),
@@ -180,47 +177,59 @@ class DDPG:
     state: ActorState,
   ) -> types.ActorOutput:
     """Follows the policy, with noise; or anything, before it has learnt."""
-    vector = self.act_vector(params['policy'], observation)
+    vector = self.act_vector(
+      params['policy'], networks.network_key(key), observation
+    )
     vector, state = explore(
       vector, key, state, params['steps'] > 0, self._config
     )
     return types.ActorOutput(self._bounds.action(vector), state)
 
   def act_vector(
-    self, policy: hk.Params, observation: types.NestedArray
+    self, policy: hk.Params, key: types.Key, observation: types.NestedArray
   ) -> jax.Array:
     """Returns the policy's action vectors [B, size] in [-1, 1]."""
-    return jnp.tanh(self._policy.apply(policy, observation))
+    return jnp.tanh(self._policy.apply(policy, key, observation))
 
   def update(
-    self, state: types.LearnerState, batch: types.Batch
-  ) -> tuple[types.LearnerState, types.UpdateOutput]:
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam with both networks and moves their targets."""
+    key, target_key, critic_key, policy_key = jax.random.split(state.key, 4)
     a_t = self.act_vector(
-      state.target_params.policy, batch.data.next_observation
+      state.target_params.policy, target_key, batch.data.next_observation
     )
-    critic_gradient, critic_metrics = jax.grad(self.critic_loss, has_aux=True)(
-      state.params.critic, state.target_params.critic, batch.data, a_t
+    critic = optimizers.gradient_step(
+      self.critic_loss,
+      self._critic_optimizer,
+      state.params.critic,
+      state.critic_optimizer_state,
+      state.target_params.critic,
+      batch.data,
+      a_t,
+      critic_key,
     )
-    policy_gradient, policy_metrics = jax.grad(self.policy_loss, has_aux=True)(
-      state.params.policy, state.params.critic, batch.data.observation
+    policy = optimizers.gradient_step(
+      self.policy_loss,
+      self._policy_optimizer,
+      state.params.policy,
+      state.policy_optimizer_state,
+      state.params.critic,
+      batch.data.observation,
+      policy_key,
     )
-    updates, optimizer_state = self._optimizer.update(
-      actor_critic.ActorCritic(policy_gradient, critic_gradient),
-      state.optimizer_state,
-    )
-    params = optax.apply_updates(state.params, updates)
+    params = actor_critic.Params(policy.params, critic.params)
     steps = state.steps + 1
-    target_params = optimizers.moved_target(
-      params,
-      state.target_params,
-      steps,
-      period=self._config.target_update_period,
-      step_size=self._config.target_step_size,
-    )
     return (
-      LearnerState(params, target_params, optimizer_state, steps),
-      types.UpdateOutput(critic_metrics | policy_metrics),
+      LearnerState(
+        params,
+        self._moved_target(params, state.target_params, steps),
+        policy.optimizer_state,
+        critic.optimizer_state,
+        steps,
+        key,
+      ),
+      types.UpdateOutput(critic.aux | policy.aux),
     )
 
   def critic_loss(
@@ -229,54 +238,81 @@ class DDPG:
     target_critic: hk.Params,
     data: types.Transition,
     a_t: jax.Array,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared error of the critic (section 3, eq. 4).
 
     Args:
-      critic: which learns.
-      target_critic: which makes the target.
+      critic: params that learn.
+      target_critic: params that make the target.
       data: the windows.
       a_t: [B, size] the target policy's action vectors at their ends.
+      key: consumed, if the network draws.
     """
-    taken = self._bounds.vector(data.action)
-    q_tm1 = self.q(critic, data.observation, taken)
-    q_t = self.q(target_critic, data.next_observation, a_t)
-    return critics.td_loss(q_tm1[None], q_t, data)
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
+    tm1_key, t_key = jax.random.split(key)
+    q_tm1 = self.q(critic, tm1_key, o_tm1, self._bounds.vector(a_tm1))
+    q_t = self.q(target_critic, t_key, o_t, a_t)
+    return critics.td_loss(q_tm1[None], r_t, discount_t, q_t)
 
   def policy_loss(
     self,
     policy: hk.Params,
     critic: hk.Params,
-    observation: types.NestedArray,
+    o_tm1: types.NestedArray,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns minus the mean value of what the policy does (eq. 6)."""
-    vector = self.act_vector(policy, observation)
-    loss = -self.q(critic, observation, vector).mean()
+    """Returns minus the mean value of the policy's actions (eq. 6).
+
+    Consumes `key`, if the networks draw.
+    """
+    policy_key, critic_key = jax.random.split(key)
+    vector = self.act_vector(policy, policy_key, o_tm1)
+    loss = -self.q(critic, critic_key, o_tm1, vector).mean()
     return loss, {'policy_loss': loss}
 
   def q(
     self,
     critic: hk.Params,
+    key: types.Key,
     observation: types.NestedArray,
     vector: jax.Array,
   ) -> jax.Array:
     """Returns the values [B] of action vectors [B, size]."""
-    return self._critic.apply(critic, observation, vector)[:, 0]
+    return self._critic.apply(critic, key, observation, vector)[:, 0]
 
   def actor_params(self, state: LearnerState) -> types.Params:
     """Returns the policy's params, and how often they were updated."""
     return {'policy': state.params.policy, 'steps': state.steps}
 
+  def _moved_target(
+    self,
+    params: actor_critic.Params,
+    target_params: actor_critic.Params,
+    steps: jax.Array,
+  ) -> actor_critic.Params:
+    return optimizers.moved_target(
+      params,
+      target_params,
+      steps,
+      period=self._config.target_update_period,
+      step_size=self._config.target_step_size,
+    )
+
   @property
-  def _optimizer(self) -> Any:
+  def _policy_optimizer(self) -> optimizers.Optimizer:
     config = self._config
-    limit = config.max_gradient_norm
-    return optax.multi_transform(
-      {
-        'policy': optimizers.adam(config.policy_learning_rate, limit),
-        'critic': optimizers.adam(config.critic_learning_rate, limit),
-      },
-      actor_critic.ActorCritic('policy', 'critic'),
+    return optimizers.adam(
+      config.learning_rates.step_size(config.policy_learning_rate),
+      config.max_gradient_norm,
+    )
+
+  @property
+  def _critic_optimizer(self) -> optimizers.Optimizer:
+    config = self._config
+    return optimizers.adam(
+      config.learning_rates.step_size(config.critic_learning_rate),
+      config.max_gradient_norm,
     )
 
   def _default_network(self, num_params: int) -> actor_critic.ActorCritic:

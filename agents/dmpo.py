@@ -13,7 +13,6 @@ import dataclasses
 import jax
 
 from distacme import specs
-from distacme import types
 from distacme.agents import mpo
 from distacme.kit import actor_critic
 from distacme.kit import critics
@@ -32,7 +31,12 @@ class Config(mpo.Config):
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    critics.check_atoms(self)
+    _ = self.atoms  # checks itself
+
+  @property
+  def atoms(self) -> critics.Atoms:
+    """The atoms of these settings."""
+    return critics.Atoms(self.min_value, self.max_value, self.num_atoms)
 
 
 class DMPO(mpo.MPO):
@@ -47,27 +51,30 @@ class DMPO(mpo.MPO):
     network: actor_critic.MakeActorCritic | None = None,
   ):
     self.num_values = config.num_atoms
-    self._atoms = critics.Atoms(
-      config.min_value, config.max_value, config.num_atoms
-    )
+    self._atoms = config.atoms
     super().__init__(config, spec, network)
 
   def critic_loss(
-    self, taken: jax.Array, sampled: jax.Array, data: types.Transition
+    self,
+    output_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    outputs_t: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the mean cross-entropy to the projected mixtures.
 
     Args:
-      taken: [B, num_atoms] logits of what was done.
-      sampled: [N, B, num_atoms] target logits of actions at the windows' ends.
-      data: rewards and discounts.
+      output_tm1: [B, num_atoms] logits of the actions that were done.
+      r_t: [B] discounted returns over the windows.
+      discount_t: [B] multiply the atoms at the windows' ends.
+      outputs_t: [N, B, num_atoms] target logits of actions there.
     """
-    mixture = jax.nn.softmax(sampled).mean(axis=0)
-    return self._atoms.loss(taken, mixture, data)
+    mixture_t = jax.nn.softmax(outputs_t).mean(axis=0)
+    return self._atoms.loss(output_tm1, r_t, discount_t, mixture_t)
 
-  def q(self, values: jax.Array) -> jax.Array:
+  def q(self, output: jax.Array) -> jax.Array:
     """Returns the means [...] of distributions [..., num_atoms]."""
-    return self._atoms.mean(values)
+    return self._atoms.mean(output)
 
 
 def make_agent(

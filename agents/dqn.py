@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -24,10 +24,11 @@ from distacme import lazy_imports
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
+from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import optimizers
+from distacme.kit import settings
 
-optax = lazy_imports.module('optax')
 rlax = lazy_imports.module('rlax')
 
 # Maps a nest of observations [B, ...] to action values [B, num_actions]; may use
@@ -36,7 +37,7 @@ Network = Callable[[types.NestedArray], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(settings.EpsilonGreedyConfig):
   """Settings of DQN."""
 
   discount: float = 0.99
@@ -46,10 +47,10 @@ class Config:
   reward_scale: float = 1.0
   """Rewards are multiplied by this to learn from."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after that, 1 in Mnih et al. 2015; nothing of
-  it is evaluated."""
+  """Rewards are clipped to this size after they are scaled, 1 in Mnih et al. 2015;
+  evaluation reports raw ones."""
   learning_rate: float = 1e-3
-  """Adam's step size; 6.25e-5 in Atari's preset."""
+  """Adam's first step size; 6.25e-5 in Atari's preset."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 10.0
@@ -62,8 +63,8 @@ class Config:
   """Widths of the default network's hidden layers; (512,) in Mnih et al. 2015."""
   dueling: bool = False
   """Whether the default network has a dueling head."""
-  initialization: networks.Initialization = 'lecun'
-  """First weights of its torso: see networks.weights."""
+  initialization: initializers.Initialization = 'lecun'
+  """First weights of the default network's torso: see kit.initializers."""
   batch_size: int = 64
   """Transitions per learner step."""
   samples_per_insert: float = 32.0
@@ -80,14 +81,9 @@ class Config:
   """Beta of prioritised replay; 1 corrects the bias in full."""
   block_size: int = 1
   """Transitions stored and drawn as one item; above 1 only uniform replay."""
-  epsilon_base: float = 0.4
-  """Base of the exploration ladder."""
-  epsilon_exponent: float = 7.0
-  """Length of the exploration ladder, in powers of its base."""
-  evaluation_epsilon: float = 0.0
-  """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     config_checks.check_positive(
       self,
       'reward_scale',
@@ -101,17 +97,14 @@ class Config:
       self, 'n_step', 'hidden_sizes', 'target_update_period', 'min_replay_size'
     )
     config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
-    config_checks.check_not_negative(self, 'epsilon_exponent')
-    config_checks.check_share(
-      self, 'epsilon_base', 'evaluation_epsilon', 'importance_exponent'
-    )
+    config_checks.check_share(self, 'importance_exponent')
     if self.dueling and not self.hidden_sizes:
       raise ValueError('dueling needs at least one of hidden_sizes, got ().')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
+    """The replay that these settings ask for."""
     return replay_spec.single(
       window=replay_spec.NStep(
         self.n_step, self.discount, self.reward_scale, self.max_abs_reward
@@ -131,14 +124,16 @@ class LearnerState(NamedTuple):
 
   params: hk.Params
   target_params: hk.Params
-  optimizer_state: Any
+  optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
+  key: types.Key  # of networks that draw
 
 
 class ActorState(NamedTuple):
   """Exploration, constant over a run."""
 
-  epsilon: jax.Array | np.ndarray  # [B]
+  epsilon: jax.Array | np.ndarray  # [B], before any learner step
+  explores: jax.Array | np.ndarray  # [B] bool; else epsilon follows no schedule
 
 
 def td_error(
@@ -158,7 +153,7 @@ def td_error(
     q_tm1: [num_actions] values at the window's start.
     a_tm1: the action taken there.
     r_t: discounted return over the window.
-    discount_t: what multiplies the value at the window's end; 0 if terminal.
+    discount_t: factor of the value at the window's end; 0 if terminal.
     q_t_target: [num_actions] target network's values at the window's end.
     q_t_online: [num_actions] online network's values at the window's end.
 
@@ -196,6 +191,26 @@ def exploration_ladder(
   return (base ** (1 + exponent * position)).astype(np.float32)
 
 
+def initial_exploration(
+  batch_size: int,
+  streams: types.Streams | None,
+  config: settings.EpsilonGreedyConfig,
+) -> ActorState:
+  """Returns each row's place on the ladder, or the epsilon of evaluation."""
+  if streams is None:
+    epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
+  else:
+    epsilon = exploration_ladder(
+      streams, config.epsilon_base, config.epsilon_exponent
+    )
+  return ActorState(epsilon, np.full(batch_size, streams is not None))
+
+
+def current_epsilon(state: ActorState, share: jax.Array) -> jax.Array:
+  """Returns the chance [B] of a random action, of which `share` [] holds."""
+  return jnp.where(state.explores, share * state.epsilon, state.epsilon)
+
+
 def epsilon_greedy(
   key: types.Key, q: jax.Array, epsilon: jax.Array | np.ndarray
 ) -> jax.Array:
@@ -211,126 +226,149 @@ def epsilon_greedy(
   )
 
 
-_LEAST_PRIORITY = 1e-6  # keeps every item drawable
+def acted_values(q: jax.Array, action: jax.Array) -> dict[str, jax.Array]:
+  """Returns the values [B] of the chosen and of the best actions.
+
+  Args:
+    q: [B, num_actions] values of all.
+    action: [B] the chosen ones.
+  """
+  chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+  return {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
+
+
+LEAST_PRIORITY = 1e-6  # keeps every item drawable
+
+
+def num_actions(spec: specs.EnvironmentSpec, agent: str) -> int:
+  """Returns the number of actions.
+
+  Args:
+    spec: of the environment.
+    agent: its name, for the message.
+
+  Raises:
+    ValueError: if the environment's action is not a single discrete one.
+  """
+  if isinstance(spec.actions, specs.DiscreteArray):
+    return int(spec.actions.num_values)
+  raise ValueError(
+    f'{agent} needs one discrete action (specs.DiscreteArray), got the '
+    f'action spec {spec.actions}. Use an agent for such actions, or an '
+    'environment with discrete ones.'
+  )
 
 
 class DQN:
   """DQN for one environment spec; see `core.Agent`."""
 
-  name = 'DQN'
-
   def __init__(
     self,
-    config: Any,
+    config: Config,
     spec: specs.EnvironmentSpec,
-    network: Any = None,
+    network: Network | None = None,
   ):
-    if not isinstance(spec.actions, specs.DiscreteArray):
-      raise ValueError(
-        f'{self.name} needs one discrete action (specs.DiscreteArray), got the '
-        f'action spec {spec.actions}. Use an agent for such actions, or an '
-        'environment with discrete ones.'
-      )
     self._config = config
     self._spec = spec
-    self._num_actions = int(spec.actions.num_values)
-    self._network = self._transformed(network)
-    self.replay = config.replay
-
-  def _transformed(self, network: Any) -> Any:
-    """Returns the pure functions of a network, or of the default one, checked."""
-    pure = hk.without_apply_rng(hk.transform(network or self._default_network))
-    self._check_values(pure.init, pure.apply)
-    return pure
-
-  def _check_values(self, init: Any, apply: Any) -> None:
-    """Raises ValueError unless `apply` gives action values [B, num_actions]."""
-    shape = (1, self._num_actions)
-    networks.check_outputs(
-      init,
-      apply,
-      (networks.example(self._spec.observations),),
-      shape,
-      f'action values of shape {shape}',
-      hint='Its last layer needs one output per action and no squeeze.',
+    self._num_actions = num_actions(spec, 'DQN')
+    self._network = hk.transform(network or self._default_network)
+    networks.check_action_values(
+      self._network.init,
+      self._network.apply,
+      spec.observations,
+      self._num_actions,
     )
+    self.replay = config.replay
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state whose target network equals its online network."""
     params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
-      params=params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      target_params=jax.tree.map(jnp.copy, params),
-      optimizer_state=self._optimizer.init(params),
+      params,
+      optimizers.first_target(params),
+      self._optimizer.init(params),
       steps=jnp.int32(0),
+      key=networks.network_key(key),
     )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
     """Returns each row's epsilon."""
-    config = self._config
-    if streams is None:
-      epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
-    else:
-      epsilon = exploration_ladder(
-        streams, config.epsilon_base, config.epsilon_exponent
-      )
-    return ActorState(epsilon)
+    return initial_exploration(batch_size, streams, self._config)
 
   def act(
     self,
-    params: hk.Params,
+    params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
     state: ActorState,
   ) -> types.ActorOutput:
     """Acts epsilon-greedily."""
-    q = self._network.apply(params, observation)
-    action = epsilon_greedy(key, q, state.epsilon)
-    chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
-    values = {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
-    return types.ActorOutput(action, state, values=values)
+    q = self._network.apply(
+      params['network'], networks.network_key(key), observation
+    )
+    action = epsilon_greedy(
+      key, q, current_epsilon(state, params['epsilon_share'])
+    )
+    return types.ActorOutput(action, state, values=acted_values(q, action))
 
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam and, when it is due, copies the target network."""
-    gradient, output = jax.grad(self.loss, has_aux=True)(
-      state.params, state.target_params, batch
+    key, loss_key = jax.random.split(state.key)
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      state.target_params,
+      batch,
+      loss_key,
     )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
     target_params = optimizers.moved_target(
-      params,
+      step.params,
       state.target_params,
       steps,
       period=self._config.target_update_period,
     )
-    output.metrics['gradient_norm'] = optax.tree.norm(gradient)
-    return LearnerState(params, target_params, optimizer_state, steps), output
+    output = step.aux
+    output.metrics['gradient_norm'] = step.gradient_norm
+    return (
+      LearnerState(
+        step.params, target_params, step.optimizer_state, steps, key
+      ),
+      output,
+    )
 
   def loss(
-    self, params: hk.Params, target_params: hk.Params, batch: types.Batch
+    self,
+    params: hk.Params,
+    target_params: hk.Params,
+    batch: types.Batch,
+    key: types.Key,
   ) -> tuple[jax.Array, types.UpdateOutput]:
-    """Returns the weighted mean Huber loss of the batch, and new priorities."""
-    config = self._config
-    data: types.Transition = batch.data
-    q_tm1 = self._network.apply(params, data.observation)
-    q_t_online = self._network.apply(params, data.next_observation)
-    q_t_target = self._network.apply(target_params, data.next_observation)
+    """Returns the weighted mean Huber loss of the batch, and new priorities.
+
+    Consumes `key`, if the network draws: thrice, once for each of its uses.
+    """
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = batch.data
+    keys = jax.random.split(key, 3)
+    q_tm1 = self._network.apply(params, keys[0], o_tm1)
+    q_t_online = self._network.apply(params, keys[1], o_t)
+    q_t_target = self._network.apply(target_params, keys[2], o_t)
     error = jax.vmap(td_error)(
-      q_tm1, data.action, data.reward, data.discount, q_t_target, q_t_online
+      q_tm1, a_tm1, r_t, discount_t, q_t_target, q_t_online
     )
-    weights = importance_weights(batch.probability, config.importance_exponent)
-    loss = jnp.mean(weights * self.losses(q_tm1, error, data))
+    weights = importance_weights(
+      batch.probability, self._config.importance_exponent
+    )
+    loss = jnp.mean(weights * self.losses(q_tm1, error, batch.data))
     priorities = None
     if self.replay.prioritized:
-      priorities = jnp.abs(error) + _LEAST_PRIORITY
+      priorities = jnp.abs(error) + LEAST_PRIORITY
     metrics = {
       'loss': loss,
       'mean_q': q_tm1.mean(),
@@ -339,17 +377,17 @@ class DQN:
     return loss, types.UpdateOutput(metrics, priorities)
 
   def first_priority(
-    self, window: Any, values: dict[str, np.ndarray]
+    self, window: types.Transition, values: list[dict[str, np.ndarray]]
   ) -> np.ndarray:
-    """Returns priorities [B], from the values [B, 2] that the actor acted with.
+    """Returns priorities [B], from the values [B] that the actor acted with.
 
     The online network stands in for the target network, as the actor has no
     other (Horgan et al. 2018, section 3).
     """
-    data: types.Transition = window
-    target = data.reward + data.discount * values['max_q'][:, 1]
-    priority: np.ndarray = np.abs(target - values['chosen_q'][:, 0])
-    return priority + _LEAST_PRIORITY
+    first, last = values
+    target = window.reward + window.discount * last['max_q']
+    priority: np.ndarray = np.abs(target - first['chosen_q'])
+    return priority + LEAST_PRIORITY
 
   def losses(
     self, q_tm1: jax.Array, error: jax.Array, data: types.Transition
@@ -359,19 +397,22 @@ class DQN:
     Args:
       q_tm1: [B, num_actions] online network's values at the windows' starts.
       error: [B] their `td_error`.
-      data: the transitions. What DQN leaves unused is for losses added to its own.
+      data: the transitions; unused here, for losses added to this one.
     """
     return rlax.huber_loss(error, self._config.huber_delta)
 
-  def actor_params(self, state: LearnerState) -> hk.Params:
-    """Returns the online network's params."""
-    return state.params
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the online network's params, and the schedule's share of epsilon."""
+    return {
+      'network': state.params,
+      'epsilon_share': self._config.epsilons.share(state.steps),
+    }
 
   @property
-  def _optimizer(self) -> Any:
+  def _optimizer(self) -> optimizers.Optimizer:
     config = self._config
     return optimizers.adam(
-      config.learning_rate,
+      config.learning_rates.step_size(config.learning_rate),
       config.max_gradient_norm,
       eps=config.adam_epsilon,
     )
@@ -401,7 +442,7 @@ def make_agent(
     spec: of the environment.
     network: maps a nest of observations [B, ...] to action values
       [B, num_actions] and may use Haiku modules; by default an MLP, after
-      convolutions of what is an image.
+      convolutions of pictures.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -22,13 +22,15 @@ from distacme import lazy_imports
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
+from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import distributions
+from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.kit import optimizers
 from distacme.kit import recurrent
+from distacme.kit import settings
 
-optax = lazy_imports.module('optax')
 rlax = lazy_imports.module('rlax')
 
 # Makes the parts of a network, given how many parameters the distribution over
@@ -37,7 +39,7 @@ Network = Callable[[int], recurrent.RecurrentNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(settings.LearningRateConfig):
   """Settings of IMPALA."""
 
   discount: float = 0.99
@@ -59,35 +61,35 @@ class Config:
   reward_scale: float = 1.0
   """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after that; nothing of it is evaluated."""
+  """Rewards are clipped to this size after they are scaled; evaluation reports raw
+  ones."""
   normalize_returns: bool = True
-  """Whether rewards are then divided by the running size of returns, so that values
-  and advantages are of size 1."""
+  """Whether clipped rewards are divided by the running size of returns, so that
+  values and advantages are of size 1."""
   value_weight: float = 0.5
   """Weight of the values' loss, against the policy's."""
   entropy_weight: float = 0.01
   """Weight of the policy's entropy."""
   learning_rate: float = 1e-3
-  """Adam's step size."""
-  annealing_steps: int = 0
-  """Learner steps in which that falls to 0, evenly; 0 keeps it."""
+  """Adam's first step size."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 40.0
   """Gradients are scaled down to this global norm."""
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (256,) in the paper."""
-  convolutions: networks.Convolutions = 'shallow'
-  """What images of 36 pixels and more go through: the paper's shallow or deep ones, or
-  Mnih's; smaller ones have `kit.networks.SmallTorso`."""
+  convolutions: convolutions_lib.Convolutions = 'shallow'
+  """Those of pictures of 36 pixels and more: the paper's shallow or deep ones, or
+  Mnih's; smaller pictures have `kit.convolutions.SmallTorso`."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
-  initialization: networks.Initialization = 'orthogonal'
-  """First weights of the default network: see networks.weights."""
+  initialization: initializers.Initialization = 'orthogonal'
+  """First weights of the default network: see kit.initializers."""
   evaluate_greedily: bool = True
-  """Whether what is evaluated takes the likeliest action, or draws it."""
+  """Whether the policy that is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     config_checks.check_positive(
       self,
       'learning_rate',
@@ -100,7 +102,7 @@ class Config:
     )
     config_checks.check_share(self, 'discount', 'trace_decay')
     config_checks.check_not_negative(
-      self, 'value_weight', 'entropy_weight', 'lstm_size', 'annealing_steps'
+      self, 'value_weight', 'entropy_weight', 'lstm_size'
     )
     config_checks.check_at_least_one(
       self, 'unroll_length', 'batch_size', 'hidden_sizes'
@@ -111,7 +113,7 @@ class Config:
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
+    """The replay that these settings ask for."""
     return replay_spec.queue(
       replay_spec.Sequences(
         self.unroll_length + 1, self.unroll_length, across_episodes=True
@@ -126,62 +128,65 @@ class LearnerState(NamedTuple):
 
   params: hk.Params
   returns: normalization.Statistics  # before they are normalised
-  optimizer_state: Any
+  optimizer_state: optimizers.OptState
+  key: types.Key  # of networks that draw
 
 
 class ActorState(NamedTuple):
-  """What an actor remembers."""
+  """An actor's memory and exploration."""
 
-  memory: Any  # of the network's core
-  explores: jax.Array | np.ndarray  # [B] bool, constant: or takes the mode
+  memory: recurrent.Memory
+  explores: (
+    jax.Array | np.ndarray
+  )  # [B] bool, constant; the others take the mode
 
 
 class VTrace(NamedTuple):
-  """What V-trace makes of an unroll, [T] each, gradients stopped.
+  """The targets and advantages of an unroll by V-trace, gradients stopped.
 
   Attributes:
-    target: of the values, v_s (eq. 1).
-    advantage: what the policy's gradient is weighted with (eq. 4, with rho).
+    target_tm1: [T] of the values, v_s (eq. 1).
+    advantage_tm1: [T] weights of the policy's gradient (eq. 4, with rho).
   """
 
-  target: jax.Array
-  advantage: jax.Array
+  target_tm1: jax.Array
+  advantage_tm1: jax.Array
 
 
 def v_trace(
-  value: jax.Array,
-  reward: jax.Array,
-  discount: jax.Array,
-  rho: jax.Array,
-  stepped: jax.Array,
+  v: jax.Array,
+  r_t: jax.Array,
+  discount_t: jax.Array,
+  rho_tm1: jax.Array,
+  stepped_tm1: jax.Array,
   config: Config,
 ) -> VTrace:
   """Returns the targets and advantages of one unroll.
 
   Args:
-    value: [T + 1] of all rows; the last one bootstraps.
-    reward: [T].
-    discount: [T] gamma times the environment's.
-    rho: [T] pi(a|o) / mu(a|o).
-    stepped: [T] bool; where not, nothing was done: the observation is the last
-      of an episode, and its value what a truncated one is bootstrapped with.
-    config: whose clips and lambda to use.
+    v: [T + 1] values of all rows: v_tm1, and v_t from the second row on.
+    r_t: [T].
+    discount_t: [T] gamma times the environment's.
+    rho_tm1: [T] pi(a|o) / mu(a|o).
+    stepped_tm1: [T] bool; where not, nothing was done: the observation is the
+      last of an episode, and its value bootstraps a truncated one.
+    config: its clips and lambda are used.
   """
   # With a weight of 0 such a row keeps its value as its target, and cuts the
   # trace.
-  rho = rho * stepped
-  value = jax.lax.stop_gradient(value)
+  rho_tm1 = jax.lax.stop_gradient(rho_tm1 * stepped_tm1)
+  v_tm1, v_t = jax.lax.stop_gradient((v[:-1], v[1:]))
   out = rlax.vtrace_td_error_and_advantage(
-    value[:-1],
-    value[1:],
-    reward,
-    discount,
-    jax.lax.stop_gradient(rho),
+    v_tm1,
+    v_t,
+    r_t,
+    discount_t,
+    rho_tm1,
     config.trace_decay,
     config.clip_rho,
     config.clip_pg_rho,
   )
-  return VTrace(out.errors + value[:-1], out.pg_advantage)
+  return VTrace(out.errors + v_tm1, out.pg_advantage)
 
 
 class IMPALA:
@@ -195,29 +200,33 @@ class IMPALA:
   ):
     self._config = config
     self._spec = spec
-    self._policy = distributions.for_actions(spec.actions, 'IMPALA')
+    self._distribution = distributions.for_actions(spec.actions, 'IMPALA')
     make = network or self._default_network
-    self._network = recurrent.unrolled(lambda: make(self._policy.num_params))
+    num_params = self._distribution.num_params
+    self._network = recurrent.unrolled(lambda: make(num_params))
     self.replay = config.replay
     memory = self._network.initial_state(1)
     networks.check_policy_and_value(
       self._network.init,
-      lambda params, o: self._network.step(params, o, memory)[0],
+      lambda params, key, o: self._network.step(params, key, o, memory)[0],
       spec.observations,
-      self._policy.num_params,
+      num_params,
     )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns params and an optimiser that has seen nothing."""
     params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
-      params, normalization.initial_of_returns(), self._optimizer.init(params)
+      params,
+      normalization.initial_of_returns(),
+      self._optimizer.init(params),
+      networks.network_key(key),
     )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
-    """Returns an empty memory, and who draws actions."""
+    """Returns an empty memory, and which rows draw actions."""
     exploration = distributions.initial_exploration(
       batch_size, streams, self._config.evaluate_greedily
     )
@@ -233,14 +242,16 @@ class IMPALA:
     state: ActorState,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest."""
-    (policy, _), memory = self._network.step(params, observation, state.memory)
-    sample = distributions.draw(self._policy, policy, key, state.explores)
+    (pi, _), memory = self._network.step(
+      params, networks.network_key(key), observation, state.memory
+    )
+    sample = distributions.draw(self._distribution, pi, key, state.explores)
     extras = {
       'sample': sample,
-      'log_prob': self._policy.log_prob(policy, sample),
+      'log_prob': self._distribution.log_prob(pi, sample),
     }
     return types.ActorOutput(
-      self._policy.action(sample),
+      self._distribution.action(sample),
       state._replace(memory=memory),
       extras,
       start_state=state.memory,
@@ -250,16 +261,20 @@ class IMPALA:
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes one step of Adam."""
-    gradient, (metrics, returns) = jax.grad(self.loss, has_aux=True)(
-      state.params, batch.data, state.returns
+    key, loss_key = jax.random.split(state.key)
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      batch.data,
+      state.returns,
+      loss_key,
     )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
-    metrics['gradient_norm'] = optax.tree.norm(gradient)
+    metrics, returns = step.aux
+    metrics['gradient_norm'] = step.gradient_norm
     return (
-      LearnerState(params, returns, optimizer_state),
+      LearnerState(step.params, returns, step.optimizer_state, key),
       types.UpdateOutput(metrics),
     )
 
@@ -268,65 +283,70 @@ class IMPALA:
     params: hk.Params,
     data: types.Sequence,
     returns: normalization.Statistics,
+    key: types.Key,
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], normalization.Statistics]]:
     """Returns the loss of unrolls [B, T + 1], a mean over their steps.
 
     Args:
       params: of the network.
       data: the unrolls.
-      returns: statistics of those before.
+      returns: statistics of the unrolls before.
+      key: consumed, if the network draws.
 
     Returns:
       The loss; and metrics, and the statistics with these unrolls' returns.
     """
     config = self._config
-    (policy, value), _ = self._network.unroll(
-      params, data.observation, data.step_type == types.FIRST, data.start_state
+    (pi, v), _ = self._network.unroll(
+      params,
+      key,
+      data.observation,
+      data.step_type == types.FIRST,
+      data.start_state,
     )
     # The last row bootstraps, and is the first one of the next unroll.
-    policy, sample, behaviour, reward, discount, step_type = jax.tree.map(
-      lambda leaf: leaf[:, :-1],
-      (
-        policy,
-        data.extras['sample'],
-        data.extras['log_prob'],
-        data.reward,
-        data.discount,
-        data.step_type,
-      ),
+    pi_tm1, sample_tm1, log_mu_tm1, r_t, discount_t, step_type_tm1 = (
+      jax.tree.map(
+        lambda leaf: leaf[:, :-1],
+        (
+          pi,
+          data.extras['sample'],
+          data.extras['log_prob'],
+          data.reward,
+          data.discount,
+          data.step_type,
+        ),
+      )
     )
-    stepped = step_type != types.LAST
-    log_prob = self._policy.log_prob(policy, sample)
-    rho = jnp.exp(log_prob - behaviour)
-    corrected = rho if config.off_policy_correction else jnp.ones_like(rho)
+    stepped_tm1 = step_type_tm1 != types.LAST
+    log_pi_tm1 = self._distribution.log_prob(pi_tm1, sample_tm1)
+    rho_tm1 = jnp.exp(log_pi_tm1 - log_mu_tm1)
+    corrects = config.off_policy_correction
     size = normalization.root_mean_square(returns)
-    target, advantage = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
-      size * value,
+    target_tm1, advantage_tm1 = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
+      size * v,
       replay_spec.learnt_reward(
-        reward, config.reward_scale, config.max_abs_reward
+        r_t, config.reward_scale, config.max_abs_reward
       ),
-      config.discount * discount,
-      corrected,
-      stepped,
+      config.discount * discount_t,
+      rho_tm1 if corrects else jnp.ones_like(rho_tm1),
+      stepped_tm1,
       config,
     )
-
     if config.normalize_returns:
-      before = returns
-      returns = normalization.updated(
-        before, target.reshape(-1), stepped.reshape(-1).astype(target.dtype)
-      )
-      # The first unrolls have no statistics but their own.
-      size = normalization.root_mean_square(
-        normalization.before_or_own(before, returns)
+      returns, size = normalization.with_returns(
+        returns,
+        target_tm1.reshape(-1),
+        stepped_tm1.reshape(-1).astype(target_tm1.dtype),
       )
 
     def mean(x: jax.Array) -> jax.Array:
-      return (x * stepped).sum() / stepped.sum().clip(1)
+      return (x * stepped_tm1).sum() / stepped_tm1.sum().clip(1)
 
-    policy_loss = -mean(log_prob * advantage / size)
-    value_loss = mean((target / size - value[:, :-1]) ** 2) / 2
-    entropy = mean(self._policy.entropy(policy))
+    v_tm1 = v[:, :-1]
+    policy_loss = -mean(log_pi_tm1 * advantage_tm1 / size)
+    value_loss = mean((target_tm1 / size - v_tm1) ** 2) / 2
+    entropy = mean(self._distribution.entropy(pi_tm1))
     loss = (
       policy_loss
       + config.value_weight * value_loss
@@ -337,8 +357,8 @@ class IMPALA:
       'policy_loss': policy_loss,
       'value_loss': value_loss,
       'entropy': entropy,
-      'mean_value': mean(value[:, :-1]),
-      'mean_rho': mean(rho),
+      'mean_value': mean(v_tm1),
+      'mean_rho': mean(rho_tm1),
       'size_of_returns': normalization.root_mean_square(returns),
     }
     return loss, (metrics, returns)
@@ -348,10 +368,10 @@ class IMPALA:
     return state.params
 
   @property
-  def _optimizer(self) -> Any:
+  def _optimizer(self) -> optimizers.Optimizer:
     config = self._config
     return optimizers.adam(
-      optimizers.annealed(config.learning_rate, config.annealing_steps),
+      config.learning_rates.step_size(config.learning_rate),
       config.max_gradient_norm,
       b1=0.0,
       b2=0.99,
@@ -369,7 +389,7 @@ class IMPALA:
       ),
       hk.LSTM(config.lstm_size) if config.lstm_size else None,
       networks.PolicyValueHead(
-        num_params, self._policy.num_constant, config.initialization
+        num_params, self._distribution.num_constant, config.initialization
       ),
     )
 
@@ -387,7 +407,7 @@ def make_agent(
     network: makes the parts of a network, given how many parameters the
       distribution over actions has: (num_params) to `RecurrentNetwork`. Its
       outputs are those [B, num_params], and values [B]; by default an MLP, after
-      convolutions of what is an image, and an LSTM if asked for.
+      convolutions of pictures, and an LSTM if asked for.
 
   Raises:
     ValueError: if the environment's actions are neither one discrete one nor

@@ -1,4 +1,4 @@
-"""MPO: a policy fitted to its own actions, weighted by what they are worth.
+"""MPO: a policy fitted to its own actions, weighted by their values.
 
 Abdolmaleki et al. 2018 (arXiv:1806.06920), with the mean and the deviation bounded
 apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki et
@@ -12,7 +12,7 @@ for some tens of thousands of learner steps, say so below.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -31,7 +31,6 @@ from distacme.kit import networks
 from distacme.kit import optimizers
 from distacme.kit import settings
 
-optax = lazy_imports.module('optax')
 rlax = lazy_imports.module('rlax')
 
 
@@ -47,11 +46,11 @@ class Config(settings.UniformConfig):
   num_action_samples: int = 20
   """Actions drawn in each state."""
   policy_learning_rate: float = 1e-3
-  """Adam's step size for the policy; 1e-4 in Acme."""
+  """Adam's first step size for the policy; 1e-4 in Acme."""
   critic_learning_rate: float = 1e-3
-  """Adam's step size for the critic; 1e-4 in Acme."""
+  """Adam's first step size for the critic; 1e-4 in Acme."""
   dual_learning_rate: float = 1e-2
-  """Adam's step size for the temperatures and the Lagrange multipliers."""
+  """Adam's first step size for the temperatures and the Lagrange multipliers."""
   max_gradient_norm: float = 40.0
   """Gradients of each network are scaled down to this global norm."""
   target_update_period: int = 25
@@ -112,29 +111,6 @@ class Config(settings.UniformConfig):
     )
 
 
-class MeanAndStd(NamedTuple):
-  """A policy: means and deviations [..., size] of action vectors."""
-
-  mean: jax.Array
-  std: jax.Array
-
-  def sample(self, key: types.Key) -> jax.Array:
-    """Returns action vectors [..., size]."""
-    return self.mean + self.std * jax.random.normal(key, self.mean.shape)
-
-  def log_prob(self, vector: jax.Array) -> jax.Array:
-    """Returns log-densities [...] of action vectors [..., size]."""
-    error = (vector - self.mean) / self.std
-    each = -(error**2) / 2 - jnp.log(self.std) - np.log(2 * np.pi) / 2
-    return each.sum(axis=-1)
-
-  def divergence(self, other: MeanAndStd) -> jax.Array:
-    """Returns KL(self || other) in each dimension [..., size]."""
-    ratio = self.std / other.std
-    error = (self.mean - other.mean) / other.std
-    return (ratio**2 + error**2 - 1) / 2 - jnp.log(ratio)
-
-
 class Duals(NamedTuple):
   """Temperatures and Lagrange multipliers, before `positive`."""
 
@@ -145,7 +121,7 @@ class Duals(NamedTuple):
 
 
 def positive(dual: jax.Array) -> jax.Array:
-  """Maps what follows gradients to what is positive."""
+  """Maps a dual, which follows gradients, to a positive number."""
   return jax.nn.softplus(dual) + 1e-8
 
 
@@ -169,7 +145,7 @@ def initial_duals(config: Config, size: int) -> Duals:
 
 
 class Learnt(NamedTuple):
-  """What follows gradients."""
+  """The params that follow gradients."""
 
   policy: hk.Params
   critic: hk.Params
@@ -180,15 +156,15 @@ class LearnerState(NamedTuple):
   """All that learning changes."""
 
   params: Learnt
-  target_params: actor_critic.ActorCritic
-  optimizer_state: Any
+  target_params: actor_critic.Params
+  optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of the actions that are drawn
+  key: types.Key  # of the actions that are drawn, and of networks that draw
 
 
 def policy_loss(
-  online: MeanAndStd,
-  target: MeanAndStd,
+  online: distributions.Normal,
+  target: distributions.Normal,
   vectors: jax.Array,
   q: jax.Array,
   duals: Duals,
@@ -204,7 +180,7 @@ def policy_loss(
   Args:
     online: policy [B, size].
     target: policy [B, size] that drew the actions.
-    vectors: [N, B, size] those.
+    vectors: [N, B, size] those actions.
     q: [N, B] their values.
     duals: temperatures and multipliers.
     config: whose bounds to use.
@@ -226,8 +202,8 @@ def policy_loss(
   penalty_loss, penalty_weights = weigh(
     -excess, duals.penalty_temperature, config.epsilon_penalty
   )
-  with_mean = MeanAndStd(online.mean, target.std)
-  with_std = MeanAndStd(target.mean, online.std)
+  with_mean = distributions.Normal(online.mean, target.std)
+  with_std = distributions.Normal(target.mean, online.std)
   log_prob = jax.vmap(with_mean.log_prob)(vectors)
   log_prob += jax.vmap(with_std.log_prob)(vectors)
   fit_loss = -((weights + penalty_weights) * log_prob).sum(axis=0).mean()
@@ -270,7 +246,7 @@ class MPO:
 
   def __init__(
     self,
-    config: Any,
+    config: Config,
     spec: specs.EnvironmentSpec,
     network: actor_critic.MakeActorCritic | None = None,
   ):
@@ -297,11 +273,11 @@ class MPO:
       self._critic.init(critic_key, observation, jnp.zeros((1, size))),
       initial_duals(self._config, size),
     )
-    target_params = actor_critic.ActorCritic(params.policy, params.critic)
     return LearnerState(
       params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      jax.tree.map(jnp.copy, target_params),
+      optimizers.first_target(
+        actor_critic.Params(params.policy, params.critic)
+      ),
       self._optimizer.init(params),
       jnp.int32(0),
       key,
@@ -310,7 +286,7 @@ class MPO:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns that what is evaluated does not explore."""
+    """Returns which rows explore: none of a policy that is evaluated."""
     return distributions.initial_exploration(batch_size, streams)
 
   def act(
@@ -321,124 +297,129 @@ class MPO:
     state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes its means."""
-    policy = self.policy(params, observation)
-    vector = jnp.where(state.explores[:, None], policy.sample(key), policy.mean)
+    pi = self.policy(params, networks.network_key(key), observation)
+    vector = jnp.where(state.explores[:, None], pi.sample(key), pi.mean)
     return types.ActorOutput(self._bounds.action(vector), state)
 
   def policy(
-    self, params: hk.Params, observation: types.NestedArray
-  ) -> MeanAndStd:
+    self, params: hk.Params, key: types.Key, observation: types.NestedArray
+  ) -> distributions.Normal:
     """Returns the policy [B, size] in a batch of observations."""
-    output = self._policy.apply(params, observation)
+    output = self._policy.apply(params, key, observation)
     mean, raw = jnp.split(output, 2, axis=-1)
     scale = self._config.initial_std / np.log(2.0)  # softplus(0) is log(2)
-    return MeanAndStd(mean, scale * jax.nn.softplus(raw) + 1e-6)
+    return distributions.Normal(mean, scale * jax.nn.softplus(raw) + 1e-6)
 
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes a step of Adam with all that is learnt, and moves the targets."""
     key, loss_key = jax.random.split(state.key)
-    gradient, metrics = jax.grad(self.loss, has_aux=True)(
-      state.params, state.target_params, batch.data, loss_key
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      state.target_params,
+      batch.data,
+      loss_key,
     )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
-    params = params._replace(
-      duals=jax.tree.map(lambda x: x.clip(_LEAST_DUAL), params.duals)
+    params = step.params._replace(
+      duals=jax.tree.map(lambda x: x.clip(_LEAST_DUAL), step.params.duals)
     )
     steps = state.steps + 1
     target_params = optimizers.moved_target(
-      actor_critic.ActorCritic(params.policy, params.critic),
+      actor_critic.Params(params.policy, params.critic),
       state.target_params,
       steps,
       period=self._config.target_update_period,
       step_size=self._config.target_step_size,
     )
     return (
-      LearnerState(params, target_params, optimizer_state, steps, key),
-      types.UpdateOutput(metrics),
+      LearnerState(params, target_params, step.optimizer_state, steps, key),
+      types.UpdateOutput(step.aux),
     )
 
   def loss(
     self,
     params: Learnt,
-    target_params: actor_critic.ActorCritic,
+    target_params: actor_critic.Params,
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the losses of critic, policy and duals, added; consumes `key`."""
-    bootstrap_key, fit_key = jax.random.split(key)
-    _, _, sampled = self._sampled(
-      target_params, data.next_observation, bootstrap_key
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
+    t_key, tm1_key = jax.random.split(key)
+    critic_key, policy_key = networks.network_keys(key, 2)
+    _, _, outputs_t = self._sampled(target_params, t_key, o_t)
+    output_tm1 = self._critic.apply(
+      params.critic, critic_key, o_tm1, self._bounds.vector(a_tm1)
     )
-    taken = self._critic.apply(
-      params.critic, data.observation, self._bounds.vector(data.action)
+    critic_loss, critic_metrics = self.critic_loss(
+      output_tm1, r_t, discount_t, outputs_t
     )
-    critic_loss, critic_metrics = self.critic_loss(taken, sampled, data)
-    target, vectors, values = self._sampled(
-      target_params, data.observation, fit_key
-    )
-    online = self.policy(params.policy, data.observation)
+    target, vectors, outputs = self._sampled(target_params, tm1_key, o_tm1)
+    online = self.policy(params.policy, policy_key, o_tm1)
     loss, policy_metrics = policy_loss(
-      online, target, vectors, self.q(values), params.duals, self._config
+      online, target, vectors, self.q(outputs), params.duals, self._config
     )
     return critic_loss + loss, critic_metrics | policy_metrics
 
   def _sampled(
     self,
-    target_params: actor_critic.ActorCritic,
-    observation: types.NestedArray,
+    target_params: actor_critic.Params,
     key: types.Key,
-  ) -> tuple[MeanAndStd, jax.Array, jax.Array]:
-    """Returns what the target networks do and hold of it; consumes `key`.
+    observation: types.NestedArray,
+  ) -> tuple[distributions.Normal, jax.Array, jax.Array]:
+    """Returns actions of the target networks, and their values.
 
     That is the policy [B, size], actions of it [N, B, size], and the critic's
-    outputs for those [N, B, num_values].
+    outputs for those [N, B, num_values]. Consumes `key`.
     """
-    policy = self.policy(target_params.policy, observation)
+    policy_key, critic_key = networks.network_keys(key, 2)
+    pi = self.policy(target_params.policy, policy_key, observation)
     keys = jax.random.split(key, self._config.num_action_samples)
-    vectors = jax.vmap(policy.sample)(keys)
-    values = jax.vmap(self._critic.apply, (None, None, 0))(
-      target_params.critic, observation, vectors.clip(-1.0, 1.0)
+    vectors = jax.vmap(pi.sample)(keys)
+    outputs = jax.vmap(self._critic.apply, (None, None, None, 0))(
+      target_params.critic, critic_key, observation, vectors.clip(-1.0, 1.0)
     )
-    return policy, vectors, values
+    return pi, vectors, outputs
 
   def critic_loss(
-    self, taken: jax.Array, sampled: jax.Array, data: types.Transition
+    self,
+    output_tm1: jax.Array,
+    r_t: jax.Array,
+    discount_t: jax.Array,
+    outputs_t: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared error of the critic.
 
     Args:
-      taken: [B, 1] values of what was done.
-      sampled: [N, B, 1] target values of actions at the windows' ends.
-      data: rewards and discounts.
+      output_tm1: [B, 1] values of the actions that were done.
+      r_t: [B] discounted returns over the windows.
+      discount_t: [B] multiply the values at the windows' ends.
+      outputs_t: [N, B, 1] target values of actions there.
     """
-    q_t = self.q(sampled).mean(axis=0)
-    return critics.td_loss(self.q(taken)[None], q_t, data)
+    q_t = self.q(outputs_t).mean(axis=0)
+    return critics.td_loss(self.q(output_tm1)[None], r_t, discount_t, q_t)
 
-  def q(self, values: jax.Array) -> jax.Array:
+  def q(self, output: jax.Array) -> jax.Array:
     """Returns values [...] from the critic's outputs [..., num_values]."""
-    return values[..., 0]
+    return output[..., 0]
 
   def actor_params(self, state: LearnerState) -> types.Params:
     """Returns the policy's params."""
     return state.params.policy
 
   @property
-  def _optimizer(self) -> Any:
+  def _optimizer(self) -> optimizers.Optimizer:
     config = self._config
-    limit = config.max_gradient_norm
-    names: Any = Learnt._fields
-    return optax.multi_transform(
-      {
-        'policy': optimizers.adam(config.policy_learning_rate, limit),
-        'critic': optimizers.adam(config.critic_learning_rate, limit),
-        'duals': optax.adam(config.dual_learning_rate),
-      },
-      Learnt(*names),
+    step_size, limit = config.learning_rates.step_size, config.max_gradient_norm
+    return optimizers.by_part(
+      Learnt,
+      policy=optimizers.adam(step_size(config.policy_learning_rate), limit),
+      critic=optimizers.adam(step_size(config.critic_learning_rate), limit),
+      duals=optimizers.adam(step_size(config.dual_learning_rate)),
     )
 
   def _default_network(self, num_params: int) -> actor_critic.ActorCritic:

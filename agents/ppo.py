@@ -7,7 +7,7 @@ returns and advantages, orthogonal weights, a network apart for the values, smal
 layers, and by choice a step size that falls, and values that are clipped. What
 differs: unrolls come from a queue, so that in a program they are some updates old
 (`data_age`); the ratio is taken to the policy that acted; and returns are normalised by
-the root of their mean square in what was learnt from so far, bootstrapped, rather than
+the root of their mean square so far, of bootstrapped ones, rather than
 by the deviation of each environment's running return.
 """
 
@@ -16,25 +16,27 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from distacme import config_checks
 from distacme import lazy_imports
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
+from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import distributions
+from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.kit import observations
 from distacme.kit import optimizers
+from distacme.kit import schedules
+from distacme.kit import settings
 
-optax = lazy_imports.module('optax')
 rlax = lazy_imports.module('rlax')
 
 # Maps a nest of observations [B, ...], and how many parameters the distribution
@@ -43,7 +45,7 @@ Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(settings.LearningRateConfig):
   """Settings of PPO."""
 
   discount: float = 0.99
@@ -62,6 +64,12 @@ class Config:
   """Lambda of generalised advantage estimation."""
   clip_ratio: float = 0.2
   """How far the policy may leave the one that acted before it is held back."""
+  clip_ratio_schedule: schedules.Kind = 'constant'
+  """How clip_ratio falls: not at all, along a line, or along half a cosine."""
+  clip_ratio_steps: int = 0
+  """Learner steps in which it falls; 0 of a constant one."""
+  clip_ratio_end_share: float = 0.0
+  """Share of clip_ratio that is left at the end, and stays."""
   value_weight: float = 0.5
   """Weight of the values' loss, against the policy's."""
   entropy_weight: float = 0.0
@@ -69,10 +77,11 @@ class Config:
   reward_scale: float = 1.0
   """Rewards are multiplied by this to learn from; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after that; nothing of it is evaluated."""
+  """Rewards are clipped to this size after they are scaled; evaluation reports raw
+  ones."""
   normalize_returns: bool = True
-  """Whether rewards are then divided by the running size of returns, so that values
-  are of size 1, and their gradient does not crowd the policy's out."""
+  """Whether clipped rewards are divided by the running size of returns, so that
+  values are of size 1, and their gradient does not crowd the policy's out."""
   normalize_observations: bool = True
   """Whether floats are observed in deviations from their running mean."""
   normalize_advantages: bool = True
@@ -80,24 +89,23 @@ class Config:
   clip_values: bool = False
   """Whether values are held back by clip_ratio, too."""
   learning_rate: float = 1e-3
-  """Adam's step size."""
-  annealing_steps: int = 0
-  """Learner steps in which that falls to 0, evenly; 0 keeps it."""
+  """Adam's first step size."""
   adam_epsilon: float = 1e-5
   """Adam's epsilon."""
   max_gradient_norm: float = 0.5
   """Gradients are scaled down to this global norm."""
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (512,) for Atari."""
-  convolutions: networks.Convolutions = 'nature'
-  """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
-  ones; smaller ones have `kit.networks.SmallTorso`."""
-  initialization: networks.Initialization = 'orthogonal'
-  """First weights of the default network: see networks.weights."""
+  convolutions: convolutions_lib.Convolutions = 'nature'
+  """Those of pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or deep
+  ones; smaller pictures have `kit.convolutions.SmallTorso`."""
+  initialization: initializers.Initialization = 'orthogonal'
+  """First weights of the default network: see kit.initializers."""
   evaluate_greedily: bool = True
-  """Whether what is evaluated takes the likeliest action, or draws it."""
+  """Whether the policy that is evaluated takes the likeliest action, or draws it."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     config_checks.check_positive(
       self,
       'learning_rate',
@@ -108,9 +116,7 @@ class Config:
       'clip_ratio',
     )
     config_checks.check_share(self, 'discount', 'gae_lambda')
-    config_checks.check_not_negative(
-      self, 'value_weight', 'entropy_weight', 'annealing_steps'
-    )
+    config_checks.check_not_negative(self, 'value_weight', 'entropy_weight')
     config_checks.check_at_least_one(
       self,
       'unroll_length',
@@ -134,11 +140,21 @@ class Config:
         'advantage less the mean is 0: nothing would be learnt. Lower it, or set '
         'normalize_advantages=False.'
       )
-    _ = self.replay  # checks itself
+    _ = self.replay, self.clip_ratios  # check themselves
+
+  @property
+  def clip_ratios(self) -> schedules.Schedule:
+    """The schedule of clip_ratio."""
+    return schedules.Schedule(
+      'clip_ratio',
+      self.clip_ratio_schedule,
+      self.clip_ratio_steps,
+      self.clip_ratio_end_share,
+    )
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
+    """The replay that these settings ask for."""
     return replay_spec.queue(
       replay_spec.Sequences(
         self.unroll_length + 1, self.unroll_length, across_episodes=True
@@ -154,53 +170,54 @@ class LearnerState(NamedTuple):
   params: hk.Params
   statistics: normalization.Statistics  # of observations
   returns: normalization.Statistics  # before they are normalised
-  optimizer_state: Any
-  key: types.Key  # of the shuffling
+  optimizer_state: optimizers.OptState
+  steps: jax.Array  # int32, of the learner
+  key: types.Key  # of the shuffling, and of networks that draw
 
 
 class Steps(NamedTuple):
   """Single steps of a batch's unrolls, [N, ...] each.
 
   Attributes:
-    observation: normalised.
-    sample: what stands for the action, see `distributions`.
-    log_prob: of it, when it was drawn.
-    advantage: of it.
-    value: of the state, when the batch came.
-    target: of that value.
-    weight: 1; or 0 where nothing was done.
+    o_tm1: observations, normalised.
+    sample_tm1: of which the action was made, see `distributions`.
+    log_mu_tm1: logarithm of the chance with which it was drawn.
+    advantage_tm1: of it.
+    v_tm1: value of the state, when the batch came.
+    target_tm1: of that value.
+    weight_tm1: 1; or 0 where nothing was done.
   """
 
-  observation: types.NestedArray
-  sample: jax.Array
-  log_prob: jax.Array
-  advantage: jax.Array
-  value: jax.Array
-  target: jax.Array
-  weight: jax.Array
+  o_tm1: types.NestedArray
+  sample_tm1: jax.Array
+  log_mu_tm1: jax.Array
+  advantage_tm1: jax.Array
+  v_tm1: jax.Array
+  target_tm1: jax.Array
+  weight_tm1: jax.Array
 
 
 def advantages(
-  value: jax.Array,
-  reward: jax.Array,
-  discount: jax.Array,
-  stepped: jax.Array,
+  v: jax.Array,
+  r_t: jax.Array,
+  discount_t: jax.Array,
+  stepped_tm1: jax.Array,
   gae_lambda: float,
 ) -> jax.Array:
   """Returns the generalised advantages [T] of one unroll.
 
   Args:
-    value: [T + 1] of all rows; the last one bootstraps.
-    reward: [T].
-    discount: [T] gamma times the environment's.
-    stepped: [T] bool; where not, nothing was done: the observation is the last
-      of an episode, and its value what a truncated one is bootstrapped with.
+    v: [T + 1] values of all rows: v_tm1, and v_t from the second row on.
+    r_t: [T].
+    discount_t: [T] gamma times the environment's.
+    stepped_tm1: [T] bool; where not, nothing was done: the observation is the
+      last of an episode, and its value bootstraps a truncated one.
     gae_lambda: lambda.
   """
   # Such a row's TD error, and so its advantage, is zero, which ends the trace.
-  reward = jnp.where(stepped, reward, value[:-1])
+  r_t = jnp.where(stepped_tm1, r_t, v[:-1])
   return rlax.truncated_generalized_advantage_estimation(
-    reward, discount * stepped, gae_lambda, value
+    r_t, discount_t * stepped_tm1, gae_lambda, v
   )
 
 
@@ -220,7 +237,7 @@ class PPO:
   ):
     self._config = config
     self._spec = spec
-    self._policy = distributions.for_actions(spec.actions, 'PPO')
+    self._distribution = distributions.for_actions(spec.actions, 'PPO')
     self._network = self._transformed(network or self._default_network)
     # XLA's CPU compiler is many times slower on convolutions in a loop. There the
     # default network has matrix products; of a user's network the loop is unrolled.
@@ -235,14 +252,12 @@ class PPO:
       self._network.init,
       self._network.apply,
       spec.observations,
-      self._policy.num_params,
+      self._distribution.num_params,
     )
 
   def _transformed(self, make: Network) -> hk.Transformed:
     """Returns the pure functions of a network."""
-    return hk.without_apply_rng(
-      hk.transform(lambda o: make(o, self._policy.num_params))
-    )
+    return hk.transform(lambda o: make(o, self._distribution.num_params))
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns params, and an optimiser that has seen nothing."""
@@ -255,13 +270,14 @@ class PPO:
       normalization.initial(self._spec.observations),
       normalization.initial_of_returns(),
       self._optimizer.init(params),
+      jnp.int32(0),
       key,
     )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns who draws actions: whoever is not evaluated greedily."""
+    """Returns which rows draw actions: all that are not evaluated greedily."""
     return distributions.initial_exploration(
       batch_size, streams, self._config.evaluate_greedily
     )
@@ -274,133 +290,147 @@ class PPO:
     state: distributions.Exploration,
   ) -> types.ActorOutput:
     """Draws actions from the policy, or takes the likeliest."""
-    policy, _ = self._network.apply(
-      params['network'], self._observed(params['statistics'], observation)
+    pi, _ = self._network.apply(
+      params['network'],
+      networks.network_key(key),
+      self._observed(params['statistics'], observation),
     )
-    sample = distributions.draw(self._policy, policy, key, state.explores)
+    sample = distributions.draw(self._distribution, pi, key, state.explores)
     extras = {
       'sample': sample,
-      'log_prob': self._policy.log_prob(policy, sample),
+      'log_prob': self._distribution.log_prob(pi, sample),
     }
-    return types.ActorOutput(self._policy.action(sample), state, extras)
+    return types.ActorOutput(self._distribution.action(sample), state, extras)
 
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Goes through the unrolls in several epochs of minibatches."""
     config = self._config
-    steps, statistics, returns = self._steps(state, batch.data)
     key, shuffle_key = jax.random.split(state.key)
+    num_shares = config.num_epochs * config.num_minibatches
+    value_key, *keys = networks.network_keys(shuffle_key, 1 + num_shares)
+    steps, statistics, returns = self._steps(state, batch.data, value_key)
     shares = jax.vmap(
-      lambda k: jax.random.permutation(k, steps.weight.shape[0])
+      lambda k: jax.random.permutation(k, steps.weight_tm1.shape[0])
     )(jax.random.split(shuffle_key, config.num_epochs))
-    shares = shares.reshape(config.num_epochs * config.num_minibatches, -1)
+    clip_ratio = config.clip_ratio * config.clip_ratios.share(state.steps)
 
-    def learn(carry: Any, share: jax.Array) -> tuple[Any, Any]:
-      params, optimizer_state = carry
+    def learn(
+      carry: tuple[hk.Params, optimizers.OptState],
+      inputs: tuple[jax.Array, types.Key],
+    ) -> tuple[tuple[hk.Params, optimizers.OptState], dict[str, jax.Array]]:
+      share, key = inputs
       minibatch = jax.tree.map(lambda leaf: leaf[share], steps)
-      gradient, metrics = jax.grad(self.loss, has_aux=True)(params, minibatch)
-      updates, optimizer_state = self._optimizer.update(
-        gradient, optimizer_state
+      step = optimizers.gradient_step(
+        self.loss, self._optimizer, *carry, minibatch, clip_ratio, key
       )
-      metrics['gradient_norm'] = optax.tree.norm(gradient)
-      return (optax.apply_updates(params, updates), optimizer_state), metrics
+      metrics = step.aux | {'gradient_norm': step.gradient_norm}
+      return (step.params, step.optimizer_state), metrics
 
     (params, optimizer_state), metrics = jax.lax.scan(
       learn,
       (state.params, state.optimizer_state),
-      shares,
+      (shares.reshape(num_shares, -1), jnp.stack(keys)),
       unroll=self._unrolls,
     )
     metrics = {name: x.mean() for name, x in metrics.items()}
     metrics['size_of_returns'] = normalization.root_mean_square(returns)
     return (
-      LearnerState(params, statistics, returns, optimizer_state, key),
+      LearnerState(
+        params, statistics, returns, optimizer_state, state.steps + 1, key
+      ),
       types.UpdateOutput(metrics),
     )
 
   def _steps(
-    self, state: LearnerState, data: types.Sequence
+    self, state: LearnerState, data: types.Sequence, key: types.Key
   ) -> tuple[Steps, normalization.Statistics, normalization.Statistics]:
-    """Returns what is learnt from unrolls [B, T + 1], and statistics with them.
+    """Returns the steps of unrolls [B, T + 1], and statistics with them.
 
     They are learnt from with the statistics before, as they were acted; but the
-    first ones with their own, since there are none before.
+    first ones with their own, since there are none before. Consumes `key`, if
+    the network draws.
     """
     config = self._config
-    stepped = data.step_type[:, :-1] != types.LAST
-    weight = stepped.reshape(-1).astype(jnp.float32)
-    rows = np.s_[:-1]
+    stepped_tm1 = data.step_type[:, :-1] != types.LAST
+    weight_tm1 = stepped_tm1.reshape(-1).astype(jnp.float32)
     statistics = state.statistics
     if config.normalize_observations:
       statistics = normalization.updated(
-        statistics, _flat(data.observation, rows), weight
+        statistics, _flat(data.observation), weight_tm1
       )
     observation = self._observed(
       normalization.before_or_own(state.statistics, statistics),
       data.observation,
     )
-    _, value = hk.BatchApply(lambda o: self._network.apply(state.params, o))(
+    _, v = hk.BatchApply(lambda o: self._network.apply(state.params, key, o))(
       observation
     )
     size = normalization.root_mean_square(state.returns)
-    advantage = jax.vmap(advantages, (0, 0, 0, 0, None))(
-      size * value,
+    advantage_tm1 = jax.vmap(advantages, (0, 0, 0, 0, None))(
+      size * v,
       replay_spec.learnt_reward(
         data.reward[:, :-1], config.reward_scale, config.max_abs_reward
       ),
       config.discount * data.discount[:, :-1],
-      stepped,
+      stepped_tm1,
       config.gae_lambda,
     )
-    target = (advantage + size * value[:, :-1]).reshape(-1)
+    target_tm1 = (advantage_tm1 + size * v[:, :-1]).reshape(-1)
     returns = state.returns
     if config.normalize_returns:
-      returns = normalization.updated(returns, target, weight)
-      size = normalization.root_mean_square(
-        normalization.before_or_own(state.returns, returns)
+      returns, size = normalization.with_returns(
+        returns, target_tm1, weight_tm1
       )
-    return (
-      Steps(
-        _flat(observation, rows),
-        _flat(data.extras['sample'], rows),
-        _flat(data.extras['log_prob'], rows),
-        advantage.reshape(-1) / size,
-        value[:, :-1].reshape(-1),
-        target / size,
-        weight,
-      ),
-      statistics,
-      returns,
+    steps = Steps(
+      _flat(observation),
+      _flat(data.extras['sample']),
+      _flat(data.extras['log_prob']),
+      advantage_tm1.reshape(-1) / size,
+      _flat(v),
+      target_tm1 / size,
+      weight_tm1,
     )
+    return steps, statistics, returns
 
   def loss(
-    self, params: hk.Params, steps: Steps
+    self,
+    params: hk.Params,
+    steps: Steps,
+    clip_ratio: jax.Array,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the loss of a minibatch (eq. 9, with its sign turned)."""
+    """Returns the loss of a minibatch (eq. 9, with its sign turned).
+
+    Args:
+      params: of the network.
+      steps: [N, ...].
+      clip_ratio: [] how far the policy's ratio to the one that acted may go.
+      key: consumed, if the network draws.
+    """
     config = self._config
-    policy, value = self._in_loop.apply(params, steps.observation)
-    log_ratio = self._policy.log_prob(policy, steps.sample) - steps.log_prob
+    pi_tm1, v_tm1 = self._in_loop.apply(params, key, steps.o_tm1)
+    log_pi_tm1 = self._distribution.log_prob(pi_tm1, steps.sample_tm1)
+    log_ratio = log_pi_tm1 - steps.log_mu_tm1
     ratio = jnp.exp(log_ratio)
-    advantage = steps.advantage
-    if config.normalize_advantages:
-      advantage -= weighted_mean(advantage, steps.weight)
-      variance = weighted_mean(advantage**2, steps.weight)
-      advantage /= jnp.sqrt(variance + 1e-8)
-    errors = (value - steps.target) ** 2
-    if config.clip_values:
-      near = steps.value + (value - steps.value).clip(
-        -config.clip_ratio, config.clip_ratio
-      )
-      errors = jnp.maximum(errors, (near - steps.target) ** 2)
-    clipped = ratio.clip(1 - config.clip_ratio, 1 + config.clip_ratio)
 
     def mean(x: jax.Array) -> jax.Array:
-      return weighted_mean(x, steps.weight)
+      return weighted_mean(x, steps.weight_tm1)
 
-    policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+    advantage_tm1 = steps.advantage_tm1
+    if config.normalize_advantages:
+      advantage_tm1 -= mean(advantage_tm1)
+      advantage_tm1 /= jnp.sqrt(mean(advantage_tm1**2) + 1e-8)
+    clipped = ratio.clip(1 - clip_ratio, 1 + clip_ratio)
+    gain = jnp.minimum(ratio * advantage_tm1, clipped * advantage_tm1)
+    errors = (v_tm1 - steps.target_tm1) ** 2
+    if config.clip_values:
+      near = steps.v_tm1 + (v_tm1 - steps.v_tm1).clip(-clip_ratio, clip_ratio)
+      errors = jnp.maximum(errors, (near - steps.target_tm1) ** 2)
+    policy_loss = -mean(gain)
     value_loss = mean(errors) / 2
-    entropy = mean(self._policy.entropy(policy))
+    entropy = mean(self._distribution.entropy(pi_tm1))
     loss = (
       policy_loss
       + config.value_weight * value_loss
@@ -411,10 +441,10 @@ class PPO:
       'policy_loss': policy_loss,
       'value_loss': value_loss,
       'entropy': entropy,
-      'mean_value': mean(value),
+      'mean_value': mean(v_tm1),
       # Schulman's estimator of the divergence from the policy that acted.
       'approximate_kl': mean(ratio - 1 - log_ratio),
-      'share_clipped': mean((jnp.abs(ratio - 1) > config.clip_ratio) * 1.0),
+      'share_clipped': mean((jnp.abs(ratio - 1) > clip_ratio) * 1.0),
     }
 
   def actor_params(self, state: LearnerState) -> types.Params:
@@ -429,11 +459,12 @@ class PPO:
     return normalization.normalized(statistics, observation)
 
   @property
-  def _optimizer(self) -> Any:
+  def _optimizer(self) -> optimizers.Optimizer:
     config = self._config
-    steps = config.num_epochs * config.num_minibatches
     return optimizers.adam(
-      optimizers.annealed(config.learning_rate, config.annealing_steps * steps),
+      config.learning_rates.step_size(
+        config.learning_rate, config.num_epochs * config.num_minibatches
+      ),
       config.max_gradient_norm,
       eps=config.adam_epsilon,
     )
@@ -446,10 +477,12 @@ class PPO:
   ) -> tuple[jax.Array, jax.Array]:
     config, spec = self._config, self._spec.observations
     head = networks.PolicyValueHead(
-      num_params, self._policy.num_constant, config.initialization
+      num_params, self._distribution.num_constant, config.initialization
     )
 
-    def torso(activation: Any, name: str) -> networks.ObservationTorso:
+    def torso(
+      activation: Callable[[jax.Array], jax.Array], name: str
+    ) -> networks.ObservationTorso:
       return networks.ObservationTorso(
         spec,
         config.hidden_sizes,
@@ -468,10 +501,10 @@ class PPO:
     )
 
 
-def _flat(nest: types.NestedArray, rows: slice) -> types.NestedArray:
-  """Returns some rows of leaves [B, L, ...], as [B * rows, ...]."""
+def _flat(nest: types.NestedArray) -> types.NestedArray:
+  """Returns all rows but the last of leaves [B, T + 1, ...], as [B * T, ...]."""
   return jax.tree.map(
-    lambda leaf: leaf[:, rows].reshape(-1, *leaf.shape[2:]), nest
+    lambda leaf: leaf[:, :-1].reshape(-1, *leaf.shape[2:]), nest
   )
 
 

@@ -8,15 +8,16 @@ that all of its steps are learnt from; returns are cut at a sequence's end, whic
 bootstraps, rather than reaching beyond it; importance weights are scaled over the
 sampled batch; the memory is told the last action and reward only where the
 observation holds them (`wrappers.ObservationActionReward`); and steps, batches
-and networks are by default of a size for two cores. Exploration and the step of
-learning are those of our DQN, whose file has all that is not here.
+and networks are by default of a size for two cores. Exploration is that of our
+DQN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple, TypeVar
 
 import haiku as hk
 import jax
@@ -24,24 +25,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import config_checks
-from distacme import lazy_imports
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
+from distacme.kit import convolutions as convolutions_lib
+from distacme.kit import initializers
 from distacme.kit import networks
+from distacme.kit import optimizers
 from distacme.kit import recurrent
-
-rlax = lazy_imports.module('rlax')
-
-_LEAST_PRIORITY = 1e-6  # keeps every sequence drawable
+from distacme.kit import settings
 
 # Makes the parts of a network whose outputs are action values [B, num_actions].
 Network = Callable[[], recurrent.RecurrentNetwork]
 
 
+# The actor computes its first priorities in numpy, the learner its targets in JAX.
+Array = TypeVar('Array', np.ndarray, jax.Array)
+
+
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(settings.EpsilonGreedyConfig):
   """Settings of R2D2; the paper's, where they differ, stand beside them."""
 
   discount: float = 0.997
@@ -61,9 +65,10 @@ class Config:
   reward_scale: float = 1.0
   """Rewards are multiplied by this to learn from."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after that; nothing of it is evaluated."""
+  """Rewards are clipped to this size after they are scaled; evaluation reports raw
+  ones."""
   learning_rate: float = 1e-3
-  """Adam's step size; 1e-4."""
+  """Adam's first step size; 1e-4."""
   adam_epsilon: float = 1e-3
   """Adam's epsilon, for losses that are summed over a sequence."""
   max_gradient_norm: float = 40.0
@@ -72,13 +77,13 @@ class Config:
   """Learner steps between copies to the target network; 2500."""
   hidden_sizes: tuple[int, ...] = (64,)
   """Widths of the default network's layers before the memory; (512,)."""
-  convolutions: networks.Convolutions = 'nature'
-  """What images of 36 pixels and more go through: Mnih's, or IMPALA's shallow or deep
-  ones; smaller ones have `kit.networks.SmallTorso`."""
+  convolutions: convolutions_lib.Convolutions = 'nature'
+  """Those of pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or deep
+  ones; smaller pictures have `kit.convolutions.SmallTorso`."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
-  initialization: networks.Initialization = 'lecun'
-  """First weights of the default network's torso: see networks.weights."""
+  initialization: initializers.Initialization = 'lecun'
+  """First weights of the default network's torso: see kit.initializers."""
   batch_size: int = 32
   """Sequences per learner step; 64."""
   samples_per_insert: float = 4.0
@@ -96,14 +101,9 @@ class Config:
   max_priority_weight: float = 0.9
   """Eta: weight of a sequence's largest TD error in its priority, against the
   mean."""
-  epsilon_base: float = 0.4
-  """Base of the exploration ladder."""
-  epsilon_exponent: float = 7.0
-  """Length of the exploration ladder, in powers of its base."""
-  evaluation_epsilon: float = 0.0
-  """Chance of a random action while evaluated."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     config_checks.check_positive(
       self,
       'reward_scale',
@@ -122,14 +122,9 @@ class Config:
       'min_replay_size',
     )
     config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
-    config_checks.check_not_negative(self, 'burn_in_length', 'epsilon_exponent')
+    config_checks.check_not_negative(self, 'burn_in_length')
     config_checks.check_share(
-      self,
-      'discount',
-      'importance_exponent',
-      'max_priority_weight',
-      'epsilon_base',
-      'evaluation_epsilon',
+      self, 'discount', 'importance_exponent', 'max_priority_weight'
     )
     if not 1 <= self.period <= self.trace_length:
       raise ValueError(
@@ -140,7 +135,7 @@ class Config:
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
+    """The replay that these settings ask for."""
     return replay_spec.single(
       window=replay_spec.Sequences(
         self.burn_in_length + self.trace_length + 1, self.period
@@ -155,23 +150,26 @@ class Config:
 
 
 class ActorState(NamedTuple):
-  """What an actor remembers."""
+  """An actor's exploration and memory."""
 
-  epsilon: jax.Array | np.ndarray  # [B], constant over a run
-  memory: Any  # of the network's core
+  exploration: dqn.ActorState
+  memory: recurrent.Memory
 
 
-def rescale(x: Any, xp: Any = jnp) -> Any:
+_RESCALING = 1e-3  # epsilon in h
+
+
+def rescale(x: Array, xp: ModuleType = jnp) -> Array:
   """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018).
 
   Args:
     x: any shape.
-    xp: numpy on the actor, jax.numpy on the learner; as in the next one.
+    xp: the module of `x`, numpy or jax.numpy; also in the functions below.
   """
   return xp.sign(x) * (xp.sqrt(abs(x) + 1) - 1) + _RESCALING * x
 
 
-def unscale(x: Any, xp: Any = jnp) -> Any:
+def unscale(x: Array, xp: ModuleType = jnp) -> Array:
   """Returns the inverse of `rescale`."""
   # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers:
   # in float32 that is wrong by up to 2e-4 below 1.
@@ -180,171 +178,237 @@ def unscale(x: Any, xp: Any = jnp) -> Any:
   return xp.sign(x) * (root**2 - 1)
 
 
-_RESCALING = 1e-3  # epsilon in h
-
-
-def td_errors(
-  q: jax.Array,
-  q_target: jax.Array,
-  data: types.Sequence,
-  discount: float,
+def n_step_returns(
+  r_t: Array,
+  discount_t: Array,
+  v_t: Array,
+  goes_on_t: Array,
   n_step: int,
-  rescaled: bool,
-) -> jax.Array:
-  """Returns the double Q-learning errors of one sequence's steps.
+  xp: ModuleType = jnp,
+) -> Array:
+  """Returns the n-step returns [..., T] of steps, bootstrapped.
 
-  Section 2.3 of the paper: the target of step t is h of the n-step return, which
-  the target network bootstraps with h^-1 of what it thinks of the online network's
-  choice. Returns that would reach beyond the sequence or the episode are cut
-  there, and bootstrapped from the last observation.
+  `rlax.n_step_bootstrapped_returns` is this for JAX alone; actors load no rlax.
 
   Args:
-    q: [L, num_actions] online network's values.
-    q_target: [L, num_actions] target network's values.
-    data: of the sequence, leaves [L, ...].
-    discount: gamma.
+    r_t: [..., T].
+    discount_t: [..., T].
+    v_t: [..., T] values of the observations that the steps led to. Returns that
+      would reach beyond the last are cut there.
+    goes_on_t: [..., T] bool; where not, the episode ends, and its last value
+      bootstraps the return.
     n_step: steps of a return.
-    rescaled: whether values are rescaled ones.
-
-  Returns:
-    [L - 1], target minus estimate; the gradient reaches the estimate only. What
-    stands where nothing was done is without meaning.
+    xp: the module of the arrays.
   """
-  value = jnp.take_along_axis(q_target, q.argmax(-1)[:, None], axis=-1)[:, 0]
-  if rescaled:
-    value = unscale(value)
-  returns = rlax.n_step_bootstrapped_returns(
-    data.reward[:-1],
-    discount * data.discount[:-1],
-    value[1:],
-    n_step,
-    # A return ends with its episode; 0 takes the value there.
-    lambda_t=(data.step_type[1:] != types.LAST).astype(value.dtype),
-  )
-  target = rescale(returns) if rescaled else returns
-  estimate = jnp.take_along_axis(q[:-1], data.action[:-1, None], axis=-1)[:, 0]
-  return jax.lax.stop_gradient(target) - estimate
-
-
-def learnt_steps(step_type: Any, burn_in_length: int) -> Any:
-  """Returns which steps [B, L - 1] of sequences are learnt from, as 0 or 1.
-
-  Not padding, and not the burn-in, unless the sequence starts an episode: then
-  its start state is right. Like `sequence_priority` it takes arrays of numpy, on
-  the actor, or of JAX, on the learner.
-
-  Args:
-    step_type: [B, L].
-    burn_in_length: steps.
-  """
-  position = np.arange(step_type.shape[1] - 1)[None]
-  warm = (position >= burn_in_length) | (step_type[:, :1] == types.FIRST)
-  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
-
-
-def sequence_priority(abs_error: Any, learnt: Any, max_weight: float) -> Any:
-  """Returns eta max |error| + (1 - eta) mean |error| over the learnt steps.
-
-  Args:
-    abs_error: [B, T].
-    learnt: [B, T] 0 or 1.
-    max_weight: eta.
-  """
-  abs_error = abs_error * learnt
-  count = learnt.sum(-1).clip(1.0)
-  mean = abs_error.sum(-1) / count
-  return max_weight * abs_error.max(-1) + (1 - max_weight) * mean
-
-
-def _n_step_returns(
-  reward: np.ndarray,
-  discount: np.ndarray,
-  value: np.ndarray,
-  goes_on: np.ndarray,
-  n_step: int,
-) -> np.ndarray:
-  """Returns n-step returns [K, T]; all arguments but the last are [K, T].
-
-  What `td_errors` asks of rlax, in numpy, as the actor loads no rlax. Where the
-  episode does not go on, the value there bootstraps.
-  """
-  length = reward.shape[1]
-  last = value[:, -1:].repeat(n_step - 1, axis=1)
-  returns = np.concatenate([value, last], axis=1)[:, n_step - 1 :]
-  # Steps beyond the sequence change nothing: the last value bootstraps.
+  length = r_t.shape[-1]
+  cut = xp.repeat(v_t[..., -1:], min(n_step - 1, length), axis=-1)
+  returns = xp.concatenate([v_t[..., n_step - 1 :], cut], axis=-1)
+  # A step beyond the sequence would change nothing, as the last value bootstraps.
   for step in reversed(range(min(n_step, length))):
-    at, here = slice(step, length), slice(0, length - step)
-    onward = np.where(goes_on[:, at], returns[:, here], value[:, at])
-    returns[:, here] = reward[:, at] + discount[:, at] * onward
+    onward = xp.where(
+      goes_on_t[..., step:], returns[..., : length - step], v_t[..., step:]
+    )
+    made = r_t[..., step:] + discount_t[..., step:] * onward
+    returns = xp.concatenate([made, returns[..., length - step :]], axis=-1)
   return returns
 
 
-class R2D2(dqn.DQN):
+def targets(
+  v_t: Array, data: types.Sequence, config: Config, xp: ModuleType = jnp
+) -> Array:
+  """Returns the targets [..., T] of the values of acting, in sequences of T + 1.
+
+  Section 2.3 of the paper: the target of a step is h of the n-step return, which
+  is bootstrapped with h^-1 of a value.
+
+  Args:
+    v_t: [..., T] values of the observations that the steps led to.
+    data: rewards, discounts and step types [..., T + 1].
+    config: settings.
+    xp: the module of the arrays.
+  """
+  if config.value_rescaling:
+    v_t = unscale(v_t, xp)
+  returns = n_step_returns(
+    replay_spec.learnt_reward(
+      data.reward[..., :-1], config.reward_scale, config.max_abs_reward
+    ),
+    config.discount * data.discount[..., :-1],
+    v_t,
+    data.step_type[..., 1:] != types.LAST,
+    config.n_step,
+    xp,
+  )
+  return rescale(returns, xp) if config.value_rescaling else returns
+
+
+def td_errors(
+  q: jax.Array, q_target: jax.Array, data: types.Sequence, config: Config
+) -> jax.Array:
+  """Returns the double Q-learning errors [B, T] of sequences of T + 1 rows.
+
+  The target network values what the online network chooses. Where nothing was
+  done the error is without meaning.
+
+  Args:
+    q: [B, T + 1, num_actions] online network's values.
+    q_target: [B, T + 1, num_actions] target network's values.
+    data: leaves [B, T + 1, ...].
+    config: settings.
+
+  Returns:
+    Target minus estimate; the gradient reaches the estimate only.
+  """
+  q_tm1, q_t = q[:, :-1], q[:, 1:]
+  target = targets(at(q_target[:, 1:], q_t.argmax(axis=-1)), data, config)
+  return jax.lax.stop_gradient(target) - at(q_tm1, data.action[:, :-1])
+
+
+def at(q: jax.Array, action: jax.Array) -> jax.Array:
+  """Returns the values [...] of actions [...], of q [..., num_actions]."""
+  return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]
+
+
+def learnt_steps(step_type: Array, burn_in_length: int) -> Array:
+  """Returns which steps [B, T] of sequences are learnt from, as 0 or 1.
+
+  Not padding, and not the burn-in, unless the sequence starts an episode: then
+  its start state is right.
+
+  Args:
+    step_type: [B, T + 1].
+    burn_in_length: steps.
+  """
+  position = np.arange(step_type.shape[1] - 1)[None]
+  warm = (step_type[:, :1] == types.FIRST) | (position >= burn_in_length)
+  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
+
+
+def sequence_priority(error: Array, learnt: Array, max_weight: float) -> Array:
+  """Returns eta max |error| + (1 - eta) mean |error| over the learnt steps.
+
+  Args:
+    error: [B, T].
+    learnt: [B, T] 0 or 1.
+    max_weight: eta.
+  """
+  size = abs(error) * learnt
+  mean = size.sum(-1) / learnt.sum(-1).clip(1.0)
+  mixed = max_weight * size.max(-1) + (1 - max_weight) * mean
+  return mixed + dqn.LEAST_PRIORITY
+
+
+class R2D2:
   """R2D2 for one environment spec; see `core.Agent`."""
 
-  name = 'R2D2'
-
-  def _transformed(self, network: Network | None) -> recurrent.Unrolled:
-    """Returns the pure functions of a network, or of the default one, checked."""
-    pure = recurrent.unrolled(network or self._default_parts)
-    memory = pure.initial_state(1)
-    self._check_values(
-      pure.init, lambda params, o: pure.step(params, o, memory)[0]
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    self._config = config
+    self._spec = spec
+    self._num_actions = dqn.num_actions(spec, 'R2D2')
+    self._network = recurrent.unrolled(network or self._default_parts)
+    memory = self._network.initial_state(1)
+    networks.check_action_values(
+      self._network.init,
+      lambda params, key, o: self._network.step(params, key, o, memory)[0],
+      spec.observations,
+      self._num_actions,
     )
-    return pure
+    self.replay = config.replay
+
+  def initial_learner_state(self, key: types.Key) -> dqn.LearnerState:
+    """Returns a state whose target network equals its online network."""
+    params = self._network.init(key, networks.example(self._spec.observations))
+    return dqn.LearnerState(
+      params,
+      optimizers.first_target(params),
+      self._optimizer.init(params),
+      steps=jnp.int32(0),
+      key=networks.network_key(key),
+    )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> types.ActorState:
+  ) -> ActorState:
     """Returns each row's epsilon, and an empty memory."""
-    epsilon = super().initial_actor_state(batch_size, streams).epsilon
-    return ActorState(epsilon, self._network.initial_state(batch_size))
+    return ActorState(
+      dqn.initial_exploration(batch_size, streams, self._config),
+      self._network.initial_state(batch_size),
+    )
 
   def act(
     self,
-    params: hk.Params,
+    params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: types.ActorState,
+    state: ActorState,
   ) -> types.ActorOutput:
     """Acts epsilon-greedily."""
-    q, memory = self._network.step(params, observation, state.memory)
-    action = dqn.epsilon_greedy(key, q, state.epsilon)
-    chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
+    q, memory = self._network.step(
+      params['network'], networks.network_key(key), observation, state.memory
+    )
+    epsilon = dqn.current_epsilon(state.exploration, params['epsilon_share'])
+    action = dqn.epsilon_greedy(key, q, epsilon)
     return types.ActorOutput(
       action,
-      ActorState(state.epsilon, memory),
+      state._replace(memory=memory),
       start_state=state.memory,
-      values={'chosen_q': chosen_q, 'max_q': q.max(axis=-1)},
+      values=dqn.acted_values(q, action),
+    )
+
+  def update(
+    self, state: dqn.LearnerState, batch: types.Batch
+  ) -> tuple[dqn.LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam and, when it is due, copies the target network."""
+    key, loss_key = jax.random.split(state.key)
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      state.target_params,
+      batch,
+      loss_key,
+    )
+    steps = state.steps + 1
+    target_params = optimizers.moved_target(
+      step.params,
+      state.target_params,
+      steps,
+      period=self._config.target_update_period,
+    )
+    output = step.aux
+    output.metrics['gradient_norm'] = step.gradient_norm
+    return (
+      dqn.LearnerState(
+        step.params, target_params, step.optimizer_state, steps, key
+      ),
+      output,
     )
 
   def loss(
-    self, params: hk.Params, target_params: hk.Params, batch: types.Batch
+    self,
+    params: hk.Params,
+    target_params: hk.Params,
+    batch: types.Batch,
+    key: types.Key,
   ) -> tuple[jax.Array, types.UpdateOutput]:
     """Returns half the squared errors, and new priorities.
 
-    They are summed over the steps learnt from, as in the paper: a mean over them
-    would have gradients far below its epsilon of Adam. Over the sequences it is
-    a weighted mean.
+    Errors are summed over the steps learnt from, as in the paper: a mean would
+    have gradients far below its epsilon of Adam. Over the sequences the loss is
+    a weighted mean. Consumes `key`.
     """
     config = self._config
     data: types.Sequence = batch.data
-    q = self.action_values(params, data)
-    q_target = self.action_values(target_params, data)
-    error = jax.vmap(td_errors, (0, 0, 0, None, None, None))(
-      q,
-      q_target,
-      data._replace(
-        start_state=(),
-        observation=(),
-        reward=replay_spec.learnt_reward(
-          data.reward, config.reward_scale, config.max_abs_reward
-        ),
-      ),
-      config.discount,
-      config.n_step,
-      config.value_rescaling,
-    )
+    online_key, target_key = jax.random.split(key)
+    q = self.action_values(params, data, online_key)
+    q_target = self.action_values(target_params, data, target_key)
+    error = td_errors(q, q_target, data, config)
     learnt = learnt_steps(data.step_type, config.burn_in_length)
     weights = dqn.importance_weights(
       batch.probability, config.importance_exponent
@@ -353,9 +417,7 @@ class R2D2(dqn.DQN):
     loss = jnp.mean(weights * squares) / 2
     priorities = None
     if self.replay.prioritized:
-      priorities = _LEAST_PRIORITY + sequence_priority(
-        jnp.abs(error), learnt, config.max_priority_weight
-      )
+      priorities = sequence_priority(error, learnt, config.max_priority_weight)
     count = learnt.sum().clip(1.0)
     metrics = {
       'loss': loss,
@@ -366,56 +428,48 @@ class R2D2(dqn.DQN):
     return loss, types.UpdateOutput(metrics, priorities)
 
   def first_priority(
-    self, window: Any, values: dict[str, np.ndarray]
+    self, window: types.Sequence, values: dict[str, np.ndarray]
   ) -> np.ndarray:
     """Returns priorities [B], from the values [B, L] that the actor acted with.
 
-    The online network stands in for the target network, as the actor has no
-    other.
+    The online network stands in for the target network, of which an actor has
+    none.
     """
     config = self._config
-    data: types.Sequence = window
-    value = values['max_q']
-    if config.value_rescaling:
-      value = unscale(value, np)
-    returns = _n_step_returns(
-      replay_spec.learnt_reward(
-        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
-      ),
-      config.discount * data.discount[:, :-1],
-      value[:, 1:],
-      data.step_type[:, 1:] != types.LAST,
-      config.n_step,
-    )
-    if config.value_rescaling:
-      returns = rescale(returns, np)
-    priority: np.ndarray = sequence_priority(
-      np.abs(returns - values['chosen_q'][:, :-1]),
-      learnt_steps(data.step_type, config.burn_in_length),
+    target = targets(values['max_q'][:, 1:], window, config, np)
+    return sequence_priority(
+      target - values['chosen_q'][:, :-1],
+      learnt_steps(window.step_type, config.burn_in_length),
       config.max_priority_weight,
     )
-    return priority + _LEAST_PRIORITY
 
-  def action_values(self, params: hk.Params, data: types.Sequence) -> jax.Array:
+  def action_values(
+    self, params: hk.Params, data: types.Sequence, key: types.Key
+  ) -> jax.Array:
     """Returns action values [B, L, num_actions], remembering from row to row.
 
-    Their gradient does not reach back into the burn-in, unless it is learnt from.
+    Their gradient does not reach back into the burn-in, unless the burn-in is
+    learnt from. Consumes `key`.
     """
-    # Shorter ones all start with their episode, as those in its midst have more
-    # than their burn-in.
+    # Shorter sequences all start with their episode, as those in its midst have
+    # more rows than their burn-in.
     length = min(self._config.burn_in_length, data.step_type.shape[1])
     first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
       memory = self._network.initial_state(first.shape[0])
+    before_key, after_key = jax.random.split(key)
+
+    def unroll(
+      key: types.Key, rows: slice, memory: recurrent.Memory
+    ) -> tuple[jax.Array, recurrent.Memory]:
+      seen = jax.tree.map(lambda leaf: leaf[:, rows], data.observation)
+      return self._network.unroll(params, key, seen, first[:, rows], memory)
+
     if not length:
-      return self._network.unroll(params, data.observation, first, memory)[0]
-
-    def part(rows: slice) -> tuple[Any, jax.Array]:
-      return jax.tree.map(lambda leaf: leaf[:, rows], (data.observation, first))
-
-    before, memory = self._network.unroll(params, *part(np.s_[:length]), memory)
-    # What only warms up is not learnt from; see `learnt_steps`.
+      return unroll(after_key, np.s_[:], memory)[0]
+    before, memory = unroll(before_key, np.s_[:length], memory)
+    # Rows that only warm up are not learnt from; see `learnt_steps`.
     warm = first[:, 0]
     memory = jax.tree.map(
       lambda leaf: jnp.where(
@@ -427,8 +481,24 @@ class R2D2(dqn.DQN):
     )
     if length == first.shape[1]:
       return before
-    after, _ = self._network.unroll(params, *part(np.s_[length:]), memory)
+    after, _ = unroll(after_key, np.s_[length:], memory)
     return jnp.concatenate([before, after], axis=1)
+
+  def actor_params(self, state: dqn.LearnerState) -> types.Params:
+    """Returns the online network's params, and the schedule's share of epsilon."""
+    return {
+      'network': state.params,
+      'epsilon_share': self._config.epsilons.share(state.steps),
+    }
+
+  @property
+  def _optimizer(self) -> optimizers.Optimizer:
+    config = self._config
+    return optimizers.adam(
+      config.learning_rates.step_size(config.learning_rate),
+      config.max_gradient_norm,
+      eps=config.adam_epsilon,
+    )
 
   def _default_parts(self) -> recurrent.RecurrentNetwork:
     config = self._config
@@ -455,7 +525,7 @@ def make_agent(
     config: settings.
     spec: of the environment.
     network: makes the parts of a network whose outputs are action values
-      [B, num_actions]; by default an MLP, after convolutions of what is an image,
+      [B, num_actions]; by default an MLP, after convolutions of pictures,
       an LSTM and a dueling head.
 
   Raises:

@@ -8,7 +8,7 @@ anything is learnt, are even over their bounds, and step sizes are 1e-3, not 3e-
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from distacme import config_checks
-from distacme import lazy_imports
 from distacme import specs
 from distacme import types
 from distacme.kit import actor_critic
@@ -26,8 +25,6 @@ from distacme.kit import distributions
 from distacme.kit import networks
 from distacme.kit import optimizers
 from distacme.kit import settings
-
-optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Config(settings.UniformConfig):
   """Transitions before learning begins; until the first params that were learnt, a
   new run acts evenly at random."""
   learning_rate: float = 1e-3
-  """Adam's step size, for all that is learnt; 3e-4 in the paper."""
+  """Adam's first step size, for all that is learnt; 3e-4 in the paper."""
   max_gradient_norm: float = 40.0
   """Gradients of each network are scaled down to this global norm; not so in the
   paper."""
@@ -49,7 +46,7 @@ class Config(settings.UniformConfig):
   target_step_size: float = 0.005
   """Tau: how far they move each time; 1 copies."""
   initial_temperature: float = 1.0
-  """Alpha at first: what a nat of entropy is worth in rewards."""
+  """Alpha at first: the worth of a nat of entropy, in rewards."""
   target_entropy: float | None = None
   """The entropy that alpha is to keep, in nats of actions in [-1, 1]; by default
   minus the size of an action."""
@@ -74,7 +71,7 @@ class Config(settings.UniformConfig):
 
 
 class Learnt(NamedTuple):
-  """What follows gradients; the critic's leaves are [2, ...]."""
+  """The params that follow gradients; the critic's leaves are [2, ...]."""
 
   policy: hk.Params
   critic: hk.Params
@@ -86,9 +83,9 @@ class LearnerState(NamedTuple):
 
   params: Learnt
   target_critic: hk.Params
-  optimizer_state: Any
+  optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of the actions that are drawn
+  key: types.Key  # of the actions that are drawn, and of networks that draw
 
 
 class SAC:
@@ -126,8 +123,7 @@ class SAC:
     )
     return LearnerState(
       params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      jax.tree.map(jnp.copy, params.critic),
+      optimizers.first_target(params.critic),
       self._optimizer.init(params),
       jnp.int32(0),
       key,
@@ -136,7 +132,7 @@ class SAC:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns that what is evaluated does not explore."""
+    """Returns which rows explore: none of a policy that is evaluated."""
     return distributions.initial_exploration(batch_size, streams)
 
   def act(
@@ -151,11 +147,13 @@ class SAC:
     Before the policy has learnt, they are even over their bounds.
     """
     draw_key, even_key = jax.random.split(key)
-    policy = self._policy.apply(params['policy'], observation)
-    mode = self._distribution.mode(policy)
+    pi = self._policy.apply(
+      params['policy'], networks.network_key(key), observation
+    )
+    mode = self._distribution.mode(pi)
     drawn = jnp.where(
       params['steps'] > 0,
-      self._distribution.sample(policy, draw_key),
+      self._distribution.sample(pi, draw_key),
       jnp.arctanh(jax.random.uniform(even_key, mode.shape, minval=-1.0)),
     )
     sample = jnp.where(state.explores[:, None], drawn, mode)
@@ -166,24 +164,28 @@ class SAC:
   ) -> tuple[LearnerState, types.UpdateOutput]:
     """Takes a step of Adam with all three, and moves the target critics."""
     key, loss_key = jax.random.split(state.key)
-    gradient, metrics = jax.grad(self.loss, has_aux=True)(
-      state.params, state.target_critic, batch.data, loss_key
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      state.target_critic,
+      batch.data,
+      loss_key,
     )
-    updates, optimizer_state = self._optimizer.update(
-      gradient, state.optimizer_state
-    )
-    params = optax.apply_updates(state.params, updates)
     steps = state.steps + 1
     target_critic = optimizers.moved_target(
-      params.critic,
+      step.params.critic,
       state.target_critic,
       steps,
       period=self._config.target_update_period,
       step_size=self._config.target_step_size,
     )
     return (
-      LearnerState(params, target_critic, optimizer_state, steps, key),
-      types.UpdateOutput(metrics),
+      LearnerState(
+        step.params, target_critic, step.optimizer_state, steps, key
+      ),
+      types.UpdateOutput(step.aux),
     )
 
   def loss(
@@ -198,29 +200,29 @@ class SAC:
     Each has a gradient for its own params only, as if they were minimised one by
     one; consumes `key`.
     """
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
     fixed = jax.lax.stop_gradient(params)
     temperature = jnp.exp(fixed.log_temperature)
-    next_key, key = jax.random.split(key)
+    t_key, tm1_key = jax.random.split(key)
+    critic_keys = networks.network_keys(key, 3)
 
     # The critics (eq. 5), from the lower of the two targets.
-    next_vector, next_log_prob = self._drawn(
-      fixed.policy, data.next_observation, next_key
-    )
-    q_t = self._q(target_critic, data.next_observation, next_vector).min(axis=0)
+    vector_t, log_pi_t = self._drawn(fixed.policy, t_key, o_t)
+    q_t = self._q(target_critic, critic_keys[0], o_t, vector_t).min(axis=0)
     q_tm1 = self._q(
-      params.critic, data.observation, self._bounds.vector(data.action)
+      params.critic, critic_keys[1], o_tm1, self._bounds.vector(a_tm1)
     )
     critic_loss, critic_metrics = critics.td_loss(
-      q_tm1, q_t - temperature * next_log_prob, data
+      q_tm1, r_t, discount_t, q_t - temperature * log_pi_t
     )
 
-    # The policy (eq. 9).
-    vector, log_prob = self._drawn(params.policy, data.observation, key)
-    q = self._q(fixed.critic, data.observation, vector).min(axis=0)
-    policy_loss = (temperature * log_prob - q).mean()
+    # The policy (eq. 9), whose actions are not those that were done.
+    vector_tm1, log_pi_tm1 = self._drawn(params.policy, tm1_key, o_tm1)
+    q = self._q(fixed.critic, critic_keys[2], o_tm1, vector_tm1).min(axis=0)
+    policy_loss = (temperature * log_pi_tm1 - q).mean()
 
     # The temperature (eq. 18), whose logarithm is learnt.
-    entropy = -jax.lax.stop_gradient(log_prob).mean()
+    entropy = -jax.lax.stop_gradient(log_pi_tm1).mean()
     excess = entropy - self._target_entropy
     temperature_loss = params.log_temperature * excess
     return critic_loss + policy_loss + temperature_loss, {
@@ -231,18 +233,22 @@ class SAC:
     }
 
   def _drawn(
-    self, policy: hk.Params, observation: types.NestedArray, key: types.Key
+    self, policy: hk.Params, key: types.Key, observation: types.NestedArray
   ) -> tuple[jax.Array, jax.Array]:
     """Returns action vectors [B, size] and their log-densities [B]."""
-    params = self._policy.apply(policy, observation)
-    sample = self._distribution.sample(params, key)
-    return jnp.tanh(sample), self._distribution.log_prob(params, sample)
+    pi = self._policy.apply(policy, networks.network_key(key), observation)
+    sample = self._distribution.sample(pi, key)
+    return jnp.tanh(sample), self._distribution.log_prob(pi, sample)
 
   def _q(
-    self, critic: hk.Params, observation: types.NestedArray, vector: jax.Array
+    self,
+    critic: hk.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    vector: jax.Array,
   ) -> jax.Array:
     """Returns both critics' values [2, B]."""
-    return self._critic.apply(critic, observation, vector)[..., 0]
+    return self._critic.apply(critic, key, observation, vector)[..., 0]
 
   def actor_params(self, state: LearnerState) -> types.Params:
     """Returns the policy's params, and how often they were updated."""
@@ -254,15 +260,14 @@ class SAC:
     return -float(self._bounds.size) if given is None else given
 
   @property
-  def _optimizer(self) -> Any:
+  def _optimizer(self) -> optimizers.Optimizer:
     config = self._config
-    names: Any = Learnt._fields
-    return optax.multi_transform(
-      {
-        name: optimizers.adam(config.learning_rate, config.max_gradient_norm)
-        for name in names
-      },
-      Learnt(*names),
+    adam = optimizers.adam(
+      config.learning_rates.step_size(config.learning_rate),
+      config.max_gradient_norm,
+    )
+    return optimizers.by_part(
+      Learnt, policy=adam, critic=adam, log_temperature=adam
     )
 
   def _default_network(self, num_params: int) -> actor_critic.ActorCritic:

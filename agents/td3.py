@@ -9,22 +9,18 @@ is not here. The policy climbs the critic as its step has left it (algorithm 1).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
-import jax.numpy as jnp
 
 from distacme import config_checks
-from distacme import lazy_imports
 from distacme import specs
 from distacme import types
 from distacme.agents import ddpg
 from distacme.kit import actor_critic
 from distacme.kit import critics
+from distacme.kit import networks
 from distacme.kit import optimizers
-
-optax = lazy_imports.module('optax')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Config(ddpg.Config):
   """Settings of TD3."""
 
   noise_std: float = 0.1
-  """Sigma: deviation of what is added to actions in [-1, 1], at every step."""
+  """Sigma: deviation of the noise on actions in [-1, 1], at every step."""
   target_update_period: int = 2
   """Updates of the critics for each one of policy and target networks."""
   target_step_size: float = 0.005
@@ -47,17 +43,6 @@ class Config(ddpg.Config):
     config_checks.check_not_negative(self, 'smoothing_std', 'smoothing_clip')
 
 
-class LearnerState(NamedTuple):
-  """All that learning changes."""
-
-  params: actor_critic.ActorCritic  # the critic's leaves are [2, ...]
-  target_params: actor_critic.ActorCritic
-  policy_optimizer_state: Any
-  critic_optimizer_state: Any
-  steps: jax.Array  # int32
-  key: types.Key  # of the smoothing
-
-
 class TD3(ddpg.DDPG):
   """TD3 for one environment spec; see `core.Agent`."""
 
@@ -70,90 +55,69 @@ class TD3(ddpg.DDPG):
     network: actor_critic.MakeActorCritic | None = None,
   ):
     super().__init__(config, spec, network)
+    self._config: Config = config
     self._critic = actor_critic.twin(self._critic)
 
-  @property
-  def _policy_optimizer(self) -> Any:
-    config = self._config
-    return optimizers.adam(
-      config.policy_learning_rate, config.max_gradient_norm
-    )
-
-  @property
-  def _critic_optimizer(self) -> Any:
-    config = self._config
-    return optimizers.adam(
-      config.critic_learning_rate, config.max_gradient_norm
-    )
-
-  def initial_learner_state(self, key: types.Key) -> LearnerState:
+  def initial_learner_state(self, key: types.Key) -> ddpg.LearnerState:
     """Returns a state whose target networks equal the online ones."""
     params_key, key = jax.random.split(key)
-    params = self._initial_params(params_key)
-    return LearnerState(
-      params,
-      # A copy: the learner donates its state, and no buffer may be given twice.
-      jax.tree.map(jnp.copy, params),
-      self._policy_optimizer.init(params.policy),
-      self._critic_optimizer.init(params.critic),
-      jnp.int32(0),
-      key,
-    )
+    return super().initial_learner_state(params_key)._replace(key=key)
 
   def update(
-    self, state: LearnerState, batch: types.Batch
-  ) -> tuple[LearnerState, types.UpdateOutput]:
+    self, state: ddpg.LearnerState, batch: types.Batch
+  ) -> tuple[ddpg.LearnerState, types.UpdateOutput]:
     """Takes a step with the critics, and when it is due with all else."""
-    config = self._config
     key, smoothing_key = jax.random.split(state.key)
+    critic_key, policy_key = networks.network_keys(state.key, 2)
     a_t = self.smoothed_vector(
       state.target_params.policy, batch.data.next_observation, smoothing_key
     )
-    gradient, metrics = jax.grad(self.critic_loss, has_aux=True)(
-      state.params.critic, state.target_params.critic, batch.data, a_t
+    critic = optimizers.gradient_step(
+      self.critic_loss,
+      self._critic_optimizer,
+      state.params.critic,
+      state.critic_optimizer_state,
+      state.target_params.critic,
+      batch.data,
+      a_t,
+      critic_key,
     )
-    updates, critic_optimizer_state = self._critic_optimizer.update(
-      gradient, state.critic_optimizer_state
-    )
-    critic = optax.apply_updates(state.params.critic, updates)
     steps = state.steps + 1
 
     # The loss of the policy is not logged: it is known every period only, and
     # would cost a forward pass of all networks at other steps.
-    def learn(policy: Any, optimizer_state: Any) -> Any:
-      gradient, _ = jax.grad(self.policy_loss, has_aux=True)(
-        policy, critic, batch.data.observation
+    def learn(
+      policy: hk.Params, optimizer_state: optimizers.OptState
+    ) -> tuple[hk.Params, optimizers.OptState]:
+      step = optimizers.gradient_step(
+        self.policy_loss,
+        self._policy_optimizer,
+        policy,
+        optimizer_state,
+        critic.params,
+        batch.data.observation,
+        policy_key,
       )
-      updates, optimizer_state = self._policy_optimizer.update(
-        gradient, optimizer_state
-      )
-      return optax.apply_updates(policy, updates), optimizer_state
+      return step.params, step.optimizer_state
 
     policy, policy_optimizer_state = jax.lax.cond(
-      steps % config.target_update_period == 0,
+      steps % self._config.target_update_period == 0,
       learn,
       lambda *unchanged: unchanged,
       state.params.policy,
       state.policy_optimizer_state,
     )
-    params = actor_critic.ActorCritic(policy, critic)
-    target_params = optimizers.moved_target(
-      params,
-      state.target_params,
-      steps,
-      period=config.target_update_period,
-      step_size=config.target_step_size,
-    )
+    params = actor_critic.Params(policy, critic.params)
     return (
-      LearnerState(
+      ddpg.LearnerState(
         params,
-        target_params,
+        self._moved_target(params, state.target_params, steps),
         policy_optimizer_state,
-        critic_optimizer_state,
+        critic.optimizer_state,
         steps,
         key,
       ),
-      types.UpdateOutput(metrics),
+      types.UpdateOutput(critic.aux),
     )
 
   def smoothed_vector(
@@ -167,7 +131,7 @@ class TD3(ddpg.DDPG):
     Consumes `key`.
     """
     config = self._config
-    vector = self.act_vector(policy, observation)
+    vector = self.act_vector(policy, networks.network_key(key), observation)
     noise = config.smoothing_std * jax.random.normal(key, vector.shape)
     noise = noise.clip(-config.smoothing_clip, config.smoothing_clip)
     return (vector + noise).clip(-1.0, 1.0)
@@ -178,24 +142,41 @@ class TD3(ddpg.DDPG):
     target_critic: hk.Params,
     data: types.Transition,
     a_t: jax.Array,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns half the mean squared errors of both critics, added (sec. 4.2).
 
     Both learn from the lower of the two targets.
     """
-    taken = self._bounds.vector(data.action)
-    q_tm1 = self._critic.apply(critic, data.observation, taken)
-    q_t = self._critic.apply(target_critic, data.next_observation, a_t)
-    return critics.td_loss(q_tm1[..., 0], q_t[..., 0].min(axis=0), data)
+    o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
+    tm1_key, t_key = jax.random.split(key)
+    q_tm1 = self._critic.apply(
+      critic, tm1_key, o_tm1, self._bounds.vector(a_tm1)
+    )
+    q_t = self._critic.apply(target_critic, t_key, o_t, a_t)
+    return critics.td_loss(
+      q_tm1[..., 0], r_t, discount_t, q_t[..., 0].min(axis=0)
+    )
 
   def q(
     self,
     critic: hk.Params,
+    key: types.Key,
     observation: types.NestedArray,
     vector: jax.Array,
   ) -> jax.Array:
     """Returns the first critic's values [B] of action vectors [B, size]."""
-    return self._critic.apply(critic, observation, vector)[0, :, 0]
+    return self._critic.apply(critic, key, observation, vector)[0, :, 0]
+
+  @property
+  def _policy_optimizer(self) -> optimizers.Optimizer:
+    config = self._config
+    return optimizers.adam(
+      config.learning_rates.step_size(
+        config.policy_learning_rate, 1 / config.target_update_period
+      ),
+      config.max_gradient_norm,
+    )
 
 
 def make_agent(

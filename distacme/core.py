@@ -67,20 +67,18 @@ class Agent(Protocol):
 class PrioritizingAgent(Agent, Protocol):
   """An agent whose actors fill a prioritised table."""
 
-  def first_priority(
-    self, window: Any, values: types.NestedArray
-  ) -> np.ndarray:
+  def first_priority(self, window: Any, values: Any) -> np.ndarray:
     """Returns priorities [B] of new windows, in numpy on the actor.
 
     Args:
       window: a `Transition` or a `Sequence` of numpy rows [B, ...], as the
         replay's window says. Observations that are stacks of frames are empty.
-      values: what `act` returned as `values` at the window's observations,
-        leaves [B, M, ...]. Of a transition, M is 1 + the number of its ends: at
-        the first observation, then at each end. Of a sequence, M is L: at each
-        row, 0 in padding. Where an episode ended nobody acted; there the values
-        of the step before stand in for a transition, and in a sequence those of
-        the action that was ignored.
+      values: the `values` that `act` returned at the window's observations. Of a
+        transition, a list of nests [B, ...]: at the first observation, then at
+        each end. Of a sequence, one nest [B, L, ...]: at each row, 0 in padding.
+        Where an episode ended no action was taken; there the values of the step
+        before stand in for a transition, and in a sequence those of the action
+        that was ignored.
     """
 
 

@@ -19,8 +19,8 @@ class Preset(NamedTuple):
 
   Attributes:
     agent: its name.
-    name: what --preset calls it.
-    environments: names of those it is for, with * for anything.
+    name: its name for --preset.
+    environments: names of its environments, with * for anything.
     settings: fields of the agent's Config.
     run: fields of RunConfig.
   """
@@ -32,7 +32,7 @@ class Preset(NamedTuple):
   run: Mapping[str, Any] = {}
 
   def in_force(self, run: Any, settings: Any) -> Preset:
-    """Returns the part of it that holds in a RunConfig and a Config."""
+    """Returns the settings of this preset that a RunConfig and a Config have."""
     return self._replace(
       run={k: v for k, v in self.run.items() if getattr(run, k) == v},
       settings={
@@ -41,7 +41,7 @@ class Preset(NamedTuple):
     )
 
   def __str__(self) -> str:
-    """Returns the flags that it stands for."""
+    """Returns the flags of these settings."""
     return ' '.join(
       _as_flag(name, value)
       for name, value in {**self.run, **self.settings}.items()
@@ -132,7 +132,7 @@ PRESETS = (
     },
     {'envs_per_actor': 4, 'eval_period': 200_000, 'eval_episodes': 3},
   ),
-  # Young and Tian 2019 (MinAtar), but for Adam and what is ours.
+  # Young and Tian 2019 (MinAtar), but for Adam and our settings of Ape-X.
   Preset(
     'dqn',
     'minatar',
@@ -147,7 +147,7 @@ PRESETS = (
     },
     {'envs_per_actor': 4, 'eval_period': 50_000},
   ),
-  # What is done at random costs 10 here: returns over several such steps are noise.
+  # A random action costs 10 here: returns over several such steps are noise.
   Preset(
     'dqn',
     'taxi',

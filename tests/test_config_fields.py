@@ -54,8 +54,8 @@ def names_read(tree: ast.AST) -> set[str]:
 def readers(path: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files that may read a setting of the Config in `path`.
 
-  An agent reads its own settings, or one that it builds on does, or
-  `settings.UniformConfig`; those of a program may be read anywhere.
+  An agent reads its own settings, or one that it builds on does, or the settings
+  of `distacme.kit` that it extends; those of a program may be read anywhere.
   """
   if path.parent.name != 'agents':
     return set(FILES)

@@ -1,1 +1,1 @@
-"""What agents are made of: networks, distributions, losses, settings."""
+"""Parts of agents: networks, distributions, losses, settings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -14,7 +14,7 @@ from distacme.kit import networks
 
 
 class ActorCritic(NamedTuple):
-  """A network for the policy and one for the values, or what belongs to each.
+  """A network for the policy and one for the values, made within `hk.transform`.
 
   Attributes:
     policy: maps a nest of observations [B, ...] to [B, num_params].
@@ -22,12 +22,19 @@ class ActorCritic(NamedTuple):
       values [B, num_values].
   """
 
-  policy: Any
-  critic: Any
+  policy: Callable[[types.NestedArray], jax.Array]
+  critic: Callable[[types.NestedArray, jax.Array], jax.Array]
 
 
 # Makes policy and critic, given how many outputs the policy must have.
 MakeActorCritic = Callable[[int], ActorCritic]
+
+
+class Params(NamedTuple):
+  """The params of policy and critic."""
+
+  policy: hk.Params
+  critic: hk.Params
 
 
 def transformed(
@@ -36,46 +43,49 @@ def transformed(
   size: int,
   num_params: int,
   num_values: int = 1,
-) -> ActorCritic:
+) -> tuple[hk.Transformed, hk.Transformed]:
   """Returns the pure functions, `init` and `apply`, of a policy and a critic.
 
   Args:
     make: makes the two; may use Haiku modules.
     observations: their spec.
     size: of an action vector.
-    num_params: that the policy must have as outputs.
-    num_values: that the critic must.
+    num_params: outputs that the policy must have.
+    num_values: outputs that the critic must have.
 
   Raises:
-    ValueError: if they have others.
+    ValueError: if a network has other outputs.
   """
-  pure = ActorCritic(
-    hk.without_apply_rng(hk.transform(lambda o: make().policy(o))),
-    hk.without_apply_rng(hk.transform(lambda o, a: make().critic(o, a))),
-  )
+  policy = hk.transform(lambda o: make().policy(o))
+  critic = hk.transform(lambda o, a: make().critic(o, a))
   inputs = (networks.example(observations), jnp.zeros((1, size)))
   for name, network, given, width in (
-    ('policy', pure.policy, inputs[:1], num_params),
-    ('critic', pure.critic, inputs, num_values),
+    ('policy', policy, inputs[:1], num_params),
+    ('critic', critic, inputs, num_values),
   ):
     shape = (1, width)
     networks.check_outputs(
       network.init, network.apply, given, shape, f'shape {shape}', name
     )
-  return pure
+  return policy, critic
 
 
 def twin(network: hk.Transformed) -> hk.Transformed:
-  """Returns two of a network; params and outputs get a leading axis [2]."""
+  """Returns two of a network; params and outputs get a leading axis [2].
 
-  def init(key: types.Key, *inputs: Any) -> hk.Params:
+  Each of the two draws for itself, if the network draws.
+  """
+
+  def init(key: types.Key, *inputs: types.NestedArray) -> hk.Params:
     return jax.vmap(lambda one: network.init(one, *inputs))(
       jax.random.split(key)
     )
 
-  def apply(params: hk.Params, *inputs: Any) -> Any:
-    return jax.vmap(lambda one: network.apply(one, *inputs), axis_size=2)(
-      params
+  def apply(
+    params: hk.Params, key: types.Key, *inputs: types.NestedArray
+  ) -> types.NestedArray:
+    return jax.vmap(lambda one, own: network.apply(one, own, *inputs))(
+      params, jax.random.split(key)
     )
 
   return hk.Transformed(init, apply)
@@ -84,8 +94,8 @@ def twin(network: hk.Transformed) -> hk.Transformed:
 class LayerNormMLP(hk.Module):
   """A fully connected network whose first layer is normalised, and bounded.
 
-  That of Hoffman et al. 2020 (arXiv:2006.00979) for continuous control: inputs of
-  any size do no harm. Exponential units follow.
+  Hoffman et al. 2020 (arXiv:2006.00979) use it for continuous control: inputs of
+  any size do no harm. Exponential units follow the first layer.
   """
 
   def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
@@ -110,7 +120,7 @@ def layer_norm_actor_critic(
   num_params: int,
   num_values: int = 1,
 ) -> ActorCritic:
-  """Returns two `LayerNormMLP`, after convolutions of what is an image.
+  """Returns two `LayerNormMLP`, after convolutions of pictures.
 
   Args:
     observations: their spec.

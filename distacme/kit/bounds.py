@@ -1,7 +1,7 @@
 """Bounded continuous actions: the one place where agents scale them.
 
-`environments.wrappers.CanonicalActions` scales what an environment is given, for
-users who want all actions in [-1, 1]; agents do not need it.
+`environments.wrappers.CanonicalActions` scales the actions of an environment, for
+users who want them in [-1, 1]; agents do not need it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
-# What agents for continuous actions say that they need.
+# The actions that agents for continuous control need, in words.
 NEEDED = (
   'actions that are one array of floats with finite bounds (specs.BoundedArray)'
 )
@@ -46,7 +46,7 @@ class Bounds:
   def action(self, vector: jax.Array) -> jax.Array:
     """Returns actions in the spec's shape and dtype, from vectors [..., size].
 
-    What is outside of [-1, 1] is clipped.
+    Elements outside of [-1, 1] are clipped.
     """
     vector = vector.reshape(*vector.shape[:-1], *self._shape)
     low, high = self._like(vector)
@@ -73,7 +73,7 @@ class Bounds:
 
 
 def refusal(spec: types.NestedSpec, need: str) -> str:
-  """Says that an action spec is not what an agent needs, and what to do."""
+  """Returns a message: an agent cannot use an action spec, and a remedy."""
   if _is_of_floats(spec):
     remedy = (
       'Give them bounds in a wrapper around the environment: class '
@@ -97,7 +97,7 @@ def _is_of_floats(spec: types.NestedSpec) -> bool:
 
 
 def _described(spec: types.NestedSpec) -> str:
-  """Says what is wrong with a spec, by field."""
+  """Returns the fault of a spec in words, by field."""
   if not isinstance(spec, specs.Array):
     return f'the action spec {spec}'
   if isinstance(spec, specs.BoundedArray):

@@ -6,7 +6,7 @@ a hundred megabytes.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +20,12 @@ from distacme.kit import bounds as bounds_lib
 class Distribution(Protocol):
   """A family of distributions over the actions of one spec.
 
-  What is drawn is a *sample*; the action for the environment is made of it by
-  `action`, without anything random, so samples are what densities are of and
-  what replay stores.
+  `sample` draws samples, which densities are of and which replay stores.
+  `action` makes the action for the environment of a sample, without chance.
   """
 
   num_params: int  # that a network gives for each state
-  num_constant: int  # of those, the last, that may be the same in all states
+  num_constant: int  # of these, the last ones, that all states may share
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws from the distributions of params [..., num_params]."""
@@ -85,6 +84,39 @@ class Categorical:
     return jax.nn.log_softmax(params.clip(_LEAST_LOGIT))
 
 
+class Normal(NamedTuple):
+  """Normal distributions of vectors, whose elements do not depend on each other.
+
+  Attributes:
+    mean: [..., size].
+    std: [..., size], the deviations.
+  """
+
+  mean: jax.Array
+  std: jax.Array
+
+  def sample(self, key: types.Key) -> jax.Array:
+    """Draws vectors [..., size]."""
+    return self.mean + self.std * jax.random.normal(key, self.mean.shape)
+
+  def log_prob(self, vector: jax.Array) -> jax.Array:
+    """Returns the logarithm of the density [...] of vectors [..., size]."""
+    error = (vector - self.mean) / self.std
+    each = -(error**2) / 2 - jnp.log(self.std) - np.log(2 * np.pi) / 2
+    return each.sum(axis=-1)
+
+  def entropy(self) -> jax.Array:
+    """Returns entropies [...]."""
+    each = jnp.log(self.std) + np.log(2 * np.pi * np.e) / 2
+    return each.sum(axis=-1)
+
+  def divergence(self, other: Normal) -> jax.Array:
+    """Returns KL(self || other) in each dimension [..., size]."""
+    ratio = self.std / other.std
+    error = (self.mean - other.mean) / other.std
+    return (ratio**2 + error**2 - 1) / 2 - jnp.log(ratio)
+
+
 class Gaussian:
   """Bounded continuous actions, each element independent of the others.
 
@@ -94,8 +126,8 @@ class Gaussian:
   changes what the environment sees, not the gradient.
 
   Deviations are best the same in all states (Schulman et al. 2015, PPO after it):
-  with some of their own, a policy finds that noise which is clipped acts as well
-  as a mean, and loses what it learnt.
+  with deviations of its own in each state, a policy finds that noise which is
+  clipped acts as well as a mean, and unlearns.
   """
 
   def __init__(self, bounds: bounds_lib.Bounds):
@@ -106,38 +138,34 @@ class Gaussian:
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws samples [..., size]."""
-    mean, log_std = self._split(params)
-    return mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
+    return self._normal(params).sample(key)
 
   def mode(self, params: jax.Array) -> jax.Array:
     """Returns the means."""
-    return self._split(params)[0]
+    return self._normal(params).mean
 
   def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
     """Returns the logarithm of the density of samples [..., size]."""
-    mean, log_std = self._split(params)
-    error = (sample - mean) * jnp.exp(-log_std)
-    constant = np.log(2 * np.pi) / 2
-    return jnp.sum(-(error**2) / 2 - log_std - constant, axis=-1)
+    return self._normal(params).log_prob(sample)
 
   def entropy(self, params: jax.Array) -> jax.Array:
     """Returns entropies [...]."""
-    _, log_std = self._split(params)
-    return jnp.sum(log_std + np.log(2 * np.pi * np.e) / 2, axis=-1)
+    return self._normal(params).entropy()
 
   def action(self, sample: jax.Array) -> jax.Array:
     """Returns actions within the bounds, in the spec's shape and dtype."""
     return self._bounds.action(sample)
 
-  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return params[..., : self._size], params[..., self._size :]
+  def _normal(self, params: jax.Array) -> Normal:
+    mean, log_std = jnp.split(params, 2, axis=-1)
+    return Normal(mean, jnp.exp(log_std))
 
 
 class TanhGaussian(Gaussian):
   """The same, squashed by tanh instead of clipped (Haarnoja et al. 2018, app. C).
 
-  Densities are those of the squashed sample, in [-1, 1]; what is drawn, and what
-  they are asked of, is the sample before tanh, of which they are exact.
+  Densities are those of the squashed sample, in [-1, 1]. Samples are drawn, and
+  densities asked for, before tanh, where densities are exact.
   """
 
   _LOG_STD = (-10.0, 2.0)  # beyond them densities are noise, or all alike
@@ -149,19 +177,22 @@ class TanhGaussian(Gaussian):
     return super().log_prob(params, sample) - log_slope.sum(axis=-1)
 
   def entropy(self, params: jax.Array) -> jax.Array:
-    """There is no formula for it: average -log_prob over samples."""
-    raise NotImplementedError(self.entropy.__doc__)
+    """Raises NotImplementedError, as there is no formula of it."""
+    raise NotImplementedError(
+      'the entropy of TanhGaussian has no formula: average -log_prob over '
+      'samples.'
+    )
 
   def action(self, sample: jax.Array) -> jax.Array:
     """Returns actions within the bounds, in the spec's shape and dtype."""
     return super().action(jnp.tanh(sample))
 
-  def _split(self, params: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mean, log_std = super()._split(params)
-    return mean, log_std.clip(*self._LOG_STD)
+  def _normal(self, params: jax.Array) -> Normal:
+    mean, log_std = jnp.split(params, 2, axis=-1)
+    return Normal(mean, jnp.exp(log_std.clip(*self._LOG_STD)))
 
 
-def for_actions(spec: types.NestedSpec, agent: str) -> Any:
+def for_actions(spec: types.NestedSpec, agent: str) -> Distribution:
   """Returns the distribution for an action spec.
 
   Args:
@@ -183,20 +214,20 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Any:
 
 
 class Exploration(NamedTuple):
-  """An actor's state that only tells whether it explores; constant."""
+  """An actor's state that only tells which rows explore; constant."""
 
-  explores: jax.Array | np.ndarray  # [B] bool; if not, it takes the mode
+  explores: jax.Array | np.ndarray  # [B] bool; the others take the mode
 
 
 def initial_exploration(
   batch_size: int, streams: types.Streams | None, evaluate_greedily: bool = True
 ) -> Exploration:
-  """Returns who explores.
+  """Returns which rows draw actions; the others take the mode.
 
   Args:
     batch_size: B.
-    streams: of the environments; what is evaluated has none.
-    evaluate_greedily: whether that takes the mode.
+    streams: of the environments; None asks for the policy that is evaluated.
+    evaluate_greedily: whether the policy that is evaluated takes the mode.
   """
   explores = streams is not None or not evaluate_greedily
   return Exploration(np.full(batch_size, explores))

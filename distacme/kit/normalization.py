@@ -77,11 +77,11 @@ def normalized(
 
 
 def before_or_own(before: Statistics, after: Statistics) -> Statistics:
-  """Returns what to learn from a batch with: the first one, with its own.
+  """Returns the statistics to learn from a batch with: the first has its own.
 
   Args:
     before: statistics without the batch.
-    after: with it.
+    after: statistics with the batch.
   """
   return jax.tree.map(
     lambda old, new: jnp.where(before['count'] > 0, old, new), before, after
@@ -102,6 +102,22 @@ def root_mean_square(statistics: Statistics) -> jax.Array:
   mean_square = statistics['squares_0'] / count.clip(1.0)
   mean_square += statistics['mean_0'] ** 2
   return jnp.where(count > 0, jnp.sqrt(mean_square + 1e-8), 1.0)
+
+
+def with_returns(
+  before: Statistics, returns: jax.Array, weight: jax.Array
+) -> tuple[Statistics, jax.Array]:
+  """Returns statistics that count returns [N] in, and the size to learn with.
+
+  That is the size of the returns before; of the first ones, their own.
+
+  Args:
+    before: statistics without them.
+    returns: [N].
+    weight: [N] 1; or 0 of returns that do not count.
+  """
+  after = updated(before, returns, weight)
+  return after, root_mean_square(before_or_own(before, after))
 
 
 def _is_float(leaf: jax.Array) -> bool:

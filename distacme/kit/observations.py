@@ -1,4 +1,4 @@
-"""What default networks make of an observation: pictures, one-hot vectors, numbers.
+"""Observations as default networks see them: pictures, one-hot vectors, numbers.
 
 The spec decides, once, when a network is made. Networks of a user's own get
 observations as they are.
@@ -18,7 +18,7 @@ from distacme import types
 # most arrays are tables of numbers.
 _LEAST_SIDE = 5
 _LEAST_GREY_SIDE = 36
-_LEAST_SUSPECT = 1_024  # elements of what may have been meant as a picture
+_LEAST_SUSPECT = 1_024  # elements of an array that may be meant as a picture
 _MOST_ONE_HOT = 1_024  # features of a leaf's one-hot vectors together
 _MOST_EMBEDDED = 1_000_000  # values of an embedding's table
 _EMBEDDING_SIZE = 64
@@ -26,7 +26,7 @@ _MOST_SCALED = 2**16  # a wider range of integers is that of their type
 
 
 def is_image(spec: types.NestedSpec) -> bool:
-  """Says whether `spec` is of one picture, which goes through convolutions.
+  """Returns whether `spec` is of one picture, which goes through convolutions.
 
   That is an array of 2 to 4 axes, two of which, side by side, are height and
   width: equal where no other two are, or longer than the others. The others are
@@ -38,12 +38,12 @@ def is_image(spec: types.NestedSpec) -> bool:
 
 
 def has_image(observations: types.NestedSpec) -> bool:
-  """Says whether a nest of specs has one of a picture."""
+  """Returns whether a nest of specs has one of a picture."""
   return any(is_image(spec) for spec in jax.tree.leaves(observations))
 
 
 def image_size(spec: specs.Array) -> tuple[int, int]:
-  """Returns the height and width of what `is_image`."""
+  """Returns the height and width of a spec that `is_image`."""
   sides = _sides(spec)
   assert sides is not None
   return spec.shape[sides], spec.shape[sides + 1]
@@ -64,7 +64,7 @@ def as_image(spec: specs.Array, leaf: jax.Array) -> jax.Array:
 
 
 def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
-  """Returns what is no picture, [B, ...], as float32 features [B, F].
+  """Returns arrays that are no pictures, [B, ...], as float32 features [B, F].
 
   Each integer of few values becomes a one-hot vector, so that no order among
   them is assumed; one of many is looked up in a table that is learnt, by
@@ -98,7 +98,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
 
 
 def describe_flattened(observations: types.NestedSpec) -> str:
-  """Says which leaves look like pictures and are taken as numbers; or ''."""
+  """Names the leaves that look like pictures and are taken as numbers; or ''."""
   leaves = [
     f'{leaf.name or "an observation"} ({np.dtype(leaf.dtype)} of shape '
     f'{leaf.shape})'

@@ -1,50 +1,126 @@
-"""What agents share of learning: a step of Adam, and targets that follow."""
+"""A step down a gradient, and target params that follow."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+import dataclasses
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from distacme import lazy_imports
+from distacme import types
 
-optax = lazy_imports.module('optax')
+if TYPE_CHECKING:
+  import optax
+
+  OptState: TypeAlias = optax.OptState
+  Optimizer: TypeAlias = optax.GradientTransformation
+else:
+  optax = lazy_imports.module('optax')
+
+P = TypeVar('P', bound=types.NestedArray)
+A = TypeVar('A')
 
 
-def annealed(learning_rate: float, steps: int) -> Any:
-  """Returns the step size that falls to 0 in `steps` steps of Adam; 0 for never."""
-  if not steps:
-    return learning_rate
-  return optax.linear_schedule(learning_rate, 0.0, steps)
+@dataclasses.dataclass(frozen=True)
+class GradientStep(Generic[P, A]):
+  """The outcome of one step down a gradient.
+
+  Attributes:
+    params: after the step.
+    optimizer_state: after the step.
+    aux: the loss's other output, beside its value.
+    gradient_norm: [] of the whole gradient, before it is clipped.
+  """
+
+  params: P
+  optimizer_state: OptState
+  aux: A
+  gradient_norm: jax.Array
 
 
-def adam(learning_rate: Any, max_gradient_norm: float, **options: Any) -> Any:
-  """Returns Adam, on gradients that are scaled down to a global norm.
+def gradient_step(
+  loss: Callable[..., tuple[jax.Array, A]],
+  optimizer: Optimizer,
+  params: P,
+  optimizer_state: OptState,
+  *inputs: Any,
+) -> GradientStep[P, A]:
+  """Takes one step of an optimiser down the gradient of a loss.
 
   Args:
-    learning_rate: its step size, a number, or a schedule from `annealed`.
-    max_gradient_norm: what the norm may be.
-    **options: others of `optax.adam`.
+    loss: (params, *inputs) to a value [], and something beside it.
+    optimizer: makes a step of a gradient.
+    params: which change.
+    optimizer_state: memory of the optimiser.
+    *inputs: given to the loss as they are.
   """
-  return optax.chain(
-    optax.clip_by_global_norm(max_gradient_norm),
-    optax.adam(learning_rate, **options),
+  gradient, aux = jax.grad(loss, has_aux=True)(params, *inputs)
+  updates, optimizer_state = optimizer.update(gradient, optimizer_state)
+  return GradientStep(
+    optax.apply_updates(params, updates),
+    optimizer_state,
+    aux,
+    optax.tree.norm(gradient),
   )
 
 
+def adam(
+  learning_rate: optax.ScalarOrSchedule,
+  max_gradient_norm: float | None = None,
+  **options: float,
+) -> Optimizer:
+  """Returns Adam, on gradients that are scaled down to a global norm.
+
+  Args:
+    learning_rate: its step size, see `schedules.Schedule.step_size`.
+    max_gradient_norm: limit of the norm; None for none.
+    **options: others of `optax.adam`.
+  """
+  optimizer = optax.adam(learning_rate, **options)
+  if max_gradient_norm is None:
+    return optimizer
+  return optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+
+
+def by_part(
+  parts: Callable[..., types.NestedArray],
+  **of_part: Optimizer,
+) -> Optimizer:
+  """Returns an optimiser made of one for each part of the params.
+
+  Args:
+    parts: the NamedTuple that the params are.
+    **of_part: the optimiser of each of its fields.
+  """
+  return optax.multi_transform(
+    of_part, parts(**{name: name for name in of_part})
+  )
+
+
+def first_target(params: P) -> P:
+  """Returns target params that equal `params`, in buffers of their own.
+
+  The learner donates its state, and no buffer may be given twice.
+  """
+  return jax.tree.map(jnp.copy, params)
+
+
 def moved_target(
-  params: Any,
-  target_params: Any,
+  params: P,
+  target_params: P,
   steps: jax.Array,
   *,
   period: int,
   step_size: float = 1.0,
-) -> Any:
+) -> P:
   """Returns the target networks' params after learner step `steps`.
 
   Args:
     params: that they follow.
-    target_params: as they were.
+    target_params: before the step.
     steps: int32 [], counted from 1.
     period: steps between two moves.
     step_size: how far they move each time; 1 copies.

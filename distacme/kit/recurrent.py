@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 
 from distacme import types
+
+# The state of a network's core [B, ...]; () if the network has none.
+Memory = types.NestedArray
 
 
 class RecurrentNetwork(NamedTuple):
@@ -16,13 +19,13 @@ class RecurrentNetwork(NamedTuple):
 
   Attributes:
     torso: maps a nest of observations [B, ...] to features [B, F].
-    core: what remembers, from features to features; None for no memory.
+    core: the memory, from features to features; None for no memory.
     head: maps features [B, F] to a nest of outputs [B, ...].
   """
 
   torso: Callable[[types.NestedArray], jax.Array]
   core: hk.RNNCore | None
-  head: Callable[[jax.Array], Any]
+  head: Callable[[jax.Array], types.NestedArray]
 
 
 class Unrolled(NamedTuple):
@@ -31,17 +34,22 @@ class Unrolled(NamedTuple):
   Attributes:
     init: (key, observation [B, ...]) to params.
     initial_state: (B) to the state [B, ...] at an episode's start.
-    step: (params, observation [B, ...], state) to outputs and the next state.
-    unroll: (params, observation [B, T, ...], first [B, T], state) to outputs
+    step: (params, key, observation [B, ...], state) to outputs and the next
+      state.
+    unroll: (params, key, observation [B, T, ...], first [B, T], state) to outputs
       [B, T, ...] and the state after them; where `first`, an episode starts and
       the state is the initial one.
   """
 
   init: Callable[[types.Key, types.NestedArray], hk.Params]
-  initial_state: Callable[[int], Any]
-  step: Callable[[hk.Params, types.NestedArray, Any], tuple[Any, Any]]
+  initial_state: Callable[[int], Memory]
+  step: Callable[
+    [hk.Params, types.Key, types.NestedArray, Memory],
+    tuple[types.NestedArray, Memory],
+  ]
   unroll: Callable[
-    [hk.Params, types.NestedArray, jax.Array, Any], tuple[Any, Any]
+    [hk.Params, types.Key, types.NestedArray, jax.Array, Memory],
+    tuple[types.NestedArray, Memory],
   ]
 
 
@@ -52,7 +60,9 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
     make: makes its parts; may use Haiku modules.
   """
 
-  def step(observation: types.NestedArray, state: Any) -> tuple[Any, Any]:
+  def step(
+    observation: types.NestedArray, state: Memory
+  ) -> tuple[types.NestedArray, Memory]:
     torso, core, head = make()
     features = torso(observation)
     if core is not None:
@@ -60,8 +70,8 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
     return head(features), state
 
   def unroll(
-    observation: types.NestedArray, first: jax.Array, state: Any
-  ) -> tuple[Any, Any]:
+    observation: types.NestedArray, first: jax.Array, state: Memory
+  ) -> tuple[types.NestedArray, Memory]:
     torso, core, head = make()
     # All rows at once: convolutions are slow inside of a loop.
     features = hk.BatchApply(torso)(observation)
@@ -71,12 +81,12 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
       )
     return hk.BatchApply(head)(features), state
 
-  def initial_state(batch_size: int) -> Any:
+  def initial_state(batch_size: int) -> Memory:
     _, core, _ = make()
     return () if core is None else core.initial_state(batch_size)
 
-  step_transformed = hk.without_apply_rng(hk.transform(step))
-  unroll_transformed = hk.without_apply_rng(hk.transform(unroll))
+  step_transformed = hk.transform(step)
+  unroll_transformed = hk.transform(unroll)
   state_transformed = hk.without_apply_rng(hk.transform(initial_state))
 
   def init(key: types.Key, observation: types.NestedArray) -> hk.Params:

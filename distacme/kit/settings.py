@@ -6,10 +6,70 @@ import dataclasses
 
 from distacme import config_checks
 from distacme import replay_spec
+from distacme.kit import schedules
 
 
 @dataclasses.dataclass(frozen=True)
-class UniformConfig:
+class LearningRateConfig:
+  """Settings of how an agent's step sizes change; of several, all alike."""
+
+  learning_rate_schedule: schedules.Kind = 'constant'
+  """How step sizes fall: not at all, along a line, or along half a cosine."""
+  learning_rate_steps: int = 0
+  """Learner steps in which they fall; 0 of constant ones."""
+  learning_rate_end_share: float = 0.0
+  """Share of the first step size that is left at the end, and stays."""
+
+  def __post_init__(self) -> None:
+    _ = self.learning_rates  # checks itself
+
+  @property
+  def learning_rates(self) -> schedules.Schedule:
+    """The schedule of step sizes."""
+    return schedules.Schedule(
+      'learning_rate',
+      self.learning_rate_schedule,
+      self.learning_rate_steps,
+      self.learning_rate_end_share,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EpsilonGreedyConfig(LearningRateConfig):
+  """Settings of an agent that sometimes acts at random, and learns by steps."""
+
+  epsilon_base: float = 0.4
+  """Base of the exploration ladder."""
+  epsilon_exponent: float = 7.0
+  """Length of the exploration ladder, in powers of its base."""
+  epsilon_schedule: schedules.Kind = 'constant'
+  """How the whole ladder falls: not at all, along a line, or half a cosine."""
+  epsilon_steps: int = 0
+  """Learner steps in which it falls; 0 of a constant one."""
+  epsilon_end_share: float = 0.0
+  """Share of each epsilon that is left at the end, and stays."""
+  evaluation_epsilon: float = 0.0
+  """Chance of a random action while evaluated."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    config_checks.check_not_negative(self, 'epsilon_exponent')
+    config_checks.check_share(self, 'epsilon_base', 'evaluation_epsilon')
+    _ = self.epsilons  # checks itself
+
+  @property
+  def epsilons(self) -> schedules.Schedule:
+    """The schedule of the chance of a random action."""
+    return schedules.Schedule(
+      'epsilon',
+      self.epsilon_schedule,
+      self.epsilon_steps,
+      self.epsilon_end_share,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformConfig(LearningRateConfig):
   """Settings of an agent that learns from n-step transitions, all drawn alike."""
 
   discount: float = 0.99
@@ -28,13 +88,14 @@ class UniformConfig:
   """Samples by which actors or learner may run ahead; 0 chooses."""
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     config_checks.check_at_least_one(self, 'n_step', 'min_replay_size')
     config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """What these settings ask of replay."""
+    """The replay that these settings ask for."""
     return replay_spec.single(
       window=replay_spec.NStep(self.n_step, self.discount),
       batch_size=self.batch_size,

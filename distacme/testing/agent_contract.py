@@ -1,4 +1,4 @@
-"""What any agent must hold to, beside learning: `core.Agent`, checked.
+"""Checks of the promises that any agent makes, `core.Agent`, but for learning.
 
 def test_my_agent_keeps_the_contract():
   spec = specs.make_environment_spec(environments.Catch(seed=0))
@@ -8,7 +8,7 @@ def test_my_agent_keeps_the_contract():
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,8 +38,8 @@ def check_agent(
     agent: made for `spec`.
     spec: of the environment.
     seed: of params, observations and batches.
-    without_jit: whether to compare with what is not compiled, as in a debugger;
-      the slowest check, and the same for all settings of an agent.
+    without_jit: whether to run the agent without compiling, too, as in a
+      debugger; the slowest check, and the same for all settings of an agent.
 
   Raises:
     AssertionError: naming the promise that the agent breaks.
@@ -171,16 +171,19 @@ class _Check:
     if not any(table.prioritized for table in replay.tables_of_actors):
       return
     size, data = replay.batch_size, self._batch().data
+    values: Any
     if isinstance(data, types.Sequence):
-      moments = data.step_type.shape[1]
+      length = data.step_type.shape[1]
+      values = jax.tree.map(
+        lambda leaf: np.asarray(leaf).reshape(size, length, *leaf.shape[1:]),
+        self._acted(size * length)[1].values,
+      )
     else:
       assert isinstance(replay.window, replay_spec.NStep)
-      moments = 1 + len(replay.window.lengths)
-    _, output = self._acted(size * moments)
-    values = jax.tree.map(
-      lambda leaf: np.asarray(leaf).reshape(size, moments, *leaf.shape[1:]),
-      output.values,
-    )
+      values = [
+        jax.tree.map(np.asarray, self._acted(size)[1].values)
+        for _ in range(1 + len(replay.window.lengths))
+      ]
     window = jax.tree.map(np.asarray, data)
     first_priority = getattr(self._agent, 'first_priority', None)
     assert first_priority is not None, (
@@ -387,10 +390,3 @@ def _where(mask: np.ndarray, a: Any, b: Any) -> Any:
 
 def _rows(nest: Any, mask: np.ndarray) -> Any:
   return jax.tree.map(lambda leaf: np.asarray(leaf)[mask], nest)
-
-
-class TellingLearnerState(NamedTuple):
-  """What `TellingAgent` learns: how often, and from how much reward."""
-
-  version: jax.Array  # int32
-  rewards: jax.Array  # [2] float32, the same sum twice

@@ -1,8 +1,8 @@
-"""A fake agent whose learner state tells what it was given."""
+"""A fake agent whose learner state and outputs tell what it was given."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,17 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme import types
-from distacme.testing import agent_contract
+
+
+class TellingLearnerState(NamedTuple):
+  """The number of updates, and the rewards of all their batches."""
+
+  version: jax.Array  # int32
+  rewards: jax.Array  # [2] float32, the same sum twice
 
 
 class TellingAgent:
-  """An agent for tests of workers: tells what its functions were called with.
+  """An agent for tests of workers: its outputs tell the inputs.
 
   Its action is the version of the params that it acts with, wherever it is. Its
   `values` hold the key, the params' rewards and how many steps each row's
@@ -32,16 +38,12 @@ class TellingAgent:
 
   def __init__(self) -> None:
     self.traces = 0  # of `act`: how often it was compiled
-    self.streams: Any = 'never asked'
+    self.streams: types.Streams | None | str = 'never asked'
 
-  def initial_learner_state(
-    self, key: types.Key
-  ) -> agent_contract.TellingLearnerState:
+  def initial_learner_state(self, key: types.Key) -> TellingLearnerState:
     """Returns zeros."""
     del key
-    return agent_contract.TellingLearnerState(
-      jnp.int32(0), jnp.zeros(2, jnp.float32)
-    )
+    return TellingLearnerState(jnp.int32(0), jnp.zeros(2, jnp.float32))
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
@@ -70,18 +72,14 @@ class TellingAgent:
     return types.ActorOutput(action, state + 1, values=values)
 
   def update(
-    self, state: agent_contract.TellingLearnerState, batch: types.Batch
-  ) -> tuple[agent_contract.TellingLearnerState, types.UpdateOutput]:
+    self, state: TellingLearnerState, batch: types.Batch
+  ) -> tuple[TellingLearnerState, types.UpdateOutput]:
     """Adds the batch's rewards."""
     reward = batch.data.reward
-    new = agent_contract.TellingLearnerState(
-      state.version + 1, state.rewards + reward.sum()
-    )
+    new = TellingLearnerState(state.version + 1, state.rewards + reward.sum())
     return new, types.UpdateOutput({'loss': reward.sum()}, reward + 1)
 
-  def actor_params(
-    self, state: agent_contract.TellingLearnerState
-  ) -> types.Params:
+  def actor_params(self, state: TellingLearnerState) -> types.Params:
     """Returns the whole state."""
     return state._asdict()
 

@@ -132,7 +132,7 @@ def online_and_target(name, state):
   if name == 'sac':
     return state.params.critic, state.target_critic
   policy, critic, *_ = state.params
-  return actor_critic.ActorCritic(policy, critic), state.target_params
+  return actor_critic.Params(policy, critic), state.target_params
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -219,7 +219,7 @@ def foreseen_metrics(name, agent, state, data):
   """Returns what each metric of a first update must be, or its sign."""
   params = state.params
   outputs = agent._critic.apply(
-    params.critic, data.observation, agent._bounds.vector(data.action)
+    params.critic, KEY, data.observation, agent._bounds.vector(data.action)
   )
   if name in ('d4pg', 'dmpo'):
     atoms = np.linspace(-3.0, 3.0, 7)
@@ -237,21 +237,21 @@ def foreseen_metrics(name, agent, state, data):
     }
   if name in ('ddpg', 'td3'):
     target = state.target_params
-    a_t = agent.act_vector(target.policy, data.next_observation)
-    q_t = agent._critic.apply(target.critic, data.next_observation, a_t)
+    a_t = agent.act_vector(target.policy, KEY, data.next_observation)
+    q_t = agent._critic.apply(target.critic, KEY, data.next_observation, a_t)
     q_t = np.asarray(q_t)[..., 0].reshape(-1, 6).min(axis=0)
     error = data.reward + data.discount * q_t - np.asarray(outputs)[..., 0]
     # TD3's two errors are added.
     found['critic_loss'] = (error**2).sum() / 2 / 6
     found['mean_abs_td_error'] = np.abs(error).mean()
   if name in ('ddpg', 'd4pg'):
-    vector = agent.act_vector(params.policy, data.observation)
-    q = agent.q(params.critic, data.observation, vector)
+    vector = agent.act_vector(params.policy, KEY, data.observation)
+    q = agent.q(params.critic, KEY, data.observation, vector)
     found['policy_loss'] = -np.mean(q)
   if name == 'sac':
     _, key = jax.random.split(jax.random.split(state.key)[1])
-    vector, log_prob = agent._drawn(params.policy, data.observation, key)
-    q = agent._q(params.critic, data.observation, vector).min(axis=0)
+    vector, log_prob = agent._drawn(params.policy, key, data.observation)
+    q = agent._q(params.critic, KEY, data.observation, vector).min(axis=0)
     found |= {
       'policy_loss': np.mean(0.7 * log_prob - q),
       'entropy': -np.mean(log_prob),
@@ -264,7 +264,9 @@ def foreseen_metrics(name, agent, state, data):
       'kl_q_rel': POSITIVE,
       'kl_mean_rel': 0.0,  # online and target policy are the same as yet
       'kl_std_rel': 0.0,
-      'mean_std': np.mean(agent.policy(params.policy, data.observation).std),
+      'mean_std': np.mean(
+        agent.policy(params.policy, KEY, data.observation).std
+      ),
     }
   return found
 

@@ -32,8 +32,8 @@ def linear_q(observation, vector):
 def test_the_critics_target_is_the_paper_equation():
   agent = make('ddpg', network=known_networks(same([0.3, -0.7]), linear_q))
   data = batch().data
-  a_t = agent.act_vector({}, data.next_observation)
-  loss, metrics = agent.critic_loss({}, {}, data, a_t)
+  a_t = agent.act_vector({}, KEY, data.next_observation)
+  loss, metrics = agent.critic_loss({}, {}, data, a_t, KEY)
   vector = data.action / np.array([2.0, 5.0]) - np.array([0.0, 1.0])
   q_tm1 = data.observation[:, 0] + vector @ np.array([2.0, -3.0])
   next_q = data.next_observation[:, 0] + np.tanh([0.3, -0.7]) @ [2.0, -3.0]
@@ -72,7 +72,7 @@ def test_the_critics_target_in_a_process_of_three_states():
 
   def params(action, value, slope):
     columns = [np.array(x, np.float32)[:, None] for x in (action, value, slope)]
-    return actor_critic.ActorCritic(
+    return actor_critic.Params(
       {'~': {'raw': np.arctanh(columns[0])}},
       {'~': {'value': columns[1], 'slope': columns[2]}},
     )
@@ -106,11 +106,11 @@ def test_the_policy_climbs_the_gradient_of_the_value():
   observation = batch().data.observation
 
   def value(policy):
-    vector = jnp.tanh(agent._policy.apply(policy, observation))
-    return agent.q(params.critic, observation, vector).mean()
+    vector = jnp.tanh(agent._policy.apply(policy, KEY, observation))
+    return agent.q(params.critic, KEY, observation, vector).mean()
 
   gradient = jax.grad(agent.policy_loss, has_aux=True)(
-    params.policy, params.critic, observation
+    params.policy, params.critic, observation, KEY
   )[0]
   step = jax.tree.map(lambda g: -0.01 * g / 2, gradient)
   moved = [
@@ -129,13 +129,13 @@ def test_each_network_follows_its_own_loss(name):
   agent = make(name)
   state = agent.initial_learner_state(KEY)
   params, data = state.params, batch().data
-  a_t = agent.act_vector(params.policy, data.next_observation)
-  gradient = actor_critic.ActorCritic(
+  a_t = agent.act_vector(params.policy, KEY, data.next_observation)
+  gradient = actor_critic.Params(
     jax.grad(agent.policy_loss, has_aux=True)(
-      params.policy, params.critic, data.observation
+      params.policy, params.critic, data.observation, KEY
     )[0],
     jax.grad(agent.critic_loss, has_aux=True)(
-      params.critic, state.target_params.critic, data, a_t
+      params.critic, state.target_params.critic, data, a_t, KEY
     )[0],
   )
   after, _ = jax.jit(agent.update)(state, batch())
@@ -158,8 +158,8 @@ def test_an_update_raises_the_value_of_what_the_policy_does(name):
   observation = batch().data.observation
 
   def value(policy):
-    vector = agent.act_vector(policy, observation)
-    return agent.q(state.params.critic, observation, vector).mean()
+    vector = agent.act_vector(policy, KEY, observation)
+    return agent.q(state.params.critic, KEY, observation, vector).mean()
 
   now, slope = jax.value_and_grad(value)(state.params.policy)
   after, _ = jax.jit(agent.update)(state, batch())
@@ -210,7 +210,7 @@ def test_the_value_is_the_mean_of_the_distribution():
     return jnp.log(jnp.float32(share) + 1e-12)[None] + observation[:, :1]
 
   agent = make('d4pg', network=known_networks(same([0.0, 0.0]), critic))
-  q = agent.q({}, batch().data.observation, jnp.zeros((6, 2)))
+  q = agent.q({}, KEY, batch().data.observation, jnp.zeros((6, 2)))
   mean = -3 * 0.5 - 2 * 0.1 + 3 * 0.3
   np.testing.assert_allclose(q, np.full(6, mean), rtol=1e-5)
 
@@ -246,7 +246,7 @@ def learnt_from(reward, discount, share):
   data.observation[:, 3], data.next_observation[:, 3] = 0.0, 1.0
   params = {'~': {'logits': logits}}
   (loss, _), gradient = jax.value_and_grad(agent.critic_loss, has_aux=True)(
-    params, params, data, jnp.zeros((1, 2))
+    params, params, data, jnp.zeros((1, 2)), KEY
   )
   target = jax.nn.softmax(logits[0]) - gradient['~']['logits'][0]
   cross_entropy = -(target @ jax.nn.log_softmax(logits[0]))
@@ -290,7 +290,9 @@ def test_the_share_at_the_ends_and_the_mean_are_told():
   logits = np.log(np.array([[0.25, 0.25, 0, 0, 0, 0, 0.5]]) + 1e-12)
   data = jax.tree.map(lambda leaf: leaf[:1], batch().data)
   even = jnp.full((1, 7), 1 / 7)
-  _, metrics = critics.Atoms(-3.0, 3.0, 7).loss(jnp.float32(logits), even, data)
+  _, metrics = critics.Atoms(-3.0, 3.0, 7).loss(
+    jnp.float32(logits), data.reward, data.discount, even
+  )
   np.testing.assert_allclose(metrics['share_at_ends'], 0.75, rtol=1e-5)
   np.testing.assert_allclose(
     metrics['mean_q'], -3 * 0.25 - 2 * 0.25 + 3 * 0.5, rtol=1e-4
@@ -304,16 +306,20 @@ def test_both_critics_learn_from_the_lower_target():
   agent = make('td3', smoothing_std=0.0)
   state = agent.initial_learner_state(KEY)
   data = batch().data
-  a_t = agent.act_vector(state.params.policy, data.next_observation)
-  q_t = agent._critic.apply(state.params.critic, data.next_observation, a_t)
+  a_t = agent.act_vector(state.params.policy, KEY, data.next_observation)
+  q_t = agent._critic.apply(
+    state.params.critic, KEY, data.next_observation, a_t
+  )
   assert q_t.shape == (2, 6, 1)
   assert np.abs(q_t[0] - q_t[1]).max() > 1e-3  # they start apart
   target = data.reward + data.discount * np.min(q_t, axis=0)[:, 0]
   vector = agent._bounds.vector(data.action)
-  q_tm1 = agent._critic.apply(state.params.critic, data.observation, vector)
+  q_tm1 = agent._critic.apply(
+    state.params.critic, KEY, data.observation, vector
+  )
   error = target[None] - np.asarray(q_tm1)[..., 0]
   loss, _ = agent.critic_loss(
-    state.params.critic, state.target_params.critic, data, a_t
+    state.params.critic, state.target_params.critic, data, a_t, KEY
   )
   np.testing.assert_allclose(loss, (error**2).mean(1).sum() / 2, rtol=1e-5)
 
@@ -334,7 +340,7 @@ def test_targets_are_smoothed_by_clipped_noise():
     reward=np.asarray(q_tm1), discount=np.ones(200, np.float32)
   )
   a_t = agent.smoothed_vector({}, data.next_observation, KEY)
-  _, metrics = agent.critic_loss({}, {}, data, a_t)
+  _, metrics = agent.critic_loss({}, {}, data, a_t, KEY)
   # Errors are the noise, of which nearly all is clipped to 0.5.
   assert 0.45 < metrics['mean_abs_td_error'] <= 0.5
 
@@ -373,9 +379,9 @@ def test_the_first_critic_leads_the_policy():
   params = agent.initial_learner_state(KEY).params
   observation = batch().data.observation
   vector = jnp.zeros((6, 2))
-  both = agent._critic.apply(params.critic, observation, vector)
+  both = agent._critic.apply(params.critic, KEY, observation, vector)
   np.testing.assert_allclose(
-    agent.q(params.critic, observation, vector), both[0, :, 0]
+    agent.q(params.critic, KEY, observation, vector), both[0, :, 0]
   )
 
 
@@ -387,7 +393,7 @@ def test_the_policy_climbs_the_first_critic_as_its_step_has_left_it():
 
   def slopes(critic):
     gradient, _ = jax.grad(agent.policy_loss, has_aux=True)(
-      state.params.policy, critic, batch().data.observation
+      state.params.policy, critic, batch().data.observation, KEY
     )
     leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(gradient)]
     return np.concatenate(leaves)

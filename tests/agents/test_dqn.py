@@ -16,6 +16,7 @@ from distacme.testing import environments
 
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 SMALL = dqn.Config(hidden_sizes=(16,), batch_size=8)
+KEY = jax.random.key_data(jax.random.key(0))
 
 
 def random_batch(seed=0, size=8, **changes):
@@ -131,7 +132,7 @@ def loss_and_gradient(errors, probability, **changes):
   )._replace(probability=np.array(probability, np.float32))
   params = initial(agent).params
   (loss, output), gradient = jax.value_and_grad(agent.loss, has_aux=True)(
-    params, params, batch
+    params, params, batch, KEY
   )
   return float(loss), output, jax.tree.leaves(gradient)[0][0]
 
@@ -320,15 +321,18 @@ def test_the_evaluated_policy_explores_as_configured():
   assert agent.initial_actor_state(2, None).epsilon.tolist() == [0.25, 0.25]
 
 
-def act(epsilon, rows, seed=0):
+def act(epsilon, rows, share=1.0, explores=True):
   """Acts by values of which action 1's is the highest."""
   agent = dqn.make_agent(SMALL, SPEC, value_network)
-  params = {'~': {'values': jnp.array([[1.0, 3.0, 2.0]])}}
+  epsilon = np.broadcast_to(epsilon, rows).astype(np.float32)
   return jax.jit(agent.act)(
-    params,
-    jax.random.key_data(jax.random.key(seed)),
+    {
+      'network': {'~': {'values': jnp.array([[1.0, 3.0, 2.0]])}},
+      'epsilon_share': jnp.float32(share),
+    },
+    KEY,
     np.zeros((rows, 10, 5), np.float32),
-    dqn.ActorState(np.full(rows, epsilon, np.float32)),
+    dqn.ActorState(epsilon, np.full(rows, explores)),
   )
 
 
@@ -351,12 +355,7 @@ def test_epsilon_is_the_chance_of_a_random_action():
 
 
 def test_each_row_has_its_own_epsilon():
-  agent = dqn.make_agent(SMALL, SPEC, value_network)
-  epsilon = np.repeat([0.0, 1.0], 1000).astype(np.float32)
-  params = {'~': {'values': jnp.array([[1.0, 3.0, 2.0]])}}
-  key = jax.random.key_data(jax.random.key(0))
-  observation = np.zeros((2000, 10, 5), np.float32)
-  action = agent.act(params, key, observation, dqn.ActorState(epsilon)).action
+  action = act(np.repeat([0.0, 1.0], 1000), rows=2000).action
   assert (action[:1000] == 1).all()
   assert (action[1000:] != 1).any()
 
@@ -374,14 +373,12 @@ def test_first_priority_equals_the_learners_error_where_target_is_online():
   # maximum, and the actor's values are all that the error needs.
   agent, batch = make(), random_batch()
   state = initial(agent)
-  key = jax.random.key_data(jax.random.key(0))
+  params = agent.actor_params(state)
   actor_state = agent.initial_actor_state(8, None)
-  first = agent.act(state.params, key, batch.data.observation, actor_state)
-  last = agent.act(state.params, key, batch.data.next_observation, actor_state)
+  first = agent.act(params, KEY, batch.data.observation, actor_state)
+  last = agent.act(params, KEY, batch.data.next_observation, actor_state)
   batch = batch._replace(data=batch.data._replace(action=first.action))
-  values = jax.tree.map(
-    lambda *leaves: np.stack(leaves, axis=1), first.values, last.values
-  )
+  values = [jax.tree.map(np.asarray, each.values) for each in (first, last)]
   on_actor = agent.first_priority(batch.data, values)
   _, output = jax.jit(agent.update)(state, batch)
   np.testing.assert_allclose(on_actor, output.priorities, rtol=1e-4)

@@ -117,8 +117,10 @@ def test_v_trace_is_its_definition(length, changes):
   piece = piece._replace(discount=random.uniform(0.0, 1.0, length))
   target, advantage = v_trace_by_definition(piece, config)
   result = v_trace(piece, config)
-  np.testing.assert_allclose(result.target, target, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(result.advantage, advantage, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(result.target_tm1, target, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(
+    result.advantage_tm1, advantage, rtol=1e-4, atol=1e-5
+  )
 
 
 def test_on_policy_targets_are_n_step_returns():
@@ -131,9 +133,9 @@ def test_on_policy_targets_are_n_step_returns():
     returns.append(reward + discount * returns[-1])
   returns = np.array(returns[:0:-1])
   result = v_trace(piece, SMALL)
-  np.testing.assert_allclose(result.target, returns, rtol=1e-5)
+  np.testing.assert_allclose(result.target_tm1, returns, rtol=1e-5)
   np.testing.assert_allclose(
-    result.advantage, returns - piece.value[:-1], rtol=1e-4, atol=1e-5
+    result.advantage_tm1, returns - piece.value[:-1], rtol=1e-4, atol=1e-5
   )
 
 
@@ -148,7 +150,7 @@ def expected_over_mu(config, which):
     piece = unrolls.Piece(
       np.zeros(2), REWARDS[[a]], np.zeros(1), PI[[a]] / MU[[a]]
     )
-    total += MU[a] * float(getattr(v_trace(piece, config), which)[0])
+    total += MU[a] * float(getattr(v_trace(piece, config), f'{which}_tm1')[0])
   return total
 
 
@@ -189,9 +191,9 @@ def test_an_unroll_across_episodes_is_each_of_them_by_itself(name, changes):
   # Where nothing was done there is nothing to learn.
   nothing = ~stepped
   np.testing.assert_allclose(
-    result.target[nothing], unroll.value[:-1][nothing], rtol=1e-6
+    result.target_tm1[nothing], unroll.value[:-1][nothing], rtol=1e-6
   )
-  assert not np.asarray(result.advantage)[nothing].any()
+  assert not np.asarray(result.advantage_tm1)[nothing].any()
 
 
 # The loss.
@@ -230,7 +232,7 @@ def table_agent(**changes):
   returns = normalization.initial_of_returns()
 
   def loss(params, data):
-    loss, (metrics, _) = agent.loss(params, data, returns)
+    loss, (metrics, _) = agent.loss(params, data, returns, KEY)
     return loss, metrics
 
   return config, params, jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -332,7 +334,7 @@ def test_the_size_of_rewards_does_not_matter_if_returns_are_normalised():
     params['~']['value'] = jnp.zeros_like(params['~']['value'])
     gradient = jax.jit(jax.grad(agent.loss, has_aux=True))
     returns = normalization.initial_of_returns()
-    return [gradient(params, d, returns) for d in (data, larger)]
+    return [gradient(params, d, returns, KEY) for d in (data, larger)]
 
   (one, (_, small)), (hundred, (metrics, large)) = gradients(
     normalize_returns=True, entropy_weight=0.0
@@ -400,7 +402,11 @@ def test_the_learner_sees_what_the_actor_saw(lstm_size):
   log_probs = []
   for data in batches:
     (policy, _), _ = network.unroll(
-      params, data.observation, data.step_type == types.FIRST, data.start_state
+      params,
+      None,
+      data.observation,
+      data.step_type == types.FIRST,
+      data.start_state,
     )
     chosen = jax.nn.log_softmax(policy)
     chosen = np.take_along_axis(
@@ -425,6 +431,7 @@ def test_an_unroll_carries_on_with_the_memory_of_the_one_before():
   network = recurrent.unrolled(lambda: own_network(6)(2))
   _, state = network.unroll(
     params,
+    None,
     first.observation[:, :-1],
     first.step_type[:, :-1] == 0,
     first.start_state,
@@ -445,7 +452,9 @@ def test_on_policy_the_ratio_is_one(lstm_size):
   agent, params, batches = acted(lstm_size)
   loss = jax.jit(agent.loss)
   for data in batches:
-    _, (metrics, _) = loss(params, data, normalization.initial_of_returns())
+    _, (metrics, _) = loss(
+      params, data, normalization.initial_of_returns(), KEY
+    )
     assert metrics['mean_rho'] == pytest.approx(1.0, abs=1e-4)
 
 
@@ -623,6 +632,7 @@ def test_images_go_through_the_papers_convolutions_which_learn(
     params,
     data._replace(observation=images),
     normalization.initial_of_returns(),
+    KEY,
   )
   assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient[name]))
 

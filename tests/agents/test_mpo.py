@@ -9,6 +9,7 @@ import pytest
 
 from distacme.agents import mpo
 from distacme.kit import actor_critic
+from distacme.kit import distributions
 
 from .continuous_control import KEY
 from .continuous_control import SPEC
@@ -27,7 +28,7 @@ def gaussians(seed, spread=0.1):
   mean = random.normal(size=(2, STATES, SIZE)) * spread
   std = np.exp(random.normal(size=(2, STATES, SIZE)) * spread)
   return (
-    mpo.MeanAndStd(*map(jnp.float32, pair))
+    distributions.Normal(*map(jnp.float32, pair))
     for pair in zip(mean, std, strict=True)
   )
 
@@ -46,8 +47,8 @@ def drawn(target, seed=0):
 
 
 def test_divergence_is_the_integral_of_its_definition():
-  p = mpo.MeanAndStd(jnp.array([0.3]), jnp.array([0.5]))
-  q = mpo.MeanAndStd(jnp.array([-0.1]), jnp.array([0.9]))
+  p = distributions.Normal(jnp.array([0.3]), jnp.array([0.5]))
+  q = distributions.Normal(jnp.array([-0.1]), jnp.array([0.9]))
   x = jnp.linspace(-5, 5, 20_001)[:, None]
   log_p, log_q = (jax.vmap(g.log_prob)(x) for g in (p, q))
   integral = np.sum(np.exp(log_p) * (log_p - log_q)) * 10 / 20_000
@@ -173,7 +174,7 @@ def test_mean_and_deviation_go_as_far_as_their_bounds_and_no_further(part):
   optimizer = optax.adam(1e-2)
 
   def policy(learnt):
-    return mpo.MeanAndStd(learnt['mean'], jnp.exp(learnt['log_std']))
+    return distributions.Normal(learnt['mean'], jnp.exp(learnt['log_std']))
 
   def step(carry, _):
     learnt, state = carry
@@ -245,7 +246,7 @@ def test_the_loss_is_the_papers_of_all_its_parts():
       jnp.array([0.7, 0.8]),
     ),
   )
-  target = actor_critic.ActorCritic(*params(-0.1, 0.8))
+  target = actor_critic.Params(*params(-0.1, 0.8))
   data, stop = batch().data, jax.lax.stop_gradient
   bootstrap_key, fit_key = jax.random.split(KEY)
 
@@ -342,7 +343,7 @@ def test_the_critic_bootstraps_from_the_mean_over_actions():
   random = np.random.default_rng(0)
   taken = jnp.float32(random.normal(size=(6, 1)))
   sampled = jnp.float32(random.normal(size=(20, 6, 1)))
-  loss, metrics = agent.critic_loss(taken, sampled, data)
+  loss, metrics = agent.critic_loss(taken, data.reward, data.discount, sampled)
   target = data.reward + data.discount * np.mean(sampled, axis=0)[:, 0]
   error = target - np.asarray(taken)[:, 0]
   np.testing.assert_allclose(loss, np.mean(error**2) / 2, rtol=1e-5)
@@ -382,7 +383,7 @@ def settled(**changes):
     return agent.update(state, data)[0], None
 
   state, _ = jax.lax.scan(step, agent.initial_learner_state(KEY), length=2_500)
-  found = agent.policy(state.params.policy, data.data.observation[:1])
+  found = agent.policy(state.params.policy, KEY, data.data.observation[:1])
   return found.mean[0], found.std[0], mpo.positive(state.params.duals[0])
 
 
@@ -459,15 +460,13 @@ def test_dmpo_with_one_action_has_the_loss_of_d4pg():
   params = dmpo.initial_learner_state(KEY).params
   target = jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params.critic)
   data = batch().data
-  _, metrics = dmpo.loss(
-    params, actor_critic.ActorCritic({}, target), data, KEY
-  )
-  a_t = d4pg.act_vector({}, data.next_observation)
-  expected, others = d4pg.critic_loss(params.critic, target, data, a_t)
+  _, metrics = dmpo.loss(params, actor_critic.Params({}, target), data, KEY)
+  a_t = d4pg.act_vector({}, KEY, data.next_observation)
+  expected, others = d4pg.critic_loss(params.critic, target, data, a_t, KEY)
   np.testing.assert_allclose(metrics['critic_loss'], expected, rtol=1e-4)
   np.testing.assert_allclose(metrics['mean_q'], others['mean_q'], rtol=1e-5)
   # The action counts: with another it is another loss.
-  other, _ = d4pg.critic_loss(params.critic, target, data, -a_t)
+  other, _ = d4pg.critic_loss(params.critic, target, data, -a_t, KEY)
   assert abs(other - expected) > 1e-3
 
 
@@ -477,10 +476,11 @@ def test_dmpo_learns_from_the_mixture_over_actions():
   taken = jnp.float32(random.normal(size=(6, 7)))
   sampled = jnp.float32(random.normal(size=(20, 6, 7)) * 3)
   data = batch().data
-  loss, _ = agent.critic_loss(taken, sampled, data)
+  rest = data.reward, data.discount
+  loss, _ = agent.critic_loss(taken, *rest, sampled)
   # The projection is linear: a mixture's is the mixture of projections.
   each = [
-    agent._atoms.loss(taken, jax.nn.softmax(one), data)[0] for one in sampled
+    agent._atoms.loss(taken, *rest, jax.nn.softmax(one))[0] for one in sampled
   ]
   np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
   assert np.ptp(each) > 0.05

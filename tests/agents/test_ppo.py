@@ -12,6 +12,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.agents import ppo
+from distacme.kit import convolutions
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.testing import agent_contract
@@ -128,13 +129,13 @@ FREE = SPEC._replace(observations=specs.Array((4,), np.float32))
 def random_steps(size=8, seed=0, **changes):
   random = np.random.default_rng(seed)
   steps = ppo.Steps(
-    observation=random.normal(size=(size, 4)).astype(np.float32),
-    sample=random.integers(3, size=size).astype(np.int32),
-    log_prob=np.log(random.uniform(0.2, 0.5, size)).astype(np.float32),
-    advantage=random.normal(size=size).astype(np.float32),
-    value=random.normal(size=size).astype(np.float32),
-    target=random.normal(size=size).astype(np.float32),
-    weight=(np.arange(size) % 4 != 1).astype(np.float32),
+    o_tm1=random.normal(size=(size, 4)).astype(np.float32),
+    sample_tm1=random.integers(3, size=size).astype(np.int32),
+    log_mu_tm1=np.log(random.uniform(0.2, 0.5, size)).astype(np.float32),
+    advantage_tm1=random.normal(size=size).astype(np.float32),
+    v_tm1=random.normal(size=size).astype(np.float32),
+    target_tm1=random.normal(size=size).astype(np.float32),
+    weight_tm1=(np.arange(size) % 4 != 1).astype(np.float32),
   )
   return steps._replace(**changes)
 
@@ -146,13 +147,15 @@ def loss_of(**changes):
   The gradient is that by each step's logits and value, [N, 4].
   """
   agent = make(spec=FREE, network=free_network, **changes)
-  params = initial(agent).params
+  params, clip_ratio = initial(agent).params, agent._config.clip_ratio
 
   def by_observation(observation, steps):
-    return agent.loss(params, steps._replace(observation=observation))
+    return agent.loss(
+      params, steps._replace(o_tm1=observation), clip_ratio, KEY
+    )
 
   function = jax.jit(jax.value_and_grad(by_observation, has_aux=True))
-  return lambda steps: function(steps.observation, steps)
+  return lambda steps: function(steps.o_tm1, steps)
 
 
 def log_probs_of(observation):
@@ -169,20 +172,20 @@ def test_the_loss_is_what_the_papers_say(normalize):
     clip_ratio=0.1,
     normalize_advantages=normalize,
   )(steps)
-  done = steps.weight == 1
-  log_probs = log_probs_of(steps.observation)
-  log_prob = log_probs[np.arange(8), steps.sample]
-  ratio = np.exp(log_prob - steps.log_prob)[done]
-  advantage = steps.advantage[done]
+  done = steps.weight_tm1 == 1
+  log_probs = log_probs_of(steps.o_tm1)
+  log_prob = log_probs[np.arange(8), steps.sample_tm1]
+  ratio = np.exp(log_prob - steps.log_mu_tm1)[done]
+  advantage = steps.advantage_tm1[done]
   if normalize:
     advantage = (advantage - advantage.mean()) / advantage.std()
   # Eq. 7 of Schulman et al. 2017.
   clipped = np.minimum(ratio * advantage, ratio.clip(0.9, 1.1) * advantage)
-  value = steps.observation[:, 3]
+  value = steps.o_tm1[:, 3]
   entropy = -(np.exp(log_probs) * log_probs).sum(-1)[done].mean()
   expected = {
     'policy_loss': -clipped.mean(),
-    'value_loss': ((value - steps.target)[done] ** 2).mean() / 2,
+    'value_loss': ((value - steps.target_tm1)[done] ** 2).mean() / 2,
     'entropy': entropy,
     'mean_value': value[done].mean(),
     'approximate_kl': (ratio - 1 - np.log(ratio)).mean(),
@@ -201,10 +204,12 @@ def test_the_loss_is_what_the_papers_say(normalize):
 def test_values_are_held_back_like_the_ratio_if_asked_for():
   steps = random_steps()
   (_, metrics), _ = loss_of(clip_values=True, clip_ratio=0.1)(steps)
-  done = steps.weight == 1
-  value, old = steps.observation[:, 3], steps.value
+  done = steps.weight_tm1 == 1
+  value, old = steps.o_tm1[:, 3], steps.v_tm1
   near = old + (value - old).clip(-0.1, 0.1)
-  errors = np.maximum((value - steps.target) ** 2, (near - steps.target) ** 2)
+  errors = np.maximum(
+    (value - steps.target_tm1) ** 2, (near - steps.target_tm1) ** 2
+  )
   assert metrics['value_loss'] == pytest.approx(
     errors[done].mean() / 2, rel=1e-4
   )
@@ -226,14 +231,14 @@ def test_values_are_held_back_like_the_ratio_if_asked_for():
 def test_the_gradient_ends_where_the_ratio_went_far_enough(
   ratio, advantage, is_held_back
 ):
-  steps = random_steps(weight=np.ones(8, np.float32))
-  log_probs = log_probs_of(steps.observation)[np.arange(8), steps.sample]
+  steps = random_steps(weight_tm1=np.ones(8, np.float32))
+  log_probs = log_probs_of(steps.o_tm1)[np.arange(8), steps.sample_tm1]
   steps = steps._replace(
-    log_prob=np.float32(log_probs - np.log(ratio)),
-    advantage=np.full(8, advantage, np.float32),
+    log_mu_tm1=np.float32(log_probs - np.log(ratio)),
+    advantage_tm1=np.full(8, advantage, np.float32),
   )
   _, gradient = loss_of(normalize_advantages=False, value_weight=0.0)(steps)
-  chosen = np.asarray(gradient)[np.arange(8), steps.sample]
+  chosen = np.asarray(gradient)[np.arange(8), steps.sample_tm1]
   if is_held_back:
     assert not np.asarray(gradient).any()
   else:
@@ -245,7 +250,7 @@ def test_what_was_no_step_gets_no_gradient_and_does_not_count():
   function = loss_of(entropy_weight=0.1)
   steps = random_steps()
   (loss, _), gradient = function(steps)
-  done = steps.weight == 1
+  done = steps.weight_tm1 == 1
   assert np.asarray(gradient)[done].any(axis=1).all()
   assert not np.asarray(gradient)[~done].any()
   other = random_steps(seed=1)
@@ -253,20 +258,20 @@ def test_what_was_no_step_gets_no_gradient_and_does_not_count():
     lambda a, b: np.where(done.reshape(-1, *[1] * (a.ndim - 1)), a, b),
     steps,
     other,
-  )._replace(weight=steps.weight)
+  )._replace(weight_tm1=steps.weight_tm1)
   assert function(mixed)[0][0] == pytest.approx(float(loss), rel=1e-5)
 
 
 def test_the_size_and_mean_of_advantages_do_not_matter_if_normalised():
   steps = random_steps()
-  moved = steps._replace(advantage=100 * steps.advantage + 7)
+  moved = steps._replace(advantage_tm1=100 * steps.advantage_tm1 + 7)
   assert_close(loss_of()(moved)[1], loss_of()(steps)[1], 1e-3)
   apart = loss_of(normalize_advantages=False)
   assert not np.allclose(apart(moved)[1], apart(steps)[1], 1e-3)
 
 
 def test_a_minibatch_without_steps_teaches_nothing():
-  steps = random_steps(weight=np.zeros(8, np.float32))
+  steps = random_steps(weight_tm1=np.zeros(8, np.float32))
   (loss, _), gradient = loss_of()(steps)
   assert loss == 0.0
   assert not np.asarray(gradient).any()
@@ -280,9 +285,9 @@ def recorded(agent, state, batch):
   minibatches = []
   loss = agent.loss
 
-  def record(params, steps):
+  def record(params, steps, *others):
     jax.debug.callback(lambda s: minibatches.append(s), steps, ordered=True)
-    return loss(params, steps)
+    return loss(params, steps, *others)
 
   agent.loss = record
   output = jax.jit(agent.update)(state, batch)
@@ -358,10 +363,10 @@ def test_every_epoch_goes_through_every_row_once_in_another_order():
   agent = make(acted()[0]._config, COUNTING, num_epochs=3, num_minibatches=5)
   minibatches, (new_state, _) = recorded(agent, state, batch_of(data))
   assert len(minibatches) == 15
-  assert all(len(steps.weight) == 2 for steps in minibatches)
+  assert all(len(steps.weight_tm1) == 2 for steps in minibatches)
   # Rewards of 1 and observations that repeat: advantages tell rows apart.
   epochs = [
-    np.concatenate([s.advantage for s in minibatches[i : i + 5]])
+    np.concatenate([s.advantage_tm1 for s in minibatches[i : i + 5]])
     for i in (0, 5, 10)
   ]
   first = np.sort(epochs[0])
@@ -371,7 +376,7 @@ def test_every_epoch_goes_through_every_row_once_in_another_order():
   # And the next update shuffles in its own way.
   again, _ = recorded(agent, state._replace(key=new_state.key), batch_of(data))
   assert any(
-    (a.advantage != b.advantage).any()
+    (a.advantage_tm1 != b.advantage_tm1).any()
     for a, b in zip(minibatches, again, strict=True)
   )
 
@@ -380,11 +385,11 @@ def test_only_steps_have_weight_and_their_targets_are_values_plus_advantages():
   _, state, (data, _) = acted()
   agent = make(acted()[0]._config, COUNTING, num_epochs=1)
   (steps,), _ = recorded(agent, state, batch_of(data))
-  assert steps.weight.sum() == (data.step_type[:, :-1] != 2).sum() < 10
+  assert steps.weight_tm1.sum() == (data.step_type[:, :-1] != 2).sum() < 10
   observed = normalization.normalized(state.statistics, data.observation)
-  _, value = hk.BatchApply(lambda o: agent._network.apply(state.params, o))(
-    observed
-  )
+  _, value = hk.BatchApply(
+    lambda o: agent._network.apply(state.params, None, o)
+  )(observed)
   expected = [
     ppo.advantages(
       value[row],
@@ -395,9 +400,9 @@ def test_only_steps_have_weight_and_their_targets_are_values_plus_advantages():
     )
     for row in range(2)
   ]
-  assert_close(np.sort(steps.advantage), np.sort(np.concatenate(expected)))
+  assert_close(np.sort(steps.advantage_tm1), np.sort(np.concatenate(expected)))
   targets = np.concatenate(expected) + np.asarray(value[:, :-1]).reshape(-1)
-  assert_close(np.sort(steps.target), np.sort(targets))
+  assert_close(np.sort(steps.target_tm1), np.sort(targets))
 
 
 def test_rewards_are_scaled_then_clipped_to_learn_from():
@@ -406,8 +411,9 @@ def test_rewards_are_scaled_then_clipped_to_learn_from():
 
   def learnt(reward, **changes):
     agent = make(config, COUNTING, num_epochs=1, **changes)
-    steps, *_ = agent._steps(state, data._replace(reward=np.float32(reward)))
-    return steps.target
+    changed = data._replace(reward=np.float32(reward))
+    steps, *_ = agent._steps(state, changed, KEY)
+    return steps.target_tm1
 
   reward = np.random.default_rng(0).normal(size=data.reward.shape)
   assert_close(
@@ -444,14 +450,14 @@ def test_values_are_learnt_in_sizes_of_the_returns_before():
     state._replace(params=larger, returns=normalization.initial_of_returns()),
     data,
   )
-  for column in ('advantage', 'target', 'value'):
+  for column in ('advantage_tm1', 'target_tm1', 'v_tm1'):
     assert_close(
       np.sort(getattr(steps, column)),
       np.sort(getattr(raw, column)) / size,
       1e-3,
     )
-  done = raw.weight == 1
-  expected = np.mean(np.concatenate([seen, raw.target[done]]) ** 2) ** 0.5
+  done = raw.weight_tm1 == 1
+  expected = np.mean(np.concatenate([seen, raw.target_tm1[done]]) ** 2) ** 0.5
   assert normalization.root_mean_square(new_state.returns) == pytest.approx(
     expected, 1e-4
   )
@@ -466,9 +472,9 @@ def test_the_first_batch_is_learnt_from_with_its_own_statistics():
   for scale in (1.0, 1000.0):
     larger = data._replace(reward=data.reward * np.float32(scale))
     steps, _ = steps_of(state, larger, normalize_returns=True)
-    done = steps.weight == 1
-    assert np.mean(steps.target[done] ** 2) == pytest.approx(1.0, rel=1e-3)
-    np.testing.assert_allclose(steps.observation[done].mean(0), 0, atol=1e-4)
+    done = steps.weight_tm1 == 1
+    assert np.mean(steps.target_tm1[done] ** 2) == pytest.approx(1.0, rel=1e-3)
+    np.testing.assert_allclose(steps.o_tm1[done].mean(0), 0, atol=1e-4)
 
 
 def test_statistics_of_returns_stay_empty_where_none_are_wanted():
@@ -506,7 +512,7 @@ def test_statistics_are_those_that_the_batch_was_acted_with():
     state.statistics, data.observation[:, :-1].reshape(-1, 2)
   )
   assert_close(
-    np.sort(steps.observation, axis=0), np.sort(np.asarray(observed), axis=0)
+    np.sort(steps.o_tm1, axis=0), np.sort(np.asarray(observed), axis=0)
   )
   published = agent.actor_params(new_state)
   assert_equal(published['statistics'], new_state.statistics)
@@ -577,18 +583,33 @@ def test_updates_change_every_parameter_and_values_come_near_their_targets():
   jax.tree.map(lambda a, b: np.testing.assert_(np.any(a != b)), first, state[0])
 
 
-def test_the_step_size_falls_to_nothing():
+@pytest.mark.parametrize(
+  ('kind', 'shares'),
+  [('linear', [1.0, 0.75, 0.5, 0.5]), ('cosine', [1.0, 0.75, 0.5, 0.5])],
+)
+def test_the_clip_ratio_follows_its_schedule(kind, shares):
   _, state, (data, _) = acted()
-  agent = make(acted()[0]._config, COUNTING, annealing_steps=2)
-  state = state._replace(optimizer_state=agent._optimizer.init(state.params))
+  agent = make(
+    acted()[0]._config,
+    COUNTING,
+    clip_ratio=0.4,
+    clip_ratio_schedule=kind,
+    clip_ratio_steps=2,
+    clip_ratio_end_share=0.5,
+  )
+  found, loss = [], agent.loss
+
+  def record(params, steps, clip_ratio, key):
+    jax.debug.callback(found.append, clip_ratio)
+    return loss(params, steps, clip_ratio, key)
+
+  agent.loss = record
   update = jax.jit(agent.update)
-  changes = []
-  for _ in range(3):
-    before = state.params
+  for _ in range(4):
     state, _ = update(state, batch_of(data))
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, state.params)
-    changes.append(max(jax.tree.leaves(moved)))
-  assert changes[0] > changes[1] > 0.0 == changes[2]
+  jax.effects_barrier()
+  expected = 0.4 * np.repeat(shares, len(found) // 4)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_the_gradients_norm_is_bounded_before_adam():
@@ -618,7 +639,7 @@ def test_the_policy_and_the_values_have_networks_of_their_own():
   observation = np.ones((1, 10, 5), np.float32)
   for output, of in ((0, 'policy'), (1, 'value')):
     gradient = jax.grad(
-      lambda p, i=output: agent._network.apply(p, observation)[i][0].sum()
+      lambda p, i=output: agent._network.apply(p, None, observation)[i][0].sum()
     )(params)
     touched = {
       name
@@ -633,7 +654,7 @@ def test_the_first_policy_is_nearly_even():
   agent = make()
   observation = np.random.default_rng(0).normal(size=(9, 10, 5))
   logits, _ = agent._network.apply(
-    initial(agent).params, observation.astype(np.float32)
+    initial(agent).params, None, observation.astype(np.float32)
   )
   assert np.abs(logits).max() < 0.1
 
@@ -653,7 +674,7 @@ def test_convolutions_of_minibatches_are_products_in_one_loop(own):
   # Convolutions in loops take 36 times as long on the CPU; unrolled, 16 minibatches
   # of them took over 100 s to compile.
   def network(observation, num_params):
-    features = networks.NatureTorso()(observation)
+    features = convolutions.NatureTorso()(observation)
     return networks.PolicyValueHead(num_params)(features)
 
   agent = make(spec=IMAGE, network=network if own else None, num_minibatches=4)

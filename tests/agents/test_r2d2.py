@@ -16,6 +16,7 @@ from distacme import types
 from distacme.acting import actor as actor_lib
 from distacme.acting import params as params_lib
 from distacme.acting import policy as policy_lib
+from distacme.agents import dqn
 from distacme.agents import r2d2
 from distacme.environments import vector
 from distacme.kit import recurrent
@@ -180,9 +181,16 @@ def errors(step_type, reward, discount, n_step, q=Q, q_target=Q_TARGET):
     discount=jnp.array(discount),
     step_type=jnp.array(step_type),
   )
-  return r2d2.td_errors(
-    jnp.array(q), jnp.array(q_target), data, 0.5, n_step, False
+  config = dataclasses.replace(
+    SMALL, discount=0.5, n_step=n_step, value_rescaling=False
   )
+  return one_error(jnp.array(q), jnp.array(q_target), data, config)
+
+
+def one_error(q, q_target, data, config):
+  """Returns the errors [T] of one sequence, a batch of one."""
+  q, q_target, data = jax.tree.map(lambda x: x[None], (q, q_target, data))
+  return r2d2.td_errors(q, q_target, data, config)[0]
 
 
 def test_returns_bootstrap_from_the_targets_value_of_the_online_argmax():
@@ -237,7 +245,8 @@ def test_rescaled_values_bootstrap_and_are_rescaled_again():
   )
   q = jnp.zeros((3, 1))
   q_target = jnp.array([[7.0], [1.003], [9.0]])
-  result = r2d2.td_errors(q, q_target, data, 0.5, 1, True)
+  config = dataclasses.replace(SMALL, discount=0.5, n_step=1)
+  result = one_error(q, q_target, data, config)
   np.testing.assert_allclose(result, [1.003, -2.008], rtol=1e-4)
 
 
@@ -256,28 +265,21 @@ def test_the_gradient_reaches_the_acted_values_only():
 
 @pytest.mark.parametrize('steps', [1, 2, 3, 6])
 @pytest.mark.parametrize('n_step', [1, 2, 5, 9])
-def test_the_actors_returns_are_the_learners(steps, n_step):
+@pytest.mark.parametrize('xp', [np, jnp], ids=['actor', 'learner'])
+def test_returns_are_those_of_rlax(steps, n_step, xp):
   random = np.random.default_rng(0)
-  shape = (4, steps + 1)
-  data = types.Sequence(
-    observation=(),
-    action=np.zeros(shape, np.int32),
-    reward=random.normal(size=shape).astype(np.float32),
-    discount=random.choice([0.0, 0.9], shape).astype(np.float32),
-    step_type=random.choice([MID, LAST], shape),
+  shape = (4, steps)
+  r_t, v_t = random.normal(size=(2, *shape)).astype(np.float32)
+  discount_t = random.choice([0.0, 0.9], shape).astype(np.float32)
+  goes_on_t = random.choice([True, False], shape)
+  found = r2d2.n_step_returns(
+    *map(xp.asarray, (r_t, discount_t, v_t, goes_on_t)), n_step, xp
   )
-  value = random.normal(size=(*shape, 1)).astype(np.float32)
-  learners = jax.vmap(r2d2.td_errors, (None, 0, 0, None, None, None))(
-    np.zeros((steps + 1, 1), np.float32), value, data, 0.5, n_step, False
+  expected = jax.vmap(rlax.n_step_bootstrapped_returns, (0, 0, 0, None, 0))(
+    r_t, discount_t, v_t, n_step, goes_on_t.astype(np.float32)
   )
-  actors = r2d2._n_step_returns(
-    data.reward[:, :-1],
-    0.5 * data.discount[:, :-1],
-    value[:, 1:, 0],
-    data.step_type[:, 1:] != LAST,
-    n_step,
-  )
-  np.testing.assert_allclose(actors, learners, rtol=1e-5, atol=1e-6)
+  assert isinstance(found, np.ndarray) == (xp is np)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 # What is learnt from, and how much it counts.
@@ -302,11 +304,12 @@ def test_burn_in_and_padding_are_not_learnt_from():
 
 
 def test_a_sequences_priority_mixes_the_largest_and_the_mean_error():
-  abs_error = np.array([[9.0, 1.0, 2.0, 6.0], [5.0, 5.0, 5.0, 4.0]])
+  error = np.array([[9.0, 1.0, -2.0, -6.0], [5.0, 5.0, 5.0, 4.0]])
   learnt = np.array([[0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
   np.testing.assert_allclose(
-    r2d2.sequence_priority(abs_error, learnt, 0.9),
+    r2d2.sequence_priority(error, learnt, 0.9),
     [0.9 * 6 + 0.1 * 3, 0.9 * 4 + 0.1 * 4],
+    rtol=1e-6,
   )
 
 
@@ -338,7 +341,7 @@ def loss_by_hand(probability=(0.1, 0.1), **changes):
     start_state=(),
   )._replace(probability=np.array(probability, np.float32))
   (loss, output), gradient = jax.value_and_grad(agent.loss, has_aux=True)(
-    VALUES, VALUES, batch
+    VALUES, VALUES, batch, key()
   )
   return float(loss), output, gradient['~']['values'][0]
 
@@ -376,7 +379,7 @@ def test_metrics_have_the_sign_and_size_of_their_names():
   }
   agent, batch = make(network=fixed_values), random_batch(start_state=())
   params = jax.tree.map(jnp.negative, VALUES)
-  _, output = agent.loss(params, params, batch)
+  _, output = agent.loss(params, params, batch, key())
   assert output.metrics['mean_q'] == pytest.approx(-1.0)
 
 
@@ -399,7 +402,7 @@ loss_and_gradient = jax.jit(jax.value_and_grad(AGENT.loss, has_aux=True))
 def evaluate(batch, function=loss_and_gradient):
   """Returns loss, priorities and the gradient."""
   params, target_params = initial(AGENT).params, initial(AGENT, seed=1).params
-  (loss, output), gradient = function(params, target_params, batch)
+  (loss, output), gradient = function(params, target_params, batch, key())
   return loss, output.priorities, gradient
 
 
@@ -486,7 +489,9 @@ def later_values_gradient(data):
 
   def total(observation):
     seen = data._replace(observation=observation)
-    return AGENT.action_values(initial(AGENT).params, seen)[:, 2:, 0].sum()
+    return AGENT.action_values(initial(AGENT).params, seen, key())[
+      :, 2:, 0
+    ].sum()
 
   return jnp.abs(jax.grad(total)(data.observation)).sum((0, 2))
 
@@ -524,9 +529,11 @@ def test_the_memory_is_empty_where_an_episode_starts():
 
 def test_the_memory_starts_from_zeros_on_demand():
   agent, params = make(use_start_state=False), initial(AGENT).params
-  q = agent.action_values(params, MIDST.data)
+  q = agent.action_values(params, MIDST.data, key())
   zeros = jax.tree.map(np.zeros_like, MIDST.data.start_state)
-  empty = AGENT.action_values(params, MIDST.data._replace(start_state=zeros))
+  empty = AGENT.action_values(
+    params, MIDST.data._replace(start_state=zeros), key()
+  )
   np.testing.assert_allclose(q, empty, rtol=1e-5, atol=1e-6)
 
 
@@ -536,8 +543,14 @@ LENGTHS = (9, 2, 6, 13)
 TRUNCATED = (False, True, True, False)
 
 
+def published(params):
+  """Returns what an actor is given of a network's params."""
+  return {'network': params, 'epsilon_share': jnp.float32(1.0)}
+
+
 def play(agent, params, steps=60):
   """Plays in two environments; returns what replay was given, without closing."""
+  params = published(params)
   rows = vector.LoopVector([
     environments.Counting(
       LENGTHS,
@@ -570,17 +583,18 @@ action_values = jax.jit(AGENT.action_values)
 
 def test_a_stored_state_gives_the_values_of_the_whole_episode():
   params, act = initial(AGENT).params, jax.jit(AGENT.act)
+  acting = published(params)
   want = {}  # by episode and step, from the episode's start on
   for episode in range(8):
     state = AGENT.initial_actor_state(1, None)
     for step in range(LENGTHS[episode % 4] + 1):
       observation = np.array([[episode, step]], np.float32)
-      output = act(params, key(), observation, state)
+      output = act(acting, key(), observation, state)
       want[episode, step] = float(output.values['max_q'][0])
       state = output.state
   data = play(AGENT, params).data
   assert (data.step_type[:, 0] == MID).any()
-  got = action_values(params, data).max(axis=-1)
+  got = action_values(params, data, key()).max(axis=-1)
   for row, places in zip(got, data.observation, strict=True):
     count = int((places != 0).any(axis=1).sum())  # the rest is padding
     expected = [want[tuple(place)] for place in places[:count]]
@@ -596,7 +610,7 @@ def test_the_burn_in_mends_a_state_that_older_params_stored():
   right = jax.tree.map(lambda leaf: leaf[midst], right)
   np.testing.assert_array_equal(right.observation, data.observation)
   error = np.abs(
-    action_values(params, data) - action_values(params, right)
+    action_values(params, data, key()) - action_values(params, right, key())
   ).max(-1)
   at_start, after_burn_in = error[:, 0].mean(), error[:, 2].mean()
   assert 0 < after_burn_in < at_start
@@ -647,24 +661,34 @@ def test_each_step_of_a_finished_episode_is_learnt_from(
 def test_each_stream_keeps_its_place_on_the_exploration_ladder():
   state = AGENT.initial_actor_state(3, types.Streams(np.array([3, 4, 5]), 6))
   expected = [0.4 ** (1 + 7 * i / 5) for i in (3, 4, 5)]
-  np.testing.assert_allclose(state.epsilon, expected, rtol=1e-6)
+  np.testing.assert_allclose(state.exploration.epsilon, expected, rtol=1e-6)
   observation = np.ones((3, 2), np.float32)
-  output = AGENT.act(initial(AGENT).params, key(), observation, state)
-  assert output.state.epsilon is state.epsilon
+  params = published(initial(AGENT).params)
+  output = AGENT.act(params, key(), observation, state)
+  assert output.state.exploration is state.exploration
   assert differs(output.state.memory, state.memory)
 
 
 def test_the_evaluated_policy_explores_as_configured():
-  assert AGENT.initial_actor_state(2, None).epsilon.tolist() == [0, 0]
+  assert AGENT.initial_actor_state(2, None).exploration.epsilon.tolist() == [
+    0,
+    0,
+  ]
   agent = make(evaluation_epsilon=0.25)
-  assert agent.initial_actor_state(2, None).epsilon.tolist() == [0.25, 0.25]
+  assert agent.initial_actor_state(2, None).exploration.epsilon.tolist() == [
+    0.25,
+    0.25,
+  ]
 
 
 @pytest.mark.parametrize(('epsilon', 'share'), [(0.0, 0.0), (1.0, 0.5)])
 def test_epsilon_is_the_chance_of_a_random_action(epsilon, share):
   agent = make(network=fixed_values)
-  state = r2d2.ActorState(np.full(10_000, epsilon, np.float32), ())
-  output = agent.act(VALUES, key(), np.zeros((10_000, 2), np.float32), state)
+  epsilon = np.full(10_000, epsilon, np.float32)
+  exploration = dqn.ActorState(epsilon, np.full(10_000, True))
+  state = r2d2.ActorState(exploration, ())
+  observation = np.zeros((10_000, 2), np.float32)
+  output = agent.act(published(VALUES), key(), observation, state)
   assert (output.action == 0).mean() == pytest.approx(share, abs=0.02)
   np.testing.assert_array_equal(output.values['chosen_q'], 2.0 * output.action)
   np.testing.assert_array_equal(output.values['max_q'], np.full(10_000, 2.0))
@@ -672,7 +696,7 @@ def test_epsilon_is_the_chance_of_a_random_action(epsilon, share):
 
 def test_what_is_stored_is_the_memory_before_the_step():
   observation = np.ones((2, 2), np.float32)
-  params = initial(AGENT).params
+  params = published(initial(AGENT).params)
   state = AGENT.initial_actor_state(2, None)
   for _ in range(3):
     output = AGENT.act(params, key(), observation, state)

@@ -103,13 +103,13 @@ def critics_loss(agent, state, critic, reduce=np.min):
   data = batch().data
   key, _ = jax.random.split(KEY)
   vector, log_prob = agent._drawn(
-    state.params.policy, data.next_observation, key
+    state.params.policy, key, data.next_observation
   )
-  q_t = agent._q(state.target_critic, data.next_observation, vector)
+  q_t = agent._q(state.target_critic, KEY, data.next_observation, vector)
   entropy_cost = 0.7 * np.asarray(log_prob)
   target = data.reward + data.discount * (reduce(q_t, axis=0) - entropy_cost)
   taken = agent._bounds.vector(data.action)
-  error = target[None] - agent._q(critic, data.observation, taken)
+  error = target[None] - agent._q(critic, KEY, data.observation, taken)
   return (error**2).sum() / 2 / len(target), error
 
 
@@ -133,8 +133,8 @@ def test_each_part_follows_its_own_loss():
   fixed = state.params
 
   def of_policy(policy):
-    vector, log_prob = agent._drawn(policy, data.observation, key)
-    q = agent._q(fixed.critic, data.observation, vector).min(axis=0)
+    vector, log_prob = agent._drawn(policy, key, data.observation)
+    q = agent._q(fixed.critic, KEY, data.observation, vector).min(axis=0)
     return (0.7 * log_prob - q).mean()
 
   def of_critic(critic):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from distacme import specs
+from distacme.kit import convolutions
 from distacme.kit import networks
 
 KEY = jax.random.key(0)
@@ -47,7 +48,9 @@ def test_an_image_becomes_the_features_of_the_nature_paper():
   image = np.random.default_rng(0).integers(
     256, size=(2, 84, 84, 4), dtype=np.uint8
   )
-  features, params = apply(lambda o: networks.NatureTorso(name='t')(o), image)
+  features, params = apply(
+    lambda o: convolutions.NatureTorso(name='t')(o), image
+  )
   assert features.shape == (2, 7 * 7 * 64)
   assert features.min() == 0.0 < features.max()
   assert {name: leaf['w'].shape for name, leaf in params.items()} == {
@@ -72,7 +75,7 @@ def test_the_first_convolution_is_what_a_sum_by_hand_gives():
       return output
 
     with hk.intercept_methods(record):
-      networks.NatureTorso(name='t')(image)
+      convolutions.NatureTorso(name='t')(image)
     return outputs[0]
 
   output, params = apply(first_layer, image)
@@ -84,7 +87,7 @@ def test_the_first_convolution_is_what_a_sum_by_hand_gives():
 
 def test_the_smallest_image_leaves_one_pixel():
   features, _ = apply(
-    lambda o: networks.NatureTorso()(o), np.zeros((1, 36, 36, 1), np.uint8)
+    lambda o: convolutions.NatureTorso()(o), np.zeros((1, 36, 36, 1), np.uint8)
   )
   assert features.shape == (1, 64)
 
@@ -205,12 +208,13 @@ def test_products_are_a_convolution(side, kernel, stride):
     'VALID',
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-  result = networks.convolve_by_products(image, w, stride)
+  result = convolutions.convolve_by_products(image, w, stride)
   np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
-  'torso', [networks.NatureTorso, networks.ShallowTorso, networks.DeepTorso]
+  'torso',
+  [convolutions.NatureTorso, convolutions.ShallowTorso, convolutions.DeepTorso],
 )
 def test_a_torso_is_the_same_in_a_loop(torso):
   image = random_image((2, 40, 44, 3))
@@ -232,7 +236,8 @@ def random_image(shape):
 
 def test_the_shallow_torso_has_the_papers_layers():
   features, params = apply(
-    lambda o: networks.ShallowTorso(name='t')(o), random_image((2, 84, 84, 4))
+    lambda o: convolutions.ShallowTorso(name='t')(o),
+    random_image((2, 84, 84, 4)),
   )
   assert features.shape == (2, 9 * 9 * 32)
   assert features.min() == 0.0 < features.max()
@@ -244,7 +249,7 @@ def test_the_shallow_torso_has_the_papers_layers():
 
 def test_the_deep_torso_has_the_papers_fifteen_layers():
   features, params = apply(
-    lambda o: networks.DeepTorso(name='t')(o), random_image((1, 84, 84, 4))
+    lambda o: convolutions.DeepTorso(name='t')(o), random_image((1, 84, 84, 4))
   )
   # Each of 3 sections halves the sides: 84, 42, 21, 11.
   assert features.shape == (1, 11 * 11 * 32)
@@ -259,7 +264,7 @@ def test_the_deep_torso_has_the_papers_fifteen_layers():
 def test_the_deep_torso_passes_on_what_its_residuals_leave():
   # With residual layers of zeros, only the first of each section is left.
   def torso(o):
-    return networks.DeepTorso(name='t')(o)
+    return convolutions.DeepTorso(name='t')(o)
 
   image = random_image((1, 12, 12, 1))
   _, params = apply(torso, image)

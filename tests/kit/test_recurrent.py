@@ -42,13 +42,13 @@ def test_an_unroll_is_its_steps(make):
     lambda leaf: random.normal(size=leaf.shape).astype(np.float32),
     network.initial_state(3),
   )
-  outputs, end = network.unroll(params, observation, first, start)
+  outputs, end = network.unroll(params, None, observation, first, start)
 
   state, initial, steps = start, network.initial_state(3), []
   for t in range(5):
     row = first[:, t, None]
     state = jax.tree.map(lambda i, s, r=row: np.where(r, i, s), initial, state)
-    output, state = network.step(params, observation[:, t], state)
+    output, state = network.step(params, None, observation[:, t], state)
     steps.append(output)
   by_steps = jax.tree.map(lambda *rows: np.stack(rows, axis=1), *steps)
   assert_close(outputs, by_steps)
@@ -64,13 +64,13 @@ def test_what_was_before_an_episode_does_not_matter():
   params = network.init(KEY, observation[0, :, 0])
   first = np.array([[False, False, True, False]])
   state = network.initial_state(1)
-  (a, _), _ = network.unroll(params, observation[0], first, state)
-  (b, _), _ = network.unroll(params, observation[1], first, state)
+  (a, _), _ = network.unroll(params, None, observation[0], first, state)
+  (b, _), _ = network.unroll(params, None, observation[1], first, state)
   assert_close(a[:, 2:], b[:, 2:])
   assert (a[:, :2] != b[:, :2]).any()
   # While without a start between, it does.
-  (a, _), _ = network.unroll(params, observation[0], first & False, state)
-  (b, _), _ = network.unroll(params, observation[1], first & False, state)
+  (a, _), _ = network.unroll(params, None, observation[0], first & False, state)
+  (b, _), _ = network.unroll(params, None, observation[1], first & False, state)
   assert (np.abs(a - b)[:, 2:] > 1e-6).any()
 
 

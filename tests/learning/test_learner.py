@@ -14,7 +14,6 @@ from distacme.learning import batches
 from distacme.learning import learner
 from distacme.run import run_state as run_state_lib
 from distacme.run import status as status_lib
-from distacme.testing import agent_contract
 from distacme.testing import telling_agent
 from tests import feeding
 
@@ -106,7 +105,7 @@ def test_what_an_update_was_given_is_let_go_once_that_has_ended():
 
 def test_a_state_of_numpy_arrays_is_not_written_to():
   agent = telling_agent.TellingAgent()
-  state = agent_contract.TellingLearnerState(
+  state = telling_agent.TellingLearnerState(
     np.int32(0), np.zeros(1_000_000, np.float32)
   )
   reporter = run_state_lib.RunState().reporter('learner')

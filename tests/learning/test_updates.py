@@ -38,7 +38,11 @@ def parts(network=None):
   """Returns an agent, its first state and its rows' layout."""
   agent = dqn.make_agent(CONFIG, SPEC, network)
   state = agent.initial_learner_state(seeding.learner_key(0))
-  return agent, state, row_layout.row_layout(agent, SPEC, state.params)
+  return (
+    agent,
+    state,
+    row_layout.row_layout(agent, SPEC, agent.actor_params(state)),
+  )
 
 
 class RandomSampler:

@@ -61,8 +61,12 @@ class NStepWriter:
     self._slot_ends = [
       [_slot(nest, slot) for slot in range(self._n)] for nest in self._ends
     ]
+    self._lengths_and_ends = list(
+      zip(self._lengths, self._slot_ends, strict=True)
+    )
     self._params_version = self._slots[rows_lib.PARAMS_VERSION]
     self._values: list[Any] = [None] * self._n  # of `act`, by slot
+    self._within = (0, *self._lengths[:-1])  # steps to a window's observations
     self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
     self._least_age = 0  # of all environments
     self._cursor = 0  # the slot of the newest step
@@ -133,7 +137,7 @@ class NStepWriter:
       grows = self._grows[self._cursor]
       self._reward += grows * self._discount * reward[:, None]
       self._discount *= np.where(grows, discount[:, None], np.float32(1.0))
-    for length, slots in zip(self._lengths, self._slot_ends, strict=True):
+    for length, slots in self._lengths_and_ends:
       target = slots[(self._cursor + 1 - length) % self._n]
       inserter_lib.copy(target, next_timestep.observation)
 
@@ -163,9 +167,9 @@ class NStepWriter:
       self._blocks.insert(rows, np.ones(len(rows)), frames)
       return
     # The values at the window's last observation come with the next action.
-    within = (0, *self._lengths[:-1])
     values = [
-      _take(self._values[(slot + steps) % self._n], envs) for steps in within
+      _take(self._values[(slot + steps) % self._n], envs)
+      for steps in self._within
     ]
     self._waiting = _Waiting(rows, values, envs, frames)
 
@@ -212,9 +216,7 @@ class NStepWriter:
   ) -> None:
     """Inserts windows, given the values at their start and at each end."""
     assert self._first_priority is not None
-    priorities = self._first_priority(
-      self._layout.views(rows), _stacked(values)
-    )
+    priorities = self._first_priority(self._layout.views(rows), values)
     self._blocks.insert(rows, priorities, frames)
 
 
@@ -276,15 +278,6 @@ def _at_end(nest: Any, window: replay_spec.NStep, end: int) -> Any:
 
 def _slot(nest: Any, slot: int) -> Any:
   return tree.map_structure(lambda leaf: leaf[slot], nest)
-
-
-def _stacked(values: list[Any]) -> Any:
-  """Returns nests of leaves [K, ...] as one of leaves [K, len(values), ...]."""
-  if isinstance(values[0], dict):  # walking a nest costs microseconds
-    return {k: _stacked([each[k] for each in values]) for k in values[0]}
-  if isinstance(values[0], np.ndarray):
-    return np.array(values).swapaxes(0, 1)  # a third of what np.stack takes
-  return tree.map_structure(lambda *leaves: np.stack(leaves, axis=1), *values)
 
 
 def _of_env(values: list[Any], env: int, slots: np.ndarray) -> Any:

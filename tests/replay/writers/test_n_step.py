@@ -36,9 +36,11 @@ def remember_ends(window, values):
   size = len(window.reward)
   ends = window.reward[:1].size
   assert window.reward.shape == window.discount.shape
-  assert values['a'].shape == (size, 1 + ends)
-  np.testing.assert_array_equal(values['b'][..., 1], values['a'])
-  return values['a'] @ 1000.0 ** np.arange(ends, -1, -1)
+  assert [each['a'].shape for each in values] == [(size,)] * (1 + ends)
+  for each in values:
+    np.testing.assert_array_equal(each['b'][..., 1], each['a'])
+  moments = np.stack([each['a'] for each in values], axis=1)
+  return moments @ 1000.0 ** np.arange(ends, -1, -1)
 
 
 class End(NamedTuple):
