@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from distacme.programs import experiment
+from distacme.programs import program
 from distacme.programs.workers import devices
 from tests.programs import launching
 
@@ -90,14 +91,12 @@ def test_an_actor_with_an_accelerator_may_use_more_than_the_cpu():
 
 
 def test_an_actor_without_one_computes_on_the_cpu():
-  pytest.importorskip('launchpad')
-  from distacme.programs import program
-
   with devices.for_acting('actor/0', None, own_process=True):
     pass  # its launcher has seen to it:
-  for group in ('actor', 'evaluator'):
-    assert program.ENVIRONMENT[group]['JAX_PLATFORMS'] == 'cpu'
-  assert 'JAX_PLATFORMS' not in program.ENVIRONMENT['learner']
+  workers = program.make_program(experiment.RunConfig())
+  for name in ('actor/0', 'evaluator/0'):
+    assert workers[name].env['JAX_PLATFORMS'] == 'cpu'
+  assert 'JAX_PLATFORMS' not in workers['learner/0'].env
   # As a thread beside a learner it keeps to the CPU by itself.
   used = []
 
