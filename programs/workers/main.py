@@ -104,13 +104,16 @@ def _run(context: context_lib.Context) -> int:
   line: connection_lib.Connection | None = None
   process = context.process
   try:
-    if context.spec.needs:
-      line = _connect(context)
-      context = dataclasses.replace(context, line=line)
-    # Here and not before: each process imports what its own workers need.
+    # Here and not above: each process imports what its own workers need. And before
+    # the first heartbeat, after which a worker that is silent seems to hang.
     module = importlib.import_module(
       f'distacme.programs.workers.{context.spec.kind}'
     )
+    if not context.spec.listens:  # services need neither agent nor environment
+      context = dataclasses.replace(context, given=context.experiment)
+    if context.spec.needs:
+      line = _connect(context)
+      context = dataclasses.replace(context, line=line)
     module.run(context)
     if line:
       line.done()

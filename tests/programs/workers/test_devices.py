@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from distacme.programs import experiment
+from distacme.programs import program
 from distacme.programs.workers import devices
 from tests.programs import launching
 
@@ -90,10 +91,6 @@ def test_an_actor_with_an_accelerator_may_use_more_than_the_cpu():
 
 
 def test_an_actor_without_one_computes_on_the_cpu():
-  pytest.importorskip('launchpad')
-  from distacme.programs import experiment
-  from distacme.programs import program
-
   with devices.for_acting('actor/0', None, own_process=True):
     pass  # its launcher has seen to it:
   workers = program.make_program(experiment.RunConfig())

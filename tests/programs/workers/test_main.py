@@ -173,7 +173,8 @@ def test_one_that_fails_ends_the_process_that_it_shares(
   monkeypatch.setattr(
     importlib, 'import_module', lambda path: types.SimpleNamespace(run=run)
   )
-  assert main.run_worker(directory.path, 'learner/0') == 1
+  given = experiment_lib.Experiment(experiment_lib.RunConfig(), dqn.Config())
+  assert main.run_worker(directory.path, 'learner/0', given) == 1
   assert process.ends[0] == 1
   name, detail = Line.told
   assert name == fails
