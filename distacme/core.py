@@ -225,7 +225,7 @@ class ParamsSource(Protocol):
 class ParamsSink(Protocol):
   """Where a learner puts its params."""
 
-  def publish(self, version: int, params: types.Params) -> None:
+  def publish(self, version: int, params: types.Params) -> object:
     """Makes `params` the newest; keeps no reference to donated buffers."""
 
 
