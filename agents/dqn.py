@@ -105,7 +105,7 @@ class Config(settings.EpsilonGreedyConfig):
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """The replay that these settings ask for."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.NStep(
         self.n_step, self.discount, self.reward_scale, self.max_abs_reward
       ),
@@ -115,7 +115,6 @@ class Config(settings.EpsilonGreedyConfig):
       samples_per_insert=self.samples_per_insert,
       error_buffer=self.error_buffer,
       priority_exponent=self.priority_exponent,
-      first_priority=first_priority,
       block_size=self.block_size,
     )
 
@@ -236,21 +235,6 @@ def acted_values(q: jax.Array, action: jax.Array) -> dict[str, jax.Array]:
   """
   chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
   return {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
-
-
-def first_priority(
-  reward: np.ndarray,
-  discount: np.ndarray,
-  first: dict[str, np.ndarray],
-  last: dict[str, np.ndarray],
-) -> np.ndarray:
-  """Returns priorities [B] on the actor, from the values that it acted with.
-
-  The online network stands in for the target network, as the actor has no
-  other (Horgan et al. 2018, section 3).
-  """
-  target = reward + discount * last['max_q']
-  return np.abs(target - first['chosen_q']) + LEAST_PRIORITY
 
 
 LEAST_PRIORITY = 1e-6  # keeps every item drawable
@@ -391,6 +375,17 @@ class DQN:
       'mean_abs_td_error': jnp.abs(error).mean(),
     }
     return loss, types.UpdateOutput(metrics, priorities)
+
+  def first_priority(
+    self, window: types.Transition, values: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns priorities [B], from the values [B, 2] that the actor acted with.
+
+    The online network stands in for the target network, as the actor has no
+    other (Horgan et al. 2018, section 3).
+    """
+    target = window.reward + window.discount * values['max_q'][:, 1]
+    return np.abs(target - values['chosen_q'][:, 0]) + LEAST_PRIORITY
 
   def losses(
     self, q_tm1: jax.Array, error: jax.Array, data: types.Transition

@@ -136,7 +136,7 @@ class Config(settings.EpsilonGreedyConfig):
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """The replay that these settings ask for."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.Sequences(
         self.burn_in_length + self.trace_length + 1, self.period
       ),
@@ -146,7 +146,6 @@ class Config(settings.EpsilonGreedyConfig):
       samples_per_insert=self.samples_per_insert,
       error_buffer=self.error_buffer,
       priority_exponent=self.priority_exponent,
-      first_priority=FirstPriority(self),
     )
 
 
@@ -299,34 +298,6 @@ def sequence_priority(error: Array, learnt: Array, max_weight: float) -> Array:
   return mixed + dqn.LEAST_PRIORITY
 
 
-@dataclasses.dataclass(frozen=True)
-class FirstPriority:
-  """Computes priorities on the actor, from the values that it acted with.
-
-  The online network stands in for the target network, of which an actor has
-  none.
-  """
-
-  config: Config
-
-  def __call__(
-    self, data: types.Sequence, values: dict[str, np.ndarray]
-  ) -> np.ndarray:
-    """Returns priorities [K].
-
-    Args:
-      data: sequences [K, L, ...].
-      values: [K, L] 'chosen_q' and 'max_q' of each row.
-    """
-    config = self.config
-    target = targets(values['max_q'][:, 1:], data, config, np)
-    return sequence_priority(
-      target - values['chosen_q'][:, :-1],
-      learnt_steps(data.step_type, config.burn_in_length),
-      config.max_priority_weight,
-    )
-
-
 class R2D2:
   """R2D2 for one environment spec; see `core.Agent`."""
 
@@ -455,6 +426,22 @@ class R2D2:
       'learnt_steps': learnt.sum(-1).mean(),
     }
     return loss, types.UpdateOutput(metrics, priorities)
+
+  def first_priority(
+    self, window: types.Sequence, values: dict[str, np.ndarray]
+  ) -> np.ndarray:
+    """Returns priorities [B], from the values [B, L] that the actor acted with.
+
+    The online network stands in for the target network, as the actor has no
+    other.
+    """
+    config = self._config
+    target = targets(values['max_q'][:, 1:], window, config, np)
+    return sequence_priority(
+      target - values['chosen_q'][:, :-1],
+      learnt_steps(window.step_type, config.burn_in_length),
+      config.max_priority_weight,
+    )
 
   def action_values(
     self, params: hk.Params, data: types.Sequence, key: types.Key

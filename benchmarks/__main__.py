@@ -2,8 +2,8 @@
 
     python -m benchmarks [GROUP ...] [--record]
 
-With --record, and if all went well, the rows take the place of those of the same
-name in the table in docs/benchmarks.md; if all groups were run, of the whole table.
+With --record, if no group failed, the rows replace those of the same name in the
+table of docs/benchmarks.md. A run of all groups replaces the whole table.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from distacme.programs import program
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENT = _ROOT / 'docs/benchmarks.md'
-# See benchmarks/learner.py; these are the actor's settings for one core.
+# One core for XLA, as the actor has it; benchmarks/learner.py says why.
 _LEARNER = program.ENVIRONMENT['learner'] | {
   name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
 }
-# What each group's process is started with: what its worker has in a program.
+# Environment variables of each group: those of its worker in a program.
 _GROUPS = {
   'actor': program.ENVIRONMENT['actor'],
   'learner': _LEARNER,
@@ -48,7 +48,7 @@ _RECORDED = (*_HEADER, 'date', 'commit')
 
 
 def main() -> int:
-  """Returns 0 if every group ran, whatever it measured."""
+  """Runs benchmarks; returns 0 if no group failed."""
   parser = argparse.ArgumentParser(prog='python -m benchmarks')
   parser.add_argument('groups', nargs='*', metavar='GROUP', default=[])
   parser.add_argument('--record', action='store_true')
@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def run(group: str) -> tuple[list[harness.Result], int]:
-  """Runs a group; returns its results, printed as they come, and exit code."""
+  """Runs a group, printing results at once; returns them and the exit code."""
   process = subprocess.Popen(
     [sys.executable, '-m', f'benchmarks.{group}'],
     cwd=_ROOT,
@@ -93,7 +93,7 @@ def run(group: str) -> tuple[list[harness.Result], int]:
 
 
 def cells(result: harness.Result) -> tuple[str, ...]:
-  """Returns a row of the table."""
+  """Returns the cells of a result's row in the table."""
   limit, percent = '', result.limit is not None
 
   def figure(value: float) -> str:

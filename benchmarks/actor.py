@@ -1,4 +1,4 @@
-"""The actor's step, against the leanest loop that does the same work."""
+"""Compares the actor's step with the leanest loop of the same work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from distacme.run import seeding
 
 _CARTPOLE = 'gymnasium:CartPole-v1'
 _PONG = 'atari:Pong'
-# Nobody samples here: the actor must not be held up for it.
+# Nothing is sampled here; the actor must not wait for samples.
 _FREE = 1e12
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def one_environment() -> None:
-  """CartPole, one environment, writing to replay, with and without priorities."""
+  """Measures one CartPole, writing to replay with and without priorities."""
   prioritized = dqn.Config(error_buffer=_FREE)
   uniform = dataclasses.replace(prioritized, priority_exponent=0.0)
   with (
@@ -74,7 +74,7 @@ def one_environment() -> None:
 
 
 def many_environments() -> None:
-  """CartPole, 32 environments in one process, blocks of transitions."""
+  """Measures 32 CartPoles in one process, writing blocks of transitions."""
   config = dqn.Config(
     error_buffer=_FREE, priority_exponent=0.0, block_size=32, batch_size=256
   )
@@ -89,7 +89,7 @@ def many_environments() -> None:
 
 
 def atari() -> None:
-  """Pong with the Nature CNN, against its two parts one after the other."""
+  """Compares Pong with the Nature CNN with environment and policy alone."""
   for rows in (1, 8):
     alone = environments.make_vector(_PONG, rows, seed=1)
     action = np.zeros(rows, np.int32)
@@ -138,7 +138,7 @@ def _environments(rows: int) -> str:
 
 
 def own_python() -> None:
-  """The loop around environment, policy and writer: all three stand still."""
+  """Measures the actor's loop around parts that do nothing."""
   vector = environments.make_vector(_CARTPOLE, 1, seed=0)
   vector.reset()
   action = np.zeros(1, np.int32)
@@ -158,7 +158,7 @@ def own_python() -> None:
 
 
 class Acting(NamedTuple):
-  """An actor, and the policy that it acts with."""
+  """Holds an actor and its policy."""
 
   actor: actor.Actor
   policy: policy_lib.Policy
@@ -166,7 +166,7 @@ class Acting(NamedTuple):
 
 @contextlib.contextmanager
 def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
-  """Yields an actor like those of a program, with a replay server beside it."""
+  """Yields an actor as in a program, with a replay server beside it."""
   vector = environments.make_vector(env, rows, seed=0)
   spec = specs.make_environment_spec(vector)
   agent = dqn.make_agent(config, spec)
@@ -178,15 +178,18 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
     inserter = inserter_lib.ReverbInserter(
-      server.address, layout, stopped=lambda: False
+      server.address,
+      agent.replay.tables,
+      layout,
+      stopped=lambda: False,
     )
-    policy = policy_lib.Policy(
+    policy = policy_lib.CompiledPolicy(
       agent, source, rows, seeding.actor_key(0), streams
     )
     worker = actor.Actor(
       environments.check_first_episode(vector),
       policy,
-      factory.make_writer(agent.replay, layout, rows, inserter),
+      lambda: factory.make_writer(agent, layout, rows, inserter),
       run_state.RunState().reporter('actor/0'),
     )
     yield Acting(worker, policy)
@@ -195,10 +198,10 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
 
 @contextlib.contextmanager
 def lean_loop() -> Iterator[Any]:
-  """Yields a function that makes one step of a loop without any framework.
+  """Yields a function that makes one step of a loop without a framework.
 
-  An environment, a compiled policy whose noise is drawn in blocks, and Reverb's
-  structured writer: items of five steps, in four columns.
+  The loop holds an environment, a compiled policy whose noise is drawn in
+  blocks, and Reverb's structured writer: items of five steps, in four columns.
   """
   environment = gymnasium.make('CartPole-v1').unwrapped
   noise = np.random.default_rng(0).random((512, 2, 1), np.float32)
@@ -243,7 +246,7 @@ def lean_loop() -> Iterator[Any]:
       return 1
 
     yield step
-    # Left open, the writer would wait for a server that is gone, for ever.
+    # An open episode would make the writer wait for ever for a stopped server.
     writer.EndEpisode(True, None)
 
 
@@ -266,7 +269,7 @@ def _mlp(params: list[Any], features: jax.Array) -> jax.Array:
 
 
 class _Still:
-  """An environment, a policy and a writer that cost nothing."""
+  """Stands for an environment, a policy and a writer that cost nothing."""
 
   num_envs = 1
   version = 0

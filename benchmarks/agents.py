@@ -1,7 +1,7 @@
-"""Each agent for continuous control: its learner's loop against its own update.
+"""Compares learners of agents for continuous control with their updates.
 
-Settings are the agents' defaults, sizes those of HalfCheetah; `benchmarks/learner.py`
-says what is compared, and how.
+Settings are the agents' defaults, sizes those of HalfCheetah. For the method see
+`benchmarks/learner.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SPEC = specs.EnvironmentSpec(
   rewards=specs.Array((), np.float32),
   discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
 )
-# Nobody waits for the other: what is measured is how fast replay can be read.
+# Neither side waits for the other: the speed of reading is measured.
 _FREE = 1e12
 
 

@@ -1,8 +1,8 @@
-"""SAC on HalfCheetah, one process on one core: ours, and Stable-Baselines3.
+"""Compares SAC on HalfCheetah with Stable-Baselines3, in a process on one core.
 
-The same networks, batch, updates per environment step and evaluations, one after the
-other; `rival_sb3_sac.py` says where the two cannot be the same. See `rivals.py` for
-where Stable-Baselines3 comes from.
+Networks, batch, updates per environment step and evaluations are the same;
+`rival_sb3_sac.py` lists the differences. The two run one after the other. `rivals.py`
+tells how to get Stable-Baselines3.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from benchmarks import harness
 from benchmarks import rivals
 from distacme.kit import actor_critic
+from distacme.run import run_directory
 
 _SEED = 0
 _ENV_STEPS = 30_000
@@ -28,7 +29,7 @@ _TIMEOUT_S = 1_800
 
 
 def plain_networks(num_params: int) -> actor_critic.ActorCritic:
-  """Returns Stable-Baselines3's MLPs, which are not normalised."""
+  """Returns the MLPs of Stable-Baselines3, without normalization."""
 
   def mlp(inputs: Any, size: int) -> Any:
     return hk.nets.MLP([256, 256, size])(inputs)
@@ -58,7 +59,7 @@ def main() -> None:
   for number, (a, b) in enumerate(
     zip(ours['returns'], theirs['returns'], strict=True), start=1
   ):
-    # Two numbers: returns may be negative, and a ratio of them says nothing.
+    # Two numbers, no ratio: returns may be negative.
     what = (
       f'SAC on HalfCheetah, mean return after {number * _EVAL_PERIOD:,} steps'
     )
@@ -85,14 +86,15 @@ def run_ours() -> dict[str, Any]:
       *('--seed', f'{_SEED}', '--run-dir', str(run_dir)),
     ]
     rivals.timed([rivals.SCRIPT, 'train', *flags], _TIMEOUT_S)
-    summary = json.loads((run_dir / 'summary.json').read_text())
+    summary = run_directory.RunDirectory(run_dir).read_summary()
+    assert summary is not None
     lines = (run_dir / 'metrics.jsonl').read_text().splitlines()
   returns = [
     row['mean_return'] for row in map(json.loads, lines) if 'mean_return' in row
   ]
   return {
-    'env_steps': summary['counts']['env_steps'],
-    'run_s': summary['seconds'],
+    'env_steps': summary.counts['env_steps'],
+    'run_s': summary.seconds,
     'returns': returns[: _ENV_STEPS // _EVAL_PERIOD],
   }
 

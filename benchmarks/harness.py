@@ -1,4 +1,4 @@
-"""Measures in turns, and says what came out."""
+"""Measures several works in turns, and reports results."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import statistics
 import time
 from typing import Any
 
-# Does its work for about so many seconds and returns how much it has done.
+# Works for about so many seconds; returns the amount done.
 Work = Callable[[float], float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One line of the table.
+  """Holds one line of the table.
 
   Attributes:
-    name: what was measured.
-    ours: median of what distacme does, in `unit`.
+    name: of the measurement.
+    ours: median of distacme's rounds, in `unit`.
     unit: of `ours` and `limit`.
-    limit: median of what it is compared with; None if the goal is a number.
-    figure: what the goal is about: the median of ours / limit over the rounds,
-      or `ours` if there is no limit.
+    limit: median of the limit's rounds; None if the goal is a number.
+    figure: the number that has the goal: the median of ours / limit over the
+      rounds, or `ours` if there is no limit.
     low: smallest figure of a round.
     high: largest figure of a round.
-    at_least: the goal, if the figure should be large.
-    at_most: the goal, if it should be small.
-    limit_name: what it is compared with.
+    at_least: the goal of a figure that should be large.
+    at_most: the goal of a figure that should be small.
+    limit_name: of the limit.
   """
 
   name: str
@@ -44,7 +44,7 @@ class Result:
 
   @property
   def met(self) -> bool | None:
-    """Whether the goal is reached; None if there is none."""
+    """Returns whether the goal is reached; None if there is no goal."""
     if self.at_least is not None:
       return self.figure >= self.at_least
     if self.at_most is not None:
@@ -63,16 +63,16 @@ def rates(
   rounds: int = 9,
   clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-  """Returns what each work does in a second, round by round.
+  """Returns the amount that each work does in a second, round by round.
 
-  All take their turn in every round, so that what else the machine does falls
-  on all of them. The first round warms up and does not count.
+  All works take turns in every round, so that other load of the machine falls on
+  all of them. The first round warms up and does not count.
 
   Args:
     works: by name.
-    seconds: for each, in a round.
-    rounds: that count.
-    clock: `time.process_time` counts this process's seconds of CPU instead.
+    seconds: of a work in a round.
+    rounds: number of rounds that count.
+    clock: `time.process_time` counts this process's CPU-seconds instead.
   """
   found: dict[str, list[float]] = {name: [] for name in works}
   for number in range(rounds + 1):
@@ -94,7 +94,7 @@ def compare(
   limit_name: str,
   **goal: Any,
 ) -> None:
-  """Reports ours beside the limit that was measured in the same rounds."""
+  """Reports distacme's rates beside the limit's, measured in the same rounds."""
   ratios = [a / b for a, b in zip(ours, limit, strict=True)]
   report(
     Result(
@@ -112,7 +112,7 @@ def compare(
 
 
 def number(name: str, values: list[float], *, unit: str, **goal: Any) -> None:
-  """Reports a number that has no limit beside it."""
+  """Reports a number without a limit."""
   middle = statistics.median(values)
   report(
     Result(
@@ -128,7 +128,7 @@ def number(name: str, values: list[float], *, unit: str, **goal: Any) -> None:
 
 
 def repeated(step: Callable[[], float], block: int = 16) -> Work:
-  """Returns work that calls `step`, which returns how much it did."""
+  """Returns the work of calling `step`, which returns the amount done."""
 
   def work(seconds: float) -> float:
     until = time.perf_counter() + seconds

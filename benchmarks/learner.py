@@ -1,8 +1,7 @@
-"""The learner's loop, against its compiled update and nothing else.
+"""Compares the learner's loop with its compiled update alone.
 
-Two cores cannot be a device and a host at once, where the compiled update takes
-both: `__main__` leaves XLA one core, for the limits as well as for ours, and the
-other is for sampling, sending and the servers.
+`__main__` gives XLA one core, for limits and for distacme; the other core is for
+sampling, sending and the servers. Otherwise the compiled update would take both.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _SPEC = specs.EnvironmentSpec(
   rewards=specs.Array((), np.float32),
   discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
 )
-# Nobody waits for the other: what is measured is how fast replay can be read.
+# Neither side waits for the other: the speed of reading is measured.
 _ITEMS = dqn.Config(batch_size=256, error_buffer=1e12)
 _UNIFORM = dataclasses.replace(_ITEMS, priority_exponent=0.0)
 _BLOCKS = dataclasses.replace(_UNIFORM, block_size=32)
@@ -63,7 +62,7 @@ def main() -> None:
 
 
 def in_memory() -> None:
-  """Batches that lie ready: what the loop around the update costs."""
+  """Measures the cost of the loop around the update, on batches in memory."""
   case = of_dqn(_ITEMS)
   rates = harness.rates(
     {
@@ -90,7 +89,7 @@ def in_memory() -> None:
 
 
 def from_replay() -> None:
-  """Batches from a Reverb server that is written to meanwhile."""
+  """Measures learning from a Reverb server that is written to meanwhile."""
   for kind, config in (
     ('blocks of 32', _BLOCKS),
     ('uniform', _UNIFORM),
@@ -110,8 +109,8 @@ def from_replay() -> None:
           }
         )
       name = f'learner, MLP, batch 256, {kind} replay {place}'
-      # Where sampling alone does not give 1.3 times what the update takes,
-      # sampling is what is measured.
+      # Without 1.3 times the batches that the update takes, sampling is the
+      # bottleneck, and the loop has no goal.
       harness.compare(
         f'{name}: sampling alone',
         rates['sampled'],
@@ -131,19 +130,19 @@ def from_replay() -> None:
 
 
 def publishing() -> None:
-  """What a learner loses to 7 MB that go to 8 subscribers every second.
+  """Measures the cost of publishing 7 MB to 8 subscribers every second.
 
-  The subscribers are on the same two cores; a learner's own share of it, which
-  is all that it loses on a machine of its own, is the first of the two numbers.
+  The first number is the learner's own CPU, the whole cost on a machine of its
+  own. The second is the loss of speed here, where subscribers share its cores.
   """
   with (
     servers.variables() as running,
-    servers.subscribers(running.address, 8),
+    servers.subscribers(running.endpoint, 8),
   ):
     from distacme.variables import client
 
     sink = params_lib.RemoteParams(
-      client.VariableClient(running.address, 'learner/0')
+      client.VariableClient(running.endpoint, 'learner/0')
     )
     case = of_dqn(_SEVEN_MB)
     state = case.state()
@@ -189,22 +188,22 @@ def own_cost(
 
 
 class Case(NamedTuple):
-  """An agent that learns from transitions, and its environment's spec."""
+  """Holds an agent that learns from transitions, and its environment's spec."""
 
   agent: core.Agent
   spec: specs.EnvironmentSpec
 
   def state(self) -> types.LearnerState:
-    """Returns its first state."""
+    """Returns the agent's first state."""
     return jax.jit(self.agent.initial_learner_state)(seeding.learner_key(0))
 
   def layout(self) -> rows_lib.RowLayout:
-    """Returns how replay holds its transitions."""
+    """Returns the layout of transitions in replay."""
     params = self.agent.actor_params(self.state())
     return row_layout.row_layout(self.agent, self.spec, params)
 
   def rows(self, number: int) -> np.ndarray:
-    """Returns so many transitions as replay holds them."""
+    """Returns so many random transitions in the layout of replay."""
     random = np.random.default_rng(0)
     rows = np.zeros(number, self.layout().dtype)
     data = self.layout().views(rows)
@@ -225,25 +224,30 @@ def of_dqn(config: dqn.Config) -> Case:
 
 
 class _One:
-  """A sampler that always gives one batch."""
+  """Samples the same batch again and again."""
 
   def __init__(self, case: Case):
     size = case.agent.replay.batch_size
     self._data = case.layout().views(case.rows(size))
     key = np.arange(size, dtype=np.uint64)
     self._info = types.SampleInfo(
-      key, np.full(size, 1e-4), np.zeros(size, np.int64)
+      key,
+      np.full(size, 1e-4),
+      np.zeros(size, np.int64),
+      np.zeros(size, np.int32),
     )
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
     return self._data, self._info
 
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
     """Nobody asks for them."""
 
 
 class AtHand(batches_lib.Batches):
-  """What is drawn once, on the device, and given again and again."""
+  """Draws a batch once, to the device, and returns it again and again."""
 
   def __init__(self, case: Case, count: int = 1):
     super().__init__(_One(case), count)
@@ -251,15 +255,15 @@ class AtHand(batches_lib.Batches):
     self._drawn = drawn._replace(batch=jax.device_put(drawn.batch))
 
   def get(self, timeout_s: float | None = None) -> batches_lib.Drawn:
-    """Returns it at once."""
+    """Returns the batch at once."""
     return self._drawn
 
 
 def bare(case: Case, count: int = 1) -> harness.Work:
-  """Returns work that is the compiled update on data of the device.
+  """Returns the work of the compiled update on data of the device.
 
-  It holds what it gave to an update until that has ended, as the learner does:
-  a loop that drops it before stands still, and would be no limit.
+  Keeps a donated state until its update ends, as the learner does: JAX waits
+  where such a state is dropped before, so the loop would be no limit.
   """
   state = case.state()
   update = jax.jit(updates.make(case.agent, count), donate_argnums=0)
@@ -286,7 +290,7 @@ def learning(
   sink: Any = None,
   publish_period: int = 10,
 ) -> harness.Work:
-  """Returns work that is a learner like that of a program, with its senders."""
+  """Returns the work of a learner as in a program, with its senders."""
   worker = learner.Learner(
     case.agent,
     batches,
@@ -309,7 +313,7 @@ def learning(
 
 
 def finished(work: harness.Work, result: Callable[[], Any]) -> harness.Work:
-  """Returns work that waits for what it has begun."""
+  """Returns `work` that also waits for its result on the device."""
 
   def whole(seconds: float) -> float:
     done = work(seconds)
@@ -321,14 +325,14 @@ def finished(work: harness.Work, result: Callable[[], Any]) -> harness.Work:
 
 @contextlib.contextmanager
 def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
-  """Yields prefetched batches of a server that another process writes to."""
+  """Yields prefetched batches of a server, filled by another process."""
   layout, spec = case.layout(), case.agent.replay
   block = spec.block_size
   rows = case.rows(_ROWS // block * block).reshape(-1, block)
   with (
     server(spec) as running,
     servers.inserter(
-      running.address, layout, rows, _INSERTS_PER_SECOND / block
+      running.address, spec.tables, layout, rows, _INSERTS_PER_SECOND / block
     ),
   ):
     sampler = sampler_lib.ReverbSampler(running.address, spec, layout)
@@ -339,7 +343,7 @@ def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
 
 
 def take(batches: batches_lib.Batches) -> float:
-  """Takes a batch and does nothing with it."""
+  """Takes a batch and drops it."""
   batches.get()
   return 1
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import servers
+from distacme.run import endpoints
 
 _SUBSCRIBERS = 8
 _CHUNK = 1 << 20
@@ -36,14 +37,14 @@ def main() -> None:
   params = nature_params()
   with (
     servers.variables() as server,
-    _subscribers(_receive_ours, server.address) as our_pipes,
+    _subscribers(_receive_ours, server.endpoint) as our_pipes,
     _bare_push() as (push, address),
     _subscribers(_receive_bare, address) as bare_pipes,
   ):
     from distacme.acting import params as params_lib
     from distacme.variables import client
 
-    connection = client.VariableClient(server.address, 'learner/0')
+    connection = client.VariableClient(server.endpoint, 'learner/0')
     sink = params_lib.RemoteParams(connection)
     data = b''.join(
       leaf.tobytes() for module in params.values() for leaf in module.values()
@@ -98,13 +99,13 @@ def _seconds(
 
 @contextlib.contextmanager
 def _subscribers(
-  function: Callable[..., None], address: str
+  function: Callable[..., None], where: endpoints.Endpoint | str
 ) -> Iterator[list[Any]]:
   """Runs subscribers; yields the pipes through which they tell what came."""
   context = multiprocessing.get_context('spawn')
   pairs = [context.Pipe(duplex=False) for _ in range(_SUBSCRIBERS)]
   processes = [
-    context.Process(target=function, args=(address, theirs), daemon=True)
+    context.Process(target=function, args=(where, theirs), daemon=True)
     for _, theirs in pairs
   ]
   for process in processes:
@@ -119,14 +120,14 @@ def _subscribers(
       process.join()
 
 
-def _receive_ours(address: str, pipe: Any) -> None:
+def _receive_ours(endpoint: endpoints.Endpoint, pipe: Any) -> None:
   import jax
 
   from distacme.acting import params as params_lib
   from distacme.variables import client
 
   jax.config.update('jax_platforms', 'cpu')
-  connection = client.VariableClient(address, 'actor/0')
+  connection = client.VariableClient(endpoint, 'actor/0')
   connection.subscribe()
   source = params_lib.RemoteParams(connection)
   version = -1

@@ -1,4 +1,4 @@
-"""A whole program: how soon it learns, what it holds, whether it keeps its rate."""
+"""Measures a program: time to its first update, memory, samples per insert."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 import psutil
 
 from benchmarks import harness
+from distacme.programs import program as program_lib
+from distacme.run import endpoints
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.variables import client
 
 _RUNS = 3
@@ -44,7 +46,7 @@ def main() -> None:
         time.sleep(_SECONDS)
         status = read_status(directory)
         actor_mb += [p.memory_info().rss / 1e6 for p in actors(launcher)]
-      metrics = status['workers']['replay/0']['metrics']
+      metrics = status.workers['replay/0'].metrics
       reached = metrics['samples_per_insert'] / _SAMPLES_PER_INSERT
       error.append(abs(reached - 1))
   harness.number(
@@ -66,7 +68,7 @@ def main() -> None:
 def program(
   directory: run_directory.RunDirectory, flags: Sequence[str] = _FLAGS
 ) -> Iterator[subprocess.Popen[bytes]]:
-  """Runs the program meanwhile; yields its launcher."""
+  """Yields the launcher of a program, which runs until the context ends."""
   log = directory.path.with_suffix('.out')
   with open(log, 'wb') as output:
     launcher = subprocess.Popen(
@@ -84,7 +86,7 @@ def program(
       try:
         launcher.wait(_DEADLINE_S)
       except subprocess.TimeoutExpired:
-        launcher.kill()  # its workers go with it
+        launcher.kill()  # Its workers end with the launcher.
         launcher.wait()
         raise
 
@@ -92,23 +94,25 @@ def program(
 def wait_for_learner_steps(
   directory: run_directory.RunDirectory, count: int
 ) -> None:
-  """Waits until the program's learner has made so many steps."""
+  """Waits until the program's learner has made `count` steps."""
   deadline = time.monotonic() + _DEADLINE_S
   while time.monotonic() < deadline:
     status = read_status(directory)
-    if status and status['counts'].get('learner_steps', 0) >= count:
+    if status and status.counts.get('learner_steps', 0) >= count:
       return
     time.sleep(0.05)
   raise TimeoutError(f'no learner step within {_DEADLINE_S:.0f} s')
 
 
-def read_status(directory: run_directory.RunDirectory) -> Any:
+def read_status(
+  directory: run_directory.RunDirectory,
+) -> status_lib.Status | None:
   """Returns the program's status; None if it cannot be asked yet."""
-  running = directory.read_running()
-  if running is None or not running.address:
+  server = endpoints.find(directory.endpoints, program_lib.VARIABLES)
+  if server is None:
     return None
   try:
-    return client.status(running.address, timeout_s=1.0)
+    return client.status(server, timeout_s=1.0)
   except ConnectionError:
     return None
 

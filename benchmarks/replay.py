@@ -1,4 +1,4 @@
-"""The ways into and out of replay, against Reverb's own calls."""
+"""Compares inserting and sampling with Reverb's own calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distacme.replay.reverb import server as server_lib
 _BATCH = 256
 _TABLE = 'experience'
 _WINDOW = 5
-_SPEC = replay_spec.ReplaySpec(
+_SPEC = replay_spec.single(
   window=replay_spec.NStep(_WINDOW, 0.99),
   batch_size=_BATCH,
   max_size=20_000,
@@ -46,9 +46,9 @@ def main() -> None:
 
 
 def writer(address: str) -> None:
-  """One transition at a time."""
+  """Compares inserting single transitions with Reverb's trajectory writer."""
   inserter = inserter_lib.ReverbInserter(
-    address, _LAYOUT, stopped=lambda: False
+    address, _SPEC.tables, _LAYOUT, stopped=lambda: False
   )
   rows, priority = _rows(1), np.ones(1)
 
@@ -85,7 +85,7 @@ def writer(address: str) -> None:
 
 
 def sampler(server: servers.Server) -> None:
-  """Batches of single transitions: server elsewhere, and in this process."""
+  """Compares sampling with Reverb's sampler, and with a server in this process."""
   port = portpicker.pick_unused_port()
   inside = server_lib.ReplayServer(_SPEC, port)
   _fill(f'localhost:{port}')
@@ -128,7 +128,7 @@ def sampler(server: servers.Server) -> None:
 
 
 def layout(server: servers.Server) -> None:
-  """What a sampled transition costs, sampler and server together."""
+  """Compares the CPU time of a sampled transition, sampler and server together."""
   ours = sampler_lib.ReverbSampler(server.address, _SPEC, _LAYOUT)
   with servers.raw_replay(_WINDOW) as raw_server:
     _fill_naively(raw_server.address)
@@ -181,7 +181,7 @@ def _rows(count: int) -> np.ndarray:
 
 def _fill(address: str) -> None:
   inserter = inserter_lib.ReverbInserter(
-    address, _LAYOUT, stopped=lambda: False
+    address, _SPEC.tables, _LAYOUT, stopped=lambda: False
   )
   inserter.insert(_rows(5_000), np.ones(5_000))
   inserter.close()

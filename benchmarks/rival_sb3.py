@@ -1,11 +1,12 @@
-"""DQN on CartPole with Stable-Baselines3, as `rivals.py` runs ours.
+"""Trains DQN on CartPole with Stable-Baselines3, for `rivals.py`.
 
     rival_sb3.py SEED MAX_SECONDS
 
-Runs in an environment of its own. As ours: network, optimiser and its step size,
-batch, replay sizes, one update for two environment steps, target copies, evaluation
-of 20 greedy episodes every 2,000 steps. What differs: it has one environment, one
-process, uniform replay, its own exploration schedule, and no double Q-learning.
+Runs in a Python environment of its own. The same as in distacme: network,
+optimiser and its step size, batch, replay sizes, one update for two environment
+steps, target copies, evaluation of 20 greedy episodes every 2,000 steps. Different:
+one environment, one process, uniform replay, the exploration schedule, and no double
+Q-learning.
 """
 
 import json
@@ -18,7 +19,7 @@ from stable_baselines3.common import env_util
 
 
 class TimeLimit(callbacks.BaseCallback):
-  """Ends training after so many seconds."""
+  """Ends training after `seconds`."""
 
   def __init__(self, seconds):
     super().__init__()

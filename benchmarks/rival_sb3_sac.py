@@ -1,11 +1,11 @@
-"""SAC on HalfCheetah with Stable-Baselines3, as `continuous_rivals.py` runs ours.
+"""Trains SAC on HalfCheetah with Stable-Baselines3, for `continuous_rivals.py`.
 
     rival_sb3_sac.py SEED ENV_STEPS EVAL_PERIOD EVAL_EPISODES
 
-Runs in an environment of its own, on one thread. As ours: networks, optimiser and
-its step size, batch, replay sizes, an update for every environment step, target
-entropy, evaluations. What differs: its optimisers step one after the other, and the
-deviations of its policy are clipped elsewhere.
+Runs in a Python environment of its own, on one thread. The same as in distacme:
+networks, optimiser and its step size, batch, replay sizes, an update for every
+environment step, target entropy, evaluations. Different: the optimisers step one after
+the other, and the policy's deviations have other limits.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""DQN on CartPole until it is solved: a program of ours, and Stable-Baselines3.
+"""Compares DQN on CartPole, until solved, as a program with Stable-Baselines3.
 
-The same network, batch, updates per environment step, exploration steps and
-evaluation; `rival_sb3.py` says where the two cannot be the same. Stable-Baselines3
-has an environment of its own, which `make bench` makes where a Python 3.11 or newer
-is there (requirements/rivals.in).
+Network, batch, updates per environment step, exploration steps and evaluation are
+the same; `rival_sb3.py` lists the differences. Stable-Baselines3 has a Python
+environment of its own (requirements/rivals.in), which `make bench` makes if there is a
+Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 from benchmarks import harness
+from distacme.run import run_directory
 
 _ROOT = pathlib.Path(__file__).parents[1]
 RIVAL_PYTHON = _ROOT / '.venv-rivals/bin/python'
@@ -70,12 +71,13 @@ def run_ours(seed: int) -> dict[str, Any]:
       *('--seed', f'{seed}', '--run-dir', str(run_dir)),
     ]
     wall_s, _ = timed([SCRIPT, 'train', *flags], _TIMEOUT_S)
-    summary = json.loads((run_dir / 'summary.json').read_text())
+    summary = run_directory.RunDirectory(run_dir).read_summary()
+    assert summary is not None and summary.stop is not None
   return {
     'wall_s': wall_s,
-    'env_steps': summary['counts']['env_steps'],
-    'run_s': summary['seconds'],
-    'solved': summary['stop']['reason'] == 'solved',
+    'env_steps': summary.counts['env_steps'],
+    'run_s': summary.seconds,
+    'solved': summary.stop.reason == 'solved',
   }
 
 
@@ -89,14 +91,12 @@ def run_theirs(seed: int) -> dict[str, Any]:
 
 
 def timed(command: list[Any], timeout_s: float) -> tuple[float, str]:
-  """Runs a command; returns its seconds and what it printed."""
+  """Runs a command; returns its seconds and its output."""
   start = time.perf_counter()
   done = subprocess.run(
     command,
-    env={
-      **os.environ,
-      'PYTHONPATH': str(_ROOT),
-    },  # for a network in this folder
+    # A network is imported from this folder.
+    env={**os.environ, 'PYTHONPATH': str(_ROOT)},
     capture_output=True,
     text=True,
     timeout=timeout_s,

@@ -1,4 +1,4 @@
-"""D4PG with one actor and with four, where the environments take the time."""
+"""Compares D4PG with one actor and with four, on slow environments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FLAGS = (
   *('--agent', 'd4pg', '--mode', 'processes'),
   *('--env', 'distacme.testing.environments:slow_pendulum'),
   *('--min-value', '-1700', '--max-value', '0'),
-  # So few that the learner keeps up with four.
+  # Few samples, so that the learner keeps up with four actors.
   *('--samples-per-insert', '16', '--eval-period', '1000000'),
 )
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def speed(num_actors: int) -> float:
-  """Returns the environment steps in a second of a program that learns."""
+  """Returns the environment steps per second of a program that learns."""
   with tempfile.TemporaryDirectory() as folder:
     directory = run_directory.RunDirectory(pathlib.Path(folder) / 'run')
     flags = (*_FLAGS, '--num-actors', f'{num_actors}')
@@ -47,7 +47,9 @@ def speed(num_actors: int) -> float:
 
 def steps(directory: run_directory.RunDirectory) -> int:
   """Returns the environment steps that were made so far."""
-  return int(program.read_status(directory)['counts']['env_steps'])
+  status = program.read_status(directory)
+  assert status is not None  # it learns
+  return status.counts['env_steps']
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 import contextlib
-import dataclasses
 import multiprocessing
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ import psutil
 
 from distacme import replay_spec
 from distacme.replay import rows as rows_lib
+from distacme.run import endpoints
 
 _START_S = 60.0
 
 
 class Server(NamedTuple):
-  """A running server.
+  """A running replay server.
 
   Attributes:
     address: host:port.
@@ -37,13 +37,18 @@ class Server(NamedTuple):
     return float(times.user + times.system)
 
 
+class VariableServer(NamedTuple):
+  """A running variable server."""
+
+  endpoint: endpoints.Endpoint
+  process: psutil.Process
+
+
 @contextlib.contextmanager
 def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
   """Runs a replay server."""
-  # Its function would make the server import the agent.
-  spec = dataclasses.replace(spec, first_priority=None)
-  with _process(_serve_replay, spec) as server:
-    yield server
+  with _process(_serve_replay, spec) as (address, process):
+    yield Server(address, b'', process)
 
 
 @contextlib.contextmanager
@@ -52,20 +57,21 @@ def raw_replay(window: int) -> Iterator[Server]:
 
   Its `config` makes items of `window` steps of 4 columns, one at every step.
   """
-  with _process(_serve_raw, window) as server:
-    yield server
+  with _process(_serve_raw, window) as ((address, config), process):
+    yield Server(address, config, process)
 
 
 @contextlib.contextmanager
-def variables() -> Iterator[Server]:
+def variables() -> Iterator[VariableServer]:
   """Runs a variable server."""
-  with _process(_serve_variables) as server:
-    yield server
+  with _process(_serve_variables) as (endpoint, process):
+    yield VariableServer(endpoint, process)
 
 
 @contextlib.contextmanager
 def inserter(
   address: str,
+  tables: tuple[replay_spec.Table, ...],
   layout: rows_lib.RowLayout,
   rows: np.ndarray,
   rows_per_second: float,
@@ -74,23 +80,27 @@ def inserter(
 
   Args:
     address: of the replay server.
+    tables: to insert into.
     layout: of the rows.
     rows: structured, [number, block_size].
     rows_per_second: of them, from then on.
   """
-  with _process(_insert, address, layout, rows, rows_per_second):
+  with _process(_insert, address, tables, layout, rows, rows_per_second):
     yield
 
 
 @contextlib.contextmanager
-def subscribers(address: str, number: int) -> Iterator[None]:
+def subscribers(endpoint: endpoints.Endpoint, number: int) -> Iterator[None]:
   """Subscribes so many clients to the params of a variable server."""
-  with _process(_subscribe, address, number):
+  with _process(_subscribe, endpoint, number):
     yield
 
 
 @contextlib.contextmanager
-def _process(function: Callable[..., None], *args: Any) -> Iterator[Server]:
+def _process(
+  function: Callable[..., None], *args: Any
+) -> Iterator[tuple[Any, psutil.Process]]:
+  """Runs `function` in a process; yields what it sent when it was ready."""
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
   process = context.Process(target=function, args=(theirs, *args), daemon=True)
@@ -98,9 +108,9 @@ def _process(function: Callable[..., None], *args: Any) -> Iterator[Server]:
   try:
     if not ours.poll(_START_S):
       raise TimeoutError(f'{function.__name__} did not start')
-    address, config = ours.recv()
+    sent = ours.recv()
     assert process.pid is not None
-    yield Server(address, config, psutil.Process(process.pid))
+    yield sent, psutil.Process(process.pid)
   finally:
     process.kill()
     process.join()
@@ -111,7 +121,7 @@ def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
 
   port = portpicker.pick_unused_port()
   server = server_lib.ReplayServer(spec, port)
-  pipe.send((f'localhost:{port}', b''))
+  pipe.send(f'localhost:{port}')
   pipe.poll(None)
   server.stop()
 
@@ -150,9 +160,8 @@ def _serve_variables(pipe: Any) -> None:
   from distacme.run import run_state
   from distacme.variables import server
 
-  address = f'localhost:{portpicker.pick_unused_port()}'
-  service = server.VariableServer(run_state.RunState(), address)
-  pipe.send((address, b''))
+  service = server.VariableServer(run_state.RunState())
+  pipe.send(service.endpoint)
   pipe.poll(None)
   service.stop()
 
@@ -160,32 +169,35 @@ def _serve_variables(pipe: Any) -> None:
 def _insert(
   pipe: Any,
   address: str,
+  tables: tuple[replay_spec.Table, ...],
   layout: rows_lib.RowLayout,
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
   from distacme.replay.reverb import inserter as inserter_lib
 
-  writer = inserter_lib.ReverbInserter(address, layout, stopped=lambda: False)
+  writer = inserter_lib.ReverbInserter(
+    address, tables, layout, stopped=lambda: False
+  )
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:
     writer.insert(rows, random.random(len(rows)) + 0.1)
 
   insert(data)
-  pipe.send((address, b''))
+  pipe.send(None)
   some = max(1, round(0.02 * rows_per_second))
   while not pipe.poll(some / rows_per_second):
     insert(data[random.integers(0, len(data), some)])
 
 
-def _subscribe(pipe: Any, address: str, number: int) -> None:
+def _subscribe(pipe: Any, endpoint: endpoints.Endpoint, number: int) -> None:
   from distacme.variables import client
 
   clients = [
-    client.VariableClient(address, f'actor/{index}') for index in range(number)
+    client.VariableClient(endpoint, f'actor/{index}') for index in range(number)
   ]
   for each in clients:
     each.subscribe()
-  pipe.send((address, b''))
+  pipe.send(None)
   pipe.poll(None)

@@ -1,4 +1,4 @@
-"""IMPALA's loop in one process, against environment, policy and update alone."""
+"""Compares IMPALA's loop with its environment, policy and update alone."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def measure(name: str, env: str, rows: int, config: impala.Config) -> None:
   observation = vector.reset().observation
   goes_on = np.zeros(rows, np.bool_)
   streams = types.Streams(np.arange(rows), rows)
-  policy = policy_lib.Policy(
+  policy = policy_lib.CompiledPolicy(
     agent, loop.params, rows, seeding.actor_key(1), streams
   )
 
@@ -80,7 +80,7 @@ def measure(name: str, env: str, rows: int, config: impala.Config) -> None:
 
 
 def update_alone(agent: impala.IMPALA, spec: specs.EnvironmentSpec) -> Any:
-  """Returns a function that makes an update, and returns the steps in it."""
+  """Returns a function that makes an update and returns its number of steps."""
   state = agent.initial_learner_state(seeding.learner_key(0))
   layout = row_layout.row_layout(agent, spec, agent.actor_params(state))
   size = agent.replay.batch_size

@@ -13,13 +13,14 @@ thread or machine any of them lives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import dm_env
 import numpy as np
 
 from distacme import replay_spec
 from distacme import types
+from distacme.run import status
 
 
 class Agent(Protocol):
@@ -63,6 +64,71 @@ class Agent(Protocol):
     """Returns the part of the learner's state that acting needs."""
 
 
+class PrioritizingAgent(Agent, Protocol):
+  """An agent whose actors fill a prioritised table."""
+
+  def first_priority(
+    self, window: Any, values: types.NestedArray
+  ) -> np.ndarray:
+    """Returns priorities [B] of new windows, in numpy on the actor.
+
+    Args:
+      window: a `Transition` or a `Sequence` of numpy rows [B, ...], as the
+        replay's window says. Observations that are stacks of frames are empty.
+      values: what `act` returned as `values` at the window's observations,
+        leaves [B, M, ...]. Of a transition, M is 1 + the number of its ends: at
+        the first observation, then at each end. Of a sequence, M is L: at each
+        row, 0 in padding. Where an episode ended nobody acted; there the values
+        of the step before stand in for a transition, and in a sequence those of
+        the action that was ignored.
+    """
+
+
+@runtime_checkable
+class SearchingAgent(Agent, Protocol):
+  """An agent whose policy is more than its `act`, such as a search."""
+
+  def make_policy(
+    self,
+    source: ParamsSource,
+    environment: VectorEnvironment,
+    key: types.Key,
+    streams: types.Streams | None,
+  ) -> Policy:
+    """Returns a policy for the rows of `environment`.
+
+    Args:
+      source: of params; asked before every action.
+      environment: that is acted in.
+      key: consumed; decides all that is random.
+      streams: see `initial_actor_state`; None asks for the evaluated policy.
+    """
+
+
+class Policy(Protocol):
+  """Acts in the rows of a vector of environments; one thread.
+
+  Attributes:
+    version: of the params that acted last, -1 before the first action.
+  """
+
+  version: int
+
+  def act(
+    self, observation: types.NestedArray, is_first: np.ndarray
+  ) -> types.ActorOutput:
+    """Returns actions, extras and values as numpy arrays [B, ...].
+
+    Args:
+      observation: nest of [B, ...].
+      is_first: [B] bool, rows where an episode starts: the policy forgets what it
+        knows of the one before.
+    """
+
+  def start_anew(self, key: types.Key) -> None:
+    """Forgets all that acting has changed; consumes `key`."""
+
+
 class VectorEnvironment(Protocol):
   """`num_envs` environments stepped by one call; each row obeys dm_env.
 
@@ -97,7 +163,7 @@ class VectorEnvironment(Protocol):
 
 
 class Writer(Protocol):
-  """Takes an actor's steps into replay; used by one thread."""
+  """Takes an actor's steps into all tables of actors; used by one thread."""
 
   @property
   def blocked_s(self) -> float:
@@ -128,14 +194,20 @@ class Sampler(Protocol):
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Returns the next batch, a `Transition` or a `Sequence`.
 
-    Blocks while replay asks it to.
+    Blocks while a table that it needs windows of asks it to.
     """
 
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Sets priorities [B] of sampled items; items gone since are skipped."""
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
+    """Sets priorities [B] of sampled items.
+
+    Items gone since are skipped, and so are those of tables that are uniform or
+    used once.
+    """
 
   def describe(self) -> str:
-    """Says what replay holds, and perhaps who waits for whom; any thread."""
+    """Describes the tables, and perhaps who waits for whom; any thread."""
 
 
 class VersionedParams(NamedTuple):
@@ -167,11 +239,11 @@ class Directive(NamedTuple):
   """What the run tells a worker in answer to its report.
 
   Attributes:
-    stop: why the run ends (one of `run.status.StopReason`'s values), or None.
+    stop: why the run ends; None while it goes on.
     counts: the run's counters, summed over all workers.
   """
 
-  stop: str | None
+  stop: status.StopReason | None
   counts: Mapping[str, int]
 
 
@@ -182,17 +254,17 @@ class Reporter(Protocol):
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> Directive:
     """Sends what changed; doubles as heartbeat.
 
     Args:
       counts: increments since the last report, e.g. {'env_steps': 64}.
       metrics: numbers to log now, if any.
-      state: what the worker does, a few words for people.
+      state: of the worker from now on; None if it is what it was.
     """
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(self, reason: status.StopReason, detail: str = '') -> None:
     """Asks the whole run to end; the first reason given stands."""
 
   def fail(self, detail: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-import math
 from typing import Any
 
 import jax
@@ -11,19 +9,13 @@ import numpy as np
 
 from distacme import core
 from distacme import environments
-from distacme import row_layout
 from distacme import specs
 from distacme import types
-from distacme.acting import actor
+from distacme import wiring
 from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
-from distacme.acting import policy
-from distacme.learning import batches
-from distacme.learning import frame_stacks
-from distacme.learning import learner
-from distacme.learning import placement as placement_lib
-from distacme.learning import updates
 from distacme.replay import memory
+from distacme.replay import rows
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
 from distacme.run import status
@@ -46,15 +38,9 @@ class EnvironmentLoop:
     agent: core.Agent,
     *,
     seed: int = 0,
-    publish_period: int = 1,
-    updates_per_call: int = 1,
     params: core.ParamsStore | None = None,
-    devices: Sequence[jax.Device] | None = None,
     run_state: run_state_lib.RunState | None = None,
     state: types.LearnerState | None = None,
-    steps: int = 0,
-    save: Callable[[int, types.LearnerState], None] | None = None,
-    save_period_s: float = math.inf,
     **settings: Any,
   ):
     """Makes actor, replay and learner.
@@ -63,75 +49,59 @@ class EnvironmentLoop:
       environment: a dm_env or Gymnasium environment, or a vector of them.
       agent: made for its spec.
       seed: of the agent: initial params, exploration, sampling.
-      publish_period: learner steps after which the actor gets new params.
-      updates_per_call: learner steps made by one compiled call; see
-        `learning.learner.Learner`.
       params: how they get from the learner to the actor; by default at once.
-      devices: to learn on; by default all that there are.
       run_state: counts, logs and stops; by default one of its own.
       state: learner state to start from; by default a new one.
-      steps: learner steps that made `state`.
-      save: see `learning.learner.Learner`.
-      save_period_s: see `learning.learner.Learner`.
-      **settings: others of `learning.learner.Learner`.
+      **settings: others of `wiring.make_learner`, such as `updates_per_call`,
+        `publish_period` and `steps`.
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
-        `updates_per_call` batches, or a batch cannot be split over `devices`.
+        `updates_per_call` batches, or a batch cannot be split over the devices.
     """
-    vector = environments.check_first_episode(environments.wrap(environment))
+    vector = environments.wrap(environment)
     self._run_state = run_state = run_state or run_state_lib.RunState()
+    self._agent, self._spec = agent, specs.make_environment_spec(vector)
+    self.params = params or params_lib.LocalParams()
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
-    self.params = params or params_lib.LocalParams()
-    self._agent, self._spec = agent, specs.make_environment_spec(vector)
-    layout = row_layout.row_layout(
+
+    def make_replay(layout: rows.RowLayout) -> memory.Memory:
+      self.replay = memory.Memory(agent.replay, layout, seed)
+      return self.replay
+
+    self.learner = wiring.make_learner(
       agent,
       self._spec,
-      jax.eval_shape(agent.actor_params, state),
-    )
-    agent = frame_stacks.learning_from(layout, agent)
-    self.replay = memory.make(agent.replay, layout, seed)
-    devices = jax.local_devices() if devices is None else devices
-    count = updates.choose_count(
-      updates_per_call, agent, state, layout, devices[0].platform
-    )
-    placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
-    self._batches = batches.Batches(
-      self.replay, count, placement, padded=agent.replay.padded
-    )
-    self.learner = learner.Learner(
-      agent,
-      self._batches,
+      state,
+      make_replay,
       self.params,
       run_state.reporter('learner/0'),
-      state,
-      placement=placement,
-      steps=steps,
-      publish_period=publish_period,
-      save=save,
-      save_period_s=save_period_s,
       **settings,
     )
-    key = seeding.actor_key(seed)
-    streams = types.Streams(np.arange(vector.num_envs), vector.num_envs)
-    self._policy = policy.Policy(
-      agent, self.params, vector.num_envs, key, streams
-    )
-    self.actor = actor.Actor(
+    self.actor = wiring.make_actor(
+      agent,
       vector,
-      self._policy,
-      self.replay.writer(vector.num_envs),
+      lambda layout: self.replay.inserter(agent.replay.tables_of_actors),
+      self.params,
       run_state.reporter('actor/0'),
+      key=seeding.actor_key(seed),
+      streams=types.Streams(np.arange(vector.num_envs), vector.num_envs),
     )
 
   def step(self) -> int:
     """Acts once, then learns as often as replay lets it; returns env steps."""
     steps = self.actor.step()
-    while self.replay.can_sample(self._batches.count) and not self.is_hurried:
+    while (
+      self.replay.can_sample(self.learner.updates_per_call)
+      and not self.is_hurried
+    ):
       self.learner.step()
       self.learner.tend()
-    self.learner.tend('learning' if self.learner.steps else 'waiting for data')
+    state = status.WorkerState
+    self.learner.tend(
+      state.LEARNING if self.learner.steps else state.WAITING_FOR_DATA
+    )
     return steps
 
   @property
@@ -155,8 +125,7 @@ class EnvironmentLoop:
     loop is one that was made of their states, `vector` and `seed`.
     """
     self.learner.publish()
-    self._policy.start_anew(seeding.actor_key(seed))
-    self.actor.start_anew(vector, self.replay.writer(vector.num_envs))
+    self.actor.start_anew(vector, seeding.actor_key(seed))
 
   def run(
     self, num_episodes: int | None = None, num_steps: int | None = None
@@ -191,5 +160,5 @@ class EnvironmentLoop:
       steps += self.step()
     self.actor.report()
     self.learner.check()
-    self.learner.report('learning')
+    self.learner.report(status.WorkerState.LEARNING)
     return steps

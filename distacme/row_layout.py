@@ -1,4 +1,4 @@
-"""Which rows an agent writes to replay and samples from it."""
+"""The rows that an agent writes to replay and samples from it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def row_layout(
   """Returns the layout of the rows that an agent writes and samples.
 
   Args:
-    agent: asked, without computing anything, what its `act` stores.
+    agent: its `act` is traced for what it stores; nothing is computed.
     spec: of the environment.
-    params: what it publishes, or its shapes.
+    params: that the agent acts with, or their shapes.
   """
   observation = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),

@@ -1,4 +1,4 @@
-"""What an environment promises: shapes, dtypes and bounds, as dm_env specs."""
+"""Specs of environments: shapes, dtypes and bounds, narrowed to 32 bits."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ DiscreteArray = specs.DiscreteArray
 
 
 class FrameStack(specs.BoundedArray):
-  """The spec of an observation that is its last frames, stacked on the last axis.
+  """Specifies an observation of the last frames, stacked on the last axis.
 
-  It promises that each observation is the one before without its oldest frame,
-  which comes first, and with a new one; before an episode's first frame there
-  are zeros. So replay can keep each frame once.
+  An observation is the one before without its oldest frame, the first, and with
+  a new frame at the end. Zeros stand for frames before an episode's first. So
+  replay can store each frame once.
   """
 
 
 def is_bounded(spec: types.NestedSpec) -> bool:
-  """Says whether `spec` is of one array of some floats with finite bounds."""
+  """Returns whether `spec` is of one array of floats with finite bounds."""
   if not isinstance(spec, specs.BoundedArray):
     return False
   if not np.issubdtype(spec.dtype, np.floating) or 0 in spec.shape:
     return False
   with np.errstate(over='ignore', invalid='ignore'):
-    # Bounds as far apart as floats reach are finite, and mean that there are none.
-    # float64, as float16 itself holds no distance above 65504.
+    # Bounds at the ends of a float type stand for none; in float32 the distance
+    # between them is infinite. float64: float16 holds no distance above 65504.
     range_ = np.subtract(spec.maximum, spec.minimum, dtype=np.float64)
     return bool(np.isfinite(np.float32(range_)).all())
 
@@ -41,11 +41,11 @@ def is_bounded(spec: types.NestedSpec) -> bool:
 def narrowed(
   spec: specs.BoundedArray, dtype: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the bounds of `spec` in a float type, none further out than it was.
+  """Returns the bounds of `spec` in a float type, rounded inwards.
 
-  The float32 nearest to 0.3 is more than that, and an environment may refuse
-  actions that are out of its own bounds by so little. Where no number of `dtype`
-  lies between the bounds, they are those around.
+  The float32 nearest to 0.3 is larger than 0.3, and an environment may refuse
+  an action beyond its own bounds by that much. Where no number of `dtype` lies
+  between the bounds, returns the nearest ones around them.
   """
   with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
     low, high = (b.astype(dtype) for b in (spec.minimum, spec.maximum))
@@ -59,19 +59,19 @@ def narrowed(
 def in_32_bits(
   spec: types.NestedSpec, field: str, inwards: bool = False
 ) -> types.NestedSpec:
-  """Returns specs as JAX computes: native numbers of at most 32 bits.
+  """Returns specs with the numbers of JAX: native, of at most 32 bits.
 
-  Where an integer of 64 bits has no bound, it gets that of the 32-bit type, and
-  a float that lies beyond float32 gets an infinite one.
+  An unbounded 64-bit integer gets the bounds of the 32-bit type. A bound beyond
+  float32 becomes infinite.
 
   Args:
     spec: a nest.
     field: its name in messages, like 'observation'.
-    inwards: whether bounds may be rounded inwards only, as those of actions.
+    inwards: whether to round bounds of floats inwards, as actions need it.
 
   Raises:
-    ValueError: if a leaf is no spec, no real number, or of integers that need
-      more than 32 bits; names that leaf. If there is none.
+    ValueError: if there is no leaf, or a leaf is no spec, no real number, or of
+      integers that need more than 32 bits; names that leaf.
   """
   leaves = [
     _leaf_in_32_bits(leaf, name, inwards)
@@ -86,7 +86,7 @@ def in_32_bits(
 
 
 def named_leaves(field: str, nest: Any) -> Iterator[tuple[str, Any]]:
-  """Yields leaves with a name like "observation['a'][0]", which no two share."""
+  """Yields each leaf with its unique name, like "observation['a'][0]"."""
   for path, leaf in tree.flatten_with_path(nest):
     yield field + ''.join(f'[{key!r}]' for key in path), leaf
 
@@ -163,7 +163,7 @@ def check_number(spec: Any, field: str) -> None:
 
 
 class EnvironmentSpec(NamedTuple):
-  """Specs of one environment, without any batch axis."""
+  """Holds the specs of one environment, without a batch axis."""
 
   observations: types.NestedSpec
   actions: types.NestedSpec
@@ -174,11 +174,11 @@ class EnvironmentSpec(NamedTuple):
 def make_environment_spec(environment: Any) -> EnvironmentSpec:
   """Returns the specs of a dm_env environment or of a vector of them.
 
-  Observations and actions are as agents have them, `in_32_bits`.
+  Observations and actions are those of agents, `in_32_bits`.
 
   Raises:
-    ValueError: if an agent cannot learn from such observations or rewards, or
-      cannot act so.
+    ValueError: if observations or actions have no 32-bit form, or reward or
+      discount is not one number.
   """
   rewards, discounts = environment.reward_spec(), environment.discount_spec()
   check_number(rewards, 'reward')

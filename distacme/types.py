@@ -23,16 +23,20 @@ FIRST, MID, LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
 
 
 class Transition(NamedTuple):
-  """The two ends of an n-step window; every leaf has a leading batch axis [B].
+  """The ends of an n-step window; every leaf has a leading batch axis [B].
+
+  Where `replay_spec.NStep.n` is a tuple of N numbers, reward and discount are
+  [B, N] and the leaves of the next observation [B, N, ...], in the order of `n`.
+  Where it is a number there is no such axis.
 
   Attributes:
     observation: o_t.
     action: a_t, taken at `observation`.
     reward: [B] float32, the sum over the window of discounted rewards.
     discount: [B] float32, the product over the window of gamma times the
-      environment's discount: what multiplies the value of `next_observation`.
-      0 if the window ended in a terminal state; windows cut short by an
-      episode's end carry gamma to the power of the steps that happened.
+      environment's discount: the factor of the value of `next_observation`.
+      0 if the window ended in a terminal state. In a window cut short by an
+      episode's end, gamma to the power of the steps that happened.
     next_observation: the observation after the window's last step.
     extras: what the agent's `act` asked to store with `observation`.
   """
@@ -79,32 +83,39 @@ class SampleInfo(NamedTuple):
   """How a batch was drawn.
 
   Attributes:
-    key: [B] uint64, names each item for `update_priorities`.
-    probability: [B] float64, chance with which each item was drawn.
+    key: [B] uint64, names each item within its table.
+    probability: [B] float64, chance of each item to be an element of the batch:
+      that of its table in the mixture times its own within the table. Of what
+      is used once, the latter is 1.
     params_version: [B] int64, version of the params that acted; in a sequence,
-      at its start.
+      at its start. 0 in demonstrations.
+    table: [B] int32, index in `ReplaySpec.tables` of each item's table.
   """
 
   key: np.ndarray
   probability: np.ndarray
   params_version: np.ndarray
+  table: np.ndarray
 
 
 class Batch(NamedTuple):
-  """What a learner's update gets: items and how they were drawn.
+  """Holds items for a learner's update, and how they were drawn.
 
   Attributes:
     data: a `Transition` or a `Sequence`, as the replay's window says.
-    probability: [B] float32, chance with which each item was drawn, for
-      importance weights.
+    probability: [B] float32, as in `SampleInfo`, for importance weights.
+    table: [B] int32, as in `SampleInfo`, for losses that differ between
+      demonstrations and the agent's own steps. May be left out in tests of
+      agents with one table.
   """
 
   data: Any
   probability: NestedArray
+  table: NestedArray = ()
 
 
 class ActorOutput(NamedTuple):
-  """What an agent's `act` returns; every leaf has a leading batch axis [B].
+  """The result of an agent's `act`; every leaf has a leading batch axis [B].
 
   Attributes:
     action: conforms to the environment's action spec, batched.
@@ -112,7 +123,7 @@ class ActorOutput(NamedTuple):
     extras: stored in replay with the observation.
     start_state: stored with the first row of a sequence only: what an agent with
       a memory needs to go through it again, as a rule the `state` it was given.
-    values: not stored; goes to `ReplaySpec.first_priority` on the actor.
+    values: not stored; goes to the agent's `first_priority` on the actor.
   """
 
   action: NestedArray
@@ -123,11 +134,12 @@ class ActorOutput(NamedTuple):
 
 
 class UpdateOutput(NamedTuple):
-  """What an agent's `update` returns beside the new state.
+  """The result of an agent's `update` beside the new state.
 
   Attributes:
     metrics: name to scalar array.
-    priorities: [B] non-negative new priorities, or None if replay is uniform.
+    priorities: [B] non-negative new priorities, or None if no table of replay
+      is prioritised. Those of items in uniform tables are ignored.
   """
 
   metrics: dict[str, Any]

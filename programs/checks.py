@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from distacme import core
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
+from distacme.programs.launchers import table
 from distacme.run import files
 from distacme.run import lock as lock_lib
 from distacme.run import notices
@@ -67,11 +68,45 @@ def check(
     lock = stack.enter_context(lock_lib.take(directory))
     check_resumable(experiment, directory)
     # Both refuse what they cannot read.
-    if restored := read_checkpoint(agent, directory):
-      directory.read_counts(restored.steps)
-    directory.begin(experiment.as_dict())
+    restored = read_checkpoint(agent, directory)
+    counts = directory.read_counts(restored.steps) if restored else {}
+    _record(experiment, agent, counts, directory)
     stack.pop_all()  # the lock is the caller's now
   return directory, lock
+
+
+def _record(
+  experiment: experiment_lib.Experiment,
+  agent: core.Agent,
+  counts: Mapping[str, int],
+  directory: run_directory.RunDirectory,
+) -> None:
+  """Writes what the run's workers read, and whoever comes after the run."""
+  from distacme.programs import program
+  from distacme.programs import recorded
+
+  run = experiment.run
+  launcher = table.find(run.mode)
+  pickles: list[str] = []
+  if launcher.has_processes:
+    with directory.refused_if_not_writable():
+      pickles = recorded.write_pickles(experiment, directory)
+  if pickles and launcher.remote:
+    raise ValueError(
+      f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
+      f'hosts would have to, in mode {run.mode!r}. Move it to a module that is '
+      'installed there.'
+    )
+  config = recorded.as_dict(experiment, agent.replay, counts, pickles)
+  directory.begin(config)
+  if not launcher.has_services:
+    return
+  with directory.refused_if_not_writable():
+    program.write(program.make_program(run), directory)
+    if run.tls:
+      from distacme.variables import keys
+
+      keys.make(directory.path)
 
 
 def check_resumable(

@@ -10,7 +10,7 @@ import importlib
 import pathlib
 import pkgutil
 import types
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from distacme import agents
 from distacme import config_checks
@@ -18,15 +18,15 @@ from distacme import core
 from distacme import environments
 from distacme import specs
 from distacme.environments import families
+from distacme.programs import functions
 from distacme.programs import identity
+from distacme.programs.launchers import table
 from distacme.programs.workers import devices
+from distacme.run import run_directory
 from distacme.run import status
 
 if TYPE_CHECKING:
-  pass
-
-
-Mode = Literal['local', 'threads', 'processes']
+  from distacme.acting import evaluator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +42,8 @@ class RunConfig:
   agents' lists: by its name, or auto for that of the environment, or none."""
   network: str = ''
   """package.module:function, a Haiku network of your own; else the agent's."""
-  mode: Mode = 'processes'
-  """local: one debuggable process; threads or processes: a Launchpad program."""
+  mode: table.Mode = 'processes'
+  """local: one debuggable process; threads or processes: workers side by side."""
   num_actors: int = 2
   """Actors of a program; in local mode there is one."""
   envs_per_actor: int = 1
@@ -99,6 +99,11 @@ class RunConfig:
   """Accelerators that the learner uses, by number; by default all there are."""
   actor_devices: tuple[int, ...] = ()
   """Accelerators of the first actors, one each; the others act on the CPU."""
+  tls: bool = False
+  """Whether workers of a program show a key of the run (mutual TLS) to its variable
+  server, which else serves every user of this host. Costs a few per cent of what
+  goes over the wire; needs the library cryptography. Replay has no TLS: it listens
+  on loopback, for every user."""
   jit: bool = True
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
@@ -120,18 +125,24 @@ class RunConfig:
       config_checks.check_positive(self, 'replay_checkpoint_period_s')
     config_checks.check_not_negative(self, 'seed', 'max_restarts')
     config_checks.check_share(self, 'max_eval_share')
-    if not self.jit and self.mode != 'local':
+    launcher = table.find(self.mode)
+    if not self.jit and launcher.has_services:
       raise ValueError(
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
         " Add '--mode local'."
       )
-    if self.agent == '__main__' and self.mode == 'processes':
+    if self.tls and not launcher.has_services:
+      raise ValueError(
+        f'tls=True is for services, and mode={self.mode!r} has none: nothing '
+        'listens. Leave it out.'
+      )
+    if self.agent == '__main__' and launcher.has_processes:
       raise ValueError(
         'other processes do not find an agent in the script that was started. '
         "Move it to a module of its own, or use mode='local'."
       )
     devices.check_claims(self.learner_devices, self.actor_devices)
-    if self.actor_devices and self.mode == 'local':
+    if self.actor_devices and not launcher.has_services:
       raise ValueError(
         "in local mode the actor shares the learner's devices, got "
         f'actor_devices={self.actor_devices}. Leave it out.'
@@ -163,9 +174,24 @@ class RunConfig:
     return line
 
   @property
+  def evaluator_settings(self) -> evaluator.Settings:
+    """How much is evaluated, and when."""
+    from distacme.acting import evaluator
+
+    return evaluator.Settings(
+      episodes=self.eval_episodes,
+      max_episode_steps=self.max_eval_episode_steps,
+      period=self.eval_period,
+      max_share=self.max_eval_share,
+      solved_return=self.solved_return,
+    )
+
+  @property
   def limits(self) -> status.Limits:
     """When the run ends by itself."""
-    return status.Limits(self.max_env_steps, self.max_seconds)
+    return status.Limits(
+      max_env_steps=self.max_env_steps, max_seconds=self.max_seconds
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +217,18 @@ class Experiment:
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
-  def publish_period(self, agent: core.Agent) -> int:
-    """Returns the learner steps between publications of the params."""
-    return self.run.publish_period or (1 if agent.replay.used_once else 10)
+  def learner_settings(
+    self, agent: core.Agent, directory: run_directory.RunDirectory
+  ) -> dict[str, Any]:
+    """Returns what `wiring.make_learner` is given in every mode."""
+    run = self.run
+    default_period = 1 if agent.replay.used_once else 10
+    return {
+      'updates_per_call': run.updates_per_call,
+      'publish_period': run.publish_period or default_period,
+      'stop_if_not_finite': run.stop_if_not_finite,
+      'last_saved': directory.last_saved,
+    }
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
     """Returns environments whose seed belongs to worker number `stream`."""
@@ -227,23 +262,34 @@ class Experiment:
       'run': dataclasses.asdict(self.run),
       'agent': dataclasses.asdict(self.agent),
       'functions': {
-        part: identity.of(function)._asdict()
-        for part, function in self._functions().items()
+        **{
+          part: identity.of(function)._asdict()
+          for part, function in self._named_functions().items()
+        },
+        **{
+          part: {
+            **identity.of(function)._asdict(),
+            'import_path': functions.import_path(function),
+          }
+          for part, function in self.given_functions().items()
+        },
       },
     }
 
-  def _functions(self) -> dict[str, Any]:
-    """Returns the user's functions, by the field that they stand for."""
-    functions = {'env': self.environment, 'network': self.network}
-    for part in functions:
+  def given_functions(self) -> dict[str, Any]:
+    """Returns the user's functions that have no name, by the field's name."""
+    given = {'env': self.environment, 'network': self.network}
+    return {part: value for part, value in given.items() if value is not None}
+
+  def _named_functions(self) -> dict[str, Any]:
+    """Returns the functions that the fields of the run name."""
+    found = {}
+    for part in {'env', 'network'} - self.given_functions().keys():
       path = getattr(self.run, part)
-      if (
-        functions[part] is None
-        and path.partition(':')[0] not in families.FAMILIES
-      ):
+      if path.partition(':')[0] not in families.FAMILIES:
         with contextlib.suppress(ValueError):  # there is none
-          functions[part] = load_function(path)
-    return {k: v for k, v in functions.items() if v is not None}
+          found[part] = load_function(path)
+    return found
 
 
 def known_agents() -> list[str]:

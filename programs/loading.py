@@ -20,6 +20,7 @@ from distacme.acting import greedy_policy
 from distacme.environments import families
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import recorded as recorded_lib
 from distacme.run import checkpoint
 from distacme.run import notices
 from distacme.run import run_directory
@@ -80,10 +81,8 @@ def _experiment(
 ) -> experiment_lib.Experiment:
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
-  run: experiment_lib.RunConfig = _parsed(
-    experiment_lib.RunConfig, config['run'], directory
-  )
-  changes: dict[str, Any] = {'run_dir': directory.path}
+  run = recorded_lib.run_config(config, directory)
+  changes: dict[str, Any] = {}
   for name, given in (('env', env), ('network', network)):
     recorded = getattr(run, name)
     if isinstance(given, str):
@@ -94,12 +93,9 @@ def _experiment(
         f'{recorded!r}, which a run directory does not hold. Give it again: '
         f'distacme.load_policy(run_dir, {name}=...).'
       )
-  agent = _parsed(
-    experiment_lib.agent_module(run.agent).Config, config['agent'], directory
-  )
   experiment = experiment_lib.Experiment(
     dataclasses.replace(run, **changes),
-    agent,
+    recorded_lib.agent_config(config, run, directory),
     environment=None if isinstance(env, str) else env,
     network=None if isinstance(network, str) else network,
   )
@@ -130,27 +126,6 @@ def _check_functions(
       notices.warn_once(
         f'{directory.path} was made with another environment: {other}.'
       )
-
-
-def _parsed(
-  config: Any,
-  values: dict[str, Any],
-  directory: run_directory.RunDirectory,
-) -> Any:
-  """Returns a dataclass from its fields in JSON, which has no tuples."""
-  unknown = values.keys() - {field.name for field in dataclasses.fields(config)}
-  if unknown:
-    raise ValueError(
-      f'{directory.config} has {", ".join(sorted(unknown))}, which '
-      f'{config.__module__}.{config.__name__} has not. Use the version of '
-      'distacme and of the agent that the run was made with.'
-    )
-  return config(
-    **{
-      name: tuple(value) if isinstance(value, list) else value
-      for name, value in values.items()
-    }
-  )
 
 
 def _params(

@@ -1,16 +1,19 @@
-"""A run as a Launchpad program: who takes part, where, and how it ends."""
+"""The program of a run: which workers take part, as data in program.json."""
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+import os
+import sys
 
-from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import main
-from distacme.programs.workers import variables as variables_worker
+from distacme.run import files
 from distacme.run import run_directory
-from distacme.runtime import launchpad
+from distacme.runtime import topology
+
+VARIABLES = 'variables/0'
+REPLAY = 'replay/0'
+LEARNER = 'learner/0'
+EVALUATOR = 'evaluator/0'
 
 _ALL = {
   'TF_CPP_MIN_LOG_LEVEL': '3',
@@ -31,74 +34,88 @@ _ACTING = {
   ),
 }
 
-ENVIRONMENT = {
-  'variables': {**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
-  'replay': _ALL,
-  'learner': _ALL,
-  'actor': _ACTING,
-  'evaluator': _ACTING,
-}
 
-
-def make_program(
-  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
-) -> launchpad.Program:
-  """Returns the program of a run, as data; nothing starts and no port is bound."""
-  agent = experiment.make_agent(experiment.environment_spec())
-  restored = checks.read_checkpoint(agent, directory)
-  counts = directory.read_counts(restored.steps) if restored else {}
-  experiment = dataclasses.replace(
-    experiment, resumed_at=counts.get('env_steps', 0)
-  )
-  run = experiment.run
-  # The priorities are the actors' business, and naming their function would
-  # make the replay server import the agent.
-  replay_spec = dataclasses.replace(agent.replay, first_priority=None)
-  actors = [f'actor/{index}' for index in range(run.num_actors)]
-  clients = ['learner/0', *actors]  # of replay
-  others = ['replay/0', 'evaluator/0', *clients]  # all but the variable server
-  program = launchpad.Program('distacme')
-
-  def add(name: str, *args: Any) -> None:
-    _add_worker(program, variables, main.Task(name, args))
-
-  variables = program.add_node(
-    launchpad.ServiceNode(
-      variables_worker.run, run.limits, directory.path, counts, others
-    ),
-    label='variables',
-  )
-  services = [
-    main.Task(
-      'replay/0',
-      (
-        replay_spec,
-        clients,
-        directory.replay,
-        run.replay_checkpoint_period_s,
+def make_program(run: experiment_lib.RunConfig) -> topology.Program:
+  """Returns the program of a run; nothing starts and no port is bound."""
+  return topology.Program(
+    (
+      topology.WorkerSpec(
+        VARIABLES,
+        listens=True,
+        env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
       ),
-    )
-  ]
-  run_args = (experiment, directory.path)
-  if run.replay_in_learner:
-    services.insert(0, main.Task('learner/0', run_args))
-  replay = program.add_node(
-    launchpad.ServiceNode(main.run_service, variables, *services),
-    label=services[0].kind,
+      topology.WorkerSpec(
+        REPLAY,
+        listens=True,
+        needs=(VARIABLES,),
+        lives_in=LEARNER if run.replay_in_learner else '',
+        env=_ALL,
+      ),
+      topology.WorkerSpec(
+        LEARNER,
+        needs=(VARIABLES, REPLAY),
+        env=_ALL,
+        resources=(
+          {'accelerators': len(run.learner_devices)}
+          if run.learner_devices
+          else {}
+        ),
+      ),
+      *(actor(run, index) for index in range(run.num_actors)),
+      topology.WorkerSpec(
+        EVALUATOR,
+        needs=(VARIABLES,),
+        env=_ACTING,
+        resources={'cpus': 1, 'accelerators': 0},
+      ),
+    ),
+    _import_path(),
   )
-  if not run.replay_in_learner:
-    add('learner/0', replay, *run_args)
-  for index, name in enumerate(actors):
-    add(name, replay, experiment, index)
-  add('evaluator/0', *run_args)
-  return program
 
 
-def _add_worker(
-  program: launchpad.Program,
-  variables: Any,  # the variable server's handle or address
-  task: main.Task,
-  label: str = '',
+def actor(run: experiment_lib.RunConfig, index: int) -> topology.WorkerSpec:
+  """Returns the actor of a number, of those at the start or one added later."""
+  return topology.WorkerSpec(
+    f'actor/{index}',
+    needs=(VARIABLES, REPLAY),
+    env=_ACTING,
+    resources={
+      'cpus': 1,
+      'accelerators': int(run.actor_device(index) is not None),
+    },
+  )
+
+
+def _import_path() -> tuple[str, ...]:
+  """Returns from where this process imports, a script's own folder included."""
+  return tuple(
+    # '' and '.' are folders that are there; some loaders leave mere names.
+    os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
+    for entry in sys.path
+  )
+
+
+def write(
+  program: topology.Program, directory: run_directory.RunDirectory
 ) -> None:
-  node = launchpad.WorkerNode(main.run_workers, variables, task)
-  program.add_node(node, label=label or task.kind)
+  """Keeps the program for its workers.
+
+  Raises:
+    NotWrittenError: if it cannot be written.
+  """
+  files.write_json(directory.program, program.as_dict())
+
+
+def read(directory: run_directory.RunDirectory) -> topology.Program:
+  """Returns the program that a run's launcher has written.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  try:
+    return topology.from_dict(files.read_json(directory.program))
+  except (FileNotFoundError, *files.NOT_WHOLE) as error:
+    raise ValueError(
+      f'{directory.program} is missing or damaged ({error}). It is written when '
+      'a run starts in a mode with processes; start the run anew.'
+    ) from error

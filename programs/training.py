@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
 import logging
-import os
 import pathlib
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
+from distacme.programs.launchers import table
+from distacme.programs.workers import devices
+from distacme.run import curves
 from distacme.run import run_directory
 from distacme.run import status as status_lib
 from distacme.runtime import signals
 
-Runner = Callable[..., dict[str, Any]]
+if TYPE_CHECKING:
+  from distacme.acting import greedy_policy
 
 
 def train(
@@ -24,10 +29,11 @@ def train(
   env: str | Callable[[int], Any],
   network: Any = None,
   **settings: Any,
-) -> int:
+) -> Run:
   """Trains an agent, as the command `distacme train` does.
 
-  Call it below `if __name__ == '__main__':`, since the workers of a program are
+  The caller's process goes on afterwards, with JAX's settings as they were. Call
+  this function below `if __name__ == '__main__':`, since the workers of a program are
   processes of their own.
 
   Args:
@@ -40,7 +46,7 @@ def train(
       since `config` says it all: give `presets.config(agent, env)` for that.
 
   Returns:
-    0 if the run reached its end, else what `runtime.signals.exit_code` says.
+    The run, which has ended.
 
   Raises:
     ValueError: if agent, environment, network and settings do not fit.
@@ -77,18 +83,61 @@ def _name(given: Any) -> str:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that has ended.
+
+  Attributes:
+    directory: where its files are.
+    exit_code: 0 if it reached its end, else as `runtime.signals.exit_code` says.
+    experiment: what was run.
+  """
+
+  directory: pathlib.Path
+  exit_code: int
+  experiment: experiment_lib.Experiment = dataclasses.field(repr=False)
+
+  def curve(self) -> curves.Curve:
+    """Returns the mean returns of the run's evaluations.
+
+    Raises:
+      ValueError: if the run was not evaluated.
+    """
+    return curves.read_curve(self.directory)
+
+  def policy(self, best: bool = True) -> greedy_policy.GreedyPolicy:
+    """Returns what the run has learnt, as a function of one observation.
+
+    Args:
+      best: whether to take the params of the best evaluation, if there was one,
+        rather than those of the newest checkpoint.
+
+    Raises:
+      ValueError: if the run ended before it saved any params.
+    """
+    from distacme.programs import loading
+
+    return loading.load_policy(
+      self.directory,
+      best,
+      env=self.experiment.environment,
+      network=self.experiment.network,
+    )
+
+
 class PreparedRun(NamedTuple):
   """A run that has been checked and may start."""
 
   experiment: experiment_lib.Experiment
   directory: run_directory.RunDirectory
   lock: IO[str]  # of the directory, closed when the run has ended
-  runner: Runner
+  launcher: table.Launcher
 
-  def run(self) -> int:
-    """Runs to the end with a display around it; returns the exit code."""
+  def run(self) -> Run:
+    """Runs to the end with a display around it."""
     with self.lock:
-      return self._run()
+      code = self._run()
+    return Run(self.directory.path, code, self.experiment)
 
   def _run(self) -> int:
     from distacme.programs.view import plotting
@@ -101,20 +150,26 @@ class PreparedRun(NamedTuple):
       holds = preset.in_force(run, self.experiment.agent)
       terminal.say(f'preset {preset.name}: {holds}')
     terminal.say(run.evaluation)
-    if self.experiment.run.mode != 'processes':  # whose workers have logs
-      _log_to(self.directory.logs / 'all')
-    with self.directory.running(), progress.Display() as display:
-      status = self.runner(self.experiment, self.directory, display.show)
+    for part in self.directory.read_config()['pickles']:
+      terminal.say(
+        f'the {part} cannot be imported by its name: workers read it from a '
+        f'pickle in {self.directory.pickles}, which only this user may open'
+      )
+    with contextlib.ExitStack() as stack:
+      if not self.launcher.has_processes:  # whose workers have logs
+        stack.enter_context(_logged_to(self.directory.logs / 'all'))
+      stack.enter_context(self.directory.running())
+      display = stack.enter_context(progress.Display())
+      status = self.launcher.run(self.experiment, self.directory, display.show)
     terminal.say(progress.ending(status))
-    if status['stop']['reason'] != status_lib.StopReason.TERMINATED.value:
+    assert status.stop is not None  # it has ended
+    if status.stop.reason != status_lib.StopReason.TERMINATED:
       plotting.draw_if_possible(self.directory.path)  # else it is to be gone
     terminal.say(f'run directory: {self.directory.path}')
     terminal.flush()
-    code = signals.exit_code(status['stop']['reason'])
-    if status.get('failures'):
+    code = signals.exit_code(status.stop.reason)
+    if status.failures:
       code = code or 1
-      if self.experiment.run.mode == 'threads':
-        os._exit(code)  # a thread that is stuck would keep the interpreter
     return code
 
 
@@ -125,37 +180,14 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  run = runner(experiment.run.mode)
-  directory, lock = checks.check(experiment)
-  return PreparedRun(experiment, directory, lock, run)
-
-
-def runner(mode: str) -> Runner:
-  """Returns what runs an experiment in `mode`.
-
-  Raises:
-    ImportError: if that needs what is not installed.
-  """
-  import jax
-
-  if mode == 'local':
-    from distacme.programs.launchers import one_process
-    from distacme.programs.workers import devices
-
-    devices.use_one_core()
-    return one_process.run
-  try:
-    from distacme.programs.launchers import this_host
-  except ImportError as error:
-    raise ImportError(
-      f'mode {mode!r} needs Launchpad, which cannot be imported ({error}). '
-      "Use Python 3.10 on Linux and install 'distacme[launch]', or run with "
-      "'--mode local'."
-    ) from error
-  if mode == 'processes':
-    # The launcher checks the agent; the accelerator is the learner's.
-    jax.config.update('jax_platforms', 'cpu')
-  return this_host.run
+  launcher = table.find(experiment.run.mode)
+  launcher.check_installed()
+  with (
+    # Where workers have processes, the accelerator is the learner's.
+    devices.on_the_cpu() if launcher.has_processes else contextlib.nullcontext()
+  ):
+    directory, lock = checks.check(experiment)
+  return PreparedRun(experiment, directory, lock, launcher)
 
 
 class _LogFile(logging.FileHandler):
@@ -165,13 +197,23 @@ class _LogFile(logging.FileHandler):
     """Says nothing: where it cannot be written, neither can the rest be."""
 
 
-def _log_to(path: pathlib.Path) -> None:
-  """Writes what is logged in this process into a file, too."""
+@contextlib.contextmanager
+def _logged_to(path: pathlib.Path) -> Iterator[None]:
+  """Writes what is logged in this process meanwhile into a file, too."""
   handler = _LogFile(path)
   handler.setFormatter(
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')
   )
-  logging.getLogger().addHandler(handler)
-  # What prints warnings where no other handler is.
-  assert logging.lastResort is not None
-  logging.getLogger().addHandler(logging.lastResort)
+  root = logging.getLogger()
+  added: list[logging.Handler] = [handler]
+  if not root.handlers and logging.lastResort is not None:
+    # It prints warnings only where no other handler is.
+    added.append(logging.lastResort)
+  for each in added:
+    root.addHandler(each)
+  try:
+    yield
+  finally:
+    for each in added:
+      root.removeHandler(each)
+    handler.close()

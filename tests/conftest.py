@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 
 # Tests measure the framework; an accelerator would add a minute of start-up.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -30,3 +31,20 @@ def pytest_configure(config):
 hypothesis.settings.register_profile('repeatable', derandomize=True)
 if 'HYPOTHESIS_PROFILE' not in os.environ:
   hypothesis.settings.load_profile('repeatable')
+
+
+@pytest.fixture(scope='session', name='run_dir')
+def fixture_run_dir(tmp_path_factory):
+  """Returns the directory of a run that has learnt to catch."""
+  from distacme.programs import cli
+  from tests.programs import launching
+
+  run_dir = tmp_path_factory.mktemp('afterwards') / 'run'
+  flags = f'--mode local --env {launching.CATCH} --hidden-sizes 64'
+  # Beyond the first good evaluation: there, one update may undo the next.
+  flags += ' --min-replay-size 300 --eval-period 500 --max-env-steps 4000'
+  flags += f' --max-eval-share 1 --run-dir {run_dir}'
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags.split()])
+  assert exit_.value.code == 0
+  return run_dir

@@ -17,6 +17,7 @@ def batch(number, reward=1.0):
     key=np.arange(4, dtype=np.uint64) + 4 * number,
     probability=np.full(4, 0.25),
     params_version=np.zeros(4, np.int64),
+    table=np.zeros(4, np.int32),
   )
   return data, info
 
@@ -35,8 +36,8 @@ class ListSampler:
     self.drawn += 1
     return batch(self.drawn - 1, self._rewards[self.drawn - 1])
 
-  def update_priorities(self, key, priority):
-    self.priorities.append((key.tolist(), priority.tolist()))
+  def update_priorities(self, info, priority):
+    self.priorities.append((info.key.tolist(), priority.tolist()))
 
 
 def wait_for(condition):

@@ -9,12 +9,15 @@ import pytest
 
 import distacme
 from distacme import environments
+from distacme import replay_spec
 from distacme import specs
 from distacme.agents import dqn
 from distacme.environments import vector
+from distacme.replay import demonstrations
 from distacme.run import run_state as run_state_lib
 from distacme.run import status
 from distacme.testing import environments as testing_environments
+from tests.agents import minimal_agent
 
 SPEC = specs.make_environment_spec(testing_environments.Catch(seed=0))
 SMALL = dqn.Config(
@@ -77,13 +80,13 @@ def test_learner_steps_follow_the_replay_ratio():
 
 def test_several_updates_in_one_call_keep_the_replay_ratio():
   loop = make_loop(updates_per_call=4)
-  spec = loop.replay._spec
+  (table,) = loop.replay._spec.tables
+  (limits,) = loop.replay._spec.rate_limits
   for _ in range(500):
     loop.step()
     inserts = loop.replay.metrics()['inserted']
-    balance = spec.samples_per_insert * inserts - loop.learner.steps * 16
+    balance = table.samples_per_insert * inserts - loop.learner.steps * 16
     if loop.learner.steps:
-      limits = spec.rate_limits
       assert limits.min_balance <= balance <= limits.max_balance
   assert loop.learner.steps % 4 == 0
   assert loop.learner.steps == pytest.approx((inserts - 50) * 8 / 16, abs=10)
@@ -109,7 +112,7 @@ def test_the_run_counts_every_step():
   run_state = run_state_lib.RunState()
   loop = make_loop(run_state=run_state)
   loop.run(num_steps=205)
-  counts = run_state.status()['counts']
+  counts = run_state.status().counts
   assert counts['env_steps'] == 205
   assert counts['episodes'] == 22
   assert counts['learner_steps'] == loop.learner.steps > 0
@@ -272,3 +275,54 @@ def test_it_learns_catch():
 
 def test_it_does_not_learn_catch_without_its_rewards():
   assert greedy_return(WithoutReward(seed=0), 2000) < 0.3
+
+
+class LearnsFromTwo(minimal_agent.LinearQ):
+  """Learns from its own steps and, for a quarter, from demonstrations."""
+
+  def __init__(self, spec):
+    super().__init__(minimal_agent.Config(), spec)
+    (own,) = self.replay.tables
+    expert = dataclasses.replace(
+      own,
+      name='expert',
+      max_size=20,
+      min_size=9,
+      samples_per_insert=None,
+      evicts=False,
+      filled_by='demonstrations',
+    )
+    self.replay = replay_spec.ReplaySpec((own, expert), 32, (0.75, 0.25))
+
+  def update(self, state, batch):
+    state, output = super().update(state, batch)
+    theirs = (batch.table == 1).mean()
+    return state, output._replace(metrics={'theirs': theirs})
+
+
+def played(environment, action):
+  """Returns an episode in which one action is repeated."""
+  timesteps = [environment.reset()]
+  while not timesteps[-1].last():
+    timesteps.append(environment.step(action))
+  return demonstrations.Episode(
+    timesteps, [np.int32(action)] * (len(timesteps) - 1)
+  )
+
+
+def test_an_agent_learns_from_demonstrations_beside_its_own_steps():
+  environment = testing_environments.Catch(seed=0)
+  agent = LearnsFromTwo(distacme.make_environment_spec(environment))
+  loop = distacme.EnvironmentLoop(environment, agent)
+  loop.run(num_steps=300)
+  assert loop.learner.steps == 0  # The demonstrations are not there yet.
+  loop.replay.write_demonstrations(
+    [played(testing_environments.Catch(seed=1), 1)]
+  )
+  loop.run(num_steps=100)
+  assert loop.learner.steps > 10
+  assert 0 < loop.learner._output.metrics['theirs'] < 0.6
+  metrics = loop.replay.metrics()
+  assert metrics['expert/size'] == 9
+  share = metrics['expert/sampled'] / metrics['sampled']
+  assert share == pytest.approx(0.25, abs=0.05)

@@ -37,7 +37,9 @@ class Layer(NamedTuple):
 LAYERS = {
   # L0: plain data.
   'data': Layer(
-    'types specs config_checks replay_spec', 'numpy dm_env tree', 'data'
+    'types specs config_checks replay_spec replay_spec.* run.status',
+    'numpy dm_env tree',
+    'data',
   ),
   'lazy': Layer('lazy_imports', '', ''),
   # L1: the protocols.
@@ -71,12 +73,13 @@ LAYERS = {
     'data contracts run',
   ),
   'workers': Layer(
-    'acting acting.* learning learning.* environment_loop row_layout',
+    'acting acting.* learning learning.* environment_loop row_layout wiring',
     'numpy dm_env tree jax',
     'data lazy contracts writers environments run replay workers',
   ),
   'replay': Layer(
-    'replay replay.memory replay.checkpoints',
+    'replay replay.memory replay.memory_tables replay.mixture replay.metrics '
+    'replay.demonstrations replay.checkpoints',
     'numpy dm_env tree',
     'data contracts writers run replay',
   ),

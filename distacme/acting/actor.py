@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import time
 
 import dm_env
@@ -9,7 +10,7 @@ import numpy as np
 
 from distacme import core
 from distacme import types
-from distacme.acting import policy as policy_lib
+from distacme.run import status
 
 # Whichever is sooner: a report costs more than a step's other work, and tells a
 # slow environment's actor to stop.
@@ -28,13 +29,22 @@ class Actor:
   def __init__(
     self,
     environment: core.VectorEnvironment,
-    policy: policy_lib.Policy,
-    writer: core.Writer,
+    policy: core.Policy,
+    make_writer: Callable[[], core.Writer],
     reporter: core.Reporter,
   ):
+    """Starts episodes in all rows.
+
+    Args:
+      environment: to act in.
+      policy: that acts in it.
+      make_writer: returns a way into replay, which knows no step yet.
+      reporter: the actor's line to the run.
+    """
     self._environment = environment
     self._policy = policy
-    self._writer = writer
+    self._make_writer = make_writer
+    self._writer = make_writer()
     self._reporter = reporter
     self._timestep = environment.reset()
     self._episodes = _Episodes(environment.num_envs)
@@ -47,11 +57,15 @@ class Actor:
     self.directive = core.Directive(None, {})
 
   def start_anew(
-    self, environment: core.VectorEnvironment, writer: core.Writer
+    self, environment: core.VectorEnvironment, key: types.Key
   ) -> None:
-    """Goes on in other environments; the episodes under way are dropped."""
+    """Goes on in other environments, of as many rows; consumes `key`.
+
+    The episodes under way are dropped, and so is what the policy remembers.
+    """
     self._environment = environment
-    self._writer = writer
+    self._policy.start_anew(key)
+    self._writer = self._make_writer()
     self._timestep = environment.reset()
     self._episodes.drop_running()
     self._steps_to_report = _REPORT_EVERY
@@ -103,7 +117,9 @@ class Actor:
     now = time.monotonic()
     self._report_at = now + _REPORT_PERIOD_S
     metrics = self._metrics(now) if now >= self._metrics_at else None
-    self.directive = self._reporter.report(counts, metrics, state='acting')
+    self.directive = self._reporter.report(
+      counts, metrics, status.WorkerState.ACTING
+    )
 
   def _metrics(self, now: float) -> dict[str, float]:
     period = now - self._metrics_at + _METRICS_PERIOD_S

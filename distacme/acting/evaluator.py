@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import math
 import time
 from typing import NamedTuple
@@ -12,7 +13,6 @@ import numpy as np
 from distacme import core
 from distacme import types
 from distacme.acting import params as params_lib
-from distacme.acting import policy as policy_lib
 from distacme.run import notices
 from distacme.run import status
 
@@ -33,6 +33,26 @@ def num_rows(episodes: int) -> int:
   return rows
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How much is evaluated, and when.
+
+  Attributes:
+    episodes: in one evaluation.
+    max_episode_steps: after which an episode is cut off.
+    period: environment steps of the run between evaluations.
+    max_share: of the time since the evaluator was made; an evaluation that is
+      due is left out while evaluations have taken more.
+    solved_return: mean return that ends the run; None never does.
+  """
+
+  episodes: int
+  max_episode_steps: int
+  period: int = 1
+  max_share: float = 1.0
+  solved_return: float | None = None
+
+
 class Evaluator:
   """Plays episodes every so many environment steps of the run; one thread.
 
@@ -43,17 +63,12 @@ class Evaluator:
   def __init__(
     self,
     environment: core.VectorEnvironment,
-    agent: core.Agent,
+    make_policy: Callable[[core.ParamsSource], core.Policy],
     source: core.ParamsSource,
     reporter: core.Reporter,
+    settings: Settings,
     *,
-    key: types.Key,
-    episodes: int,
-    period: int,
-    max_episode_steps: int,
-    max_share: float = 1.0,
     env_steps: int = 0,
-    solved_return: float | None = None,
     keep: Callable[[core.VersionedParams, float], None] | None = None,
     is_hurried: Callable[[], bool] = lambda: False,
     last_s: float = math.inf,
@@ -62,18 +77,12 @@ class Evaluator:
     """Prepares to evaluate.
 
     Args:
-      environment: of `num_rows(episodes)` rows.
-      agent: whose policy to evaluate.
+      environment: of `num_rows(settings.episodes)` rows.
+      make_policy: returns the policy to evaluate, given its source of params.
       source: of params.
       reporter: line to the run.
-      key: consumed; decides what is random about the evaluated policy.
-      episodes: in one evaluation.
-      period: environment steps of the run between evaluations.
-      max_episode_steps: after which an episode is cut off.
-      max_share: of the time since it was made; one that is due is left out
-        while evaluations have taken more.
+      settings: how much is evaluated, and when.
       env_steps: that the run had made before it was resumed.
-      solved_return: mean return that ends the run.
       keep: is given the params and their score after every evaluation.
       is_hurried: says whether to end at once, also in the last evaluation of a
         run that used up its steps.
@@ -81,19 +90,15 @@ class Evaluator:
         with a warning.
       clock: returns seconds.
     """
-    if episodes % environment.num_envs:
+    if settings.episodes % environment.num_envs:
       raise ValueError(
-        f'episodes={episodes} is not a multiple of the {environment.num_envs} '
+        f'episodes={settings.episodes} is not a multiple of the {environment.num_envs} '
         'environments; make num_rows(episodes) of them.'
       )
     self._environment = environment
     self._source = source
     self._reporter = reporter
-    self._episodes = episodes
-    self._period = period
-    self._max_episode_steps = max_episode_steps
-    self._max_share = max_share
-    self._solved_return = solved_return
+    self._settings = settings
     self._keep = keep
     self._is_hurried = is_hurried
     self._last_s = last_s
@@ -102,9 +107,7 @@ class Evaluator:
     self._spent_s = 0.0
     self._ends_at = math.inf
     self._fixed = params_lib.LocalParams()
-    self._policy = policy_lib.Policy(
-      agent, self._fixed, environment.num_envs, key
-    )
+    self._policy = make_policy(self._fixed)
     self._evaluated: int | None = None  # the params' version
     self._schedule(env_steps)
     self.directive = core.Directive(None, {})
@@ -119,13 +122,15 @@ class Evaluator:
     self._schedule(env_steps)
 
   def _schedule(self, env_steps: int) -> None:
-    self._next = (env_steps // self._period + 1) * self._period
+    self._next = (
+      env_steps // self._settings.period + 1
+    ) * self._settings.period
 
   def run(self) -> None:
     """Evaluates until the run stops; once more if it used up its steps."""
     while self.directive.stop is None:
       if not self.evaluate_if_due():
-        self._report(state='waiting')
+        self._report(state=status.WorkerState.IDLE)
         time.sleep(_POLL_S)
     self.finish()
 
@@ -141,7 +146,7 @@ class Evaluator:
     ):
       return False
     elapsed_s = self._clock() - self._start
-    affordable = self._spent_s <= self._max_share * elapsed_s
+    affordable = self._spent_s <= self._settings.max_share * elapsed_s
     if affordable:
       self.evaluate()
     self._schedule(self.directive.counts.get('env_steps', 0))
@@ -168,7 +173,7 @@ class Evaluator:
   def _has_last_params(self) -> bool:
     """Whether the newest params are of the last learner step that we know of."""
     newest = self._source.newest()
-    self._report(state='waiting for the last params')
+    self._report(state=status.WorkerState.WAITING_FOR_LAST_PARAMS)
     return newest is not None and newest.version >= self.directive.counts.get(
       'learner_steps', 0
     )
@@ -191,7 +196,10 @@ class Evaluator:
       return None
     self._evaluated = newest.version
     mean = float(np.mean(played.returns))
-    solved = self._solved_return is not None and mean >= self._solved_return
+    solved = (
+      self._settings.solved_return is not None
+      and mean >= self._settings.solved_return
+    )
     metrics = {
       'mean_return': mean,
       'min_return': float(np.min(played.returns)),
@@ -201,21 +209,19 @@ class Evaluator:
       'params_version': float(newest.version),
       'seconds': seconds,
     }
-    state = f'return {mean:.4g}'
     if played.cut_off:
-      state += f', {played.cut_off} of {self._episodes} episodes cut off'
       notices.warn_once(
         'An evaluated episode did not end within max_eval_episode_steps='
-        f'{self._max_episode_steps} steps and was cut off there: it counts with '
+        f'{self._settings.max_episode_steps} steps and was cut off there: it counts with '
         'the return until then. The metric episodes_cut_off counts such ones.'
       )
-    self._report({'evaluations': 1}, metrics, state)
+    self._report({'evaluations': 1}, metrics, status.WorkerState.IDLE)
     if self._keep is not None:
       self._keep(newest, mean)
     if solved:
       self._reporter.request_stop(
         status.StopReason.SOLVED,
-        f'mean return {mean:.4g} over {self._episodes} episodes, at params '
+        f'mean return {mean:.4g} over {self._settings.episodes} episodes, at params '
         f'version {newest.version}',
       )
     return mean
@@ -223,7 +229,7 @@ class Evaluator:
   def _play(self) -> _Played | None:
     """Returns what the episodes came to, in any order; None if it must end."""
     rows = self._environment.num_envs
-    left = np.full(rows, self._episodes // rows)
+    left = np.full(rows, self._settings.episodes // rows)
     running, lengths = np.zeros(rows), np.zeros(rows, np.int64)
     # A row cannot start anew by itself: one that was cut off waits for the others.
     waiting = np.zeros(rows, bool)
@@ -242,7 +248,7 @@ class Evaluator:
       running += timestep.reward
       lengths += timestep.step_type != types.FIRST
       ended = timestep.step_type == types.LAST
-      cut = playing & ~ended & (lengths >= self._max_episode_steps)
+      cut = playing & ~ended & (lengths >= self._settings.max_episode_steps)
       over = (playing & ended) | cut
       if over.any():
         played.returns.extend(running[over].tolist())
@@ -251,7 +257,7 @@ class Evaluator:
         left -= over
         waiting |= cut
         running[ended], lengths[ended] = 0.0, 0
-      self._report(state='evaluating')
+      self._report(state=status.WorkerState.EVALUATING)
       if left.any() and self._must_end():
         return None
     return played
@@ -260,7 +266,7 @@ class Evaluator:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> None:
     self.directive = self._reporter.report(counts, metrics, state)
     if self.directive.stop is not None:

@@ -44,7 +44,7 @@ class GreedyPolicy:
     self._spec = spec.observations
     key = seeding.actor_key(seed)
     source = params_lib.LocalParams(params)
-    self._policy = policy_lib.Policy(agent, source, 1, key)
+    self._policy = policy_lib.CompiledPolicy(agent, source, 1, key)
     self._first = np.array([True])
 
   def __call__(self, observation: types.NestedArray) -> types.NestedArray:

@@ -21,8 +21,8 @@ from distacme import types
 _KEYS_PER_BLOCK = 512  # 0.1 ms to draw
 
 
-class Policy:
-  """Acts for `batch_size` environments with the newest params; one thread."""
+class CompiledPolicy:
+  """A `core.Policy` that calls an agent's `act` with the newest params."""
 
   def __init__(
     self,
@@ -60,20 +60,17 @@ class Policy:
     self._next_key = len(self._keys)
     self._state = jax.device_put(self._initial_state)
 
-  def act(self, observation: Any, first: np.ndarray) -> types.ActorOutput:
-    """Returns actions, extras and values as numpy arrays [B, ...].
-
-    Args:
-      observation: nest of [B, ...].
-      first: [B] bool, rows where an episode starts: their state is reset.
-    """
+  def act(
+    self, observation: types.NestedArray, is_first: np.ndarray
+  ) -> types.ActorOutput:
+    """Returns actions, extras and values; see `core.Policy`."""
     self._refresh_params()
     if self._next_key == len(self._keys):
       self._draw_keys()
     key = self._keys[self._next_key]
     self._next_key += 1
     packed, changed = self._act(
-      self._params, key, observation, self._state, first
+      self._params, key, observation, self._state, is_first
     )
     self._state = [
       old if new is None else new

@@ -1,8 +1,8 @@
-"""Environments by name, in vectors, checked against what they promise.
+"""Makes environments by name, single or as vectors, and checks their specs.
 
-`make('gymnasium:CartPole-v1', seed=0)` is one dm_env environment,
-`make_vector` several that are stepped by one call, and `wrap` turns an
-environment object into a vector of one row. The names are in `families`.
+`make('gymnasium:CartPole-v1', seed=0)` returns one dm_env environment,
+`make_vector` several that are stepped by one call. `wrap` turns an environment
+object into a vector of one row. `families` holds the names.
 """
 
 from distacme.environments.checks import check_first_episode

@@ -1,12 +1,13 @@
-"""Atari 2600 games by ale-py, in its vector environment written in C++.
+"""Makes Atari 2600 games of ale-py's vector environment, written in C++.
 
-Preprocessed as in Mnih et al. 2015 (Nature 518): every action is taken for 4
-frames and the brighter of the last two is seen, in 84 x 84 shades of grey; 4 of
-these are stacked on the last axis, the newest last, black before an episode's
-first; up to 30 frames without action precede an episode. An episode lasts the
-whole game, and is truncated after 108,000 frames, 30 minutes of play.
+Preprocessing is that of Mnih et al. 2015 (Nature 518). Every action is taken
+for 4 frames; the brighter of the last two is seen, in 84 x 84 shades of grey.
+An observation stacks 4 of these on the last axis, the newest last, black before
+an episode's first. Up to 30 frames without action precede an episode. An
+episode lasts the whole game, and is truncated after 108,000 frames, 30 minutes
+of play.
 
-Frames are emulator frames, steps are what agents see: 4 frames each.
+Frames are those of the emulator. A step of an agent is 4 frames.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import numpy as np
 
 from distacme import specs
 from distacme import types
-from distacme.environments import gymnasium_family
+from distacme.environments import gymnasium_adapters
 from distacme.environments import hints
-from distacme.environments import options as options_lib
+from distacme.environments import name_options
 from distacme.environments import vector
 from distacme.environments import wrappers
 
-# Nobody plays these alone; ale-py ends the whole process over them.
+# For two players only: ale-py would end the whole process.
 _FOR_TWO = ('combat', 'joust', 'maze_craze', 'warlords')
 _STACK = 4
 _FRAME_SKIP = 4
@@ -35,16 +36,16 @@ _HEIGHT, _WIDTH = 210, 160  # pixels of a picture
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What may follow the game: 'atari:Pong?sticky_actions=0.25'."""
+  """Options after the name of a game: 'atari:Pong?sticky_actions=0.25'."""
 
   sticky_actions: float = 0.0
-  """Chance, each frame, of the action before; 0.25 in Machado et al. 2018."""
+  """Chance that a frame repeats the last action; Machado et al. 2018: 0.25."""
   clip_rewards: bool = False
-  """Whether rewards are clipped to [-1, 1]; returns then are no scores."""
+  """Whether to clip rewards to [-1, 1]; returns are then no scores."""
   terminal_on_life_loss: bool = False
-  """Whether a lost life sets the discount to 0; the game goes on."""
+  """Whether the discount is 0 where a life is lost; the game goes on."""
   full_action_space: bool = False
-  """Whether there are all 18 actions, not only those that the game knows."""
+  """Whether to have all 18 actions, not only those that the game uses."""
   max_frames: int = 108_000
   """Frames after which a game is truncated."""
 
@@ -74,12 +75,12 @@ def make(text: str, seed: int, render: bool = False) -> dm_env.Environment:
 
 
 def make_native_vector(text: str, seeds: Sequence[int]) -> AtariVector:
-  """Returns games as `make` makes them, stepped together; raises as `make`."""
+  """Returns several games of `make`, stepped together; raises as `make`."""
   return AtariVector(*_game_and_options(text), seeds)
 
 
-class AtariVector(gymnasium_family.NativeVector):
-  """Several games of one kind; observes uint8 [N, 84, 84, 4]."""
+class AtariVector(gymnasium_adapters.NativeVector):
+  """Steps several games of one kind; observes uint8 [N, 84, 84, 4]."""
 
   def __init__(self, game: str, options: Options, seeds: Sequence[int]):
     """Takes ale-py's name of a game, and a seed for each row."""
@@ -107,7 +108,7 @@ class AtariVector(gymnasium_family.NativeVector):
     return timestep
 
   def _copied(self, observation: np.ndarray) -> np.ndarray:
-    # As images are for convolutions; 2 % of a step, and 13 % by `transpose`.
+    # Channels last, as convolutions take them: 2 % of a step, `transpose` 13 %.
     images = np.empty((self.num_envs, *self._observation_spec.shape), np.uint8)
     for frame in range(_STACK):
       images[..., frame] = observation[:, frame]
@@ -115,16 +116,19 @@ class AtariVector(gymnasium_family.NativeVector):
 
 
 class Pictures(wrappers.Wrapper):
-  """Plays the same game a second time, with the same chances, in colour."""
+  """Renders a game from a second one in colour, with the same random draws."""
 
   metadata = {'render_fps': 60 // _FRAME_SKIP}
 
   def __init__(
     self,
     environment: dm_env.Environment,
-    screen: gymnasium_family.NativeVector,
+    screen: gymnasium_adapters.NativeVector,
   ):
-    """Takes two of one game, with the same options and seed."""
+    """Takes an environment, and `screen`, a vector of one row of the same game.
+
+    Both have the same options and seed.
+    """
     super().__init__(environment)
     self._screen = screen
     self._picture = np.zeros((_HEIGHT, _WIDTH, 3), np.uint8)
@@ -145,14 +149,14 @@ class Pictures(wrappers.Wrapper):
     return self._picture
 
   def close(self) -> None:
-    """Closes both."""
+    """Closes both games."""
     self._screen.close()
     super().close()
 
 
 def _screen(
   game: str, options: Options, seed: int
-) -> gymnasium_family.NativeVector:
+) -> gymnasium_adapters.NativeVector:
   environment = _vector_env(
     game,
     options,
@@ -162,7 +166,7 @@ def _screen(
     img_height=_HEIGHT,
     img_width=_WIDTH,
   )
-  return gymnasium_family.NativeVector(environment, np.array([seed]))
+  return gymnasium_adapters.NativeVector(environment, np.array([seed]))
 
 
 def _vector_env(
@@ -189,9 +193,9 @@ def _game_and_options(text: str) -> tuple[str, Options]:
   Raises:
     ValueError: as `make`.
   """
-  game, options = options_lib.parse('atari', text, Options)
+  game, options = name_options.parse('atari', text, Options)
   try:
-    # The second needs gymnasium, which a failure here names as well.
+    # vector_env imports gymnasium: a missing gymnasium is named here, too.
     from ale_py import roms
     from ale_py import vector_env  # noqa: F401
   except ImportError as error:
@@ -211,5 +215,5 @@ def _game_and_options(text: str) -> tuple[str, Options]:
     f"No environment is called 'atari:{game}'. "
     f"{hints.did_you_mean(game, known)}A name is a game, like 'atari:Pong' or "
     f"'atari:Pong?sticky_actions=0.25'; known: {', '.join(known)}. Known "
-    f'options: {options_lib.describe(Options)}.'
+    f'options: {name_options.describe(Options)}.'
   )

@@ -1,4 +1,4 @@
-"""bsuite's experiments (https://github.com/google-deepmind/bsuite)."""
+"""Makes bsuite's experiments (https://github.com/google-deepmind/bsuite)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from distacme.environments import hints
 def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
   """Returns the environment of a bsuite_id, for instance 'catch/0'.
 
-  None has pictures of its own; grids are drawn by `rendering`.
+  bsuite has no pictures; `rendering` draws its grids.
 
-  Settings are those of bsuite's sweep, but the seed is the caller's:
-  `bsuite.load_from_id` leaves most environments unseeded. What the sweep calls
+  Settings are those of bsuite's sweep, except the seed, since
+  `bsuite.load_from_id` leaves most environments unseeded. The sweep's
   `mapping_seed` belongs to the task and stays.
 
   Raises:
-    ValueError: if bsuite has no such id or is not installed.
+    ValueError: if bsuite has no such id, is not installed, or misses data.
   """
   del render
   try:
-    with lazy_imports.stand_in('pandas'):  # for logs: 0.2 s and 33 MB
+    # pandas, which only bsuite's logs need, would take 0.2 s and 33 MB.
+    with lazy_imports.stand_in('pandas'):
       from bsuite import bsuite
       from bsuite import sweep
   except ImportError as error:
@@ -54,6 +55,6 @@ def make(bsuite_id: str, seed: int, render: bool = False) -> dm_env.Environment:
       'to the internet, or put them there.'
     ) from error
   if experiment == 'deep_sea_stochastic':
-    # Its `load` hands no seed to the constructor, which would take one.
+    # Its `load` passes no seed on to the constructor.
     environment._rng.seed(seed)
   return environment

@@ -1,7 +1,7 @@
 """Finds environments that break their own specs.
 
-The messages name the field, what was promised and what came, so that a user
-can mend the environment without a debugger.
+Messages name the field, its spec and the value found, so that a user can mend
+the environment without a debugger.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ def check_first_episode(
 ) -> core.VectorEnvironment:
   """Returns `environment`, checked against its specs until an episode is over.
 
-  Every row is checked until one of them has begun its second episode, or for
-  `max_steps` steps. From then on `reset` and `step` are the environment's own
-  and checking costs nothing; so look them up at each call, do not keep them.
+  Checks all rows until one row begins its second episode, or for `max_steps`
+  steps. Later `reset` and `step` are the environment's own, so that checks cost
+  nothing; callers must look the two methods up at each call.
 
-  Until then they raise ValueError for what breaks a spec. What the environment
-  itself raises passes through, with its traceback.
+  A broken spec raises ValueError from `reset` or `step`. An error of the
+  environment itself passes through, with its traceback.
   """
   return _FirstEpisodeChecked(environment, max_steps)
 
 
 class _FirstEpisodeChecked:
-  """Passes everything on, and looks at what `reset` and `step` return."""
+  """Passes calls on, and checks the results of `reset` and `step`."""
 
   def __init__(self, environment: core.VectorEnvironment, max_steps: int):
     self.num_envs = environment.num_envs
@@ -54,7 +54,7 @@ class _FirstEpisodeChecked:
     self._environment = environment
     self._specs = specs.make_environment_spec(environment)
     self._steps_left = max_steps
-    # [N] step types of the step before; None after a reset and at first.
+    # [N] last step types; None after a reset and before the first step.
     self._previous: np.ndarray | None = None
 
   def _checked_reset(self) -> dm_env.TimeStep:
@@ -127,9 +127,9 @@ def check_batch(
   """Raises ValueError unless `value`, a nest of [N, ...], conforms to `spec`.
 
   Args:
-    field: the name of `value` in messages, like 'observation'.
+    field: name of `value` in messages, like 'observation'.
     spec: of one row.
-    value: what came.
+    value: from the environment.
     num_envs: N.
   """
   for name, leaf_spec, leaf in _leaves(field, spec, value):
@@ -221,7 +221,7 @@ def _check_rows(name: str, spec: specs.Array, value: np.ndarray) -> None:
 
 
 def _first(wrong: np.ndarray) -> tuple[int, ...] | None:
-  """Returns where the first True is, None if there is none."""
+  """Returns the index of the first True; None if there is none."""
   return tuple(map(int, np.argwhere(wrong)[0])) if wrong.any() else None
 
 

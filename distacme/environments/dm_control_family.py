@@ -1,10 +1,10 @@
-"""The tasks of dm_control's suite (https://arxiv.org/abs/1801.00690).
+"""Makes the tasks of dm_control's suite (https://arxiv.org/abs/1801.00690).
 
-Observations are one float32 vector: the entries of the task's observation
-dict, in its order, each flattened. The name of the observation spec tells
-entries and sizes: 'position[3], velocity[2]' of cartpole. Actions, rewards and
-discounts are float32. Actions without limits, which only lqr has, are infinitely
-bounded. The time limit truncates: LAST with discount 1.
+The observation is one float32 vector: the entries of the task's observation
+dict, in its order, each flattened. The name of the observation spec lists
+entries and sizes, for cartpole 'position[3], velocity[2]'. Actions, rewards and
+discounts are float32. Actions without limits, which only lqr has, get infinite
+bounds. The time limit truncates: LAST with discount 1.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distacme.environments import headless
 from distacme.environments import hints
 from distacme.environments import wrappers
 
-_UNLIMITED = 1e10  # mujoco.mjMAXVAL: what dm_control writes for no limit
+_UNLIMITED = 1e10  # mujoco.mjMAXVAL, which stands for no limit in dm_control
 _HEIGHT, _WIDTH = 240, 320  # pixels
 _NEEDS_OPENGL = ('quadruped/escape',)  # to lay out its terrain at every reset
 
@@ -28,7 +28,7 @@ def make(task: str, seed: int, render: bool = False) -> dm_env.Environment:
 
   Raises:
     ValueError: if there is no such task, dm_control is not installed, or
-      nothing can draw and `render` asks for pictures.
+      `render` asks for pictures where no library can draw.
   """
   name = f'dm_control:{task}'
   suite = _import_suite(name)
@@ -58,7 +58,7 @@ def make(task: str, seed: int, render: bool = False) -> dm_env.Environment:
 
 
 class UnlimitedActions(wrappers.Wrapper):
-  """Says that what is unlimited has infinite bounds, not very large ones."""
+  """Gives unlimited actions infinite bounds, not very large ones."""
 
   def __init__(self, environment: dm_env.Environment):
     super().__init__(environment)
@@ -70,7 +70,7 @@ class UnlimitedActions(wrappers.Wrapper):
 
 
 class Pictures(wrappers.Wrapper):
-  """Sees a task through its first camera."""
+  """Renders a task through its first camera."""
 
   def render(self) -> np.ndarray:
     """Returns uint8 [240, 320, 3]."""

@@ -1,7 +1,7 @@
-"""The names of environments: 'family:environment' or 'package.module:factory'.
+"""Makes environments by name: 'family:environment' or 'package.module:factory'.
 
 To add a family, write a module with a `make(environment, seed, render)` that
-imports its library inside, and add a line to `FAMILIES`.
+imports its library inside `make`, and add a line to `FAMILIES`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from distacme import specs
 from distacme.environments import atari_family
 from distacme.environments import bsuite_family
 from distacme.environments import dm_control_family
+from distacme.environments import gymnasium_adapters
 from distacme.environments import gymnasium_family
+from distacme.environments import gymnasium_interface
 from distacme.environments import hints
 from distacme.environments import minatar_family
 from distacme.environments import rendering
@@ -30,16 +32,16 @@ from distacme.environments import wrappers
 
 
 class Family(NamedTuple):
-  """How to make the environments of one family.
+  """Makes the environments of one library.
 
   Attributes:
     make: (environment, seed, render) to an environment, where `environment` is
-      what follows the colon. Where `render` is true, it may get a method
-      `render`. Raises ValueError, with what to do, if it cannot.
+      the part of the name after the colon. With `render` the environment may
+      get a method `render`. Raises ValueError with a remedy if it fails.
     make_native_vector: (environment, seeds of the rows) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
-    options: the dataclass of what may follow a question mark in the name.
+    options: the dataclass of the options after a question mark in the name.
   """
 
   make: Callable[[str, int, bool], dm_env.Environment]
@@ -80,13 +82,13 @@ def make(
       where `factory(seed)` returns a dm_env.Environment or a gymnasium.Env;
       or such a function itself.
     seed: at least 0; the same seed gives the same episodes for the same
-      actions. One of more than 31 bits is hashed into so many.
-    render: whether to make it with a method `render() -> uint8 [H, W, 3]`, a
-      picture of its present state; needs no display.
+      actions. A seed of more than 31 bits is hashed to 31.
+    render: whether the environment gets a method `render() -> uint8 [H, W, 3]`,
+      a picture of its present state; needs no display.
 
   Raises:
-    ValueError: if there is no such environment, or it cannot be made here, or
-      it cannot be rendered.
+    ValueError: if there is no such environment, or it cannot be made or
+      rendered here.
   """
   environment = _make(name, _checked_seed(seed), render)
   if not render:
@@ -112,9 +114,8 @@ def make_vector(
 ) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
-  Row i is `make(name, row_seed(seed, i))`, but in the vector versions of
-  gymnasium's environments all rows draw from one generator, seeded with
-  `row_seed(seed, 0)`.
+  Row i is `make(name, row_seed(seed, i))`, except in gymnasium's vector
+  versions: their rows draw from one generator, seeded with `row_seed(seed, 0)`.
 
   Args:
     name: as in `make`.
@@ -137,7 +138,7 @@ def make_vector(
 def _native_vector(
   name: NameOrFactory, seeds: Sequence[int]
 ) -> core.VectorEnvironment | None:
-  """Returns the library's own vector, where it has one that is worth it."""
+  """Returns the library's own vector; None if a loop is to be used."""
   if not isinstance(name, str):
     return None
   family, environment = _split(name)
@@ -150,11 +151,11 @@ def _native_vector(
 def row_seed(seed: int, row: int) -> int:
   """Returns the seed of one row of a vector: 31 bits, hashed from both.
 
-  Hashed, so that runs with neighbouring seeds share no row; 31 bits, which
-  every environment library takes. All bits of a larger seed count.
+  Hashing keeps runs with neighbouring seeds from sharing a row. Every library
+  takes seeds of 31 bits. All bits of a larger `seed` count.
   """
   low, high = seed & _WORD, seed >> 32
-  # What is above a word comes last: between, a 1 would be that of row 1.
+  # High bits come last: in between, a 1 with row 0 would equal row 1.
   return _hashed([low, row, high] if high else [seed, row])
 
 
@@ -167,22 +168,22 @@ def wrap(environment: Any) -> core.VectorEnvironment:
   """Returns a vector around an environment object.
 
   Args:
-    environment: a dm_env.Environment or gymnasium.Env, which becomes a vector
-      of one row; a gymnasium vector environment; or a VectorEnvironment, which
-      is returned as it is.
+    environment: a dm_env.Environment or gymnasium.Env, for a vector of one row;
+      a gymnasium VectorEnv; or a `core.VectorEnvironment`, which is returned as
+      it is if its numbers have at most 32 bits.
 
   Raises:
     ValueError: if `environment` is none of these.
   """
   if hasattr(environment, 'num_envs') and hasattr(environment, 'reward_spec'):
     return _in_32_bits(environment)
-  if gymnasium_family.is_vector_environment(environment):
-    return gymnasium_family.NativeVector(environment)
+  if gymnasium_interface.is_vector_environment(environment):
+    return gymnasium_adapters.NativeVector(environment)
   single = _as_dm_env(environment, seed=None)
   if single is None:
     raise ValueError(
       f'Not an environment: {environment!r}. '
-      f'{gymnasium_family.old_interface(environment)}Give a dm_env.Environment, '
+      f'{gymnasium_interface.remedy(environment)}Give a dm_env.Environment, '
       'a gymnasium.Env or a distacme.core.VectorEnvironment.'
     )
   return vector.LoopVector([single])
@@ -206,11 +207,11 @@ def _known_families(name: str) -> str:
 
 
 def _in_32_bits(environment: Any) -> Any:
-  """Returns an environment, or a vector, whose numbers JAX can take.
+  """Returns an environment, or a vector, with its numbers in 32 bits.
 
   Raises:
-    ValueError: if there is none, or its rewards are not one number; names the
-      field.
+    ValueError: if a number has no 32-bit form, or the reward is not one number;
+      names the field.
   """
   seen = specs.make_environment_spec(environment)
   own = environment.observation_spec(), environment.action_spec()
@@ -257,7 +258,7 @@ def _make_from_factory(
 def _call_factory(
   name: str, factory: Callable[[int], Any], seed: int
 ) -> dm_env.Environment:
-  """Returns the environment that a user's function makes."""
+  """Calls a user's function; returns its environment, adapted to dm_env."""
   function = _name_of(factory)
   try:
     inspect.signature(factory).bind(seed)
@@ -273,7 +274,7 @@ def _call_factory(
     raise ValueError(
       f'Environment {name!r}: {function}(seed) returned {made!r}, which '
       'is neither a dm_env.Environment nor a gymnasium.Env. '
-      f'{gymnasium_family.old_interface(made)}Return one.'
+      f'{gymnasium_interface.remedy(made)}Return one.'
     )
   return environment
 
@@ -283,9 +284,9 @@ def _name_of(factory: Callable[[int], Any]) -> str:
 
 
 def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:
-  """Returns `environment`, adapted if need be; None if it is not one."""
+  """Returns `environment` as dm_env.Environment; None if it is neither kind."""
   if isinstance(environment, dm_env.Environment):
     return _in_32_bits(environment)
-  if gymnasium_family.is_environment(environment):
-    return gymnasium_family.SingleEnvironment(environment, seed)
+  if gymnasium_interface.is_environment(environment):
+    return gymnasium_adapters.SingleEnvironment(environment, seed)
   return None

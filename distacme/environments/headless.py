@@ -1,7 +1,7 @@
-"""Which library draws MuJoCo's pictures where there is no display.
+"""Chooses the library that draws MuJoCo's pictures without a display.
 
-MuJoCo and dm_control ask the environment variable MUJOCO_GL when they are
-imported. What a user has set there stands.
+MuJoCo and dm_control read the environment variable MUJOCO_GL when they are
+imported. A value set by the user stands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import threading
 
 _VARIABLE = 'MUJOCO_GL'
-_LOCK = threading.RLock()  # of the variable: actors may be threads
+_LOCK = threading.RLock()  # guards the variable: actors may be threads
 _INSTALL = (
   'Install EGL or OSMesa, on Debian or Ubuntu: apt-get install libegl1 '
   'libgl1, or: apt-get install libosmesa6; which of them draws can be chosen '
@@ -25,7 +25,7 @@ _INSTALL = (
 
 @contextlib.contextmanager
 def without_pictures() -> Iterator[None]:
-  """What is imported inside loads no OpenGL: 60 MB and a second of a worker."""
+  """Keeps imports inside from loading OpenGL, which takes 60 MB and 1 s."""
   with _LOCK:
     if _VARIABLE in os.environ:
       yield
@@ -38,13 +38,13 @@ def without_pictures() -> Iterator[None]:
 
 
 def choose_renderer(name: str) -> None:
-  """Sets MUJOCO_GL to what can draw in this process, unless the user has.
+  """Sets MUJOCO_GL to a library that can draw here, unless the user has.
 
   Args:
     name: of the environment, for messages.
 
   Raises:
-    ValueError: if nothing can.
+    ValueError: if there is no such library.
   """
   if _VARIABLE not in os.environ:
     found = 'DISPLAY' in os.environ and 'glfw'
@@ -59,13 +59,13 @@ def choose_renderer(name: str) -> None:
     os.environ[_VARIABLE] = found
   render = sys.modules.get('dm_control._render')
   if render is not None and render.BACKEND != os.environ[_VARIABLE]:
-    # Imported `without_pictures`; it looks at the variable anew.
+    # It was imported `without_pictures`; a reload reads the variable again.
     importlib.reload(render)
 
 
 @contextlib.contextmanager
 def failures_explained(name: str) -> Iterator[None]:
-  """Turns what OpenGL raises where it does not work into a ValueError."""
+  """Turns errors of an OpenGL that does not work into a ValueError."""
   try:
     yield
   # PyOpenGL raises anything, from ImportError to AttributeError of None.

@@ -1,4 +1,4 @@
-"""Hints in messages about names that are not known."""
+"""Suggests known names in messages about unknown ones."""
 
 from collections.abc import Iterable
 import difflib

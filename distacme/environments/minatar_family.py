@@ -1,8 +1,9 @@
-"""MinAtar's games on a grid (https://arxiv.org/abs/1903.03176).
+"""Makes MinAtar's games on a grid (https://arxiv.org/abs/1903.03176).
 
-Observations are bool [10, 10, channels], one channel for each kind of thing.
+Observations are bool [10, 10, channels], one channel for each kind of object.
 Defaults are those of MinAtar: actions stick with a chance of 0.1, games become
-harder as they go on, all 6 actions are there. Episodes only terminate.
+harder as they go on, and all 6 actions are there. Episodes terminate and are
+never truncated.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from distacme import specs
 from distacme.environments import hints
-from distacme.environments import options as options_lib
+from distacme.environments import name_options
 from distacme.environments import rendering
 
 _NUM_ACTIONS = 6
@@ -28,10 +29,10 @@ _NUM_ACTIONS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What may follow the game: 'minatar:breakout?sticky_actions=0'."""
+  """Options after the name of a game: 'minatar:breakout?sticky_actions=0'."""
 
   sticky_actions: float = 0.1
-  """Chance, each step, of the action before."""
+  """Chance that a step repeats the last action."""
   difficulty_ramping: bool = True
   """Whether games become harder as they go on."""
   minimal_actions: bool = False
@@ -50,15 +51,15 @@ def make(text: str, seed: int, render: bool = False) -> dm_env.Environment:
   Raises:
     ValueError: if there is no such game or option, or MinAtar is not installed.
   """
-  del render  # It costs nothing.
-  name, options = options_lib.parse('minatar', text, Options)
+  del render  # `MinAtar.render` costs nothing if unused.
+  name, options = name_options.parse('minatar', text, Options)
   return MinAtar(_game(name, options), options, seed)
 
 
 class MinAtar(dm_env.Environment):
-  """One game as a dm_env.Environment."""
+  """Adapts one game to dm_env.Environment."""
 
-  metadata = {'render_fps': 10}  # Slow enough to be followed.
+  metadata = {'render_fps': 10}  # slow enough to follow
 
   def __init__(self, game: Any, options: Options, seed: int):
     """Takes an `Env` of one of MinAtar's modules."""
@@ -93,14 +94,14 @@ class MinAtar(dm_env.Environment):
     )
 
   def render(self) -> np.ndarray:
-    """Returns the grid, each channel in a colour of its own: uint8 [H, W, 3]."""
+    """Returns the grid, uint8 [H, W, 3], each channel in its own colour."""
     state = self._game.state()
     channels = state.shape[-1]
     palette = np.array(
       [(0, 0, 0)]
       + [colorsys.hsv_to_rgb(c / channels, 0.7, 1.0) for c in range(channels)]
     )
-    # Where things meet, that of the later channel is seen.
+    # Where objects meet, the later channel covers the others.
     last = (state * np.arange(1, channels + 1)).max(axis=-1)
     pixels = np.rint(palette[last] * 255.0).astype(np.uint8)
     return rendering.enlarge(pixels)
@@ -110,7 +111,7 @@ class MinAtar(dm_env.Environment):
     return specs.Array(self._game.state_shape(), np.bool_, 'observation')
 
   def action_spec(self) -> specs.DiscreteArray:
-    """Returns the spec of 6 actions, or of those that the game knows."""
+    """Returns the spec of 6 actions, or of those that the game uses."""
     return specs.DiscreteArray(len(self._actions), name='action')
 
   def reward_spec(self) -> specs.Array:
@@ -125,8 +126,8 @@ class MinAtar(dm_env.Environment):
 def _game(name: str, options: Options) -> Any:
   """Returns the `Env` of MinAtar's module `name`.
 
-  MinAtar's own front imports seaborn and pandas to draw, which takes 4 s and
-  100 MB; its games, one file each, need numpy only.
+  Loads the module's file by its path: the package itself imports seaborn and
+  pandas to draw, which takes 4 s and 100 MB. Games need numpy only.
   """
   package = importlib.util.find_spec('minatar')
   if package is None or not package.submodule_search_locations:
@@ -140,10 +141,10 @@ def _game(name: str, options: Options) -> Any:
     raise ValueError(
       f"No environment is called 'minatar:{name}'. "
       f'{hints.did_you_mean(name, known)}Known: {", ".join(known)}. Known '
-      f'options: {options_lib.describe(Options)}.'
+      f'options: {name_options.describe(Options)}.'
     )
   spec = importlib.machinery.PathFinder.find_spec(name, [str(folder)])
-  assert spec is not None and spec.loader is not None  # It was just listed.
+  assert spec is not None and spec.loader is not None  # `known` has it.
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.Env(ramping=options.difficulty_ramping)

@@ -1,7 +1,7 @@
-"""Values in the 32 bits that specs promise (`specs.in_32_bits`).
+"""Narrows values to the 32 bits that specs promise (`specs.in_32_bits`).
 
-Nothing is lost in silence: an integer that does not fit is refused, and so is a
-float beyond float32.
+An integer that does not fit raises ValueError, and so does a finite float
+beyond float32.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from distacme.environments import checks
 def reader(spec: specs.Array, name: str) -> Callable[[Any], np.ndarray]:
   """Returns the conversion of values to the dtype of `spec`.
 
-  What is of another kind, or no wider, stays as it is: it breaks the spec, and
-  shall be found.
+  A value of another kind or size stays as it is: `checks` then reports that it
+  breaks the spec.
 
   Args:
     spec: in 32 bits.
-    name: of the value, in messages.
+    name: of the value, for messages.
 
   Returns:
     A function that raises ValueError for a value that does not fit.
@@ -51,12 +51,12 @@ def reader(spec: specs.Array, name: str) -> Callable[[Any], np.ndarray]:
 def nest_function(
   functions: Any, structure: types.NestedSpec, field: str
 ) -> Callable[[types.NestedArray], types.NestedArray]:
-  """Returns a function of nests from those of their leaves.
+  """Returns a function of nests from functions of their leaves.
 
   Args:
-    functions: a nest of functions, or one.
-    structure: the nest of specs that values must be like.
-    field: its name in messages.
+    functions: a nest of functions, or one function.
+    structure: the specs of the nests.
+    field: name of the nests, for messages.
   """
   if callable(functions):
     return functions
@@ -74,7 +74,7 @@ def nest_function(
 def nest_reader(
   spec: types.NestedSpec, field: str
 ) -> Callable[[types.NestedArray], types.NestedArray]:
-  """Returns the `reader` of a nest."""
+  """Returns the conversion of nests to the dtypes of `spec`; see `reader`."""
   leaves = [
     reader(leaf, name) for name, leaf in specs.named_leaves(field, spec)
   ]
@@ -83,7 +83,7 @@ def nest_reader(
 
 def _integer(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
   narrow = array.astype(dtype)
-  if not array.ndim:  # a third of the time
+  if not array.ndim:  # Comparing scalars takes a third of the time.
     fits = narrow.item() == array.item()
   else:
     fits = not (narrow != array).any()
@@ -99,7 +99,7 @@ def _integer(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
 
 def _float(array: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
   narrow = array.astype(dtype)
-  # A sum is the fastest way to see that something may be infinite.
+  # A sum is the fastest sign that an element may be infinite.
   if not math.isfinite(np.add.reduce(narrow, axis=None)):
     lost = np.isinf(narrow) & np.isfinite(array)
     if lost.any():

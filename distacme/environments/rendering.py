@@ -1,4 +1,4 @@
-"""Pictures of environments: uint8 [height, width, 3], for videos."""
+"""Draws environments for videos: pictures are uint8 [height, width, 3]."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from distacme import specs
 from distacme import types
 from distacme.environments import wrappers
 
-_LEAST_SIDE = 160  # pixels of a drawn grid's longer side, about
+_LEAST_SIDE = 160  # pixels of a drawn grid's longer side, at least
 
 
 def with_render(name: str, environment: dm_env.Environment) -> Any:
   """Returns `environment` with a method `render() -> uint8 [H, W, 3]`.
 
-  It is the environment's own, if it has one. Small grids that are observed, as
-  bsuite's catch, are drawn in grey.
+  Prefers the environment's own `render`. Draws observed grids in grey, such as
+  that of bsuite's catch.
 
   Raises:
-    ValueError: if there is nothing to draw.
+    ValueError: if the environment has neither `render` nor a grid.
   """
   if callable(getattr(environment, 'render', None)):
     return environment
@@ -37,7 +37,7 @@ def with_render(name: str, environment: dm_env.Environment) -> Any:
 
 
 def is_grid(spec: types.NestedSpec) -> bool:
-  """Says whether `spec` is of a 2-D array with several rows and columns."""
+  """Returns whether `spec` is of a 2-D array of several rows and columns."""
   return (
     isinstance(spec, specs.Array)
     and len(spec.shape) == 2
@@ -46,9 +46,9 @@ def is_grid(spec: types.NestedSpec) -> bool:
 
 
 def draw_grid(spec: specs.Array, grid: np.ndarray) -> np.ndarray:
-  """Returns a grey picture of `grid`: its least value black, its largest white.
+  """Returns a grey picture of `grid`: the least value black, the largest white.
 
-  Both are those of `spec` if that is bounded, else those of `grid`.
+  Least and largest are the bounds of `spec`, if finite, else those of `grid`.
   """
   low, high = np.min(grid), np.max(grid)
   if isinstance(spec, specs.BoundedArray):
@@ -61,20 +61,20 @@ def draw_grid(spec: specs.Array, grid: np.ndarray) -> np.ndarray:
 
 
 def enlarge(picture: np.ndarray) -> np.ndarray:
-  """Returns `picture` [H, W, 3], each pixel a square, large enough to see."""
+  """Returns `picture` [H, W, 3] with each pixel enlarged to a square."""
   factor = -(-_LEAST_SIDE // max(picture.shape[:2]))
   return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 class DrawnGrid(wrappers.Wrapper):
-  """An environment whose observed grid is its picture."""
+  """Renders an environment as the grid that it observes."""
 
   def __init__(self, environment: dm_env.Environment):
     super().__init__(environment)
     self._grid = np.zeros(self._observation_spec.shape)
 
   def render(self) -> np.ndarray:
-    """Returns the grid as it was observed last."""
+    """Returns a picture of the last observation."""
     return draw_grid(self._observation_spec, self._grid)
 
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:

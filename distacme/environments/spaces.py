@@ -1,4 +1,4 @@
-"""Gymnasium's spaces as specs, and what lies in them converted to and fro.
+"""Converts gymnasium's spaces to specs, and their values in both directions.
 
 Box and MultiBinary become a BoundedArray, Discrete a DiscreteArray that counts
 from 0 whatever the space starts at, MultiDiscrete a BoundedArray from its start
@@ -21,12 +21,12 @@ def spec(space: Any, field: str, inwards: bool = False) -> types.NestedSpec:
   """Returns `space` as specs, their names beginning with `field`.
 
   Args:
-    space: any but those of words and graphs.
-    field: what lies in it, like 'observation'.
-    inwards: as of `specs.in_32_bits`.
+    space: any except those of words and graphs.
+    field: the role of its values, like 'observation'.
+    inwards: as in `specs.in_32_bits`.
 
   Raises:
-    ValueError: if part of it has no spec; names that part.
+    ValueError: if part of the space has no spec; names that part.
   """
   return _map_leaves(
     lambda leaf, name: specs.in_32_bits(_wide_spec(leaf, name), name, inwards),
@@ -40,13 +40,20 @@ def conversion(
   space: Any,
   field: str,
 ) -> Callable[[types.NestedArray], types.NestedArray]:
-  """Returns a function of nests in `space`, made from those of its leaves."""
+  """Returns the conversion of nests in `space` from conversions of leaves.
+
+  Args:
+    make_leaf_function: (leaf of space, its name) to its conversion, like
+      `reader`.
+    space: of the nests.
+    field: as in `spec`.
+  """
   functions = _map_leaves(make_leaf_function, space, field)
   return precision.nest_function(functions, spec(space, field), field)
 
 
 def reader(space: Any, name: str) -> Callable[[Any], np.ndarray]:
-  """Returns the conversion of an observation in `space` to what specs say."""
+  """Returns the conversion of an observation in `space` to that of `spec`."""
   from gymnasium import spaces
 
   leaf_spec = spec(space, name)
@@ -58,7 +65,7 @@ def reader(space: Any, name: str) -> Callable[[Any], np.ndarray]:
   def read_number(value: Any) -> np.ndarray:
     number = np.asarray(value)
     if number.dtype.kind in 'biu' and number.itemsize < 8:
-      number = number.astype(np.int64)  # of whatever size, it is one of a few
+      number = number.astype(np.int64)  # `read` narrows 64 bits only.
     return read(number - start if start else number)
 
   return read_number
@@ -91,7 +98,7 @@ def batch_writer(space: Any, name: str) -> Callable[[Any], Any]:
 def _map_leaves(
   function: Callable[[Any, str], Any], space: Any, name: str
 ) -> Any:
-  """Returns the nest of what `function` gives for each leaf of `space`."""
+  """Returns the nest of function(leaf, name) for the leaves of `space`."""
   from gymnasium import spaces
 
   if isinstance(space, spaces.Dict):

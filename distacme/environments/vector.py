@@ -1,4 +1,4 @@
-"""A vector of environments that are stepped one after another."""
+"""Steps several environments as one vector, and one row as an environment."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from distacme.environments import wrappers
 class LoopVector:
   """Steps single environments in a loop; a `core.VectorEnvironment`.
 
-  All that comes back is copied, so environments may reuse their arrays.
-  Observations keep the dtype they come with, in this machine's byte order;
-  rewards and discounts become float32, also in the specs.
+  Copies all results, so environments may reuse their arrays. Observations keep
+  their dtype, in this machine's byte order. Rewards and discounts become
+  float32, also in the specs.
   """
 
   def __init__(self, environments: Sequence[dm_env.Environment]):
@@ -51,7 +51,7 @@ class LoopVector:
     return self._batch(
       [
         environment.step(row)
-        # Not strict: seeking an action too many takes numpy 1 us.
+        # Not strict: numpy takes 1 us to find the end of its rows.
         for environment, row in zip(self._environments, rows, strict=False)
       ]
     )
@@ -101,7 +101,7 @@ class LoopVector:
         if self._observation_is_nest
         else _stacked(observations),
       )
-    except (TypeError, ValueError):  # Say which field is to blame, if one is.
+    except (TypeError, ValueError):  # Name the field to blame, if any.
       for step_type, reward, discount, observation in zip(
         step_types, rewards, discounts, observations, strict=True
       ):
@@ -136,7 +136,7 @@ def _stacked(rows: Sequence[Any]) -> np.ndarray:
 
 
 class SingleRow(wrappers.Wrapper):
-  """A vector of one row as a dm_env.Environment."""
+  """Turns a vector of one row into a dm_env.Environment."""
 
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     return _first_row(timestep)
@@ -146,7 +146,7 @@ class SingleRow(wrappers.Wrapper):
 
 
 def _first_row(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-  """Returns row 0 as dm_env has it: None for reward and discount of FIRST."""
+  """Returns row 0; as in dm_env, FIRST has no reward and no discount."""
   observation = tree.map_structure(lambda a: a[0], timestep.observation)
   if timestep.step_type[0] == types.FIRST:
     return dm_env.restart(observation)

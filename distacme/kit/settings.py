@@ -96,7 +96,7 @@ class UniformConfig(LearningRateConfig):
   @property
   def replay(self) -> replay_spec.ReplaySpec:
     """The replay that these settings ask for."""
-    return replay_spec.ReplaySpec(
+    return replay_spec.single(
       window=replay_spec.NStep(self.n_step, self.discount),
       batch_size=self.batch_size,
       max_size=self.max_replay_size,

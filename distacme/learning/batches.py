@@ -59,9 +59,11 @@ class Batches:
     del timeout_s  # A sampler of one process answers at once.
     return self._draw()
 
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
     """Hands priorities to the sampler."""
-    self._sampler.update_priorities(key, priority)
+    self._sampler.update_priorities(info, priority)
 
   def describe(self) -> str:
     """Says in a sentence what there is to be sampled."""
@@ -130,7 +132,7 @@ def _needed_rows(step_type: np.ndarray) -> int:
 def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
   # Contiguous: what samplers return are views with gaps between the rows, and
   # JAX takes several times as long over those.
-  batch = types.Batch(data, info.probability.astype(np.float32))
+  batch = types.Batch(data, info.probability.astype(np.float32), info.table)
   return Drawn(jax.tree.map(np.ascontiguousarray, batch), info)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -45,9 +46,11 @@ def unpack(layout: frames_lib.FrameLayout, data: Any) -> Any:
       frames [B, slots, ...] in the place of stacks.
   """
   if isinstance(data, types.Transition):
+    assert layout.ends is not None
+    at_ends = functools.partial(_last_axis, axis=1 + len(layout.ends))
     return data._replace(
       observation=_map(layout, _last_axis, data.observation),
-      next_observation=_map(layout, _last_axis, data.next_observation),
+      next_observation=_map(layout, at_ends, data.next_observation),
     )
 
   shown = _shown(data.step_type, layout.stack)
@@ -84,8 +87,8 @@ def _masked(frames: jax.Array, shown: jax.Array) -> jax.Array:
   ).astype(frames.dtype)
 
 
-def _last_axis(frames: jax.Array) -> jax.Array:
-  return jnp.moveaxis(frames, 1, -1)
+def _last_axis(frames: jax.Array, axis: int = 1) -> jax.Array:
+  return jnp.moveaxis(frames, axis, -1)
 
 
 def _map(

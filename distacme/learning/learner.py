@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from distacme import core
 from distacme import types
@@ -19,6 +18,7 @@ from distacme.learning import batches as batches_lib
 from distacme.learning import placement as placement_lib
 from distacme.learning import priorities as priorities_lib
 from distacme.learning import updates
+from distacme.run import status
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
@@ -120,6 +120,11 @@ class Learner:
     self.publish()
 
   @property
+  def updates_per_call(self) -> int:
+    """Updates that one call of `step` makes."""
+    return self._batches.count
+
+  @property
   def state(self) -> types.LearnerState:
     """The current state, on one device; valid until the next step."""
     return self._placement.on_one_device(self._state)
@@ -148,7 +153,7 @@ class Learner:
     self.steps += count
     self._unreported_steps += count
     if self._output.priorities is not None:
-      self._send_priorities(drawn.info.key, self._output.priorities)
+      self._send_priorities(drawn.info, self._output.priorities)
     if self.steps % self._publish_period < count:
       self.publish()
     return True
@@ -158,7 +163,8 @@ class Learner:
     starving = _Starving(self._explain_after_s)
     while self.directive.stop is None:
       learnt = self.step(_POLL_S)
-      self.tend('learning' if learnt else 'waiting for data')
+      state = status.WorkerState
+      self.tend(state.LEARNING if learnt else state.WAITING_FOR_DATA)
       if starving.should_explain(learnt):
         logging.warning(
           'the learner has waited for data for %.1f s: %s',
@@ -167,7 +173,9 @@ class Learner:
         )
     self.close()
 
-  def tend(self, state: str = 'learning') -> None:
+  def tend(
+    self, state: status.WorkerState = status.WorkerState.LEARNING
+  ) -> None:
     """Does what is due beside learning: reports and checkpoints."""
     now = time.monotonic()
     if now >= self._report_at:
@@ -186,7 +194,7 @@ class Learner:
     self.publish()
     self._wait_until_published()
     self._params_executor.shutdown()
-    self.report('done learning')
+    self.report(status.WorkerState.SAVING)  # which its process may go on with
 
   def save(self) -> None:
     """Writes a checkpoint, if this learner has where to.
@@ -207,7 +215,7 @@ class Learner:
     """
     self._metrics()
 
-  def report(self, state: str) -> None:
+  def report(self, state: status.WorkerState) -> None:
     """Tells the run about progress and learns whether to stop.
 
     Raises:
@@ -269,12 +277,14 @@ class Learner:
         'learnt is in the checkpoint of that step, if there is a run directory.'
       ) from None
 
-  def _send_priorities(self, key: np.ndarray, priorities: jax.Array) -> None:
-    self._priorities.add(key, priorities)
+  def _send_priorities(
+    self, info: types.SampleInfo, priorities: jax.Array
+  ) -> None:
+    self._priorities.add(info, priorities)
     while self._priorities.behind() and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
       if self._priorities.behind():
-        self.tend('waiting to set priorities')
+        self.tend(status.WorkerState.SETTING_PRIORITIES)
 
 
 class _Meter:

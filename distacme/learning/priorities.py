@@ -8,6 +8,8 @@ from concurrent import futures
 import jax
 import numpy as np
 
+from distacme import types
+
 _MAX_PENDING = 2  # sendings that may wait for the one under way
 _LAST_S = 1.0
 
@@ -21,26 +23,26 @@ class PrioritySender:
 
   def __init__(
     self,
-    write: Callable[[np.ndarray, np.ndarray], None],
+    write: Callable[[types.SampleInfo, np.ndarray], None],
     executor: futures.Executor,
     together: int = 1,
   ):
     """Sends nothing yet.
 
     Args:
-      write: takes keys and priorities, both flat.
+      write: takes how items were drawn and their priorities, both flat.
       executor: of one thread, or none.
       together: calls of `add` that are sent as one.
     """
     self._write = write
     self._executor = executor
     self._together = together
-    self._collected: list[tuple[np.ndarray, jax.Array]] = []
+    self._collected: list[tuple[types.SampleInfo, jax.Array]] = []
     self._pending: list[futures.Future[None]] = []
 
-  def add(self, key: np.ndarray, priorities: jax.Array) -> None:
+  def add(self, info: types.SampleInfo, priorities: jax.Array) -> None:
     """Takes the priorities [B] of items; raises what an earlier sending met."""
-    self._collected.append((key, priorities))
+    self._collected.append((info, priorities))
     if len(self._collected) >= self._together:
       self.send()
 
@@ -67,9 +69,9 @@ class PrioritySender:
     pending = [future for future in self._pending if not future.cancelled()]
     futures.wait(pending, timeout=_LAST_S)
 
-  def _send(self, collected: list[tuple[np.ndarray, jax.Array]]) -> None:
-    keys, priorities = zip(*collected, strict=True)
+  def _send(self, collected: list[tuple[types.SampleInfo, jax.Array]]) -> None:
+    infos, priorities = zip(*collected, strict=True)
     self._write(
-      np.concatenate(keys),
+      jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos),
       np.concatenate([np.asarray(each, np.float64) for each in priorities]),
     )

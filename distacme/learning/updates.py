@@ -15,27 +15,28 @@ from distacme.replay import rows
 
 
 def check_count(count: int, agent: core.Agent) -> None:
-  """Checks that replay's rate limits leave room for `count` batches at once.
+  """Checks that the rate limits of all tables leave room for `count` batches.
 
   Raises:
-    ValueError: if drawing them would break the limits.
+    ValueError: if drawing them at once would break the limits.
   """
   spec = agent.replay
-  limits = spec.rate_limits
-  room = limits.max_balance - limits.min_balance
-  needed = count * spec.batch_size + limits.samples_per_insert * spec.block_size
-  if count > 1 and needed > room:
-    more = (
-      f'Let the queue hold {needed:g} (queue_size)'
-      if spec.used_once
-      else f'Set error_buffer={needed / 2:g} or more'
-    )
-    raise ValueError(
-      f'updates_per_call={count} draws {count} x {spec.batch_size} samples at '
-      f'once, and with one insert that is {needed:g}, more than the {room:g} '
-      'by which replay lets actors and learner run apart. '
-      f'{more}, or lower updates_per_call.'
-    )
+  for table, limits in zip(spec.tables, spec.rate_limits, strict=True):
+    room = limits.max_balance - limits.min_balance
+    insert = limits.samples_per_insert * table.block_size
+    needed = count * spec.batch_size + insert
+    if count > 1 and needed > room:
+      more = (
+        f'Let the queue hold {needed:g} (queue_size)'
+        if table.used_once
+        else f'Set error_buffer={needed / 2:g} or more'
+      )
+      raise ValueError(
+        f'updates_per_call={count} draws {count} x {spec.batch_size} samples at '
+        f'once, and with one insert that is {needed:g}, more than the {room:g} '
+        'by which replay lets actors and learner run apart. '
+        f'{more}, or lower updates_per_call.'
+      )
 
 
 def choose_count(
@@ -64,7 +65,9 @@ def choose_count(
   if wanted == 1 or platform != 'cpu':
     return wanted
   size = agent.replay.batch_size
-  batch = types.Batch(layout.example(size), np.ones(size, np.float32))
+  batch = types.Batch(
+    layout.example(size), np.ones(size, np.float32), np.zeros(size, np.int32)
+  )
   update = jax.make_jaxpr(agent.update)(state, batch)
   if 'conv_general_dilated' not in _primitives(update.jaxpr):
     return wanted

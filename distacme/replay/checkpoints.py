@@ -1,9 +1,8 @@
-"""Checkpoints of what replay holds: folders that are complete or absent."""
+"""Checkpoints of replay's tables: folders that are complete or absent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 import pathlib
 import shutil
 from typing import TypeVar
@@ -21,8 +20,8 @@ class Checkpoints:
   """Numbered folders in one directory, the newest few; one thread at a time.
 
   A backend writes its files into `unfinished`, and `add` renames their folder.
-  What files there are, and how long, is kept beside them, since Reverb takes an
-  empty file for an empty table; their contents the backends check by themselves.
+  The names and lengths of the files are kept beside them, since Reverb takes an
+  empty file for an empty table; backends check the contents of the files.
   """
 
   def __init__(
@@ -31,22 +30,20 @@ class Checkpoints:
     backend: str,
     spec: replay_spec.ReplaySpec,
   ):
-    """Clears away what a process that died left unfinished.
+    """Removes the unfinished checkpoint of a process that died.
 
     Args:
       directory: of the checkpoints; made if need be.
       backend: whose files they are.
-      spec: of the table; what was saved with another is not restored.
+      spec: of the tables; a checkpoint of another is not restored.
     """
     self._directory = directory
-    # The address of the function would differ from process to process.
-    spec = dataclasses.replace(spec, first_priority=None)
     self._written_for = {'backend': backend, 'spec': str(spec)}
     self.unfinished = directory / 'unfinished'
     self.clear_unfinished()
 
   def clear_unfinished(self) -> None:
-    """Removes what has not become a checkpoint, and would fill the disk."""
+    """Removes files that became no checkpoint and would fill the disk."""
     shutil.rmtree(self.unfinished, ignore_errors=True)
     self.unfinished.mkdir(parents=True, exist_ok=True)
 
@@ -65,10 +62,10 @@ class Checkpoints:
   def restore(self, load: Callable[[pathlib.Path], _T]) -> _T | None:
     """Returns what `load` makes of the newest checkpoint that is whole.
 
-    One that is not is skipped, with a warning that says what is used instead.
+    A damaged one is skipped, with a warning that names the one used instead.
 
     Args:
-      load: given a checkpoint's folder; raises what it likes if it cannot.
+      load: given a checkpoint's folder; raises any error if it cannot.
 
     Returns:
       None if there is none, or none that is whole.

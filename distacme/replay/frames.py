@@ -24,20 +24,21 @@ FRAMES_BEFORE = 'frames_before'
 
 
 class FrameLayout:
-  """Which leaves of an observation are stacks, and what a frame of them is.
+  """The leaves of an observation that are stacks, and the form of their frames.
 
   Attributes:
+    indices: of the stacks among the leaves of an observation.
     stack: S, frames in an observation.
     dtype: of a frame: structured, with a field for each stacked leaf.
-    moments: observations in a window at most, of those that count.
-    slots: frames in a sampled window: of n-step windows the S frames of either
-      end, of sequences one for each row, after S - 1 from before.
+    moments: observations in a window at most.
+    slots: frames in a sampled window: of n-step windows the S frames of the
+      start and of each end, of sequences one for each row, after S - 1 from
+      before.
+    ends: shape of the axis of ends in next observations; None for sequences.
   """
 
   def __init__(
-    self,
-    observations: types.NestedSpec,
-    window: replay_spec.NStep | replay_spec.Sequences,
+    self, observations: types.NestedSpec, window: replay_spec.Window
   ):
     leaves = tree.flatten(observations)
     self.indices = [
@@ -51,10 +52,12 @@ class FrameLayout:
         for name, i in zip(self._names, self.indices, strict=True)
       ]
     )
-    self._ends = isinstance(window, replay_spec.NStep)
+    self.ends: tuple[int, ...] | None = None
+    self._lengths: tuple[int, ...] = ()
     if isinstance(window, replay_spec.NStep):
-      self.moments = window.n + 1
-      self.slots = 2 * self.stack
+      self.ends, self._lengths = window.ends, window.lengths
+      self.moments = self._lengths[-1] + 1
+      self.slots = (1 + len(self._lengths)) * self.stack
     else:
       self.moments = window.length
       self.slots = window.length + self.stack - 1
@@ -92,25 +95,30 @@ class FrameLayout:
       gathered, windows, before.tolist(), strict=True
     ):
       first = self.stack - 1 - old
-      if self._ends:
-        into[first : self.stack] = frames[: old + 1]
-        last = frames[-self.stack :]
-        into[self.slots - len(last) :] = last
-      else:
+      if self.ends is None:
         into[first : first + len(frames)] = frames
+        continue
+      into[first : self.stack] = frames[: old + 1]
+      for end, length in enumerate(self._lengths, 2):
+        seen = frames[: old + 1 + length][-self.stack :]  # by that end
+        stop = end * self.stack
+        into[stop - len(seen) : stop] = seen
     return gathered
 
   def put(self, data: Any, frames: np.ndarray) -> Any:
-    """Returns a batch with its frames [B, ...] where its observations have none.
+    """Returns a batch with frames [B, ...] in the empty leaves of observations.
 
-    Of sequences they are those of all slots, of transitions [B, S, ...].
+    Of sequences they are those of all slots, of transitions [B, S, ...], at
+    several ends [B, N, S, ...].
     """
-    if not self._ends:
+    if self.ends is None:
       return data._replace(observation=self._put(data.observation, frames))
+    at_ends = frames[:, self.stack :]
     return data._replace(
       observation=self._put(data.observation, frames[:, : self.stack]),
       next_observation=self._put(
-        data.next_observation, frames[:, self.stack :]
+        data.next_observation,
+        at_ends.reshape(len(frames), *self.ends, self.stack),
       ),
     )
 
@@ -122,8 +130,7 @@ class FrameLayout:
 
 
 def make_layout(
-  observations: types.NestedSpec,
-  window: replay_spec.NStep | replay_spec.Sequences,
+  observations: types.NestedSpec, window: replay_spec.Window
 ) -> FrameLayout | None:
   """Returns the layout, or None if there are no stacks, or some of other depth."""
   depths = {
@@ -135,7 +142,7 @@ def make_layout(
 
 
 def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-  """Returns the frames, each once, and which of them are whose."""
+  """Returns the frames, each once, and the places of those of each window."""
   places: dict[int, int] = {}
   frames: list[np.ndarray] = []
   for frame in itertools.chain.from_iterable(windows):

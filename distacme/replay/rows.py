@@ -7,7 +7,9 @@ element of a numpy structured array; packing and unpacking are views, not copies
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
+import operator
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,8 @@ class RowLayout:
 
     Args:
       nest: a `types.Transition` or `types.Sequence` of specs, without batch axis.
-      frames: what travels beside the rows and is not in `nest`.
+      frames: layout of the frames, which travel beside the rows and are not in
+        `nest`.
     """
     self.nest = nest
     self.frames = frames
@@ -43,6 +46,8 @@ class RowLayout:
     if frames is not None:
       fields.append((frames_lib.FRAMES_BEFORE, np.dtype(np.uint8), ()))
     self.dtype = np.dtype(fields, align=True)
+    places = tree.unflatten_as(nest, list(range(len(leaves))))
+    self._read = _reader(places, self._names)
 
   @property
   def itemsize(self) -> int:
@@ -51,10 +56,10 @@ class RowLayout:
 
   def views(self, rows: np.ndarray) -> Any:
     """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
-    return tree.unflatten_as(self.nest, [rows[name] for name in self._names])
+    return self._read(rows)
 
   def read(self, rows: np.ndarray, frames: Sequence[np.ndarray] | None) -> Any:
-    """Returns what a batch of rows [B] holds, each leaf [B, ...].
+    """Returns the data of a batch of rows [B], each leaf [B, ...].
 
     Args:
       rows: structured.
@@ -99,7 +104,7 @@ class RowLayout:
 
 
 def make_layout(
-  window: replay_spec.NStep | replay_spec.Sequences,
+  window: replay_spec.Window,
   spec: specs.EnvironmentSpec,
   extras: types.NestedSpec = (),
   start_state: types.NestedSpec = (),
@@ -122,13 +127,14 @@ def make_layout(
     observations = frames.without_frames(observations)
   scalar = specs.Array((), np.float32)
   if isinstance(window, replay_spec.NStep):
+    at_ends = functools.partial(_repeated, window.ends)
     return RowLayout(
       types.Transition(
         observation=observations,
         action=spec.actions,
-        reward=scalar,
-        discount=scalar,
-        next_observation=observations,
+        reward=at_ends(scalar),
+        discount=at_ends(scalar),
+        next_observation=tree.map_structure(at_ends, observations),
         extras=extras,
       ),
       frames,
@@ -142,9 +148,34 @@ def make_layout(
     extras=extras,
   )
   rows = tree.map_structure(
-    lambda leaf: specs.Array((window.length, *leaf.shape), leaf.dtype), rows
+    functools.partial(_repeated, (window.length,)), rows
   )
   return RowLayout(rows._replace(start_state=start_state), frames)
+
+
+def _reader(node: Any, names: list[str]) -> Callable[[np.ndarray], Any]:
+  """Returns a function from rows to a nest of their fields.
+
+  Walking a nest for every batch and every step would take several times as long.
+
+  Args:
+    node: nest of places in `names`.
+    names: of the fields.
+  """
+  if isinstance(node, int):
+    return operator.itemgetter(names[node])
+  if isinstance(node, dict):
+    parts = {key: _reader(value, names) for key, value in node.items()}
+    return lambda rows: {key: read(rows) for key, read in parts.items()}
+  if isinstance(node, tuple):
+    make = getattr(node, '_make', tuple)
+    reads = [_reader(value, names) for value in node]
+    return lambda rows: make([read(rows) for read in reads])
+  return lambda rows: tree.map_structure(lambda i: rows[names[i]], node)
+
+
+def _repeated(axes: tuple[int, ...], leaf: specs.Array) -> specs.Array:
+  return specs.Array((*axes, *leaf.shape), leaf.dtype)
 
 
 def _escaped(key: Any) -> str:

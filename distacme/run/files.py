@@ -75,7 +75,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 def to_json(value: Any) -> str:
   """Returns JSON; it has no infinity and no NaN, so these become strings."""
-  return json.dumps(_spelled(value), indent=2, default=str, allow_nan=False)
+  return json.dumps(spelled(value), indent=2, default=str, allow_nan=False)
 
 
 def from_json(text: str) -> Any:
@@ -84,29 +84,31 @@ def from_json(text: str) -> Any:
   Raises:
     ValueError: if it is no JSON.
   """
-  return _unspelled(json.loads(text))
+  return unspelled(json.loads(text))
 
 
 _NON_FINITE = ('NaN', 'Infinity', '-Infinity')
 
 
-def _spelled(value: Any) -> Any:
+def spelled(value: Any) -> Any:
+  """Returns `value` with words for NaN and infinities, which JSON lacks."""
   if isinstance(value, float) and not math.isfinite(value):
     return 'NaN' if math.isnan(value) else ('-' * (value < 0) + 'Infinity')
   if isinstance(value, Mapping):
-    return {key: _spelled(inner) for key, inner in value.items()}
+    return {key: spelled(inner) for key, inner in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_spelled(inner) for inner in value]
+    return [spelled(inner) for inner in value]
   return value
 
 
-def _unspelled(value: Any) -> Any:
+def unspelled(value: Any) -> Any:
+  """Undoes `spelled`, and takes texts that are such words for numbers, too."""
   if isinstance(value, str) and value in _NON_FINITE:
     return float(value)
   if isinstance(value, dict):
-    return {key: _unspelled(inner) for key, inner in value.items()}
+    return {key: unspelled(inner) for key, inner in value.items()}
   if isinstance(value, list):
-    return [_unspelled(inner) for inner in value]
+    return [unspelled(inner) for inner in value]
   return value
 
 

@@ -18,25 +18,19 @@ from typing import IO
 
 from distacme.run import run_directory
 
-_VARIABLE = 'DISTACME_LOCK'
 _WAIT_S = 20.0  # a terminated run saves, and its workers end, in less
 _POLL_S = 0.1
 _logger = logging.getLogger(__name__)
 
 
-def variable(directory: run_directory.RunDirectory) -> dict[str, str]:
-  """Returns what workers that call `share` need in their environment."""
-  return {_VARIABLE: str(directory.lock)}
-
-
-def share() -> None:
+def share(directory: run_directory.RunDirectory) -> None:
   """Holds the lock of this worker's run until this process ends.
 
   To be called before `runtime.process_tree.die_with_parent`: either the launcher is
   found alive, and held the lock until now, or this process ends.
   """
   with contextlib.suppress(OSError):  # which the launcher has warned of
-    file = os.open(os.environ[_VARIABLE], os.O_RDWR)
+    file = os.open(directory.lock, os.O_RDWR)
     os.register_at_fork(after_in_child=functools.partial(os.close, file))
     _flock(file, exclusive=False)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from distacme.run import files
 from distacme.run import notices
+from distacme.run import status as status_lib
 
 _COUNTS_KEPT = 4  # and those of all checkpoints
 
@@ -23,12 +24,11 @@ _T = TypeVar('_T')
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-  """Where a run that goes on can be found; the contents of `running.json`."""
+  """Who runs a run that goes on; the contents of `running.json`."""
 
   pid: int  # of the launcher
   host: str  # that it runs on
   since: float  # unix seconds
-  address: str = ''  # of the variable server; '' if there is none, or not yet
 
   @property
   def here(self) -> bool:
@@ -88,6 +88,16 @@ class RunDirectory:
     return self.path / 'endpoints'
 
   @property
+  def program(self) -> pathlib.Path:
+    """The workers of the run, as JSON; see `runtime.topology`."""
+    return self.path / 'program.json'
+
+  @property
+  def pickles(self) -> pathlib.Path:
+    """What a user gave to the run and workers cannot import."""
+    return self.path / 'pickles'
+
+  @property
   def warnings(self) -> pathlib.Path:
     """What workers' processes said by `warn_once`."""
     return self.logs / 'warnings'
@@ -112,27 +122,29 @@ class RunDirectory:
     """Lets others find the run while it goes on; forgets how it ended before."""
     self.summary.unlink(missing_ok=True)
     self._progress.unlink(missing_ok=True)
-    self.write_running()
+    self._forget_endpoints()
+    now = Running(os.getpid(), platform.node(), time.time())
+    files.write_if_possible(self._running, dataclasses.asdict(now))
     try:
       yield
     finally:
       self._running.unlink(missing_ok=True)
       self._progress.unlink(missing_ok=True)
+      self._forget_endpoints()
 
-  def write_running(self, address: str = '') -> None:
-    """Says that this process runs the run, and where its server listens."""
-    now = Running(os.getpid(), platform.node(), time.time(), address)
-    files.write_if_possible(self._running, dataclasses.asdict(now))
+  def _forget_endpoints(self) -> None:
+    for path in self.endpoints.glob('*'):
+      path.unlink(missing_ok=True)
 
   def read_running(self) -> Running | None:
-    """Returns where the run can be found; None if it does not go on.
+    """Returns who runs the run; None if it does not go on.
 
     A launcher that was killed leaves the file: see `Running.gone`.
     """
     return files.read_if_whole(
       self._running,
       lambda value: Running(**value),
-      'where the run goes on, if it does, is not known',
+      'who runs the run, if it goes on, is not known',
     )
 
   def write_progress(self, progress: Progress) -> None:
@@ -147,15 +159,15 @@ class RunDirectory:
       'counters and clock go on from where the run was last resumed',
     )
 
-  def write_summary(self, status: Mapping[str, Any]) -> None:
+  def write_summary(self, status: status_lib.Status) -> None:
     """Keeps how the run ended; if that cannot be, a warning says so."""
-    files.write_if_possible(self.summary, status)
+    files.write_if_possible(self.summary, status.to_dict())
 
-  def read_summary(self) -> dict[str, Any] | None:
+  def read_summary(self) -> status_lib.Status | None:
     """Returns how the run ended; None if that is not known."""
     return files.read_if_whole(
       self.summary,
-      lambda status: {**status, 'stop': status['stop']},
+      status_lib.Status.from_dict,
       'how the run ended is not known',
     )
 
@@ -271,7 +283,7 @@ class RunDirectory:
       ValueError: if the path is taken by something else, or cannot be written to.
     """
     check_path(self.path)
-    with self._refused_if_not_writable():
+    with self.refused_if_not_writable():
       if self.path.exists() and not self._may_be_a_run():
         raise ValueError(
           f'{self.path} exists and is no run directory. Choose another run_dir.'
@@ -294,15 +306,17 @@ class RunDirectory:
     Raises:
       ValueError: if that cannot be written.
     """
-    with self._refused_if_not_writable():
+    with self.refused_if_not_writable():
       files.write_json(self.config, config)
       if self.logs.exists() and any(self.logs.iterdir()):
-        number = len(list(self.path.glob('logs.*'))) + 1
-        self.logs.rename(self.path / f'logs.{number}')
+        numbers = [path.suffix[1:] for path in self.path.glob('logs.*')]
+        last = max((int(n) for n in numbers if n.isdigit()), default=0)
+        self.logs.rename(self.path / f'logs.{last + 1}')
       self.logs.mkdir(exist_ok=True)
 
   @contextlib.contextmanager
-  def _refused_if_not_writable(self) -> Iterator[None]:
+  def refused_if_not_writable(self) -> Iterator[None]:
+    """Makes a ValueError of what a directory that cannot be written to raises."""
     try:
       yield
     except files.NotWrittenError as error:

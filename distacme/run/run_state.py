@@ -1,4 +1,4 @@
-"""What a run has done so far, who works on it, and whether it should stop."""
+"""Sums what the workers of a run report, and decides when the run ends."""
 
 from __future__ import annotations
 
@@ -20,17 +20,16 @@ RATE_WINDOW_S = 10.0
 # grow with whatever a peer thinks of.
 _MAX_NAMES = 10_000
 
-# That may be asked for while a run goes on: each holds two of the calls that the
-# variable server serves at once (`variables.server.MAX_CALLS`), and a typing error
-# must not make a launcher start processes without end.
-MAX_ACTORS = 500
+# That may be asked for while a run goes on: a variable server was tried with so
+# many, and a typing error must not make a launcher start processes without end.
+MAX_ACTORS = 1000
 
 
 NO_LIMITS = status_lib.Limits()
 
 
 class Sink(Protocol):
-  """Where metrics go; `run.metrics.MetricsSink` in every mode."""
+  """Takes metrics; `run.metrics.MetricsSink` in every mode."""
 
   def write(
     self,
@@ -67,14 +66,14 @@ class RunState:
       clock: returns seconds.
       elapsed_s: what the clock shows at first.
     """
-    self._limits = limits
+    self.limits = limits
     self._sink = sink
     self._clock = clock
     self._start = clock() - elapsed_s
     self._lock = threading.Lock()
     self._total = _Tally(counts or {}, self._start)
     self._workers: dict[str, _Worker] = {}
-    self._stop: dict[str, Any] | None = None
+    self._stop: status_lib.Stop | None = None
     self._on_stop: list[Callable[[], None]] = []
     self._params_version: int | None = None
     self._num_actors: int | None = None
@@ -88,7 +87,7 @@ class RunState:
     worker: str,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
     """Takes a worker's report; see `core.Reporter.report`.
 
@@ -101,7 +100,7 @@ class RunState:
       _check_room(self._total.counts, counts or ())
       _check_room(entry.metrics, metrics or ())
       entry.heartbeat = now
-      if state:
+      if state is not None:
         entry.state = state
       if counts:
         entry.tally.add(counts, now)
@@ -132,22 +131,15 @@ class RunState:
     return directive
 
   def request_stop(
-    self, reason: str, detail: str = '', worker: str = ''
+    self, reason: status_lib.StopReason, detail: str = '', worker: str = ''
   ) -> None:
     """Ends the run unless it ends already: the first reason given stands.
 
     Args:
-      reason: one of `StopReason`'s values.
+      reason: of the end.
       detail: for people; the traceback of a worker that failed.
-      worker: who asks, if a worker does.
+      worker: that asks, if a worker does.
     """
-    try:
-      reason = status_lib.StopReason(reason)
-    except ValueError:
-      known = ', '.join(r.value for r in status_lib.StopReason)
-      raise ValueError(
-        f'{reason!r} is no reason to stop; use one of {known}.'
-      ) from None
     with self._lock:
       now = self._clock()
       self._check_limits(now)
@@ -168,7 +160,7 @@ class RunState:
       entry.failure = detail
 
   def scale(self, num_actors: int) -> None:
-    """Asks whoever launched the run for so many actors, by `status`.
+    """Asks the run's launcher for so many actors, by `status`.
 
     Raises:
       ValueError: if it is less than one, or more than MAX_ACTORS.
@@ -182,35 +174,24 @@ class RunState:
     with self._lock:
       self._params_version = version
 
-  def status(self) -> dict[str, Any]:
-    """Returns all that is known, as plain data for JSON.
-
-    Metrics may hold NaN and infinity, which Python's JSON reads and writes.
-    """
+  def status(self) -> status_lib.Status:
+    """Returns all that is known of the run."""
     now = self._clock()
     with self._lock:
       self._check_limits(now)
-      status = {
-        'seconds': now - self._start,
-        'counts': dict(self._total.counts),
-        'rates': self._total.rates(now),
-        'params_version': self._params_version,
-        'num_actors': self._num_actors,  # that were asked for since it began
-        'stop': self._stop and dict(self._stop),
-        'limits': dataclasses.asdict(self._limits),
-        'workers': {
-          name: {
-            'state': worker.state,
-            'seconds_since_report': now - worker.heartbeat,
-            'counts': dict(worker.tally.counts),
-            'rates': worker.tally.rates(now),
-            'metrics': dict(worker.metrics),
-            'failure': worker.failure,
-          }
-          for name, worker in self._workers.items()
+      status = status_lib.Status(
+        seconds=now - self._start,
+        counts=dict(self._total.counts),
+        rates=self._total.rates(now),
+        workers={
+          name: worker.status(now) for name, worker in self._workers.items()
         },
-      }
-    if status['stop']:
+        stop=self._stop,
+        limits=self.limits,
+        params_version=self._params_version,
+        num_actors=self._num_actors,
+      )
+    if status.stop:
       self._call_back()
     return status
 
@@ -221,33 +202,27 @@ class RunState:
 
   def _directive(self, now: float) -> core.Directive:
     self._check_limits(now)
-    stop = self._stop['reason'] if self._stop else None
+    stop = self._stop.reason if self._stop else None
     return core.Directive(stop, dict(self._total.counts))
 
   def _check_limits(self, now: float) -> None:
-    max_steps, max_seconds = (
-      self._limits.max_env_steps,
-      self._limits.max_seconds,
-    )
-    if max_steps and self._total.counts.get('env_steps', 0) >= max_steps:
-      self._set_stop(
-        status_lib.StopReason.STEP_LIMIT, f'{max_steps} env_steps', '', now
-      )
-    if max_seconds and now - self._start >= max_seconds:
-      self._set_stop(
-        status_lib.StopReason.TIME_LIMIT, f'{max_seconds} s', '', now
-      )
+    for clock, most in (
+      ('env_steps', self.limits.max_env_steps),
+      ('learner_steps', self.limits.max_learner_steps),
+    ):
+      if most is not None and self._total.counts.get(clock, 0) >= most:
+        detail = f'{most} {clock}'
+        self._set_stop(status_lib.StopReason.STEP_LIMIT, detail, '', now)
+    max_seconds = self.limits.max_seconds
+    if max_seconds is not None and now - self._start >= max_seconds:
+      detail = f'{max_seconds} s'
+      self._set_stop(status_lib.StopReason.TIME_LIMIT, detail, '', now)
 
   def _set_stop(
     self, reason: status_lib.StopReason, detail: str, worker: str, now: float
   ) -> None:
     if self._stop is None:
-      self._stop = {
-        'reason': reason.value,
-        'detail': detail,
-        'worker': worker,
-        'seconds': now - self._start,
-      }
+      self._stop = status_lib.Stop(reason, detail, worker, now - self._start)
 
   def _call_back(self) -> None:
     with self._lock:
@@ -286,11 +261,13 @@ class _Reporter:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
     return self._state.report(self._worker, counts, metrics, state)
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(
+    self, reason: status_lib.StopReason, detail: str = ''
+  ) -> None:
     self._state.request_stop(reason, detail, self._worker)
 
   def fail(self, detail: str) -> None:
@@ -301,9 +278,19 @@ class _Reporter:
 class _Worker:
   tally: _Tally
   heartbeat: float
-  state: str = ''
+  state: status_lib.WorkerState | None = None
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
   failure: str = ''  # the last one's detail
+
+  def status(self, now: float) -> status_lib.WorkerStatus:
+    return status_lib.WorkerStatus(
+      state=self.state,
+      seconds_since_report=now - self.heartbeat,
+      counts=dict(self.tally.counts),
+      rates=self.tally.rates(now),
+      metrics=dict(self.metrics),
+      failure=self.failure,
+    )
 
 
 class _Tally:
@@ -314,9 +301,16 @@ class _Tally:
     self._past = collections.deque([(now, dict(counts))])
 
   def add(self, increments: Mapping[str, int], now: float) -> None:
+    """Adds increments; a rate is of those above 0.
+
+    A learner that goes back to its checkpoint takes back steps that it made.
+    """
     counts = self.counts
     for name, increment in increments.items():
       counts[name] = counts.get(name, 0) + increment
+      if increment < 0:
+        for _, past in self._past:
+          past[name] = past.get(name, 0) + increment
     self._remember(now)
 
   def rates(self, now: float) -> dict[str, float]:

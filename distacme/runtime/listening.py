@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import pathlib
+import socket
 import struct
 from typing import TypeAlias
 
@@ -30,6 +31,14 @@ def addresses(port: int) -> list[Address]:
       if state == _LISTENS and int(local_port, 16) == port:
         found.append(_parse(address))
   return found
+
+
+def free_port() -> int:
+  """Returns a port of loopback on which nothing listens just now."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port: int = probe.getsockname()[1]
+  return port
 
 
 def beyond_loopback(port: int) -> list[Address]:

@@ -24,16 +24,16 @@ def parent_variable() -> dict[str, str]:
 
 
 def die_with_parent() -> None:
-  """Lets this process get SIGTERM when its parent is gone (Linux only).
+  """Lets this process get SIGTERM when its parent is gone.
 
-  If it has not ended 15 s later, as when it hangs, a thread ends it. Its parent said
-  who it is (`parent_variable`): it may be gone already, since a process takes seconds
-  to get here.
+  On Linux the kernel sends it at once, elsewhere a thread within a second. If the
+  process has not ended 15 s later, as when it hangs, the thread ends it. The parent
+  said who it is (`parent_variable`): it may be gone already, since a process takes
+  a while to get here.
   """
-  if sys.platform != 'linux':
-    return
   parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
-  _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+  if sys.platform == 'linux':
+    _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
   if os.getppid() != parent:  # it went before the call
     os.kill(os.getpid(), signal.SIGTERM)
   threading.Thread(
@@ -44,6 +44,8 @@ def die_with_parent() -> None:
 def _end_after(parent: int) -> None:
   while os.getppid() == parent:
     time.sleep(_PARENT_PERIOD_S)
+  if sys.platform != 'linux':
+    os.kill(os.getpid(), signal.SIGTERM)
   time.sleep(_LAST_S)
   os._exit(1)
 

@@ -34,18 +34,20 @@ def explain_when_asked() -> None:
   faulthandler.register(EXPLAIN, all_threads=True)
 
 
-def exit_code(reason: str) -> int:
+def exit_code(reason: status.StopReason) -> int:
   """Returns the exit code of a run that ended for `reason`; 0 if it is done."""
-  return int(EXIT_CODES.get(status.StopReason(reason), 0))
+  return int(EXIT_CODES.get(reason, 0))
 
 
-def signal_of(reason: str) -> signal.Signals:
+def signal_of(reason: status.StopReason) -> signal.Signals:
   """Returns the signal that asks for a stop for `reason`."""
   return next(number for number, r in _REASONS.items() if r == reason)
 
 
 @contextlib.contextmanager
-def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
+def requested_from(
+  request_stop: Callable[[status.StopReason], None],
+) -> Iterator[None]:
   """Calls `request_stop` at the first signal; the second one acts as usual.
 
   SIGHUP is no request where it was ignored, as by nohup. From the first signal on it
@@ -63,7 +65,7 @@ def requested_from(request_stop: Callable[[str], None]) -> Iterator[None]:
     for again in (signal.SIGHUP, signal.Signals(number)):
       signal.signal(again, previous[again])
     # In a thread: whoever was interrupted may hold the lock that is needed.
-    reason = _REASONS[signal.Signals(number)].value
+    reason = _REASONS[signal.Signals(number)]
     threading.Thread(target=request_stop, args=(reason,), daemon=True).start()
 
   previous = {number: signal.signal(number, handle) for number in _REASONS}

@@ -7,6 +7,7 @@ def test_my_agent_keeps_the_contract():
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -55,6 +56,7 @@ def check_agent(
   check.update_keeps_the_form_of_its_state()
   check.update_takes_donated_state()
   check.update_answers_what_replay_asks()
+  check.first_priorities_are_priorities()
   check.update_does_not_miss_padding()
   if without_jit:
     check.nothing_changes_without_jit()
@@ -162,11 +164,30 @@ class _Check:
       assert priorities is None, 'replay is uniform: priorities must be None.'
       return
     assert priorities is not None, 'replay is prioritised: give priorities.'
-    _check_rows(priorities, self._agent.replay.batch_size, 'priorities')
-    assert np.ndim(priorities) == 1, 'priorities must be [B].'
-    assert np.isfinite(priorities).all() and (priorities >= 0).all(), (
-      f'priorities must be finite and not negative, got {priorities}.'
+    _check_priorities(priorities, self._agent.replay.batch_size, 'priorities')
+
+  def first_priorities_are_priorities(self) -> None:
+    replay = self._agent.replay
+    if not any(table.prioritized for table in replay.tables_of_actors):
+      return
+    size, data = replay.batch_size, self._batch().data
+    if isinstance(data, types.Sequence):
+      moments = data.step_type.shape[1]
+    else:
+      assert isinstance(replay.window, replay_spec.NStep)
+      moments = 1 + len(replay.window.lengths)
+    _, output = self._acted(size * moments)
+    values = jax.tree.map(
+      lambda leaf: np.asarray(leaf).reshape(size, moments, *leaf.shape[1:]),
+      output.values,
     )
+    window = jax.tree.map(np.asarray, data)
+    first_priority = getattr(self._agent, 'first_priority', None)
+    assert first_priority is not None, (
+      'actors fill a prioritised table: write a method first_priority.'
+    )
+    priorities = first_priority(window, values)
+    _check_priorities(priorities, size, 'first_priority')
 
   def update_does_not_miss_padding(self) -> None:
     if not self._agent.replay.padded:
@@ -217,18 +238,25 @@ class _Check:
     if isinstance(window, replay_spec.Sequences):
       data: Any = self._sequences(size, window.length)
     else:
-      data = self._transitions(size)
+      data = self._transitions(size, window.ends)
     probability = self._random.uniform(0.1, 1.0, size).astype(np.float32)
-    return types.Batch(data, probability)
+    table = np.arange(size, dtype=np.int32) % len(self._agent.replay.tables)
+    return types.Batch(data, probability, table)
 
-  def _transitions(self, size: int) -> types.Transition:
+  def _transitions(self, size: int, ends: tuple[int, ...]) -> types.Transition:
     observation, output = self._acted(size)
+    reward, discount, next_observation = jax.tree.map(
+      lambda leaf: leaf.reshape(size, *ends, *leaf.shape[1:]),
+      self._sample(
+        (_UNIT, _UNIT, self._spec.observations), size * math.prod(ends)
+      ),
+    )
     return types.Transition(
       observation=observation,
       action=self._as_sent(output.action),
-      reward=self._sample(_UNIT, size),
-      discount=self._sample(_UNIT, size),
-      next_observation=self._observations(size),
+      reward=reward,
+      discount=discount,
+      next_observation=next_observation,
       extras=output.extras,
     )
 
@@ -317,6 +345,14 @@ def _check_rows(nest: Any, batch_size: int, what: str) -> None:
       f'{what}: every leaf must be [B, ...] with B={batch_size}, got one of '
       f'shape {np.shape(leaf)}.'
     )
+
+
+def _check_priorities(priorities: Any, batch_size: int, what: str) -> None:
+  _check_rows(priorities, batch_size, what)
+  assert np.ndim(priorities) == 1, f'{what} must be [B].'
+  assert np.isfinite(priorities).all() and (priorities >= 0).all(), (
+    f'{what} must be finite and not negative, got {priorities}.'
+  )
 
 
 def _form(nest: Any) -> Any:

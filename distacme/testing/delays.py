@@ -1,4 +1,4 @@
-"""Params that come late, as in a program whose actors are slow or far away."""
+"""Delays params, as a program does whose actors are slow or far away."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from distacme import types
 
 
 class DelayedParams:
-  """Shows what was published `delay` publications ago; a sink and a source.
+  """Shows the params of `delay` publications ago; a sink and a source.
 
-  Until there are as many, that is what came first. In an `EnvironmentLoop` the
-  policy that acts is so many updates older than the one that learns:
+  Shows the first params until there are so many publications. In an
+  `EnvironmentLoop` the policy that acts is `delay` updates late:
 
       loop = EnvironmentLoop(environment, agent, params=DelayedParams(50))
   """
@@ -30,5 +30,5 @@ class DelayedParams:
     self._published.append(core.VersionedParams(version, params))
 
   def newest(self) -> core.VersionedParams | None:
-    """Returns the params whose time has come; None before the first."""
+    """Returns the params of `delay` publications ago; None before the first."""
     return self._published[0] if self._published else None

@@ -1,6 +1,6 @@
-"""Tiny environments whose every step a test can foretell.
+"""Tiny environments whose steps a test can compute.
 
-By name: 'distacme.testing.environments:catch', ':counting', ':nested',
+Their names: 'distacme.testing.environments:catch', ':counting', ':nested',
 ':reward_at_the_end', ':cartpole_without_velocities' and ':slow_pendulum'.
 """
 
@@ -18,12 +18,12 @@ from distacme import types
 
 
 class Catch(dm_env.Environment):
-  """A ball falls through a grid onto a paddle; +1 if it is caught, else -1.
+  """Drops a ball through a grid; +1 if the paddle catches it, else -1.
 
-  The game of bsuite (https://arxiv.org/abs/1908.03568): the ball starts in a
-  random column of the top row and falls one row a step; the paddle starts in
-  the middle of the bottom row, and actions 0, 1, 2 move it left, not, right.
-  The reward is 0 until the ball is down, which terminates the episode.
+  The game is that of bsuite (https://arxiv.org/abs/1908.03568). The ball starts
+  in a random column of the top row and falls one row a step. The paddle starts
+  in the middle of the bottom row; actions 0, 1, 2 move the paddle left, not,
+  right. The reward is 0 until the ball is down, which terminates the episode.
   """
 
   def __init__(self, seed: int, rows: int = 10, columns: int = 5):
@@ -86,9 +86,9 @@ class Catch(dm_env.Environment):
 
 
 class Counting(dm_env.Environment):
-  """Observes [episode, step] whatever is done, so that tests can recompute all.
+  """Observes [episode, step] for any action, so that tests can recompute all.
 
-  Episode e has `lengths[e % len(lengths)]` steps and so one observation more,
+  Episode e has `lengths[e % len(lengths)]` steps and one observation more,
   [e, 0] to [e, length]. The step that arrives at [e, t] brings the reward
   `reward(e, t)`.
   """
@@ -100,15 +100,15 @@ class Counting(dm_env.Environment):
     reward: Callable[[int, int], float] = lambda episode, step: 1.0,
     first_episode: int = 0,
   ):
-    """Sets what happens in which episode.
+    """Sets lengths, ends and rewards of episodes.
 
     Args:
       lengths: steps of each episode in turn, over and over; each at least 1.
       truncated: whether each episode ends truncated (discount 1) rather than
         terminated (discount 0), in turn.
       reward: of the step that arrives at [episode, step].
-      first_episode: where episodes count from; tells apart the rows of a
-        vector, if each has its own.
+      first_episode: the number of the first episode; another one for each row
+        tells the rows of a vector apart.
     """
     self._lengths = tuple(lengths)
     self._truncated = tuple(truncated)
@@ -124,7 +124,7 @@ class Counting(dm_env.Environment):
     return dm_env.restart(self._observation())
 
   def step(self, action: int) -> dm_env.TimeStep:
-    """Counts on, whatever the action."""
+    """Counts on; the action has no effect."""
     if self._step == self._length:
       return self.reset()
     self._step += 1
@@ -158,10 +158,11 @@ class Counting(dm_env.Environment):
 
 
 class Nested(dm_env.Environment):
-  """Nests of dicts and tuples as observation and as action, of several dtypes.
+  """Observes and takes nests of dicts and tuples, of several dtypes.
 
-  +1 for a step that picks the number shown and moves to the side where the
-  light is, else 0. Both change with every step; an episode has 3 steps.
+  The reward is 1 for a step that picks the number shown and moves to the side
+  of the light, else 0. Number and light change with every step; an episode has
+  3 steps.
   """
 
   def __init__(self, seed: int):
@@ -191,7 +192,7 @@ class Nested(dm_env.Environment):
     )
 
   def observation_spec(self) -> types.NestedSpec:
-    """Returns specs of the light, and of the number as an image and alone."""
+    """Returns specs of the light, and of the number as image and as integer."""
     return {
       'number': (
         specs.BoundedArray((1, 3), np.uint8, 0, 255),
@@ -224,11 +225,11 @@ class Nested(dm_env.Environment):
 
 
 class RewardAtTheEnd(dm_env.Environment):
-  """Shows which action is right, and pays at the end of a long episode only.
+  """Shows the right action, and pays only at the end of a long episode.
 
-  Every step one of three actions is right, at random. The last step of an episode
-  brings the share of its steps in which the right one was taken, and terminates
-  it; all other rewards are 0. So the best return is 1, and chance reaches 1/3.
+  In every step one of three actions is right, at random. The last step brings
+  the share of steps in which the right action was taken, and terminates the
+  episode; all other rewards are 0. The best return is 1, that of chance 1/3.
   """
 
   NUM_ACTIONS = 3
@@ -263,8 +264,8 @@ class RewardAtTheEnd(dm_env.Environment):
   def observation_spec(self) -> specs.BoundedArray:
     """Returns the spec of a float32 [5].
 
-    The share of the episode that is over, the share of its steps that were right
-    so far, and 1 for the action that is right now, 0 for the others.
+    They are the share of the episode that is over, the share of its steps that
+    were right so far, and one-hot the action that is right now.
     """
     return specs.BoundedArray(
       (2 + self.NUM_ACTIONS,), np.float32, 0.0, 1.0, 'progress_and_right_action'
@@ -297,28 +298,28 @@ def catch(seed: int) -> dm_env.Environment:
 
 
 def counting(seed: int) -> dm_env.Environment:
-  """Returns `Counting` with terminated episodes of 3 steps; no chance in it."""
+  """Returns `Counting` with terminated episodes of 3 steps, without chance."""
   del seed
   return Counting()
 
 
 def nested(seed: int) -> dm_env.Environment:
-  """Returns the environment of nests."""
+  """Returns `Nested`."""
   return Nested(seed)
 
 
 def reward_at_the_end(seed: int) -> dm_env.Environment:
-  """Returns episodes of 1,000 steps of which only the last one is rewarded."""
+  """Returns `RewardAtTheEnd` with episodes of 1,000 steps."""
   return RewardAtTheEnd(seed)
 
 
 def cartpole_without_velocities(seed: int) -> Any:
-  """Returns gymnasium's CartPole-v1, of which only positions are observed.
+  """Returns gymnasium's CartPole-v1, observing positions only.
 
-  The cart's place and the pole's angle [2]; how fast they change is for a
-  memory to find out.
+  The observation [2] is the cart's position and the pole's angle; an agent
+  needs a memory to know their velocities.
   """
-  del seed  # Whoever makes environments seeds the first reset.
+  del seed  # `environments.make` seeds the first reset.
   import gymnasium
 
   cartpole = gymnasium.make('CartPole-v1')
@@ -331,12 +332,12 @@ def cartpole_without_velocities(seed: int) -> Any:
 
 
 def slow_pendulum(seed: int) -> Any:
-  """Returns gymnasium's Pendulum-v1 that waits 10 ms in every step.
+  """Returns gymnasium's Pendulum-v1 that sleeps 10 ms in every step.
 
-  As one that waits for a simulator elsewhere, or for a robot: the machine's cores
-  are free meanwhile, so that many of them go as fast as one.
+  Stands for one that waits for a simulator on another machine, or for a robot.
+  The sleep leaves the cores free, so several environments run as fast as one.
   """
-  del seed  # Whoever makes environments seeds the first reset.
+  del seed  # `environments.make` seeds the first reset.
   import gymnasium
 
   class Slow(gymnasium.Wrapper[Any, Any, Any, Any]):

@@ -27,7 +27,7 @@ class TellingAgent:
   episode had. Its priorities are rewards plus 1.
   """
 
-  replay = replay_spec.ReplaySpec(
+  replay = replay_spec.single(
     window=replay_spec.NStep(1, 1.0),
     batch_size=4,
     max_size=100,
@@ -82,3 +82,9 @@ class TellingAgent:
   def actor_params(self, state: TellingLearnerState) -> types.Params:
     """Returns the whole state."""
     return state._asdict()
+
+  def first_priority(
+    self, window: types.Transition, values: types.NestedArray
+  ) -> np.ndarray:
+    """Returns ones."""
+    return np.ones(len(window.reward))

@@ -1,6 +1,6 @@
 """The variable service: params, counters and stop, between processes.
 
 `server.VariableServer` runs in a process of its own; every worker has one
-`client.VariableClient`. The protocol stands in `wire`, what lets hosts trust
-each other in `keys`.
+`client.VariableClient`. `wire` describes the protocol, `keys` the key that
+workers on several hosts show each other.
 """

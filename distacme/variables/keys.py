@@ -1,9 +1,9 @@
 """The key of a run, for workers on several hosts: TLS that both sides check.
 
 Whoever has the file belongs to the run. It holds a private key and its
-certificate, which every server and every client of the run shows, and the only
-one that each of them trusts. So there is no authority, no list of hosts and
-nothing to revoke: the key is made for one run and is worth nothing after it.
+certificate. Every server and every client of the run shows this certificate,
+and trusts no other. So there is no authority, no list of hosts and nothing to
+revoke: the key is made for one run and is worth nothing after the run.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pathlib
 import grpc
 
 FILE = 'key.pem'  # in the run directory
-# Whom the certificate is for, whatever host it is shown on: it says which run
-# somebody belongs to, not where.
+# The name in the certificate, on every host: a certificate says to which run its
+# holder belongs, not on which host that is.
 NAME = 'distacme'
 _DAYS = 365  # more than any run lasts
 _CLOCK_DAYS = 1  # by which hosts may disagree
@@ -26,7 +26,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
   """Makes a new key in `run_dir`, in the place of an older one.
 
   Returns:
-    Its file, which only this user may read.
+    The key's file, which only this user may read.
 
   Raises:
     ImportError: if the library that makes keys is not installed.
@@ -54,7 +54,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
     .not_valid_before(now - datetime.timedelta(days=_CLOCK_DAYS))
     .not_valid_after(now + datetime.timedelta(days=_DAYS))
     .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), False)
-    # It is its own authority, and signs no other.
+    # The certificate is its own authority, and signs no other.
     .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
     .sign(key, hashes.SHA256())
   )
@@ -66,7 +66,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
   ) + certificate.public_bytes(encoding)
   path = run_dir / FILE
   path.unlink(missing_ok=True)
-  # Never readable by others, not even while it is written.
+  # The file may not be readable by others even while it is written.
   with os.fdopen(
     os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb'
   ) as file:
@@ -75,7 +75,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
 
 
 def server_credentials(path: pathlib.Path) -> grpc.ServerCredentials:
-  """Returns what makes a server serve those who have the key, nobody else.
+  """Returns credentials of a server, for clients that have the key only.
 
   Raises:
     ValueError: if `path` is no key, or others can read it.
@@ -87,7 +87,7 @@ def server_credentials(path: pathlib.Path) -> grpc.ServerCredentials:
 
 
 def channel_credentials(path: pathlib.Path) -> grpc.ChannelCredentials:
-  """Returns what makes a client talk to servers that have the key, to no other.
+  """Returns credentials of a client, for servers that have the key only.
 
   Raises:
     ValueError: if `path` is no key, or others can read it.

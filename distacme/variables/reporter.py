@@ -1,4 +1,4 @@
-"""A worker's line to a run in another process."""
+"""Reports of a worker to a run in another process."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ import grpc
 
 from distacme import core
 from distacme.run import status
+from distacme.variables import line as line_lib
 from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
-# Between two sends; more than that are dropped, oldest first.
+# Between two sends; more are dropped, oldest first.
 _MAX_METRICS = 1000
 
 
 class Reporter:
   """`core.Reporter` over gRPC; `report` only adds, a thread sends.
 
-  A report is kept until the server has acknowledged it, and repeated under the
-  same sequence number if not, so that each counts once (a server that died
-  with it half answered may count it twice). Answers are the newest
-  directive known: its counts are about `period_s` old and lack what this worker
-  has not sent yet; a stop comes at once, by a call that waits for it.
+  A report is kept until the server has acknowledged it. Until then it is
+  repeated under the same sequence number, so that each counts once (a server
+  that died before it answered may count it twice). Answers are the newest
+  directive known: its counts are about `period_s` old and lack the counts that
+  this worker has not sent yet. A stop comes at once, by a call that waits for
+  it.
 
-  A server that does not answer is asked again, since it may be restarted. If it
-  does not answer for `lost_after_s`, the directive says 'failed' and `lost` says
-  why, and the worker is to end itself.
+  A server that does not answer is asked again, since it may be restarted. After
+  `lost_after_s` without an answer the directive says 'failed', `lost` says why,
+  and the worker is to end itself.
+
+  Attributes:
+    lost: why the server is given up; '' while it is not.
   """
 
   def __init__(
     self,
-    channel: grpc.Channel,
-    address: str,
+    line: line_lib.Line,
     worker: str,
     period_s: float,
     lost_after_s: float,
@@ -47,30 +51,25 @@ class Reporter:
     """Starts sending; `variables.client.VariableClient.reporter` makes these.
 
     Args:
-      channel: to the server.
-      address: of the server, for messages.
-      worker: who reports.
+      line: to the server.
+      worker: the name of the worker.
       period_s: time between sends, which are also made if there is nothing to
-        say, to learn the directive and whether the server is there.
+        say, to learn the directive and whether the server is there. A server of
+        many workers makes it longer.
       lost_after_s: how long the server may be silent.
       on_answer: is given every answer to a report.
     """
     self.lost = ''
-    self._address = address
+    self._line = line
     self._worker = worker
-    self._period_s = period_s
+    self._least_period_s = self._period_s = period_s
     self._lost_after_s = lost_after_s
     self._on_answer = on_answer
-    self._report = channel.unary_unary(wire.method('Report'))
-    self._wait_stop = channel.unary_unary(wire.method('WaitStop'))
-    self._request_stop = channel.unary_unary(wire.method('RequestStop'))
-    self._fail = channel.unary_unary(wire.method('Fail'))
-
     self._lock = threading.Lock()  # Held for no longer than an addition takes.
     self._alive = False
     self._counts: dict[str, int] = {}
     self._metrics = _recent()
-    self._state = ''
+    self._state: status.WorkerState | None = None
     self._directive = core.Directive(None, {})
 
     self._sending = threading.Lock()
@@ -90,9 +89,9 @@ class Reporter:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status.WorkerState | None = None,
   ) -> core.Directive:
-    """Notes what is to be sent; never waits. See `core.Reporter.report`."""
+    """Adds to the next report; never waits. See `core.Reporter.report`."""
     with self._lock:
       self._alive = True
       if counts:
@@ -101,35 +100,31 @@ class Reporter:
           total[name] = total.get(name, 0) + increment
       if metrics:
         self._metrics.append({k: float(v) for k, v in metrics.items()})
-      if state:
+      if state is not None:
         self._state = state
     return self._directive
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
-    """Asks the run to end; waits for the answer, and raises if none comes."""
+  def request_stop(self, reason: status.StopReason, detail: str = '') -> None:
+    """Asks the run to end; waits for the answer.
+
+    Raises:
+      ConnectionError: if no answer comes.
+    """
     self._call(
-      self._request_stop,
-      {'worker': self._worker, 'reason': reason, 'detail': detail},
+      'RequestStop',
+      {'worker': self._worker, 'reason': reason.value, 'detail': detail},
     )
 
   def fail(self, detail: str) -> None:
-    """Tells that this worker failed; as `request_stop`."""
-    self._call(self._fail, {'worker': self._worker, 'detail': detail})
+    """Tells the run that this worker failed; raises as `request_stop`."""
+    self._call('Fail', {'worker': self._worker, 'detail': detail})
 
-  def _call(
-    self, method: grpc.UnaryUnaryMultiCallable, request: dict[str, Any]
-  ) -> None:
-    answer = call(
-      method,
-      request,
-      self._address,
-      timeout_s=_RPC_TIMEOUT_S,
-      wait_for_server=False,
-    )
-    self._learn(answer['stop'], answer['counts'])
+  def _call(self, method: str, request: dict[str, Any]) -> None:
+    answer = self._line.call(method, wire.pack(request), _RPC_TIMEOUT_S)
+    self._learn_from(answer)
 
   def flush(self, timeout_s: float = 5.0) -> bool:
-    """Sends what is left; returns whether the server has acknowledged it."""
+    """Sends what is left; returns whether the server acknowledged it."""
     deadline = time.monotonic() + timeout_s
     while self._alive or self._unacknowledged:
       left = deadline - time.monotonic()
@@ -154,19 +149,23 @@ class Reporter:
       self._closed.wait(self._period_s)
 
   def _send(self, timeout_s: float) -> bool:
-    """Sends what was left, or else what is new; True if acknowledged."""
+    """Sends the report that was left, or else a new one.
+
+    Returns:
+      Whether the server acknowledged it.
+    """
     with self._sending:
       if self._unacknowledged is None:
         self._unacknowledged = wire.pack(self._take())
       try:
-        data = self._report(self._unacknowledged, timeout=timeout_s)
-      except grpc.RpcError as error:
+        answer = self._line.call('Report', self._unacknowledged, timeout_s)
+      except (ConnectionError, ValueError) as error:
         self._note_silence(error)
         return False
       self._unacknowledged = None
       self._note_answer()
-    answer = wire.unpack(data)
-    self._learn(answer['stop'], answer['counts'])
+    self._learn_from(answer)
+    self._period_s = max(self._least_period_s, answer['period_s'])
     self._on_answer(answer)
     return True
 
@@ -175,7 +174,7 @@ class Reporter:
       alive, self._alive = self._alive, False
       counts, self._counts = self._counts, {}
       metrics, self._metrics = self._metrics, _recent()
-      state, self._state = self._state, ''
+      state, self._state = self._state, None
     self._sequence += 1
     return {
       'worker': self._worker,
@@ -184,21 +183,30 @@ class Reporter:
       'alive': alive,
       'counts': {name: int(count) for name, count in counts.items()},
       'metrics': list(metrics),
-      'state': state,
+      'state': state and state.value,
     }
 
   def _watch_for_stop(self) -> None:
     if self._stop_call is None or self._stop_call.done():
       if self._directive.stop is None:
-        self._stop_call = self._wait_stop.future(b'{}')
+        try:
+          self._stop_call = self._line.start('WaitStop', b'{}')
+        except ConnectionError:
+          return  # the next report tries again
         self._stop_call.add_done_callback(self._on_stop_call)
 
   def _on_stop_call(self, future: grpc.Future) -> None:
     if not future.cancelled() and future.exception() is None:
       answer = wire.unpack(future.result())
-      self._learn(answer['stop'], answer['counts'])
+      self._learn_from(answer)
 
-  def _learn(self, stop: str | None, counts: Mapping[str, int]) -> None:
+  def _learn_from(self, answer: dict[str, Any]) -> None:
+    stop = answer['stop'] and status.StopReason(answer['stop'])
+    self._learn(stop, answer['counts'])
+
+  def _learn(
+    self, stop: status.StopReason | None, counts: Mapping[str, int]
+  ) -> None:
     with self._lock:
       self._directive = core.Directive(self._directive.stop or stop, counts)
 
@@ -207,71 +215,26 @@ class Reporter:
       logging.getLogger(__name__).warning(
         'The variable server at %s answers again, after %d reports of %s that '
         'it did not.',
-        self._address,
+        self._line.address,
         self._unanswered,
         self._worker,
       )
     self._unanswered = 0
     self._last_answer = time.monotonic()
 
-  def _note_silence(self, error: grpc.RpcError) -> None:
+  def _note_silence(self, error: Exception) -> None:
     self._unanswered += 1
     silent_s = time.monotonic() - self._last_answer
     if silent_s < self._lost_after_s or self._directive.stop:
       return
     self.lost = (
-      f'The variable server at {self._address} has not answered for'
+      f'The variable server at {self._line.address} has not answered for'
       f' {silent_s:.1f} s, so that {self._worker} ends; was its process'
-      f' killed? Last error: {error.code().name}: {error.details()}'
+      f' killed? Last error: {error}'
     )
     logging.getLogger(__name__).error(self.lost)
-    self._learn(status.StopReason.FAILED.value, self._directive.counts)
+    self._learn(status.StopReason.FAILED, self._directive.counts)
 
 
 def _recent() -> collections.deque[dict[str, float]]:
   return collections.deque(maxlen=_MAX_METRICS)
-
-
-def call(
-  method: grpc.UnaryUnaryMultiCallable | grpc.StreamUnaryMultiCallable,
-  request: Any,
-  address: str,
-  timeout_s: float,
-  wait_for_server: bool = True,
-) -> dict[str, Any]:
-  """Calls the server.
-
-  Args:
-    method: of the server.
-    request: a dict, or an iterator of messages.
-    address: of the server, for messages.
-    timeout_s: for everything.
-    wait_for_server: whether to wait for one that is not there yet.
-
-  Returns:
-    The answer.
-
-  Raises:
-    ValueError: if the server refuses the request.
-    ConnectionRefusedError: if it is busy with another of that kind.
-    ConnectionError: if it does not answer.
-  """
-  if isinstance(request, dict):
-    request = wire.pack(request)
-  try:
-    data = method(request, timeout=timeout_s, wait_for_ready=wait_for_server)
-  except grpc.RpcError as error:
-    code, details = error.code(), error.details()
-    if code == grpc.StatusCode.INVALID_ARGUMENT:
-      raise ValueError(
-        f'The variable server at {address} refused: {details}'
-      ) from None
-    if code == grpc.StatusCode.ABORTED:
-      raise ConnectionRefusedError(
-        f'The variable server at {address} refused: {details}'
-      ) from None
-    raise ConnectionError(
-      f'The variable server at {address} did not answer within'
-      f' {timeout_s:g} s: {code.name}: {details}'
-    ) from None
-  return wire.unpack(data)

@@ -1,13 +1,15 @@
-"""What the server takes of requests, from peers that are not trusted."""
+"""Checks requests to the server, whose senders are not trusted."""
 
 from __future__ import annotations
 
 import itertools
 from typing import Any
 
+from distacme.run import files
+from distacme.run import status
 from distacme.variables import wire
 
-_MAX_TEXT = 1_000  # characters of a name, or of what a worker does
+_MAX_TEXT = 1_000  # characters of a name
 
 
 def version(data: bytes) -> int:
@@ -27,13 +29,16 @@ def version(data: bytes) -> int:
 def report(data: bytes) -> dict[str, Any]:
   """Reads a report; see `wire`.
 
+  Returns:
+    The fields, with `state` as a `WorkerState` or None.
+
   Raises:
-    ValueError: if a field is missing or of another type, a number is none, or a
-      text is longer than any of ours.
+    ValueError: if a field is missing or of another type, a number is none, the
+      state unknown, or a text longer than any of a client of ours.
   """
   message = wire.unpack(data)
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
-  types |= {'counts': dict, 'metrics': list, 'state': str}
+  types |= {'counts': dict, 'metrics': list}
   for name, kind in types.items():
     if not isinstance(message.get(name), kind):
       raise ValueError(
@@ -41,17 +46,18 @@ def report(data: bytes) -> dict[str, Any]:
         f' {message.get(name)!r:.80}.'
       )
   for name, count in message['counts'].items():
-    # Less than 0 from a learner that went back to its last checkpoint.
+    # A learner that went back to its last checkpoint sends less than 0.
     if type(count) is not int or not -(2**63) <= count < 2**63:
       raise ValueError(
         f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
       )
+  message['metrics'] = list(map(files.unspelled, message['metrics']))
   for metrics in message['metrics']:
     if not isinstance(metrics, dict) or not all(
       map(_is_number, metrics.values())
     ):
       raise ValueError(f'Metrics must be numbers, got {metrics!r:.80}.')
-  texts = [message[name] for name in ('worker', 'session', 'state')]
+  texts = [message[name] for name in ('worker', 'session')]
   for text in (
     *texts,
     *message['counts'],
@@ -62,7 +68,30 @@ def report(data: bytes) -> dict[str, Any]:
         f'A text of a report has at most {_MAX_TEXT} characters, got'
         f' {len(text)}: {text!r:.80}.'
       )
-  return message
+  return {**message, 'state': _state(message.get('state'))}
+
+
+def _state(value: Any) -> status.WorkerState | None:
+  if value is None:
+    return None
+  try:
+    return status.WorkerState(value)
+  except ValueError:
+    known = ', '.join(state.value for state in status.WorkerState)
+    raise ValueError(
+      f'state of a report must be null or one of {known}, got {value!r:.80}.'
+    ) from None
+
+
+def stop(data: bytes) -> status.Stop:
+  """Reads who asks for the end of the run, and why.
+
+  Raises:
+    ValueError: if the reason is none.
+  """
+  message = wire.unpack(data)
+  detail, worker = (str(message.get(key, '')) for key in ('detail', 'worker'))
+  return status.Stop(status.StopReason(message.get('reason')), detail, worker)
 
 
 def _is_number(value: Any) -> bool:

@@ -3,16 +3,19 @@
   Publish     header, chunk, chunk, ...  ->  {accepted, newest}
   Subscribe   {version}                  ->  header, chunk, ..., header, ...
   Report      {worker, session, sequence, alive, counts, metrics, state}
-                                         ->  {stop, counts, params_version}
-  WaitStop    {}                         ->  the same, once it is to stop
+                                         ->  {stop, counts, params_version,
+                                              period_s}
+  WaitStop    {}                         ->  as Report, once the run is to stop
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  counting.RunState.status()
+  Status      {}                         ->  run.status.Status
 
-{...} and headers are JSON. A header is {version, leaves: [[name, dtype, shape],
-...]}; its chunks are the leaves' bytes in C order, little endian, each leaf
-padded to ALIGNMENT, cut every CHUNK_BYTES. Nothing is ever unpickled.
+{...} and headers are JSON. NaN and infinities, which metrics may be, are the
+strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is
+{version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
+in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distacme.run import files
+
 SERVICE = 'distacme.Variables'
 CHUNK_BYTES = 1 << 20
-# What JAX asks of a buffer on the CPU to use it without a copy.
+# JAX uses a buffer of that alignment on the CPU without a copy.
 ALIGNMENT = 64
 # No message exceeds gRPC's default limit of 4 MiB, which is left in force.
 MAX_HEADER_BYTES = 1 << 20
@@ -41,6 +46,30 @@ _ITEMSIZE = {
 }
 
 
+def _refuse(constant: str) -> float:
+  raise ValueError(f'{constant} is no number of JSON')
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False)
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+class VersionedArrays(NamedTuple):
+  """A version of params as named arrays, which clients send and receive."""
+
+  version: int
+  names: list[str]
+  arrays: list[np.ndarray]
+
+
+class VersionedBytes(NamedTuple):
+  """A version of params as it crosses the wire, which the server keeps."""
+
+  version: int
+  header: bytes
+  chunks: list[bytes]
+
+
 class Leaf(NamedTuple):
   """One array in the chunks."""
 
@@ -52,7 +81,7 @@ class Leaf(NamedTuple):
 
 
 class Header(NamedTuple):
-  """What follows in the chunks."""
+  """The contents of a header: which arrays follow in the chunks."""
 
   version: int
   leaves: tuple[Leaf, ...]
@@ -65,15 +94,18 @@ def method(name: str) -> str:
 
 
 def pack(message: dict[str, Any]) -> bytes:
-  """Returns `message` as JSON."""
-  return json.dumps(message).encode()
+  """Returns `message` as JSON, with NaN and infinities as strings."""
+  try:
+    return _ENCODER.encode(message).encode()
+  except ValueError:
+    return _ENCODER.encode(files.spelled(message)).encode()
 
 
 def unpack(data: bytes) -> dict[str, Any]:
   """Reads a JSON object; raises ValueError if `data` is none."""
   try:
-    message = json.loads(data)
-    if b'\\u' in data:  # Half a character can be neither answered nor logged.
+    message = _DECODER.decode(data.decode())
+    if b'\\u' in data:  # half a character can be neither answered nor logged
       json.dumps(message, ensure_ascii=False).encode()
   except (ValueError, RecursionError) as error:
     raise ValueError(f'Not JSON: {error}.') from None
@@ -100,7 +132,7 @@ def encode(
       ],
     }
   )
-  decode_header(header)  # Refuses here what the server would refuse.
+  decode_header(header)  # raises what the server would refuse
   return header, _chunks(native)
 
 
@@ -110,7 +142,7 @@ def _chunks(arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
   for segment in _segments(arrays):
     while len(segment) >= room:
       pieces.append(segment[:room])
-      yield b''.join(pieces)  # The only copy.
+      yield b''.join(pieces)  # the only copy
       segment, pieces, room = segment[room:], [], CHUNK_BYTES
     if len(segment):
       pieces.append(segment)
@@ -174,7 +206,7 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
       f'Leaf {name!r:.80} has dtype {dtype!r:.80}; taken are'
       f' {", ".join(_ITEMSIZE)}.'
     )
-  # Every product but 0 is bounded, since [0, 2**62, 2**62] is no array either.
+  # Zeros are left out of the product: [0, 2**62, 2**62] is no array either.
   if (
     not isinstance(shape, list)
     or len(shape) > _MAX_NDIM
@@ -190,53 +222,64 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
   )
 
 
-def checked_chunks(
-  header: Header, messages: Iterator[bytes]
-) -> Iterator[bytes]:
-  """Yields the chunks that `header` promised; takes no message beyond them.
+def check_chunk(header: Header, received: int, chunk: bytes) -> int:
+  """Checks the next chunk of those that `header` promised.
 
   Args:
-    header: what was promised.
-    messages: where they come from.
+    header: promises the chunks.
+    received: bytes of the chunks before this one.
+    chunk: what came; b'' if nothing did.
+
+  Returns:
+    The bytes that are received with this one.
 
   Raises:
-    ValueError: if a chunk has another length than its place asks for, or one is
-      missing. Lengths are exact so that memory cannot be wasted on small ones.
+    ValueError: if the chunk has another length than its place asks for. Lengths
+      are exact so that memory cannot be wasted on small ones.
   """
+  wanted = min(CHUNK_BYTES, header.size - received)
+  if len(chunk) != wanted:
+    raise ValueError(
+      f'Version {header.version} was cut or damaged: after {received} of'
+      f' {header.size} bytes a chunk of {wanted} was due,'
+      f' {len(chunk)} bytes came.'
+    )
+  return received + wanted
+
+
+def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
+  """Reads the chunks of `header`, and no message beyond them.
+
+  Returns:
+    Read-only arrays, in fresh memory.
+
+  Raises:
+    ValueError: if a chunk is missing or has another length than it should.
+  """
+  memory = np.empty(header.size + ALIGNMENT, np.uint8)
+  buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
   received = 0
   while received < header.size:
     chunk = next(messages, b'')
-    wanted = min(CHUNK_BYTES, header.size - received)
-    if len(chunk) != wanted:
-      raise ValueError(
-        f'Version {header.version} was cut or damaged: after {received} of'
-        f' {header.size} bytes a chunk of {wanted} was due,'
-        f' {len(chunk)} bytes came.'
-      )
-    yield chunk
-    received += wanted
-
-
-def receive(header: Header, messages: Iterator[bytes]) -> list[np.ndarray]:
-  """Reads the chunks of `header` into fresh memory; returns read-only views."""
-  memory = np.empty(header.size + ALIGNMENT, np.uint8)
-  buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
-  start = 0
-  for chunk in checked_chunks(header, messages):
-    buffer[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
-    start += len(chunk)
+    end = check_chunk(header, received, chunk)
+    buffer[received:end] = np.frombuffer(chunk, np.uint8)
+    received = end
   buffer.flags.writeable = False
-  return [
-    buffer[leaf.offset : leaf.offset + leaf.nbytes]
-    .view(_dtype(leaf.dtype))
-    .reshape(leaf.shape)
-    for leaf in header.leaves
-  ]
+  return VersionedArrays(
+    header.version,
+    [leaf.name for leaf in header.leaves],
+    [
+      buffer[leaf.offset : leaf.offset + leaf.nbytes]
+      .view(_dtype(leaf.dtype))
+      .reshape(leaf.shape)
+      for leaf in header.leaves
+    ],
+  )
 
 
 def _dtype(name: str) -> np.dtype:
   if name == 'bfloat16':
-    import ml_dtypes  # Comes with JAX; numpy alone has no bfloat16.
+    import ml_dtypes  # comes with JAX; numpy alone has no bfloat16
 
     return np.dtype(ml_dtypes.bfloat16)
   return np.dtype(name)

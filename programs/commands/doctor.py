@@ -15,7 +15,9 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-_OF_PROGRAMS = ('grpc', 'Launchpad', 'Reverb')  # names of checks
+from distacme.programs.launchers import table
+
+_OF_PROGRAMS = ('grpc', 'Reverb')  # names of checks
 _OLDEST_PYTHON = (3, 10)
 _LAUNCH = (
   "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     print(line, flush=True)
   print(f'\nlocal mode {"works" if local else "does not work"}')
   works = 'work' if local and programs else 'do not work'
-  print(f'threads and processes {works}')
+  modes = [mode for mode, way in table.LAUNCHERS.items() if way.has_services]
+  print(f'{" and ".join(modes)} {works}')
   return 0 if local else 1
 
 
@@ -131,16 +134,17 @@ def _reverb() -> str:
 # In a process of its own, since Reverb writes what it does to the terminal.
 _SERVE = """
 import socket
-from distacme.replay import reverb
-from distacme.replay import spec
+from distacme import replay_spec
+from distacme.replay.reverb import server
 from distacme.runtime import listening
 with socket.socket() as free:
   free.bind(('127.0.0.1', 0))
   port = free.getsockname()[1]
-queue = spec.queue(spec.Sequences(2, 1, True), batch_size=1, max_size=1)
-server = reverb.ReplayServer(queue, port)
+window = replay_spec.Sequences(2, 1, True)
+queue = replay_spec.queue(window, batch_size=1, max_size=1)
+service = server.ReplayServer(queue, port)
 print(*listening.addresses(port))
-server.stop()
+service.stop()
 """
 
 
@@ -239,8 +243,18 @@ CHECKS = (
   Check(
     'grpc', _library('grpc'), "Run: pip install 'grpcio>=1.60'", 'programs'
   ),
-  Check('Launchpad', _launchpad, _LAUNCH, '--mode threads, --mode processes'),
-  Check('Reverb', _reverb, _LAUNCH, 'replay server'),
+  Check(
+    'Launchpad',
+    _launchpad,
+    _LAUNCH,
+    'start through Launchpad: distacme starts threads and processes itself',
+  ),
+  Check(
+    'Reverb',
+    _reverb,
+    _LAUNCH,
+    'replay server: --mode threads, --mode processes',
+  ),
   Check(
     'replay behind loopback',
     _closed_doors,

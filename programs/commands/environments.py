@@ -29,13 +29,13 @@ def main(arguments: Sequence[str]) -> int:
     description='Lists the families of environments and how to name them.',
   ).parse_args(arguments)
   from distacme.environments import families
-  from distacme.environments import options as options_lib
+  from distacme.environments import name_options
 
   for family in sorted(families.FAMILIES):
     example, rest = EXAMPLES.get(family, (f'{family}:NAME', ''))
     print(f'{family:12}--env {example:38}{rest}'.rstrip())
     options = families.FAMILIES[family].options
-    known = options_lib.describe(options) if options else _OPTIONS.get(family)
+    known = name_options.describe(options) if options else _OPTIONS.get(family)
     if known:
       print(textwrap.indent(textwrap.fill(f'?{known}', 60), ' ' * 18))
   print(

@@ -114,6 +114,7 @@ def evaluate(
       agent has no policy to sample from.
     ImportError: if what writes videos is not installed.
   """
+  from distacme import wiring
   from distacme.acting import evaluator
   from distacme.acting import params
   from distacme.programs import loading
@@ -135,22 +136,18 @@ def evaluate(
   rows = evaluator.num_rows(episodes)
   # The same rows with and without a video, or it would change the returns.
   environment = video_lib.make_vector(experiment, rows, _STREAM, video)
-  key = seeding.actor_key(seed)
   try:
-    evaluator.Evaluator(
-      environment,
+    wiring.make_evaluator(
       agent,
+      environment,
       params.LocalParams(loaded.params),
       state.reporter('evaluator'),
-      key=key,
-      episodes=episodes,
-      period=1,
-      max_episode_steps=experiment.run.max_eval_episode_steps,
+      evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
+      key=seeding.actor_key(seed),
     ).evaluate()
   finally:  # at Ctrl-C, too: the video is whole until there
     environment.close()
-  metrics: dict[str, float] = state.status()['workers']['evaluator']['metrics']
-  return metrics
+  return dict(state.status().workers['evaluator'].metrics)
 
 
 def _sampling(

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from distacme.programs import program
+from distacme.programs.launchers import table
+from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
 
@@ -30,11 +33,11 @@ def main(arguments: Sequence[str]) -> int:
   )
   flags = parser.parse_args(arguments)
   run_state.check_num_actors(flags.num_actors)
-  address = _address(run_directory.RunDirectory(flags.run_dir.resolve()))
+  server = _server(run_directory.RunDirectory(flags.run_dir.resolve()))
   from distacme.variables import client
 
   try:
-    client.scale(address, flags.num_actors)
+    client.scale(server, flags.num_actors)
   except ConnectionError as error:
     raise ValueError(
       f'{error}. It is asked on the host of the run, while that goes on.'
@@ -43,18 +46,25 @@ def main(arguments: Sequence[str]) -> int:
   return 0
 
 
-def _address(directory: run_directory.RunDirectory) -> str:
+def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
   """Returns where the run's variable server listens."""
   mode = directory.read_config()['run']['mode']
-  if mode != 'processes':
+  if not table.find(mode).scales:
     raise ValueError(
       f'{directory.path} is a run in mode {mode!r}: only one in mode '
-      "'processes' can start and end actors while it goes on."
+      f'{" or ".join(map(repr, table.scaling()))} can start and end actors while '
+      'it goes on.'
     )
   running = directory.read_running()
-  if running is None or running.gone or not running.address:
+  server = endpoints.find(directory.endpoints, program.VARIABLES)
+  if running is None or running.gone or server is None:
     raise ValueError(
       f'{directory.path} does not run, or has no variable server yet. '
       "'distacme train' with its settings and --run-dir goes on with it."
     )
-  return running.address
+  if not server.allowed:
+    raise ValueError(
+      f'{server.key}, the key of the run, cannot be read: only the user who '
+      'started it takes part. Ask that user.'
+    )
+  return server

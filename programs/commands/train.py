@@ -9,13 +9,18 @@ from typing import Any
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
 from distacme.programs import refusals
+from distacme.programs.launchers import table
 from distacme.programs.seeds import config as config_lib
+from distacme.programs.workers import devices
 
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
-  return prepared if isinstance(prepared, int) else prepared.run()
+  if isinstance(prepared, int):
+    return prepared
+  ended = prepared.run()
+  return ended if isinstance(ended, int) else ended.exit_code
 
 
 def _prepare(arguments: Sequence[str]) -> Any:
@@ -26,6 +31,8 @@ def _prepare(arguments: Sequence[str]) -> Any:
   experiment, several = parse(arguments)
   if several.seeds:
     return all_seeds.prepare(experiment, several, arguments)
+  if not table.find(experiment.run.mode).has_services:
+    devices.use_one_core()  # which learner and actor share
   return training.prepare(experiment)
 
 

@@ -1,4 +1,4 @@
-"""`distacme watch RUN_DIR`: a running program, seen from another terminal."""
+"""`distacme watch RUN_DIR`: shows a running program in another terminal."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich import live as rich_live
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.programs.view import terminal
+from distacme.run import status
 from distacme.runtime import signals
 
 _PERIOD_S = 0.5
@@ -38,38 +39,38 @@ def main(arguments: Sequence[str]) -> int:
     help="what 'distacme train' printed as 'run directory'",
   )
   flags = parser.parse_args(arguments)
-  attachment = observer.Attachment(flags.run_dir)
+  run = observer.Observer(flags.run_dir)
   console = terminal.console()
   if not console.is_terminal:
-    sight = attachment.look()
-    if sight.phase in ('lost', 'silent'):
-      raise ValueError(sight.note)
-    console.print(dashboard.view(sight, attachment.curve(), console.width))
+    view = run.look()
+    if view.phase in ('lost', 'silent'):
+      raise ValueError(view.note)
+    console.print(dashboard.picture(view, run.curve(), console.width))
     return 0
-  # Not as an exception, which may come where somebody else takes it.
-  reasons: queue.SimpleQueue[str] = queue.SimpleQueue()
+  # Not as an exception, which some library might catch.
+  reasons: queue.SimpleQueue[status.StopReason] = queue.SimpleQueue()
   with signals.requested_from(reasons.put):
-    return _follow(attachment, console, reasons)
+    return _follow(run, console, reasons)
 
 
 def _follow(
-  attachment: observer.Attachment,
+  run: observer.Observer,
   console: rich_console.Console,
-  reasons: queue.SimpleQueue[str],
+  reasons: queue.SimpleQueue[status.StopReason],
 ) -> int:
-  """Shows the run until it ends, or there is one of `reasons` to stop."""
+  """Shows the run until it ends, or one of `reasons` to stop comes."""
   with rich_live.Live(console=console, auto_refresh=False) as live:
     while True:
       start = time.monotonic()
-      sight = attachment.look()
-      if sight.phase != 'lost':
-        shown = dashboard.view(sight, attachment.curve(), console.width)
+      view = run.look()
+      if view.phase != 'lost':
+        shown = dashboard.picture(view, run.curve(), console.width)
         live.update(shown, refresh=True)
-      if sight.phase in ('ended', 'lost'):
+      if view.phase in ('ended', 'lost'):
         break
       pause_s = max(0.0, start + _PERIOD_S - time.monotonic())
       with contextlib.suppress(queue.Empty):
         return signals.exit_code(reasons.get(timeout=pause_s))
-  if sight.phase == 'lost':
-    raise ValueError(sight.note)
+  if view.phase == 'lost':
+    raise ValueError(view.note)
   return 0

@@ -15,6 +15,7 @@ import jax
 
 from distacme import core
 from distacme import environment_loop
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.workers import devices
@@ -37,8 +38,8 @@ _POLL_EVERY = 16  # steps of the actor between looks at everything else
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   """Runs an experiment to its end.
 
   Ctrl-C ends it in order, as in a program; a second one at once. `breakpoint()`
@@ -52,7 +53,15 @@ def run(
   Returns:
     The last status.
   """
-  jax.config.update('jax_disable_jit', not experiment.run.jit)
+  with jax.disable_jit(not experiment.run.jit):
+    return _run(experiment, directory, show)
+
+
+def _run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
   parts = _Parts(experiment, directory)
   try:
     with signals.requested_from(parts.request_stop):
@@ -113,15 +122,12 @@ class _Parts:
       self._environment,
       agent,
       seed=experiment.seed,
-      publish_period=experiment.publish_period(agent),
-      updates_per_call=run.updates_per_call,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
       state=restored.state,
       steps=restored.steps,
       save=self._save,
-      stop_if_not_finite=run.stop_if_not_finite,
-      last_saved=directory.last_saved,
+      **experiment.learner_settings(agent, directory),
     )
     if restored.replay is not None:
       self.loop.replay.load(restored.replay)
@@ -131,18 +137,14 @@ class _Parts:
     self._replay_at = 0.0
     self._rows = evaluator.num_rows(run.eval_episodes)
     self._evaluated = experiment.make_vector(self._rows, stream=1)
-    self._evaluator = evaluator.Evaluator(
-      self._evaluated,
+    self._evaluator = wiring.make_evaluator(
       agent,
+      self._evaluated,
       self.loop.params,
       self.state.reporter('evaluator/0'),
+      run.evaluator_settings,
       key=seeding.actor_key(experiment.seed, 1),
-      episodes=run.eval_episodes,
-      period=run.eval_period,
-      max_episode_steps=run.max_eval_episode_steps,
-      max_share=run.max_eval_share,
       env_steps=env_steps,
-      solved_return=run.solved_return,
       keep=self._best.offer,
       is_hurried=self._is_hurried,
     )
@@ -150,7 +152,7 @@ class _Parts:
   def _resumed_at(self, env_steps: int) -> experiment_lib.Experiment:
     return dataclasses.replace(self._experiment, resumed_at=env_steps)
 
-  def request_stop(self, reason: str) -> None:
+  def request_stop(self, reason: status_lib.StopReason) -> None:
     """Ends the run, or only its last evaluation."""
     self._asked_to_stop.set()
     self.state.request_stop(reason)
@@ -237,7 +239,7 @@ class _Parts:
       return False
     self._replay_at = now + _REPLAY_PERIOD_S
     metrics = self.loop.replay.metrics()
-    self._replay.report(metrics=metrics, state=f'{metrics["size"]} items')
+    self._replay.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     return True
 
   def finish(self) -> None:

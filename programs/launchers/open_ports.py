@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from distacme.programs.view import terminal
+from distacme.run import endpoints
+from distacme.run import run_directory
 from distacme.runtime import listening
+from distacme.runtime import topology
 
 
-class Doors:
+class OpenPorts:
   """Looks once at each service of a program, as soon as it listens."""
 
-  def __init__(self, services: Mapping[str, str]):
-    """Takes the addresses of services by name; nothing need listen yet."""
-    self._unseen = {
-      name: int(address.rpartition(':')[2])
-      for name, address in services.items()
-    }
+  def __init__(
+    self, program: topology.Program, directory: run_directory.RunDirectory
+  ):
+    """Takes a program; none of its services need listen yet."""
+    self._unseen = {worker.name for worker in program.workers if worker.listens}
+    self._folder = directory.endpoints
 
   def look(self) -> None:
-    """Prints a line for each service that listens beyond loopback."""
-    for name, port in list(self._unseen.items()):
-      if not listening.addresses(port):
+    """Prints a line for each service that serves anybody beyond loopback."""
+    for name in sorted(self._unseen):
+      endpoint = endpoints.find(self._folder, name)
+      if endpoint is None or not listening.addresses(endpoint.port):
         continue
-      del self._unseen[name]
-      beyond = listening.beyond_loopback(port)
-      if beyond:
+      self._unseen.remove(name)
+      beyond = listening.beyond_loopback(endpoint.port)
+      if beyond and endpoint.key is None:
         terminal.say(
-          f'{name} listens on {", ".join(map(str, beyond))}, port {port}: other'
-          ' hosts can reach it, and it asks nobody who they are. Close the port'
-          " with a firewall, or see 'distacme doctor' for how to keep it to this"
-          ' host.'
+          f'{name} listens on {", ".join(map(str, beyond))}, port '
+          f'{endpoint.port}: other hosts can reach it, and it asks nobody who '
+          "they are. Close the port with a firewall, or see 'distacme doctor' "
+          'for how to keep it to this host.'
         )

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import contextlib
+import dataclasses
 import math
 import platform
 import time
-from typing import Any
 
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import open_ports
 from distacme.programs.workers import connection
+from distacme.run import endpoints
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.run import run_state
 from distacme.run import status as status_lib
 from distacme.runtime import supervision
+from distacme.runtime import topology
 from distacme.variables import client
 
 _STATUS_PERIOD_S = 0.5
@@ -27,88 +29,103 @@ _GRACE_S = 60.0
 _TERMINATED_GRACE_S = 8.0
 _TRACEBACK = 'Traceback (most recent call last)'
 _MAX_TRACEBACK = 20_000  # characters
-# Why a run ended of which neither its summary nor its last status says.
-_UNKNOWN = {
-  'reason': status_lib.StopReason.FAILED.value,
-  'detail': 'the variable server ended without saying why; see its log.',
-  'worker': 'variables/0',
-}
+# The end of a run of which neither its summary nor its last status says.
+_UNKNOWN = status_lib.Stop(
+  status_lib.StopReason.FAILED,
+  'the variable server ended without saying why; see its log.',
+  program_lib.VARIABLES,
+)
 
 
-class LaunchedRun:
+class SupervisedRun:
   """What supervision asks and tells: a `supervision.Run`; one thread."""
 
   def __init__(
     self,
-    lodgers: Mapping[str, Sequence[str]],
+    program: topology.Program,
     directory: run_directory.RunDirectory,
-    show: Callable[[dict[str, Any]], None],
+    show: Callable[[status_lib.Status], None],
   ):
     """Knows of no worker until `attach`.
 
     Args:
-      lodgers: of workers, the others that live in their processes.
+      program: that runs.
       directory: of the run.
       show: called with every status.
     """
-    self._address = ''  # until it is launched
     self._members: list[supervision.Worker] = []
-    self._lodgers = lodgers
+    self._program = program
     self._directory = directory
     self._show = show
-    self._status: dict[str, Any] | None = None
-    self._stop: dict[str, Any] | None = None  # asked for by the launcher
+    self._status: status_lib.Status | None = None
+    self._stop: status_lib.Stop | None = None  # asked for by the launcher
     self._next = 0.0
     # Makes actors as many as asked for; threads stay as many as they are.
     self.scale: Callable[[int], None] | None = None
-    self._doors = open_ports.Doors({})
+    self._open_ports = open_ports.OpenPorts(program, directory)
     self._heard = -math.inf  # when the last status came
     self._heartbeats: dict[str, float] = {}
+    # Workers that have counted or measured something. A variable server that was
+    # restarted does not know of them.
+    self._worked: set[str] = set()
     self._failures: dict[str, str] = {}
     # How a worker ended before it was started again, every time.
     self._restarts = collections.defaultdict[str, list[str]](list)
     self._shown: list[str] = []  # what is said of failures above all else
     self._tracebacks: list[str] = []  # among them
 
-  def attach(
-    self, members: list[supervision.Worker], services: Mapping[str, str]
-  ) -> None:
-    """Takes over what was launched, and passes on what was asked meanwhile.
-
-    Args:
-      members: the workers.
-      services: addresses by group, of which 'variables' is asked.
-    """
-    self._address, self._members = services['variables'], members
-    self._doors = open_ports.Doors(services)
+  def attach(self, members: list[supervision.Worker]) -> None:
+    """Takes over what was launched, and passes on what was asked meanwhile."""
+    self._members = members
     if self._stop is not None:
-      self.request_stop(**self._stop)
+      self._send(self._stop)
 
   def stopping(self) -> bool:
     """Whether the run is to end."""
-    return bool(self._stop or (self._status and self._status['stop']))
+    return self._stop is not None or self._given() is not None
 
   def grace_s(self) -> float:
     """Returns how long workers may take to save and end."""
-    stop = self._stop or (self._status or {}).get('stop') or {}
-    terminated = stop.get('reason') == status_lib.StopReason.TERMINATED
+    stop = self._stop or self._given()
+    terminated = stop and stop.reason == status_lib.StopReason.TERMINATED
     return _TERMINATED_GRACE_S if terminated else _GRACE_S
 
+  def _given(self) -> status_lib.Stop | None:
+    """Returns the end that the last status says, if any."""
+    return self._status.stop if self._status else None
+
   def request_stop(
-    self, reason: str, detail: str = '', worker: str = ''
+    self, reason: status_lib.StopReason, detail: str = '', worker: str = ''
   ) -> None:
     """Ends the run."""
-    if self._stop is None:
-      self._stop = {'reason': reason, 'detail': detail, 'worker': worker}
-    if not self._address:
+    stop = status_lib.Stop(reason, detail, worker)
+    self._stop = self._stop or stop
+    self._send(stop)
+
+  def _send(self, stop: status_lib.Stop) -> None:
+    """Asks the workers to end, if they have been launched."""
+    if not self._members:
       return
     try:
-      client.request_stop(self._address, reason, detail, worker, timeout_s=1.0)
+      client.request_stop(
+        self._server(), stop.reason, stop.detail, stop.worker, timeout_s=1.0
+      )
     except ConnectionError:
       # The variable server is not there yet or not any more.
       for member in self._members:
         if member.exit_code() is None:
           member.terminate()
+
+  def _server(self) -> endpoints.Endpoint:
+    """Returns where the variable server listens.
+
+    Raises:
+      ConnectionError: if it has not listened yet.
+    """
+    found = endpoints.find(self._directory.endpoints, program_lib.VARIABLES)
+    if found is None:
+      raise ConnectionError(f'{program_lib.VARIABLES} does not listen yet')
+    return found
 
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first.
@@ -116,20 +133,19 @@ class LaunchedRun:
     While the variable server does not answer, it is the one that is silent.
     """
     unheard_s = time.monotonic() - self._heard
-    if worker.startswith('variables/'):
+    if worker == program_lib.VARIABLES:
       return unheard_s
     if unheard_s > _HEARD_S:
       return 0.0
     return time.monotonic() - self._heartbeats.get(worker, -math.inf)
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Whether it was killed, or has worked: else it would fail again at once."""
+    """Returns whether it was killed or has worked; else it would fail again."""
     if self.stopping():
       return False
-    if code <= 0 or worker.startswith('variables/'):
+    if code <= 0 or worker == program_lib.VARIABLES:
       return True
-    reported = self._known(worker)
-    return bool(reported.get('counts') or reported.get('metrics'))
+    return worker in self._worked
 
   def on_restart(
     self, worker: supervision.Worker, how: str, delay_s: float
@@ -143,16 +159,18 @@ class LaunchedRun:
     detail = self._note(worker, how, '', final=True)
     self._failures[worker.name] = detail
     if not self.stopping():
-      self.request_stop(status_lib.StopReason.FAILED.value, detail, worker.name)
+      self.request_stop(status_lib.StopReason.FAILED, detail, worker.name)
     self.on_absence(worker)
 
   def on_absence(self, worker: supervision.Worker) -> None:
     """Says goodbye for a worker that cannot, and that the services wait for."""
     if not self._is_served():
       return
-    for name in (worker.name, *self._lodgers.get(worker.name, ())):
+    for name in (worker.name, *self._program.lodgers(worker.name)):
       try:
-        last_words = connection.Connection(name, self._address, 1.0)
+        last_words = connection.Connection(
+          name, self._directory.endpoints, timeout_s=1.0
+        )
         last_words.done()
         last_words.close()
       except (TimeoutError, ConnectionError):
@@ -161,7 +179,7 @@ class LaunchedRun:
   def _is_served(self) -> bool:
     """Whether the variable server is there to be told anything."""
     return any(
-      member.name.startswith('variables/') and member.exit_code() is None
+      member.name == program_lib.VARIABLES and member.exit_code() is None
       for member in self._members
     )
 
@@ -196,20 +214,15 @@ class LaunchedRun:
     """
     if (worker.exit_code() or 0) <= 0:
       return ''
-    for name in (worker.name, *self._lodgers.get(worker.name, ())):
-      failure = self._known(name).get('failure', '')
-      if failure:
-        return str(failure)
+    workers = self._status.workers if self._status else {}
+    for name in (worker.name, *self._program.lodgers(worker.name)):
+      if name in workers and workers[name].failure:
+        return workers[name].failure
     if worker.log is None:
       return ''
     # The variable server, or one that failed before it could reach it.
     _, begin, rest = worker.log.read_text().rpartition(_TRACEBACK)
     return begin + rest[-_MAX_TRACEBACK:] if begin else ''
-
-  def _known(self, worker: str) -> dict[str, Any]:
-    """Returns what the last status says of a worker."""
-    workers = self._status['workers'] if self._status else {}
-    return workers.get(worker, {})
 
   def refresh(self) -> None:
     """Asks for the status now."""
@@ -222,39 +235,45 @@ class LaunchedRun:
     if now < self._next:
       return
     self._next = now + _STATUS_PERIOD_S
-    self._doors.look()
+    self._open_ports.look()
     self._pass_on_warnings()
     try:
-      self._status = client.status(self._address, timeout_s=0.4)
+      self._status = client.status(self._server(), timeout_s=0.4)
     except ConnectionError:
       # A summary is what the server ends with.
       self._status = self._directory.read_summary() or self._status
       return
-    self._note_heartbeats(self._status['workers'])
+    self._remember(self._status.workers)
     self._show(self._with_failures(self._status))
-    wanted = self._status['num_actors']
+    wanted = self._status.num_actors
     if self.scale and wanted is not None and not self.stopping():
       self.scale(wanted)
 
-  def _note_heartbeats(self, workers: Mapping[str, Any]) -> None:
-    """Remembers when each worker was heard of, which a new server does not know."""
+  def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
+    """Keeps what a variable server that is restarted would not know.
+
+    That is when each worker was heard of, and whether it has worked.
+    """
     now = time.monotonic()
     if now - self._heard > _HEARD_S:
       # The server was away, and nobody could be heard of meanwhile.
       self._heartbeats = dict.fromkeys(self._heartbeats, now)
     self._heard = now
     for name, worker in workers.items():
-      heartbeat = now - worker['seconds_since_report']
+      if worker.counts or worker.metrics:
+        self._worked.add(name)
+      heartbeat = now - worker.seconds_since_report
       known = self._heartbeats.get(name, -math.inf)
       self._heartbeats[name] = max(heartbeat, known)
 
-  def _with_failures(self, status: dict[str, Any]) -> dict[str, Any]:
-    """Adds what the launcher knows to the status of a run."""
-    return status | {
-      'failures': self._failures,
-      'restarts': dict(self._restarts),
-      'shown_failures': self._shown,
-    }
+  def _with_failures(self, status: status_lib.Status) -> status_lib.Status:
+    """Adds what only the launcher knows to the status of a run."""
+    return dataclasses.replace(
+      status,
+      failures=dict(self._failures),
+      restarts={name: list(hows) for name, hows in self._restarts.items()},
+      shown_failures=list(self._shown),
+    )
 
   def _pass_on_warnings(self) -> None:
     """Says what else only the logs of workers would."""
@@ -262,16 +281,17 @@ class LaunchedRun:
       for warning in self._directory.warnings.read_text().splitlines():
         notices.warn_once(warning)
 
-  def finish(self) -> dict[str, Any]:
+  def finish(self) -> status_lib.Status:
     """Returns how the run ended."""
     self._pass_on_warnings()
     status = self._directory.read_summary()
     if status is None:  # the variable server itself was lost, or the disk full
-      status = self._status or run_state.RunState().status()
-    if self._stop and (status['stop'] or {}).get('reason') == 'terminated':
-      status['stop'] = self._stop  # which it did by SIGTERM
-    status['stop'] = status['stop'] or self._stop or _UNKNOWN
-    status = self._with_failures(status)
+      status = self._status or status_lib.Status(seconds=0.0, counts={})
+    stop = status.stop
+    if stop and stop.reason == status_lib.StopReason.TERMINATED:
+      stop = self._stop or stop  # the launcher ended it by SIGTERM
+    stop = stop or self._stop or _UNKNOWN
+    status = self._with_failures(dataclasses.replace(status, stop=stop))
     self._directory.write_summary(status)
     self._show(status)
     return status

@@ -1,81 +1,59 @@
-"""A run as threads or processes of this host."""
+"""A run as workers of this host: what launchers of threads and processes share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-from distacme import lazy_imports
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import supervised_run
-from distacme.programs.workers import main
-from distacme.programs.workers import process
-from distacme.run import lock
+from distacme.run import files
+from distacme.run import notices
 from distacme.run import run_directory
-from distacme.runtime import launchpad
+from distacme.run import status as status_lib
 from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import supervision
+from distacme.runtime import topology
 
 
 def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
-  show: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-  """Launches the program and stays until its last worker has ended.
+  show: Callable[[status_lib.Status], None],
+  start_all: Callable[[topology.Program], list[supervision.Worker]],
+  start: Callable[[topology.WorkerSpec], supervision.Worker] | None,
+) -> status_lib.Status:
+  """Starts the program and stays until its last worker has ended.
 
   Args:
-    experiment: to run, in mode threads or processes.
+    experiment: to run.
     directory: of the run.
     show: called with the run's status now and then.
+    start_all: starts the workers of a program.
+    start: starts a worker more; None if that cannot be.
 
   Returns:
     The last status.
   """
-  program = program_lib.make_program(experiment, directory)
-  lodgers = (
-    {'learner/0': ['replay/0']} if experiment.run.replay_in_learner else {}
-  )
-  launched = supervised_run.LaunchedRun(lodgers, directory, show)
+  program = program_lib.read(directory)
+  supervised = supervised_run.SupervisedRun(program, directory, show)
   with (
-    signals.requested_from(launched.request_stop),
+    signals.requested_from(supervised.request_stop),
     process_tree.no_orphans(),
   ):
-    if experiment.run.mode == 'processes':
-      members = _launch_processes(program, directory)
-    else:
-      lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
-      members = launchpad.launch_threads(program)
-    services = launchpad.service_addresses(program)
-    directory.write_running(services['variables'])
-    launched.attach(members, services)
+    members = start_all(program)
+    supervised.attach(members)
     policy = supervision.RestartPolicy(
       experiment.run.max_restarts,
       hang_timeout_s=experiment.run.hang_timeout_s,
     )
-    supervisor = supervision.Supervisor(members, launched, policy)
-    if experiment.run.mode == 'processes':
-      launched.scale = _Actors(
-        experiment, services, directory, supervisor
-      ).scale
+    supervisor = supervision.Supervisor(members, supervised, policy)
+    if start:
+      actors = _Actors(experiment.run, program, directory, supervisor, start)
+      supervised.scale = actors.scale
     supervisor.watch()
-  return launched.finish()
-
-
-def _launch_processes(
-  program: launchpad.Program, directory: run_directory.RunDirectory
-) -> list[supervision.Worker]:
-  places = {
-    **lock.variable(directory),
-    process.WARNINGS_VARIABLE: str(directory.warnings),
-  }
-  environment = {
-    kind: {**program_lib.ENVIRONMENT[kind], **places}
-    for kind in program_lib.ENVIRONMENT
-  }
-  return launchpad.launch_processes(program, directory.logs, environment)
+  return supervised.finish()
 
 
 class _Actors:
@@ -83,29 +61,36 @@ class _Actors:
 
   def __init__(
     self,
-    experiment: experiment_lib.Experiment,
-    services: Mapping[str, str],  # addresses by group
+    run: experiment_lib.RunConfig,
+    program: topology.Program,
     directory: run_directory.RunDirectory,
     supervisor: supervision.Supervisor,
+    start: Callable[[topology.WorkerSpec], supervision.Worker],
   ):
-    self._experiment = experiment
-    self._variables = services['variables']
-    self._replay = services.get('replay') or services['learner']
+    self._run = run
+    self._program = program
     self._directory = directory
     self._supervisor = supervisor
-    self._count = experiment.run.num_actors
+    self._start = start
+    self._count = run.num_actors
 
   def scale(self, count: int) -> None:
     """Starts actors, or lets those of the highest numbers end."""
-    for index in range(count, self._count):
-      self._supervisor.dismiss(f'actor/{index}')
-    new = [f'actor/{index}' for index in range(self._count, count)]
-    if any(map(self._supervisor.has, new)):
+    if count == self._count:
+      return
+    gone = [f'actor/{index}' for index in range(count, self._count)]
+    for name in gone:
+      self._supervisor.dismiss(name)
+    new = [
+      program_lib.actor(self._run, index) for index in range(self._count, count)
+    ]
+    if any(self._supervisor.has(spec.name) for spec in new):
       return  # asked again soon: one of that name has not ended yet
-    if new:
-      more = launchpad.Program('distacme')
-      for index, label in enumerate(new, start=self._count):
-        task = main.Task(label, (self._replay, self._experiment, index))
-        program_lib._add_worker(more, self._variables, task, label)
-      self._supervisor.add(_launch_processes(more, self._directory))
+    self._program = self._program.without(*gone).plus(*new)
+    try:
+      program_lib.write(self._program, self._directory)
+    except files.NotWrittenError as error:
+      notices.warn_once(f'no actor is added: {error}')
+      return
+    self._supervisor.add([self._start(spec) for spec in new])
     self._count = count

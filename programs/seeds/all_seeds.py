@@ -12,11 +12,13 @@ from rich import table as rich_table
 
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs.launchers import table
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.seeds import one_seed
 from distacme.programs.view import plotting
 from distacme.programs.view import progress
 from distacme.programs.view import terminal
+from distacme.programs.workers import devices
 from distacme.run import run_directory
 from distacme.run import status
 from distacme.runtime import signals
@@ -41,18 +43,14 @@ def prepare(
     ValueError: if something does not fit.
     ImportError: if the mode needs what is not installed.
   """
-  from distacme.programs import training
-
   if len(_without(arguments, 'seed')) < len(arguments):
     raise ValueError(
       f'--seed and --seeds were given together. Leave out --seed: '
       f'--seeds {settings.seeds} says which.'
     )
-  import jax
-
-  jax.config.update('jax_platforms', 'cpu')  # an accelerator is for the runs
-  training.runner(experiment.run.mode)
-  checks.check_agent(experiment)
+  table.find(experiment.run.mode).check_installed()
+  with devices.on_the_cpu():  # an accelerator is for the runs
+    checks.check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
   path = path.resolve()
@@ -106,7 +104,7 @@ class PreparedSeeds:
     self._path = path
     self._runs = runs
     self._at_once = at_once
-    self._stop = ''  # the reason, if it was asked for
+    self._stop: status.StopReason | None = None  # if it was asked for
 
   def run(self) -> int:
     """Runs all to their ends and draws their curves; returns the exit code.
@@ -135,7 +133,7 @@ class PreparedSeeds:
     terminal.flush()
     return self._exit_code()
 
-  def _request_stop(self, reason: str) -> None:
+  def _request_stop(self, reason: status.StopReason) -> None:
     self._stop = reason
 
   def _run_all(self, display: progress.Display) -> None:
@@ -161,7 +159,7 @@ class PreparedSeeds:
     """Ends what still runs, for this process is ending."""
     running = [run for run in self._runs if run.running()]
     for run in running:
-      run.send(status.StopReason.TERMINATED.value)
+      run.send(status.StopReason.TERMINATED)
     deadline = time.monotonic() + _GRACE_S
     for run in running:
       run.wait_or_kill(deadline - time.monotonic())

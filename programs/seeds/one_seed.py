@@ -12,12 +12,12 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.view import observer
 from distacme.programs.view import progress
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.runtime import process_tree
 from distacme.runtime import signals
 
@@ -26,7 +26,12 @@ _TAIL = 12  # lines of the output of a run that failed
 
 # What may differ when seeds are resumed: one that had ended goes on if one of
 # these does.
-_LIMITS = ('max_env_steps', 'max_seconds', 'solved_return')
+_LIMITS = (
+  'max_env_steps',
+  'max_learner_steps',
+  'max_seconds',
+  'solved_return',
+)
 
 
 class SeedRun:
@@ -44,8 +49,8 @@ class SeedRun:
     self._arguments = arguments
     self._output = directory.path.with_suffix('.out')
     self._process: subprocess.Popen[bytes] | None = None
-    self._attachment: observer.Attachment | None = None
-    self._sight: observer.Sight | None = None
+    self._observer: observer.Observer | None = None
+    self._view: observer.View | None = None
     self._look_at = 0.0
 
   def has_ended(self) -> bool:
@@ -53,13 +58,13 @@ class SeedRun:
     if not self._directory.summary.exists():
       return False
     self.look()
-    status = self._sight.status if self._sight else None
-    if not status or not status['stop'] or status.get('failures'):
+    status = self._status
+    if status is None or status.stop is None or status.failures:
       return False
     before = self._directory.read_config()['run']
     now = dataclasses.asdict(self._experiment.run)
-    return signals.exit_code(status['stop']['reason']) == 0 and all(
-      before[name] == now[name] for name in _LIMITS
+    return signals.exit_code(status.stop.reason) == 0 and all(
+      before.get(name) == now[name] for name in _LIMITS
     )
 
   def start(self) -> None:
@@ -76,7 +81,7 @@ class SeedRun:
         start_new_session=True,  # Ctrl-C comes through us, once
         env=os.environ | process_tree.parent_variable(),
       )
-    self._sight = None
+    self._view = None
 
   def running(self) -> bool:
     """Whether it has been started and not ended yet."""
@@ -92,8 +97,8 @@ class SeedRun:
         self.look()
     return self.code
 
-  def send(self, reason: str) -> None:
-    """Passes on the signal that `reason` is called after."""
+  def send(self, reason: status_lib.StopReason) -> None:
+    """Passes on the signal that asks for a stop for `reason`."""
     assert self._process is not None
     self._process.send_signal(signals.signal_of(reason))
 
@@ -113,37 +118,39 @@ class SeedRun:
     if now < self._look_at or not self._directory.config.exists():
       return
     self._look_at = now + _LOOK_S
-    self._attachment = self._attachment or observer.Attachment(
-      self._directory.path
-    )
-    self._sight = self._attachment.look()
+    self._observer = self._observer or observer.Observer(self._directory.path)
+    self._view = self._observer.look()
+
+  @property
+  def _status(self) -> status_lib.Status | None:
+    """The newest status that is known."""
+    return self._view.status if self._view else None
 
   def row(self) -> list[str]:
     """Returns its row of the table."""
-    status = self._sight.status if self._sight else None
-    final = self.final()
+    status, final = self._status, self.final()
     cells = [str(self._experiment.run.seed), self._state()]
     cells.append('' if final is None else f'{final:.4g}')
     if status is None:
       return [*cells, '', '', '']
     return [
       *cells,
-      f'{status["counts"].get("env_steps", 0):,}',
-      f'{status["rates"].get("env_steps", 0.0):,.0f}' if self.running() else '',
-      f'{status["seconds"]:.0f}',
+      f'{status.counts.get("env_steps", 0):,}',
+      f'{status.rates.get("env_steps", 0.0):,.0f}' if self.running() else '',
+      f'{status.seconds:.0f}',
     ]
 
   def line(self) -> str:
     """Returns a line about how far it is."""
-    status = self._sight.status if self._sight else None
-    what = progress.progress_line(status) if status else self._state()
-    return f'seed {self._experiment.run.seed} | {what.strip()}'
+    status = self._status
+    text = progress.progress_line(status) if status else self._state()
+    return f'seed {self._experiment.run.seed} | {text.strip()}'
 
   def final(self) -> float | None:
     """Returns the mean return of its last evaluation, if there was one."""
-    if self._attachment is None:
+    if self._observer is None:
       return None
-    returns = self._attachment.curve().returns
+    returns = self._observer.curve().returns
     return float(returns[-1]) if len(returns) else None
 
   def complaint(self) -> str:
@@ -158,10 +165,10 @@ class SeedRun:
     )
 
   def _state(self) -> str:
-    status: dict[str, Any] = (self._sight and self._sight.status) or {}
+    status = self._status
     if self.running():
       return 'runs' if status else 'starts'
-    stop = (status.get('stop') or {}).get('reason')
+    stop = status.stop.reason.value if status and status.stop else ''
     if self.code:
       ends = {code: reason.value for reason, code in signals.EXIT_CODES.items()}
       return f'{stop or ends.get(self.code, "failed")} (exit code {self.code})'

@@ -1,8 +1,8 @@
-"""Who waits for whom in a run, in words."""
+"""Says in words which worker of a run waits for which."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from distacme.programs.view import progress
 from distacme.run import metrics as metrics_lib
@@ -10,37 +10,42 @@ from distacme.run import status as status_lib
 
 _LEAST_SHARE = 0.05  # of the time; less is not worth a sentence
 
+# What the learner is to publish for a worker in that state.
+_PARAMS = {
+  status_lib.WorkerState.WAITING_FOR_PARAMS: 'first',
+  status_lib.WorkerState.WAITING_FOR_LAST_PARAMS: 'last',
+}
 
-def who_waits(status: dict[str, Any]) -> list[str]:
-  """Returns a sentence for each kind of worker that waits, and for whom.
+_Workers = Mapping[str, status_lib.WorkerStatus]
+
+
+def who_waits(status: status_lib.Status) -> list[str]:
+  """Returns a sentence for each kind of worker that waits.
 
   Args:
-    status: of the run, as of `counting.RunState.status`. The shares of time are
-      of each worker's last second.
+    status: of the run. The shares of time are of each worker's last second.
   """
-  if not status['workers']:
+  if not status.workers:
     return ['no worker has been heard of yet']
-  workers: dict[str, dict[str, Any]] = {
+  workers = {
     name: worker
-    for name, worker in status['workers'].items()
-    if worker['state'] != status_lib.DONE
+    for name, worker in status.workers.items()
+    if worker.state != status_lib.WorkerState.DONE
   }
   sentences = [
     *_for_params(workers),
     *_for_room(workers),
-    *_for_data(workers, status['counts'].get('learner_steps', 0)),
+    *_for_data(workers, status.counts.get('learner_steps', 0)),
     *_silent(workers),
   ]
   return sentences or ['nobody waits for anybody']
 
 
-def _for_params(workers: dict[str, dict[str, Any]]) -> list[str]:
+def _for_params(workers: _Workers) -> list[str]:
+  """Returns sentences about workers that have no params, or not the last."""
   sentences = []
-  for state, which in (
-    ('waiting for params', 'first'),
-    ('waiting for the last params', 'last'),
-  ):
-    names = [n for n, worker in workers.items() if worker['state'] == state]
+  for state, which in _PARAMS.items():
+    names = [name for name, worker in workers.items() if worker.state == state]
     if names:
       sentences.append(
         f'{_and(names)} {_wait(names)} for the learner to publish its {which} '
@@ -49,8 +54,8 @@ def _for_params(workers: dict[str, dict[str, Any]]) -> list[str]:
   return sentences
 
 
-def _for_room(workers: dict[str, dict[str, Any]]) -> list[str]:
-  """Of actors that replay does not let in."""
+def _for_room(workers: _Workers) -> list[str]:
+  """Returns a sentence about actors that replay does not let in."""
   shares = _shares(workers, 'share_blocked_by_replay')
   if not shares or max(shares.values()) < _LEAST_SHARE:
     return []
@@ -62,25 +67,24 @@ def _for_room(workers: dict[str, dict[str, Any]]) -> list[str]:
   ]
 
 
-def _for_data(
-  workers: dict[str, dict[str, Any]], learner_steps: int
-) -> list[str]:
-  """Of a learner that replay gives nothing."""
+def _for_data(workers: _Workers, learner_steps: int) -> list[str]:
+  """Returns a sentence about a learner that replay gives nothing."""
   learner = next(
     (worker for name, worker in workers.items() if _kind(name) == 'learner'),
     None,
   )
   if learner is None:
     return []
-  if learner['state'] == 'waiting to set priorities':
+  if learner.state == status_lib.WorkerState.SETTING_PRIORITIES:
     return ['the learner waits for replay to take priorities']
-  if learner['state'] == 'waiting for data' and not learner_steps:
+  waits = learner.state == status_lib.WorkerState.WAITING_FOR_DATA
+  if waits and not learner_steps:
     size = _replay(workers).get('size', 0)
     return [
       'the learner waits for the actors: replay must hold more before it is '
       f'sampled (now {size:,.0f})'
     ]
-  share = learner['metrics'].get('share_waiting_for_data', 0.0)
+  share = learner.metrics.get('share_waiting_for_data', 0.0)
   if share < _LEAST_SHARE:
     return []
   blocked = _shares(workers, 'share_blocked_by_replay')
@@ -96,35 +100,35 @@ def _for_data(
   ]
 
 
-def _silent(workers: dict[str, dict[str, Any]]) -> list[str]:
+def _silent(workers: _Workers) -> list[str]:
   return [
-    f'{name} has said nothing for {worker["seconds_since_report"]:.0f} s'
+    f'{name} has said nothing for {worker.seconds_since_report:.0f} s'
     for name, worker in workers.items()
-    if worker['seconds_since_report'] > progress.SILENT_S
+    if worker.seconds_since_report > progress.SILENT_S
   ]
 
 
-def _ratio(workers: dict[str, dict[str, Any]]) -> str:
-  """Returns the samples per insert, which decide who waits."""
+def _ratio(workers: _Workers) -> str:
+  """Returns the samples per insert, which decide which side waits."""
   reached = _replay(workers).get('samples_per_insert')
   return f' ({reached:.3g} samples per insert so far)' if reached else ''
 
 
-def _replay(workers: dict[str, dict[str, Any]]) -> dict[str, float]:
+def _replay(workers: _Workers) -> dict[str, float]:
+  """Returns the metrics of replay."""
   metrics: dict[str, float] = {}
   for name, worker in workers.items():
     if _kind(name) == 'replay':
-      metrics |= worker['metrics']
+      metrics |= worker.metrics
   return metrics
 
 
-def _shares(
-  workers: dict[str, dict[str, Any]], metric: str
-) -> dict[str, float]:
+def _shares(workers: _Workers, metric: str) -> dict[str, float]:
+  """Returns a metric of the workers that have it, by name."""
   return {
-    name: worker['metrics'][metric]
+    name: worker.metrics[metric]
     for name, worker in workers.items()
-    if metric in worker['metrics']
+    if metric in worker.metrics
   }
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run that `distacme watch` shows."""
+"""Draws a run as `distacme watch` shows it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from distacme.run import curves
 _CHART_HEIGHT = 10  # lines
 
 
-def view(
-  sight: observer.Sight, curve: curves.Curve, width: int
+def picture(
+  view: observer.View, curve: curves.Curve, width: int
 ) -> rich_console.Group:
-  """Returns what is shown of a run.
+  """Returns a run's workers, who waits, its curve and its end.
 
   Args:
-    sight: of the run.
+    view: of the run.
     curve: its evaluated returns, perhaps none.
     width: of the terminal, in characters.
   """
   parts: list[rich_console.RenderableType] = []
-  if sight.status is not None:
-    parts.append(progress.progress_table(sight.status))
-  if sight.status is not None and sight.phase == 'running' and not sight.note:
-    parts.append(_text('\n'.join(bottlenecks.who_waits(sight.status))))
-  if sight.note:
-    parts.append(_text(sight.note))
+  if view.status is not None:
+    parts.append(progress.progress_table(view.status))
+    if view.phase == 'running' and not view.note:
+      parts.append(_text('\n'.join(bottlenecks.who_waits(view.status))))
+  if view.note:
+    parts.append(_text(view.note))
   if len(curve.env_steps) > 1:
     parts.append(_text(f'\n{chart(curve, width)}'))
-  if sight.phase == 'ended' and sight.status is not None:
-    parts.append(_text(progress.ending(sight.status)))
+  if view.phase == 'ended' and view.status is not None:
+    parts.append(_text(progress.ending(view.status)))
   return rich_console.Group(*parts)
 
 
@@ -63,5 +63,5 @@ def _short(count: float) -> str:
 
 
 def _text(text: str) -> rich_text.Text:
-  # As it is: what looks like markup in a traceback is none.
+  # Not as markup, which a traceback may look like.
   return rich_text.Text(text)

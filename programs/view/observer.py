@@ -1,4 +1,4 @@
-"""What can be seen of a run from outside, by its directory alone.
+"""Looks at a run from outside, by its directory alone.
 
 A program's variable server is asked. Where there is none (local mode), or it
 cannot be reached (a run on another host), the metrics that the run writes say
@@ -8,43 +8,48 @@ most of it.
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping
 import os
 import pathlib
 import time
 from typing import Any, Literal, NamedTuple
 
+from distacme.programs import program
+from distacme.programs.launchers import table
 from distacme.run import curves
+from distacme.run import endpoints
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
+from distacme.run import status as status_lib
 
 _TIMEOUT_S = 1.0
-_START_S = 60.0  # what workers wait for the server
+_START_S = 60.0  # that workers wait for the server
 # The run's counters, which metrics.jsonl repeats in every row.
 _COUNTERS = ('env_steps', 'learner_steps', 'episodes', 'evaluations')
+_NOT_METRICS = {*_COUNTERS, 'time', 'seconds', 'worker'}
 
 
-class Sight(NamedTuple):
-  """What is seen of a run at one moment.
+class View(NamedTuple):
+  """A run, as it is seen at one moment.
 
   Attributes:
-    phase: 'silent' if it should answer and does not, 'lost' if it neither goes
-      on nor has said how it ended.
-    status: as of `counting.RunState.status`, the last one if it is silent; None
-      if nothing is known.
+    phase: 'silent' if the run should answer and does not, 'lost' if it neither
+      goes on nor has said how it ended.
+    status: the last one that came if the run is silent; None if none is known.
     note: what else there is to say, a sentence or ''.
   """
 
   phase: Literal['starting', 'running', 'silent', 'ended', 'lost']
-  status: dict[str, Any] | None
+  status: status_lib.Status | None
   note: str = ''
 
 
-_STARTING = Sight('starting', None, 'The run starts: no worker is there yet.')
+_STARTING = View('starting', None, 'The run starts: no worker is there yet.')
 
 
-class Attachment:
-  """Looks at a run, at one that goes on or has ended; one thread."""
+class Observer:
+  """Looks at a run that goes on, or has ended; one thread."""
 
   def __init__(self, run_dir: str | os.PathLike[str]):
     """Takes a run's directory.
@@ -55,23 +60,25 @@ class Attachment:
     path = pathlib.Path(run_dir).resolve()
     self._directory = run_directory.RunDirectory(path)
     self._run: dict[str, Any] = self._directory.read_config()['run']
-    self._logged = _Logged(path, self._run)
+    self._logged = _Logged(path)
     self._silent_since: float | None = None
-    self._last: dict[str, Any] | None = None  # that the server answered
+    self._last: status_lib.Status | None = None  # that the server answered
 
   def curve(self) -> curves.Curve:
     """Returns the evaluated returns up to the last look."""
     return curves.curve_of(self._logged.evaluations)
 
-  def look(self) -> Sight:
+  def look(self) -> View:
     """Returns what is to be seen now; waits for the server, about a second."""
     running = self._directory.read_running()
     self._logged.update(running.since if running else 0.0)
     if running is None or running.gone:
       return self._afterwards(running)
-    local = self._run['mode'] == 'local'
-    if running.address and (running.here or not _loopback(running.address)):
-      return self._ask(running)
+    local = not table.find(self._run['mode']).has_services
+    server = endpoints.find(self._directory.endpoints, program.VARIABLES)
+    reachable = server and (running.here or not server.loopback)
+    if server and reachable and server.allowed:
+      return self._ask(running, server)
     if local or not running.here:
       where = 'in local mode' if local else f'on {running.host}'
       note = f'The run is {where}: this is what its metrics say.'
@@ -79,14 +86,23 @@ class Attachment:
         note += ' Its workers take turns; none waits for another.'
       if not self._logged.workers:
         return _STARTING
-      return Sight('running', self._logged.status(), note)
+      return View('running', self._logged.status(self._limits()), note)
     return _STARTING
 
-  def _ask(self, running: run_directory.Running) -> Sight:
+  def _limits(self) -> status_lib.Limits:
+    return status_lib.Limits(
+      self._run.get('max_env_steps'),
+      self._run.get('max_learner_steps'),
+      self._run.get('max_seconds'),
+    )
+
+  def _ask(
+    self, running: run_directory.Running, server: endpoints.Endpoint
+  ) -> View:
     from distacme.variables import client
 
     try:
-      status = client.status(running.address, timeout_s=_TIMEOUT_S)
+      status = client.status(server, timeout_s=_TIMEOUT_S)
     except ConnectionError:
       # Perhaps it has just ended.
       if self._directory.read_running() != running or running.gone:
@@ -96,44 +112,43 @@ class Attachment:
       now = time.monotonic()
       self._silent_since = self._silent_since or now - _TIMEOUT_S
       note = (
-        f'The variable server at {running.address} has not answered for '
+        f'The variable server at {server.address} has not answered for '
         f'{now - self._silent_since:.0f} s; {self._logged.when()}.'
       )
-      return Sight('silent', self._last, note)
+      return View('silent', self._last, note)
     self._silent_since = None
     self._last = status
-    return Sight('running', status)
+    return View('running', status)
 
   def _is_young(self, running: run_directory.Running) -> bool:
-    """Whether the run may not have a server yet."""
+    """Returns whether the run may not have a server yet."""
     seconds = time.time() - running.since
     return not self._logged.workers and seconds < _START_S
 
-  def _afterwards(self, running: run_directory.Running | None) -> Sight:
+  def _afterwards(self, running: run_directory.Running | None) -> View:
     """Returns what is left of a run that does not go on."""
     directory = self._directory
     if (summary := directory.read_summary()) is not None:
-      return Sight('ended', summary)
+      return View('ended', summary)
     if running is None:
-      what = 'has not begun, or ended before it could'
+      ended = 'has not begun, or ended before it could'
     else:
-      what = f'was killed: its process {running.pid} is gone, and did not'
-    return Sight(
+      ended = f'was killed: its process {running.pid} is gone, and did not'
+    return View(
       'lost',
       None,
-      f'{directory.path} {what} say how it ended; {self._logged.when()}. '
+      f'{directory.path} {ended} say how it ended; {self._logged.when()}. '
       "'distacme train' with its settings and --run-dir goes on with it.",
     )
 
 
 class _Logged:
-  """What `metrics.jsonl` says of the run, as it grows."""
+  """Follows what `metrics.jsonl` says of the run, as it grows."""
 
-  def __init__(self, path: pathlib.Path, run: dict[str, Any]):
+  def __init__(self, path: pathlib.Path):
     self.evaluations: list[dict[str, Any]] = []
+    self.workers: dict[str, dict[str, Any]] = {}  # all that each has logged
     self._reader = metrics.MetricsReader(path / metrics.METRICS_FILE)
-    self._run = run
-    self.workers: dict[str, dict[str, Any]] = {}
     self._recent: collections.deque[dict[str, Any]] = collections.deque()
 
   def update(self, since: float) -> None:
@@ -153,45 +168,44 @@ class _Logged:
         self._recent.popleft()
 
   def when(self) -> str:
-    """Says how old the last metrics are."""
+    """Returns how old the last metrics are, in words."""
     if not self._recent:
       return 'it has logged nothing'
     last = self._recent[-1]['time']
     clock = time.strftime('%H:%M:%S', time.localtime(last))
     return f'its last metrics are of {clock}, {time.time() - last:.0f} s ago'
 
-  def status(self) -> dict[str, Any]:
+  def status(self, limits: status_lib.Limits) -> status_lib.Status:
     """Returns the status of the run, as far as metrics tell."""
     now = time.time()
-    last = self._recent[-1] if self._recent else {'seconds': 0.0, 'time': now}
-    return {
-      'seconds': last['seconds'] + now - last['time'],
-      'counts': {name: last[name] for name in _COUNTERS if name in last},
-      'rates': {name: self._rate(name) for name in _COUNTERS},
-      'stop': None,
-      'limits': {
-        name: self._run[name] for name in ('max_env_steps', 'max_seconds')
-      },
-      'workers': {
-        name: {
-          'state': '',
-          'seconds_since_report': now - row['time'],
-          'rates': {
-            counter: row[f'{counter}_per_second']
-            for counter in _COUNTERS
-            if f'{counter}_per_second' in row
-          },
-          'metrics': row,
-        }
-        for name, row in self.workers.items()
-      },
-    }
+    last: dict[str, Any] = {'seconds': 0.0, 'time': now}
+    if self._recent:
+      last = self._recent[-1]
+    return status_lib.Status(
+      seconds=last['seconds'] + now - last['time'],
+      counts={name: last[name] for name in _COUNTERS if name in last},
+      rates={name: self._rate(name) for name in _COUNTERS},
+      workers={name: _worker(row, now) for name, row in self.workers.items()},
+      limits=limits,
+    )
 
   def _rate(self, name: str) -> float:
     rows = [row for row in self._recent if name in row]
     seconds = rows[-1]['time'] - rows[0]['time'] if rows else 0.0
-    return (rows[-1][name] - rows[0][name]) / seconds if seconds > 0 else 0.0
+    if seconds <= 0:
+      return 0.0
+    # A learner that is restarted goes back to its checkpoint.
+    return max(0.0, (rows[-1][name] - rows[0][name]) / seconds)
 
 
-def _loopback(address: str) -> bool:
-  return address.rpartition(':')[0] in ('localhost', '127.0.0.1', '[::1]')
+def _worker(row: Mapping[str, Any], now: float) -> status_lib.WorkerStatus:
+  """Returns the status of a worker that has logged `row`."""
+  return status_lib.WorkerStatus(
+    seconds_since_report=now - row['time'],
+    rates={
+      counter: row[f'{counter}_per_second']
+      for counter in _COUNTERS
+      if f'{counter}_per_second' in row
+    },
+    metrics={k: v for k, v in row.items() if k not in _NOT_METRICS},
+  )

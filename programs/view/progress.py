@@ -1,8 +1,8 @@
-"""A run's progress in the terminal: a live table, or lines where there is none."""
+"""Shows a run's progress in the terminal: a live table, or lines without one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 import time
 from typing import Any
 
@@ -21,7 +21,7 @@ _LARGE_SHARE_AT_ENDS = 0.5  # of what a categorical critic (D4PG, DMPO) foresees
 
 
 class Display:
-  """Shows statuses (`counting.RunState.status`) as they come."""
+  """Shows statuses of a run as they come."""
 
   def __init__(self, console: rich_console.Console | None = None):
     self._console = console or terminal.console()
@@ -42,18 +42,18 @@ class Display:
     if self._live is not None:
       self._live.__exit__(*args)
 
-  def show(self, status: dict[str, Any]) -> None:
+  def show(self, status: status_lib.Status) -> None:
     """Shows `status`; on a terminal in place, else a line every few seconds.
 
     Failures that are to be seen are shown once, above all that comes.
     """
-    failures = status.get('shown_failures', [])
+    failures = status.shown_failures
     for failure in failures[self._shown_failures :]:
       self._console.print(
         failure, markup=False, highlight=False, soft_wrap=True
       )
     self._shown_failures = len(failures)
-    ends = bool(status.get('stop'))
+    ends = status.stop is not None
     self.show_view(
       lambda: progress_table(status),
       lambda: [progress_line(status)],
@@ -81,76 +81,74 @@ class Display:
         self._console.print(line, soft_wrap=True, highlight=False)
 
 
-def progress_line(status: dict[str, Any]) -> str:
+def progress_line(status: status_lib.Status) -> str:
   """Returns one line about the whole run."""
-  parts = [f'{status["seconds"]:6.1f} s', *_overview(status)]
+  parts = [f'{status.seconds:6.1f} s', *_overview(status)]
   return ' | '.join(parts)
 
 
-def progress_table(status: dict[str, Any]) -> rich_table.Table:
+def progress_table(status: status_lib.Status) -> rich_table.Table:
   """Returns a table with a row for each worker.
 
-  Its lag is the learner steps made since the params that it acts with; silent is
-  how long ago its last report came.
+  The lag of a worker is the learner steps made since the params that it acts
+  with; silent is how long ago its last report came.
   """
   table = rich_table.Table(
-    title=' | '.join([f'{status["seconds"]:.0f} s', *_overview(status)]),
+    title=' | '.join([f'{status.seconds:.0f} s', *_overview(status)]),
     title_justify='left',
   )
   for column in ('worker', 'does', 'steps/s', 'lag', 'silent', 'notes'):
     number = column in ('steps/s', 'lag', 'silent')
     table.add_column(column, justify='right' if number else 'left')
-  for name, worker in sorted(status['workers'].items()):
-    lag = worker['metrics'].get('policy_lag')
+  for name, worker in sorted(status.workers.items()):
+    lag = worker.metrics.get('policy_lag')
     table.add_row(
       name,
-      worker['state'],
-      _rate(worker['rates']),
+      _does(worker),
+      _rate(worker.rates),
       '' if lag is None else f'{lag:,.0f}',
       _silent(worker),
-      _notes(worker['metrics']),
+      _notes(worker.metrics),
     )
   return table
 
 
-def ending(status: dict[str, Any]) -> str:
+def ending(status: status_lib.Status) -> str:
   """Returns what to print of a run that has ended."""
-  stop, counts = status['stop'] or {'reason': 'unknown'}, status['counts']
-  who = f' ({stop["worker"]})' if stop.get('worker') else ''
+  stop, counts = status.stop, status.counts
+  reason = stop.reason.value if stop else 'unknown'
+  worker = f' ({stop.worker})' if stop and stop.worker else ''
   lines = [
-    f'ended: {stop["reason"]}{who} after {status["seconds"]:.1f} s, '
+    f'ended: {reason}{worker} after {status.seconds:.1f} s, '
     f'{counts.get("env_steps", 0):,} environment steps, '
     f'{counts.get("learner_steps", 0):,} learner steps'
   ]
-  detail = stop.get('detail', '').rstrip()
-  shown = status.get('shown_failures', [])
+  shown = status.shown_failures
+  detail = stop.detail.rstrip() if stop else ''
   if detail and detail not in shown:
     lines.append(detail)
   lines += [
-    how if how not in shown else f'{worker} failed, see above'
-    for worker, how in status.get('failures', {}).items()
-    if worker != stop.get('worker')
+    how if how not in shown else f'{failed} failed, see above'
+    for failed, how in status.failures.items()
+    if stop is None or failed != stop.worker
   ]
-  if status.get('restarts'):
-    lines.append(f'restarted: {restarted(status)}')
+  if status.restarts:
+    lines.append(f'restarted: {_restarted(status)}')
   return '\n'.join(lines)
 
 
-def restarted(status: dict[str, Any]) -> str:
+def _restarted(status: status_lib.Status) -> str:
   """Returns which workers were restarted, and how often."""
-  restarts = sorted(status['restarts'].items())
+  restarts = sorted(status.restarts.items())
   return ', '.join(f'{worker} {len(hows)}x' for worker, hows in restarts)
 
 
-def _overview(status: dict[str, Any]) -> list[str]:
+def _overview(status: status_lib.Status) -> list[str]:
   """Returns what matters of the whole run, a few words each."""
-  counts, rates = status['counts'], status['rates']
-  env_steps, learner_steps = (
-    counts.get(name, 0) for name in ('env_steps', 'learner_steps')
-  )
+  counts, rates = status.counts, status.rates
   parts = [
-    f'env {env_steps:,} steps, {rates.get("env_steps", 0.0):,.0f}/s',
-    f'learner {learner_steps:,} steps, {rates.get("learner_steps", 0.0):,.0f}/s',
+    f'{name} {counts.get(clock, 0):,} steps, {rates.get(clock, 0.0):,.0f}/s'
+    for name, clock in (('env', 'env_steps'), ('learner', 'learner_steps'))
   ]
   means = {
     title: _mean(status, metric)
@@ -169,38 +167,61 @@ def _overview(status: dict[str, Any]) -> list[str]:
       f'critic {at_ends:.0%} at the ends of its atoms: returns may reach beyond '
       'min_value or max_value'
     )
-  if status.get('restarts'):
-    parts.append(f'restarted {restarted(status)}')
-  limits = status['limits']
-  if limits['max_seconds']:
-    left = max(0.0, limits['max_seconds'] - status['seconds'])
-    parts.append(f'{left:.0f} s left')
-  elif limits['max_env_steps']:
-    left = max(0, limits['max_env_steps'] - env_steps)
-    parts.append(f'{left:,} env steps left')
-  return parts
+  if status.restarts:
+    parts.append(f'restarted {_restarted(status)}')
+  return parts + _left(status)
 
 
-def _mean(status: dict[str, Any], metric: str) -> float | None:
+def _left(status: status_lib.Status) -> list[str]:
+  """Returns what is left until the run ends by itself."""
+  limits, counts = status.limits, status.counts
+  if limits.max_seconds is not None:
+    return [f'{max(0.0, limits.max_seconds - status.seconds):.0f} s left']
+  return [
+    f'{max(0, most - counts.get(clock, 0)):,} {name} left'
+    for name, clock, most in (
+      ('env steps', 'env_steps', limits.max_env_steps),
+      ('learner steps', 'learner_steps', limits.max_learner_steps),
+    )
+    if most is not None
+  ]
+
+
+def _mean(status: status_lib.Status, metric: str) -> float | None:
   """Returns the mean over the workers that have measured `metric`."""
   values = [
-    worker['metrics'][metric]
-    for worker in status['workers'].values()
-    if metric in worker['metrics']
+    worker.metrics[metric]
+    for worker in status.workers.values()
+    if metric in worker.metrics
   ]
   return sum(values) / len(values) if values else None
 
 
-def _silent(worker: dict[str, Any]) -> rich_text.Text:
+def _does(worker: status_lib.WorkerStatus) -> str:
+  """Returns what a worker does, or what came of it, in a few words."""
+  metrics = worker.metrics
+  if worker.state is None:
+    return ''
+  if worker.state == status_lib.WorkerState.SERVING and 'size' in metrics:
+    unsaved = ', not saved' if metrics.get('failed_saves_in_a_row') else ''
+    return f'{metrics["size"]:,.0f} items{unsaved}'
+  if worker.state == status_lib.WorkerState.IDLE and 'mean_return' in metrics:
+    cut_off = metrics.get('episodes_cut_off', 0)
+    cut = f', {cut_off:.0f} episodes cut off' if cut_off else ''
+    return f'return {metrics["mean_return"]:.4g}{cut}'
+  return worker.state.value.replace('_', ' ')
+
+
+def _silent(worker: status_lib.WorkerStatus) -> rich_text.Text:
   """Returns how long the worker has said nothing; red if that is too long."""
-  if worker['state'] == status_lib.DONE:
+  if worker.state == status_lib.WorkerState.DONE:
     return rich_text.Text()
-  silent_s = worker['seconds_since_report']
+  silent_s = worker.seconds_since_report
   style = 'red' if silent_s > SILENT_S else ''
   return rich_text.Text(f'{silent_s:.1f} s', style)
 
 
-def _rate(rates: dict[str, float]) -> str:
+def _rate(rates: Mapping[str, float]) -> str:
   for name in ('env_steps', 'learner_steps'):
     if name in rates:
       return f'{rates[name]:,.0f}'
@@ -218,6 +239,6 @@ _NOTED = (
 )
 
 
-def _notes(metrics: dict[str, float]) -> str:
+def _notes(metrics: Mapping[str, float]) -> str:
   noted = [f'{n} {metrics[n]:.4g}' for n in _NOTED if n in metrics]
   return ', '.join(noted)

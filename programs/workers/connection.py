@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
+import pathlib
 import threading
 import time
-from typing import Any
 
 from distacme import core
 from distacme.acting import params
+from distacme.programs import program
+from distacme.run import endpoints
 from distacme.run import status as status_lib
+
+_CONNECT_S = 60.0
 
 _GOODBYE_S = 1.0
 
@@ -21,14 +26,32 @@ _POLL_S = 0.1
 class Connection:
   """A worker's line to its run; a `core.Reporter` and a source of params."""
 
-  def __init__(self, name: str, address: str, timeout_s: float = 60.0):
-    """Connects to the variable server at `address`; waits for it."""
+  def __init__(
+    self, name: str, folder: pathlib.Path, timeout_s: float = _CONNECT_S
+  ):
+    """Connects to the variable server; waits for it.
+
+    Args:
+      name: of the worker.
+      folder: of the run's endpoints.
+      timeout_s: how long to wait.
+
+    Raises:
+      TimeoutError: if the server does not come.
+    """
     from distacme.variables import client
 
     self.name = name
-    self._address = address
+    self._find = functools.partial(endpoints.find, folder, program.VARIABLES)
+    deadline = time.monotonic() + timeout_s
+    endpoint = endpoints.wait(folder, program.VARIABLES, timeout_s=timeout_s)
+    assert endpoint is not None  # since nobody stops the waiting
+    self._endpoint = endpoint
     self._client = client.VariableClient(
-      address, name, connect_timeout_s=timeout_s
+      endpoint,
+      name,
+      find=self._find,
+      connect_timeout_s=max(0.0, deadline - time.monotonic()),
     )
     self._reporter = self._client.reporter()
     self._terminated = threading.Event()
@@ -38,15 +61,17 @@ class Connection:
     self,
     counts: Mapping[str, int] | None = None,
     metrics: Mapping[str, float] | None = None,
-    state: str = '',
+    state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
     """See `core.Reporter`; a terminated process stops whatever the run says."""
     directive = self._reporter.report(counts, metrics, state)
     if self.terminated and directive.stop is None:
-      return directive._replace(stop=status_lib.StopReason.TERMINATED.value)
+      return directive._replace(stop=status_lib.StopReason.TERMINATED)
     return directive
 
-  def request_stop(self, reason: str, detail: str = '') -> None:
+  def request_stop(
+    self, reason: status_lib.StopReason, detail: str = ''
+  ) -> None:
     """See `core.Reporter`."""
     self._reporter.request_stop(reason, detail)
 
@@ -55,11 +80,11 @@ class Connection:
     self._reporter.fail(detail)
     self._reporter.flush(_GOODBYE_S)
 
-  def status(self) -> dict[str, Any]:
-    """Returns the run's status; see `run.run_state.RunState`."""
+  def status(self) -> status_lib.Status:
+    """Returns the run's status."""
     from distacme.variables import client
 
-    return client.status(self._address, timeout_s=_STATUS_S)
+    return client.status(self._find() or self._endpoint, timeout_s=_STATUS_S)
 
   @property
   def terminated(self) -> bool:
@@ -77,7 +102,7 @@ class Connection:
   def wait_for_params(self) -> bool:
     """Subscribes and waits for params; False if the run stops first."""
     self._client.subscribe()
-    self.report(state='waiting for params')
+    self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
     while not self.stopped():
       if self._client.wait_newer(-1, timeout_s=0.1) is not None:
         return True
@@ -91,7 +116,7 @@ class Connection:
       up its steps and is evaluated once more.
     """
     while True:
-      directive = self.report(state='waiting for the learner')
+      directive = self.report(state=status_lib.WorkerState.WAITING_FOR_LEARNER)
       if directive.counts.get('learner_steps', 0):
         return True
       if directive.stop is not None:
@@ -100,7 +125,7 @@ class Connection:
 
   def done(self) -> None:
     """Says goodbye, if there is still somebody to say it to."""
-    self.report(state=status_lib.DONE)
+    self.report(state=status_lib.WorkerState.DONE)
     self._reporter.flush(_GOODBYE_S)
 
   def close(self) -> None:

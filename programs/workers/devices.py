@@ -131,6 +131,31 @@ def use_one_core() -> None:
   jax.config.update('jax_cpu_enable_async_dispatch', False)
 
 
+@contextlib.contextmanager
+def on_the_cpu() -> Iterator[None]:
+  """A context in which JAX computes on the CPU and takes no accelerator.
+
+  For a launcher, whose learner is another process: JAX takes nearly all memory of
+  the accelerators that it finds when it first computes something. Afterwards JAX
+  is as it was, for a caller who wants to compute on them.
+  """
+  import jax
+  from jax._src import xla_bridge  # no public function says so
+  from jax.extend import backend
+
+  if xla_bridge.backends_are_initialized():
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+      yield
+    return
+  before = jax.config.jax_platforms  # type: ignore[attr-defined]  # made at run time
+  jax.config.update('jax_platforms', 'cpu')
+  try:
+    yield
+  finally:
+    backend.clear_backends()
+    jax.config.update('jax_platforms', before)
+
+
 def _accelerators(worker: str, numbers: Sequence[int]) -> list[Any]:
   import jax
 

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import pathlib
-
 from distacme import specs
+from distacme import wiring
 from distacme.acting import evaluator
-from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.programs.workers import process
 from distacme.run import checkpoint
-from distacme.run import run_directory
 from distacme.run import seeding
 
 # Its launcher gives a run that used up its steps a minute to end.
 _LAST_S = 45.0
 
 
-def run(
-  connection: connection_lib.Connection,
-  experiment: experiment_lib.Experiment,
-  run_dir: pathlib.Path,
-) -> None:
+def run(context: context_lib.Context) -> None:
   """Evaluates until the run stops."""
-  with devices_lib.for_acting(connection.name, None, process.owns_process()):
-    _evaluate(connection, experiment, run_dir)
+  with devices_lib.for_acting(context.name, None, context.owns_process):
+    _evaluate(context)
 
 
-def _evaluate(
-  connection: connection_lib.Connection,
-  experiment: experiment_lib.Experiment,
-  run_dir: pathlib.Path,
-) -> None:
+def _evaluate(context: context_lib.Context) -> None:
+  connection, experiment = context.connection, context.experiment
   # Until something is learnt there is nothing to evaluate, and the cores are for
   # those who start.
   if not connection.wait_for_params() or not connection.wait_for_learning():
@@ -42,19 +31,15 @@ def _evaluate(
   environment = experiment.make_vector(rows, stream=run.num_actors)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   key = seeding.actor_key(experiment.seed, run.num_actors)
-  best = checkpoint.BestParams(run_directory.RunDirectory(run_dir).best)
-  evaluator.Evaluator(
-    environment,
+  best = checkpoint.BestParams(context.directory.best)
+  wiring.make_evaluator(
     agent,
+    environment,
     connection.params,
     connection,
+    run.evaluator_settings,
     key=key,
-    episodes=run.eval_episodes,
-    period=run.eval_period,
-    max_episode_steps=run.max_eval_episode_steps,
-    max_share=run.max_eval_share,
     env_steps=experiment.resumed_at,
-    solved_return=run.solved_return,
     keep=best.offer,
     is_hurried=lambda: connection.terminated,
     last_s=_LAST_S,

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 import jax
 
-from distacme import row_layout
-from distacme.learning import batches
-from distacme.learning import frame_stacks
-from distacme.learning import learner
-from distacme.learning import placement as placement_lib
-from distacme.learning import updates
-from distacme.programs import experiment as experiment_lib
-from distacme.programs.workers import connection as connection_lib
+from distacme import wiring
+from distacme.programs import program
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.programs.workers import process
-from distacme.replay.reverb import sampler as sampler_lib
+from distacme.replay import rows
+from distacme.replay.reverb import sampler
 from distacme.run import checkpoint
-from distacme.run import run_directory
 from distacme.run import seeding
 
 
-def run(
-  connection: connection_lib.Connection,
-  replay_address: str,
-  experiment: experiment_lib.Experiment,
-  run_dir: pathlib.Path,
-) -> None:
+def run(context: context_lib.Context) -> None:
   """Learns until the run stops; saves and publishes what was learnt."""
+  connection, experiment = context.connection, context.experiment
+  directory = context.directory
   devices = devices_lib.for_learner(
-    experiment.run.learner_devices, process.owns_process()
+    experiment.run.learner_devices, context.owns_process
   )
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
   key = seeding.learner_key(experiment.run.seed)
-  directory = run_directory.RunDirectory(run_dir)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
 
   def save(steps: int, state: Any) -> None:
@@ -46,45 +35,31 @@ def run(
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   # One that was restarted went back to its last checkpoint.
-  counted = connection.status()['counts'].get('learner_steps', 0)
+  counted = connection.status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
-  params = jax.eval_shape(agent.actor_params, state)
-  layout = row_layout.row_layout(agent, spec, params)
-  agent = frame_stacks.learning_from(layout, agent)
-  count = updates.choose_count(
-    experiment.run.updates_per_call,
+  replay = context.find(program.REPLAY)
+  if replay is None:
+    return
+
+  def make_sampler(layout: rows.RowLayout) -> sampler.ReverbSampler:
+    return sampler.ReverbSampler(
+      replay.address, agent.replay, layout, connection.stopped
+    )
+
+  learner = wiring.make_learner(
     agent,
-    state,
-    layout,
-    devices[0].platform,
-  )
-  placement = placement_lib.Placement(agent.replay.batch_size, count, devices)
-  sampler = sampler_lib.ReverbSampler(
-    replay_address, agent.replay, layout, connection.stopped
-  )
-  worker = learner.Learner(
-    agent,
-    batches.PrefetchedBatches(
-      sampler,
-      count,
-      placement,
-      # What waits here grows old.
-      depth=1 if agent.replay.used_once else 2,
-      padded=agent.replay.padded,
-    ),
+    spec,
+    restored.state if restored else state,
+    make_sampler,
     connection.params,
     connection,
-    restored.state if restored else state,
-    placement=placement,
+    devices=devices,
+    in_background=True,
     steps=restored.steps if restored else 0,
-    publish_period=experiment.publish_period(agent),
     save=save,
     save_period_s=experiment.run.checkpoint_period_s,
-    executor=learner.background_executor,
-    stop_if_not_finite=experiment.run.stop_if_not_finite,
-    last_saved=directory.last_saved,
+    **experiment.learner_settings(agent, directory),
   )
-  worker.run()
-  connection.report(state='saving')
+  learner.run()
   checkpointer.close()

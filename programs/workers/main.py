@@ -1,103 +1,153 @@
-"""A worker, from its start to its process's end."""
+"""A worker, from its start to its process's end.
+
+`python -m distacme.programs.workers.main RUN_DIR NAME` runs one in a process of its
+own, whoever starts it. Nothing heavy is imported before its signal handlers are set.
+"""
 
 from __future__ import annotations
 
 from concurrent import futures
+import dataclasses
 import importlib
 import logging
+import os
+import pathlib
+import sys
 import traceback
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from distacme.programs.workers import connection as connection_lib
 from distacme.programs.workers import process as process_lib
-from distacme.run import files
-from distacme.run import status as status_lib
+
+if TYPE_CHECKING:
+  from distacme.programs import experiment as experiment_lib
+  from distacme.programs.workers import connection as connection_lib
+  from distacme.programs.workers import context as context_lib
 
 
-class Task(NamedTuple):
-  """A worker, as data.
-
-  Attributes:
-    name: its kind and number, such as actor/3; the kind is the module of
-      `distacme.programs.workers` whose `run` is called.
-    args: for `run`, after the worker's connection.
-  """
-
-  name: str
-  args: tuple[Any, ...] = ()
-
-  @property
-  def kind(self) -> str:
-    """What the worker is: actor for actor/3."""
-    return self.name.partition('/')[0]
-
-  def run(self, connection: connection_lib.Connection) -> None:
-    """Works until the run stops."""
-    # Here and not before: each process imports what its own workers need.
-    module = importlib.import_module(f'distacme.programs.workers.{self.kind}')
-    module.run(connection, *self.args)
+def command(run_dir: pathlib.Path, name: str) -> list[str]:
+  """Returns the command that runs a worker in a process of its own."""
+  # Without the current folder on the path, where Python knows how: a worker
+  # imports from where its launcher does.
+  safe = ['-P'] if sys.version_info >= (3, 11) else []
+  module = 'distacme.programs.workers.main'
+  return [sys.executable, *safe, '-m', module, str(run_dir), name]
 
 
-def run_workers(address: str, *tasks: Task) -> int:
-  """Runs workers of one process from their connections to their ends.
+def main(arguments: list[str]) -> int:
+  """Runs the worker that the arguments name."""
+  if len(arguments) != 2:
+    print('usage: python -m distacme.programs.workers.main RUN_DIR NAME')
+    return 2
+  return run_worker(pathlib.Path(arguments[0]).resolve(), arguments[1])
+
+
+def run_worker(
+  run_dir: pathlib.Path,
+  name: str,
+  experiment: experiment_lib.Experiment | None = None,
+) -> int:
+  """Runs a worker, and those that live in its process, to their ends.
 
   Args:
-    address: of the variable server.
-    *tasks: of the worker that owns the process, if it has one, and of those
-      that live beside it, in threads.
+    run_dir: of the run, which has config.json and program.json.
+    name: of the worker.
+    experiment: of the run, for threads of the process that has it; else it is
+      read from the run directory.
 
   Returns:
     The exit code, 1 after a failure; a process of their own ends here instead.
   """
-  process = process_lib.take_process()
-  first, *others = tasks
-  with futures.ThreadPoolExecutor(len(tasks)) as pool:
-    running = [pool.submit(_run, address, task, process) for task in others]
-    code = _run(address, first, process)
+  process = process_lib.take_process(run_dir)
+  try:
+    contexts = _contexts(run_dir, name, process, experiment)
+  except Exception:
+    logging.exception('%s cannot start', name)
+    if process:
+      process.end(1)
+    return 1
+  first, *others = contexts
+  with futures.ThreadPoolExecutor(len(contexts)) as pool:
+    running = [pool.submit(_run, context) for context in others]
+    code = _run(first)
     code = max([code, *(other.result() for other in running)])
     if process:  # whose end waits for no thread
       process.end(code)
   return code
 
 
-def run_service(own_address: str, variables_address: str, *tasks: Task) -> int:
-  """Runs workers of a process that listens, whose address each gets first."""
-  return run_workers(
-    variables_address,
-    *(task._replace(args=(own_address, *task.args)) for task in tasks),
-  )
+def _contexts(
+  run_dir: pathlib.Path,
+  name: str,
+  process: process_lib.WorkerProcess | None,
+  experiment: experiment_lib.Experiment | None,
+) -> list[context_lib.Context]:
+  """Returns what a worker and its lodgers know, the worker's first."""
+  from distacme.programs import program as program_lib
+  from distacme.programs.workers import context as context_lib
+  from distacme.run import run_directory
+
+  directory = run_directory.RunDirectory(run_dir)
+  program = program_lib.read(directory)
+  spec = program[name]
+  if process:
+    # As the launcher would set them, who may not have been the one who started it.
+    os.environ.update(spec.env)
+    sys.path[:] = program.import_path
+  return [
+    context_lib.Context(one, directory, program, process, given=experiment)
+    for one in (name, *program.lodgers(name))
+  ]
 
 
-def _run(
-  address: str, task: Task, process: process_lib.WorkerProcess | None
-) -> int:
-  connection: connection_lib.Connection | None = None
+def _run(context: context_lib.Context) -> int:
+  """Runs one worker to its end; returns its exit code."""
+  line: connection_lib.Connection | None = None
+  process = context.process
   try:
-    connection = connection_lib.Connection(task.name, address)
-    if process:
-      process.on_terminate(connection.terminate)
-    connection.report(state='starting')
-    task.run(connection)
-    connection.done()
+    if context.spec.needs:
+      line = _connect(context)
+      context = dataclasses.replace(context, line=line)
+    # Here and not before: each process imports what its own workers need.
+    module = importlib.import_module(
+      f'distacme.programs.workers.{context.spec.kind}'
+    )
+    module.run(context)
+    if line:
+      line.done()
     code = 0
   except BaseException as error:  # whoever launched it decides what is next
     code = 1
-    _tell(error, task.name, connection, ends_run=process is None)
-    if process and not (connection and connection.stopped()):
+    _tell(error, context.name, line, ends_run=process is None)
+    if process and not (line and line.stopped()):
       # Whoever lives beside it would go on, and the failure not be seen.
       process.end(code)
-  if connection and not process:  # a process ends without waiting for threads
-    connection.close()
+  if line and not process:  # a process ends without waiting for threads
+    line.close()
   return code
+
+
+def _connect(context: context_lib.Context) -> connection_lib.Connection:
+  """Returns the worker's line to the run, whose first report it has sent."""
+  from distacme.programs.workers import connection as connection_lib
+  from distacme.run import status as status_lib
+
+  line = connection_lib.Connection(context.name, context.directory.endpoints)
+  if context.process:
+    context.process.on_terminate(line.terminate)
+  line.report(state=status_lib.WorkerState.STARTING)
+  return line
 
 
 def _tell(
   error: BaseException,
   name: str,
-  connection: connection_lib.Connection | None,
+  line: connection_lib.Connection | None,
   ends_run: bool,
 ) -> None:
   """Writes into the log and tells the run why a worker failed."""
+  from distacme.run import files
+  from distacme.run import status as status_lib
+
   # Such a failure is a sentence, with which the run ends: it is said then.
   in_a_sentence = isinstance(error, files.NotWrittenError)
   detail = (
@@ -105,13 +155,17 @@ def _tell(
   )
   level = logging.INFO if in_a_sentence else logging.ERROR
   logging.log(level, '%s failed:\n%s', name, detail)
-  if connection is None or connection.terminated:
+  if line is None or line.terminated:
     return
   try:
     if not in_a_sentence:
-      connection.fail(detail)
+      line.fail(detail)
     # What is not finite would be so again after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
-      connection.request_stop(status_lib.StopReason.FAILED.value, detail)
+      line.request_stop(status_lib.StopReason.FAILED, detail)
   except ConnectionError as unheard:
     logging.error('%s could not tell its run: %s', name, unheard)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -13,22 +13,25 @@ from typing import Any
 
 from distacme.run import lock
 from distacme.run import notices
+from distacme.run import run_directory
 from distacme.runtime import process_tree
 from distacme.runtime import signals
-
-# Names the file in which the launcher looks for warnings.
-WARNINGS_VARIABLE = 'DISTACME_WARNINGS'
 
 
 class WorkerProcess:
   """The process of a worker that has one of its own: logs, signals, its end."""
 
-  def __init__(self) -> None:
-    """Takes over the process; to be called in its main thread."""
-    from distacme.runtime import launchpad
+  def __init__(self, run_dir: pathlib.Path) -> None:
+    """Takes over the process; to be called in its main thread.
 
+    Args:
+      run_dir: of the run that the worker belongs to.
+    """
     self._terminated = False
     self._on_terminate: list[Callable[[], Any]] = []  # nothing to end yet
+    signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    signals.ignore_terminal()
     # Orbax tells absl about every step it takes.
     logging.getLogger('absl').setLevel(logging.WARNING)
     logging.basicConfig(
@@ -36,15 +39,11 @@ class WorkerProcess:
       format='%(asctime)s %(levelname)s %(name)s: %(message)s',
       force=True,
     )
-    if path := os.environ.get(WARNINGS_VARIABLE):
-      notices.warnings_to(pathlib.Path(path))
-    signals.ignore_terminal()
-    signal.signal(signal.SIGTERM, lambda *_: self._terminate())
+    directory = run_directory.RunDirectory(run_dir)
+    notices.warnings_to(directory.warnings)
     signals.explain_when_asked()
-    lock.share()
+    lock.share(directory)
     process_tree.die_with_parent()
-    if launchpad.stop_requested():
-      self._terminate()
 
   def end(self, code: int) -> None:
     """Ends the process without waiting for threads.
@@ -70,15 +69,12 @@ class WorkerProcess:
       function()
 
 
-def take_process() -> WorkerProcess | None:
+def take_process(run_dir: pathlib.Path) -> WorkerProcess | None:
   """Returns this worker's process, None if it is a thread among others.
 
   A launcher of processes runs a worker in the main thread of its process, a
   launcher of threads in another: the program need not say which it is.
   """
-  return WorkerProcess() if owns_process() else None
-
-
-def owns_process() -> bool:
-  """Whether this worker has a process of its own."""
-  return threading.current_thread() is threading.main_thread()
+  if threading.current_thread() is threading.main_thread():
+    return WorkerProcess(run_dir)
+  return None

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from concurrent import futures
 import logging
 import math
-import pathlib
 import time
 from typing import Any
 
 from distacme import replay_spec
-from distacme.programs.workers import connection as connection_lib
+from distacme.programs import recorded
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.replay.reverb import server as server_lib
-from distacme.run import status
+from distacme.run import endpoints
+from distacme.run import status as status_lib
+from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
 # How long saving may take at the end, after waiting for clients. A cluster that
@@ -24,23 +25,27 @@ _TERMINATED_WAIT_S = 1.0
 _TERMINATED_SAVE_S = 5.0
 
 
-def run(
-  connection: connection_lib.Connection,
-  address: str,
-  spec: replay_spec.ReplaySpec,
-  clients: Collection[str],
-  directory: pathlib.Path | None,
-  save_period_s: float | None,
-) -> None:
-  """Serves and reports; saves and ends after its `clients`.
+def run(context: context_lib.Context) -> None:
+  """Serves and reports; saves and ends after its clients.
 
-  It starts with what the newest checkpoint in `directory` holds, whether the run
-  is resumed or this worker alone.
+  It starts with what the newest checkpoint in the run directory holds, whether the
+  run is resumed or this worker alone.
   """
-  port = int(address.rpartition(':')[2])
-  save_period_s = save_period_s if directory else None
+  connection = context.connection
+  run = recorded.run_config(context.config, context.directory)
+  save_period_s = run.replay_checkpoint_period_s
+  before = context.listened()
+  # Where its clients look for it: Reverb's connect to nothing else.
+  port = before.port if before else listening.free_port()
   server = server_lib.ReplayServer(
-    spec, port, directory if save_period_s else None
+    replay_spec.from_dict(context.config['replay']),
+    port,
+    context.directory.replay if save_period_s else None,
+  )
+  context.listens(
+    endpoints.Endpoint(
+      '127.0.0.1', port, incarnation=before.incarnation + 1 if before else 0
+    )
   )
   saving = _Saving(server, save_period_s)
   report_at = time.monotonic()
@@ -50,17 +55,17 @@ def run(
     if time.monotonic() >= report_at and not saving.under_way:
       report_at = time.monotonic() + _REPORT_PERIOD_S
       metrics = server.metrics() | saving.metrics()
-      unsaved = ', not saved' if saving.error else ''
-      state = f'{metrics["size"]} items{unsaved}'
-      connection.report(metrics=metrics, state=state)
+      connection.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     time.sleep(0.05)
-  terminated = stop == status.StopReason.TERMINATED
+  terminated = stop == status_lib.StopReason.TERMINATED
   # Clients that still write, sample or set priorities would wait for ever.
   wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
-  shutdown.wait_for(clients, connection.status, wait_s)
+  shutdown.wait_for(
+    context.program.clients(context.name), connection.status, wait_s
+  )
   if not saving.under_way:
     connection.report(metrics=server.metrics() | saving.metrics())
-  if stop != status.StopReason.FAILED:  # for which what it holds may be why
+  if stop != status_lib.StopReason.FAILED:  # for which what it holds may be why
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
   if not saving.under_way:  # for which it would wait; the process ends without
     server.stop()
@@ -69,8 +74,8 @@ def run(
 class _Saving:
   """Saves replay now and then, in a thread, since it may take long.
 
-  What fails is warned of and tried again at the next period: a server that ended
-  for it would lose what it holds, for the checkpoint before.
+  A saving that fails is warned of and tried again at the next period: a server
+  that ended for it would lose what it holds, for the checkpoint before.
 
   Attributes:
     error: of the last saving, if that failed.
@@ -84,7 +89,7 @@ class _Saving:
     self._at = time.monotonic() + self._period_s
     self._pool = futures.ThreadPoolExecutor(1)
     self._saved: futures.Future[Any] | None = None
-    self._failed = 0  # savings
+    self._failed = self._failed_in_a_row = 0  # savings
     self.error: Exception | None = None
 
   @property
@@ -93,8 +98,16 @@ class _Saving:
     return self._saved is not None and not self._saved.done()
 
   def metrics(self) -> dict[str, float]:
-    """Returns how many savings failed, if any did."""
-    return {'failed_saves': self._failed} if self._failed else {}
+    """Returns how many savings failed, all and since the last that did not.
+
+    Nothing if none ever did.
+    """
+    if not self._failed:
+      return {}
+    return {
+      'failed_saves': self._failed,
+      'failed_saves_in_a_row': self._failed_in_a_row,
+    }
 
   def start_if_due(self) -> None:
     """Starts to save if it is time, and the last checkpoint is written."""
@@ -109,9 +122,11 @@ class _Saving:
     try:
       self._server.save()
       self.error = None
+      self._failed_in_a_row = 0
     except Exception as error:  # of Reverb, of the file system
       self.error = error
       self._failed += 1
+      self._failed_in_a_row += 1
       logging.warning(
         'saving replay failed, %d times so far: %s. It is tried again in %.0f s; '
         'until then a restart goes on from the checkpoint before. Is the disk '

@@ -1,10 +1,9 @@
-"""How services know that nobody needs them any more."""
+"""Lets services wait until their clients have ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 import time
-from typing import Any
 
 from distacme.run import status as status_lib
 
@@ -13,7 +12,7 @@ _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 _TERMINATED_S = 7.0
 
 
-def patience_s(stop: str) -> float:
+def patience_s(stop: status_lib.StopReason) -> float:
   """Returns how long a service waits in a run that ends for the reason `stop`."""
   terminated = stop == status_lib.StopReason.TERMINATED
   return _TERMINATED_S if terminated else _FINISH_S
@@ -21,12 +20,12 @@ def patience_s(stop: str) -> float:
 
 def wait_for(
   workers: Collection[str],
-  status: Callable[[], dict[str, Any]],
+  status: Callable[[], status_lib.Status],
   timeout_s: float,
 ) -> None:
-  """Waits until `workers` have said goodbye, or for too long.
+  """Waits until `workers` are done, or for too long.
 
-  A worker that the run ends because of is not waited for.
+  The worker whose failure ends the run is not waited for.
   """
   deadline = time.monotonic() + timeout_s
   while time.monotonic() < deadline:
@@ -36,12 +35,12 @@ def wait_for(
       return
     ended = {
       name
-      for name, worker in now['workers'].items()
-      if worker['state'] == status_lib.DONE
+      for name, worker in now.workers.items()
+      if worker.state == status_lib.WorkerState.DONE
     }
-    if now['stop']:
-      ended.add(now['stop']['worker'])
-    added = {name for name in now['workers'] if name.startswith('actor/')}
+    if now.stop:
+      ended.add(now.stop.worker)
+    added = {name for name in now.workers if name.startswith('actor/')}
     if ended.issuperset(added.union(workers)):
       return
     time.sleep(0.02)

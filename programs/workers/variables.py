@@ -2,67 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 import logging
 import pathlib
+import resource
 import threading
 import time
 
-from distacme.programs.workers import process as process_lib
+from distacme.programs import recorded
+from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
+from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.run import status as status_lib
+from distacme.variables import keys
 from distacme.variables import server
 
+# A connection of each of 1,000 workers, and TensorBoard's three of each; most
+# systems allow 1,024 until they are asked for more.
+_DESCRIPTORS = 8192
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 
-def run(
-  address: str,
-  limits: status_lib.Limits,
-  run_dir: pathlib.Path,
-  counts: Mapping[str, int],
-  others: Collection[str],
-) -> int:
+def run(context: context_lib.Context) -> None:
   """Serves until the run has ended.
 
-  It is the last to go: it waits for the goodbyes of `others`, all workers but
-  itself, and then writes how the run ended. If it is restarted it goes on with the
-  counters that it had at most `_PROGRESS_PERIOD_S` before.
-
-  Returns:
-    The exit code, 1 after a failure; a process of its own ends here instead.
+  It is the last to go: it waits for the goodbyes of all workers but itself, and
+  then writes how the run ended. If it is restarted it goes on with the counters
+  that it had at most `_PROGRESS_PERIOD_S` before.
   """
-  process = process_lib.take_process()
-  code = 0
-  try:
-    _serve(process, address, limits, run_dir, counts, others)
-  except BaseException:  # the threads of gRPC would keep the process
-    logging.exception('variables/0 failed')
-    code = 1
-  if process:
-    process.end(code)
-  return code
-
-
-def _serve(
-  process: process_lib.WorkerProcess | None,
-  address: str,
-  limits: status_lib.Limits,
-  run_dir: pathlib.Path,
-  counts: Mapping[str, int],
-  others: Collection[str],
-) -> None:
-  directory = run_directory.RunDirectory(run_dir)
-  before = directory.read_progress() or run_directory.Progress(counts, 0.0)
+  directory = context.directory
+  config = recorded.run_config(context.config, directory)
+  before = directory.read_progress() or run_directory.Progress(
+    context.config['resumed_from'], 0.0
+  )
   sink = metrics.MetricsSink(
-    run_dir, resumed_at=before.counts.get('env_steps', 0)
+    directory.path, resumed_at=before.counts.get('env_steps', 0)
   )
   state = run_state.RunState(
-    limits, sink, before.counts, elapsed_s=before.seconds
+    config.limits, sink, before.counts, elapsed_s=before.seconds
   )
 
   def terminate() -> None:
@@ -71,20 +51,14 @@ def _serve(
       target=state.request_stop, args=(status_lib.StopReason.TERMINATED,)
     ).start()
 
-  if process:
-    process.on_terminate(terminate)
-  service = server.VariableServer(state, address)
-  save_at = time.monotonic()
-  while (stop := state.directive().stop) is None:
-    if time.monotonic() >= save_at:
-      save_at += _PROGRESS_PERIOD_S
-      status = state.status()
-      progress = run_directory.Progress(status['counts'], status['seconds'])
-      try:
-        directory.write_progress(progress)
-      except files.NotWrittenError as error:
-        state.request_stop(status_lib.StopReason.FAILED, str(error))
-    time.sleep(0.05)
+  if context.process:
+    context.process.on_terminate(terminate)
+    _allow_connections()
+  key = directory.path / keys.FILE if config.tls else None
+  service = _serve(state, key, context.listened())
+  context.listens(service.endpoint)
+  stop = _until_stop(state, directory)
+  others = [w.name for w in context.program.workers if w.name != context.name]
   shutdown.wait_for(others, state.status, shutdown.patience_s(stop))
   service.stop()
   directory.write_summary(state.status())
@@ -92,3 +66,48 @@ def _serve(
     sink.close()
   except OSError as error:
     logging.warning('the last metrics cannot be written: %s', error)
+
+
+def _serve(
+  state: run_state.RunState,
+  key: pathlib.Path | None,
+  before: endpoints.Endpoint | None,
+) -> server.VariableServer:
+  """Returns a server; where one was before, if that port is free."""
+  if before is None:
+    return server.VariableServer(state, key=key)
+  number = before.incarnation + 1
+  try:
+    return server.VariableServer(
+      state, port=before.port, key=key, incarnation=number
+    )
+  except OSError as error:
+    logging.warning('%s Another port is used.', error)
+    return server.VariableServer(state, key=key, incarnation=number)
+
+
+def _until_stop(
+  state: run_state.RunState, directory: run_directory.RunDirectory
+) -> status_lib.StopReason:
+  """Keeps the run's counters until it stops; returns the reason."""
+  save_at = time.monotonic()
+  while (stop := state.directive().stop) is None:
+    if time.monotonic() >= save_at:
+      save_at += _PROGRESS_PERIOD_S
+      status = state.status()
+      progress = run_directory.Progress(status.counts, status.seconds)
+      try:
+        directory.write_progress(progress)
+      except files.NotWrittenError as error:
+        state.request_stop(status_lib.StopReason.FAILED, str(error))
+    time.sleep(0.05)
+  return stop
+
+
+def _allow_connections() -> None:
+  """Lets this process open a file descriptor for each of very many workers."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  unlimited = resource.RLIM_INFINITY
+  if soft != unlimited and soft < _DESCRIPTORS:
+    allowed = _DESCRIPTORS if hard == unlimited else min(_DESCRIPTORS, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -52,8 +52,8 @@ class Rig:
           environments.Counting((5,), reward=reward),
         ]
       ),
-      policy.Policy(telling_agent.TellingAgent(), self.source, 2, key),
-      self.writer,
+      policy.CompiledPolicy(telling_agent.TellingAgent(), self.source, 2, key),
+      lambda: self.writer,
       self.state.reporter('actor/0'),
     )
 
@@ -64,10 +64,10 @@ class Rig:
 
   def metrics(self):
     self.actor.report()
-    return self.state.status()['workers']['actor/0']['metrics']
+    return self.state.status().workers['actor/0'].metrics
 
   def counts(self):
-    return self.state.status()['counts']
+    return self.state.status().counts
 
 
 @pytest.fixture(autouse=True)

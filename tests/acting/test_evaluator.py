@@ -1,11 +1,14 @@
 """The evaluator against environments whose returns are known."""
 
+import dataclasses
+
 import dm_env
 import jax
 import numpy as np
 import pytest
 
 from distacme import core
+from distacme import wiring
 from distacme.acting import evaluator
 from distacme.acting import params
 from distacme.environments import vector
@@ -41,19 +44,19 @@ class Rig:
     self.state = run_state.RunState(limits or status.Limits())
     self.source = source or params.LocalParams()
     self.kept = []
-    settings = {
-      'key': jax.random.key_data(jax.random.key(0)),
-      'episodes': 4,
-      'period': 100,
-      'max_episode_steps': 10_000,
-      'keep': lambda newest, mean: self.kept.append((newest.version, mean)),
-    }
-    self.evaluator = evaluator.Evaluator(
-      environment,
+    settings = {'episodes': 4, 'period': 100, 'max_episode_steps': 10_000}
+    kwargs.setdefault('key', jax.random.key_data(jax.random.key(0)))
+    for field in dataclasses.fields(evaluator.Settings):
+      if field.name in kwargs:
+        settings[field.name] = kwargs.pop(field.name)
+    self.evaluator = wiring.make_evaluator(
       telling_agent.TellingAgent(),
+      environment,
       self.source,
       self.state.reporter('evaluator'),
-      **{**settings, **kwargs},
+      evaluator.Settings(**settings),
+      keep=lambda newest, mean: self.kept.append((newest.version, mean)),
+      **kwargs,
     )
 
   def publish(self, version):
@@ -66,7 +69,7 @@ class Rig:
     self.evaluator.directive = reporter.report()
 
   def metrics(self):
-    return self.state.status()['workers']['evaluator']['metrics']
+    return self.state.status().workers['evaluator'].metrics
 
 
 @pytest.fixture(name='warnings')
@@ -108,7 +111,7 @@ def test_returns_are_of_episodes():
   assert metrics['mean_length'] == 2.0
   assert metrics['params_version'] == 3
   assert metrics['seconds'] > 0
-  assert rig.state.status()['counts'] == {'evaluations': 1}
+  assert rig.state.status().counts == {'evaluations': 1}
 
 
 def test_each_evaluation_starts_with_new_episodes():
@@ -179,14 +182,14 @@ def test_a_solved_environment_ends_the_run(threshold, stops):
   rig = Rig(Watched(*rows(3)), solved_return=threshold)
   rig.publish(5)
   rig.evaluator.evaluate()
-  stop = rig.state.status()['stop']
+  stop = rig.state.status().stop
   if not stops:
     assert stop is None
     return
-  assert (stop['reason'], stop['worker']) == ('solved', 'evaluator')
-  assert stop['detail'] == 'mean return 3 over 4 episodes, at params version 5'
+  assert (stop.reason, stop.worker) == ('solved', 'evaluator')
+  assert stop.detail == 'mean return 3 over 4 episodes, at params version 5'
   rig.evaluator.run()  # ends, as the run has; nothing is left to evaluate
-  assert rig.state.status()['counts'] == {'evaluations': 1}
+  assert rig.state.status().counts == {'evaluations': 1}
 
 
 def test_a_run_that_used_up_its_steps_is_evaluated_once_more():
@@ -242,7 +245,9 @@ class AtStep:
 def test_a_stop_in_the_midst_ends_it_unless_the_steps_are_used_up(
   reason, finishes
 ):
-  at_step = AtStep(10, lambda: rig.state.request_stop(reason))
+  at_step = AtStep(
+    10, lambda: rig.state.request_stop(status.StopReason(reason))
+  )
   rig = Rig(Watched(*rows(100), on_step=at_step), episodes=1)
   rig.publish(0)
   mean = rig.evaluator.evaluate()
@@ -253,7 +258,7 @@ def test_a_stop_in_the_midst_ends_it_unless_the_steps_are_used_up(
     assert mean is None
     assert at_step.steps == 10
     assert rig.kept == []
-    assert 'evaluations' not in rig.state.status()['counts']
+    assert 'evaluations' not in rig.state.status().counts
 
 
 def finish_under(on_step, **kwargs):
@@ -295,7 +300,7 @@ def test_it_gives_a_sign_of_life_with_every_step():
   heartbeats = []
 
   class Listening:
-    def report(self, counts=None, metrics=None, state=''):
+    def report(self, counts=None, metrics=None, state=None):
       heartbeats.append(state)
       return core.Directive(None, {})
 
@@ -303,7 +308,7 @@ def test_it_gives_a_sign_of_life_with_every_step():
   rig.evaluator._reporter = Listening()
   rig.publish(0)
   rig.evaluator.evaluate()
-  assert heartbeats == ['evaluating'] * 5 + ['return 5']
+  assert heartbeats == ['evaluating'] * 5 + ['idle']
 
 
 def test_an_episode_without_an_end_is_cut_off_and_said_to_be(warnings):
@@ -316,8 +321,8 @@ def test_an_episode_without_an_end_is_cut_off_and_said_to_be(warnings):
   assert metrics['mean_length'] == 5.0
   # The row that was cut off waits until the others have played all of theirs.
   assert len(rig.environment.actions) == (6 + 1 + 6) + 6
-  worker = rig.state.status()['workers']['evaluator']
-  assert worker['state'] == 'return 5, 2 of 6 episodes cut off'
+  worker = rig.state.status().workers['evaluator']
+  assert worker.state == 'idle'
   assert len(warnings) == 1
   assert 'max_eval_episode_steps=6 steps and was cut off' in warnings[0]
 

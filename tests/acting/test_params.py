@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from distacme.acting import params
-from distacme.variables import client
+from distacme.variables import wire as wire_lib
 
 NEST = {
   'torso/~/linear_0': {'w': np.ones((2, 3), np.float32), 'b': np.zeros(3)},
@@ -59,7 +59,7 @@ class Wire:
 
   def publish(self, version, names, arrays):
     assert all(isinstance(array, np.ndarray) for array in arrays)
-    self.published = client.Newest(version, names, arrays)
+    self.published = wire_lib.VersionedArrays(version, names, arrays)
 
   def newest(self):
     return self.published

@@ -19,7 +19,7 @@ def key(seed=0):
 
 def make(seed=0, version=0, streams=None, agent=None):
   agent, source = agent or telling_agent.TellingAgent(), params.LocalParams()
-  made = policy.Policy(agent, source, 3, key(seed), streams)
+  made = policy.CompiledPolicy(agent, source, 3, key(seed), streams)
   if version is not None:
     publish(source, version)
   return made, source, agent

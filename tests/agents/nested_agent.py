@@ -38,7 +38,7 @@ class Copycat:
     self._num_inputs = sum(
       int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(spec.observations)
     )
-    self.replay = replay_spec.ReplaySpec(
+    self.replay = replay_spec.single(
       window=replay_spec.NStep(1, 0.9),
       batch_size=config.batch_size,
       max_size=10_000,

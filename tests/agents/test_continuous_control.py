@@ -9,7 +9,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.kit import actor_critic
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 
 from .continuous_control import AGENTS
 from .continuous_control import KEY
@@ -45,7 +45,7 @@ def acting(agent, rows=64, evaluated=False, learnt=True):
 @pytest.mark.parametrize('name', NAMES)
 def test_it_keeps_the_contract(name):
   # What is not compiled takes longest, and is much the same for all.
-  agent_checks.check_agent(make(name), SPEC, without_jit=name == 'sac')
+  agent_contract.check_agent(make(name), SPEC, without_jit=name == 'sac')
 
 
 def test_actions_may_have_any_shape_and_images_be_seen():
@@ -54,14 +54,14 @@ def test_actions_may_have_any_shape_and_images_be_seen():
     actions=specs.BoundedArray((2, 1), np.float64, -3.0, 1.0),
   )
   agent = make('ddpg', spec, batch_size=2)
-  agent_checks.check_agent(agent, spec, without_jit=False)
+  agent_contract.check_agent(agent, spec, without_jit=False)
 
 
 def test_actions_keep_to_bounds_that_float32_cannot_hold():
   bounds = specs.BoundedArray((2,), np.float64, -0.3, 0.4)
   spec = SPEC._replace(actions=bounds)
   agent = make('mpo', spec, initial_std=9.0)  # nearly all are clipped
-  agent_checks.check_agent(agent, spec, without_jit=False)
+  agent_contract.check_agent(agent, spec, without_jit=False)
 
 
 @pytest.mark.parametrize('name', NAMES)

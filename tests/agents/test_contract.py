@@ -1,7 +1,5 @@
 """The contract finds each way to break it."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import minimal_agent
@@ -102,13 +100,39 @@ class ChanceWithoutKey(Base):
 class LearnsFromPadding(Base):
   def __init__(self):
     super().__init__()
-    window = replay_spec.Sequences(4, 1)
-    self.replay = dataclasses.replace(self.replay, window=window)
+    self.replay = replay_spec.single(
+      replay_spec.Sequences(4, 1),
+      batch_size=32,
+      max_size=1000,
+      min_size=100,
+      samples_per_insert=1.0,
+    )
 
   def update(self, state, batch):
     step = batch.data.reward.mean()
     state = jax.tree.map(lambda leaf: leaf + step, state)
     return state, types.UpdateOutput({})
+
+
+class WithoutFirstPriority(Base):
+  def __init__(self):
+    super().__init__()
+    self.replay = replay_spec.single(
+      replay_spec.NStep((1, 3), 0.9),
+      batch_size=32,
+      max_size=1000,
+      min_size=100,
+      samples_per_insert=1.0,
+      priority_exponent=0.5,
+    )
+
+  def update(self, state, batch):
+    return state, types.UpdateOutput({}, batch.data.reward[:, 1])
+
+
+class OneFirstPriorityForAll(WithoutFirstPriority):
+  def first_priority(self, window, values):
+    return window.reward.sum()
 
 
 @pytest.mark.parametrize(
@@ -126,10 +150,12 @@ class LearnsFromPadding(Base):
     (PrioritiesUnasked, AssertionError, 'replay is uniform'),
     (MetricOfTheBatch, AssertionError, "'loss' must be one finite number"),
     (LearnsFromPadding, AssertionError, 'update with and without padding'),
+    (WithoutFirstPriority, AssertionError, 'write a method first_priority'),
+    (OneFirstPriorityForAll, AssertionError, r'first_priority: .* \[B, ...\]'),
     (ChanceWithoutKey, AssertionError, 'initial_learner_state of one key'),
   ],
   ids=lambda value: getattr(value, '__name__', ''),
 )
 def test_a_broken_promise_is_named(broken, error, message):
   with pytest.raises(error, match=message):
-    agent_checks.check_agent(broken(), SPEC)
+    agent_contract.check_agent(broken(), SPEC)

@@ -11,7 +11,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 SPEC = specs.make_environment_spec(environments.Catch(seed=0))
@@ -62,7 +62,7 @@ def differs(a, b):
 )
 def test_it_keeps_the_contract(changes):
   # The same for all; slow.
-  agent_checks.check_agent(make(**changes), SPEC, without_jit=not changes)
+  agent_contract.check_agent(make(**changes), SPEC, without_jit=not changes)
 
 
 # The error, worked by hand. The online network prefers action 2 at the window's
@@ -378,12 +378,10 @@ def test_first_priority_equals_the_learners_error_where_target_is_online():
   first = agent.act(params, KEY, batch.data.observation, actor_state)
   last = agent.act(params, KEY, batch.data.next_observation, actor_state)
   batch = batch._replace(data=batch.data._replace(action=first.action))
-  on_actor = agent.replay.first_priority(
-    batch.data.reward,
-    batch.data.discount,
-    jax.tree.map(np.asarray, first.values),
-    jax.tree.map(np.asarray, last.values),
+  values = jax.tree.map(
+    lambda *leaves: np.stack(leaves, axis=1), first.values, last.values
   )
+  on_actor = agent.first_priority(batch.data, values)
   _, output = jax.jit(agent.update)(state, batch)
   np.testing.assert_allclose(on_actor, output.priorities, rtol=1e-4)
   # With another target network they part, where the window goes on.
@@ -467,7 +465,7 @@ def test_a_nest_of_observations_is_joined():
   agent = dqn.make_agent(SMALL, spec)
   shapes = {leaf.shape for leaf in jax.tree.leaves(initial(agent).params)}
   assert (4 * 2 + 1, 16) in shapes
-  agent_checks.check_agent(agent, spec)
+  agent_contract.check_agent(agent, spec)
 
 
 # Settings.
@@ -525,8 +523,9 @@ def test_settings_reach_replay():
     block_size=2,
   )
   replay = dqn.make_agent(config, SPEC).replay
+  (table,) = replay.tables
   assert (replay.window.n, replay.window.discount) == (5, 0.9)
   assert (replay.batch_size, replay.block_size) == (16, 2)
-  assert (replay.min_size, replay.max_size) == (50, 500)
-  assert (replay.samples_per_insert, replay.error_buffer) == (4.0, 99.0)
-  assert replay.priority_exponent == 0.0
+  assert (table.min_size, table.max_size) == (50, 500)
+  assert (table.samples_per_insert, table.error_buffer) == (4.0, 99.0)
+  assert table.priority_exponent == 0.0

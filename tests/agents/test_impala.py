@@ -15,7 +15,7 @@ from distacme.agents import impala
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.kit import recurrent
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import unrolls
@@ -62,7 +62,7 @@ def differs(a, b):
 def test_it_keeps_the_contract(spec, changes):
   agent = make(spec=spec, batch_size=2, unroll_length=2, **changes)
   without_jit = spec is SPEC  # The same for all; slow.
-  agent_checks.check_agent(agent, spec, without_jit=without_jit)
+  agent_contract.check_agent(agent, spec, without_jit=without_jit)
 
 
 # V-trace.
@@ -684,7 +684,8 @@ def test_an_impossible_setting_is_refused_by_name(changes, message):
 
 def test_settings_reach_replay():
   replay = make(batch_size=3, unroll_length=7, queue_size=9).replay
-  assert replay.used_once
+  (table,) = replay.tables
+  assert table.used_once
   assert replay.window.across_episodes
   assert (replay.window.length, replay.window.period) == (8, 7)
-  assert (replay.batch_size, replay.max_size) == (3, 9)
+  assert (replay.batch_size, table.max_size) == (3, 9)

@@ -11,7 +11,8 @@ import pytest
 
 import distacme
 from distacme import specs
-from distacme.testing import agent_contract as agent_checks
+from distacme.run import run_directory
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import minimal_agent
@@ -23,7 +24,7 @@ SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 
 def test_it_keeps_the_contract():
   agent = minimal_agent.make_agent(minimal_agent.Config(), SPEC)
-  agent_checks.check_agent(agent, SPEC)
+  agent_contract.check_agent(agent, SPEC)
 
 
 def greedy_return(config, steps):
@@ -70,9 +71,9 @@ def test_the_command_line_trains_it_by_the_name_of_its_module(
     timeout=100,
   )
   assert done.returncode == 0, done.stderr
-  summary = json.loads((tmp_path / 'summary.json').read_text())
-  assert summary['counts']['env_steps'] >= 500
-  assert summary['counts']['learner_steps'] > 0
+  summary = run_directory.RunDirectory(tmp_path).read_summary()
+  assert summary.counts['env_steps'] >= 500
+  assert summary.counts['learner_steps'] > 0
   config = json.loads((tmp_path / 'config.json').read_text())
   assert config['agent']['learning_rate'] == 0.3
 

@@ -1,7 +1,6 @@
 """Nests of dicts and tuples go all the way: acting, replay, learning, programs."""
 
 import importlib.util
-import json
 import os
 import pathlib
 import subprocess
@@ -16,7 +15,8 @@ from distacme import environments
 from distacme import specs
 from distacme import types
 from distacme.agents import dqn
-from distacme.testing import agent_contract as agent_checks
+from distacme.run import run_directory
+from distacme.testing import agent_contract
 from distacme.testing import environments as testing_environments
 
 from . import nested_agent
@@ -42,7 +42,7 @@ def greedy_reward(agent, params):
 
 def test_an_agent_of_nests_keeps_the_contract():
   agent = nested_agent.make_agent(nested_agent.Config(), SPEC)
-  agent_checks.check_agent(agent, SPEC)
+  agent_contract.check_agent(agent, SPEC)
 
 
 @pytest.mark.parametrize('num_envs', [1, 4])
@@ -97,6 +97,6 @@ def test_nests_are_learnt_from_through_reverb(tmp_path, tmp_path_factory):
     timeout=100,
   )
   assert done.returncode == 0, done.stdout + done.stderr
-  summary = json.loads((tmp_path / 'summary.json').read_text())
-  assert summary['stop']['reason'] == 'solved'
-  assert summary['counts']['learner_steps'] > 0
+  summary = run_directory.RunDirectory(tmp_path).read_summary()
+  assert summary.stop.reason == 'solved'
+  assert summary.counts['learner_steps'] > 0

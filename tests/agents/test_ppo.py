@@ -15,7 +15,7 @@ from distacme.agents import ppo
 from distacme.kit import convolutions
 from distacme.kit import networks
 from distacme.kit import normalization
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 
 from . import unrolls
@@ -72,7 +72,7 @@ def test_it_keeps_the_contract(spec, changes):
     spec=spec, batch_size=2, unroll_length=2, num_epochs=1, **changes
   )
   without_jit = spec is SPEC  # The same for all; slow.
-  agent_checks.check_agent(agent, spec, without_jit=without_jit)
+  agent_contract.check_agent(agent, spec, without_jit=without_jit)
 
 
 # Generalised advantage estimation.
@@ -679,7 +679,7 @@ def test_convolutions_of_minibatches_are_products_in_one_loop(own):
 
   agent = make(spec=IMAGE, network=network if own else None, num_minibatches=4)
   state = jax.eval_shape(agent.initial_learner_state, KEY)
-  batch = agent_checks._Check(agent, IMAGE, 0)._batch()
+  batch = agent_contract._Check(agent, IMAGE, 0)._batch()
   program = jax.jit(agent.update).lower(state, batch).as_text()
   # Three layers of what values the batch; the minibatches' only where they are a
   # user's, each by itself.
@@ -744,7 +744,8 @@ def test_an_impossible_setting_is_refused_by_name(changes, message):
 
 def test_settings_reach_replay():
   replay = make(batch_size=3, unroll_length=8, queue_size=9).replay
-  assert replay.used_once
+  (table,) = replay.tables
+  assert table.used_once
   assert replay.window.across_episodes
   assert (replay.window.length, replay.window.period) == (9, 8)
-  assert (replay.batch_size, replay.max_size) == (3, 9)
+  assert (replay.batch_size, table.max_size) == (3, 9)

@@ -22,7 +22,7 @@ from distacme.environments import vector
 from distacme.kit import recurrent
 from distacme.replay.writers import factory
 from distacme.run import run_state
-from distacme.testing import agent_contract as agent_checks
+from distacme.testing import agent_contract
 from distacme.testing import environments
 from tests.replay import playing
 
@@ -122,7 +122,7 @@ UNIFORM = dataclasses.replace(
 def test_it_keeps_the_contract(config, spec):
   agent = r2d2.make_agent(config, spec)
   without_jit = spec is SPEC  # The same for all; slow.
-  agent_checks.check_agent(agent, spec, without_jit=without_jit)
+  agent_contract.check_agent(agent, spec, without_jit=without_jit)
 
 
 # Rescaled values.
@@ -566,8 +566,10 @@ def play(agent, params, steps=60):
   source.publish(0, params)
   worker = actor_lib.Actor(
     rows,
-    policy_lib.Policy(agent, source, 2, key(), types.Streams(np.arange(2), 2)),
-    factory.make_writer(agent.replay, layout, 2, collector),
+    policy_lib.CompiledPolicy(
+      agent, source, 2, key(), types.Streams(np.arange(2), 2)
+    ),
+    lambda: factory.make_writer(agent, layout, 2, collector),
     run_state.RunState().reporter('actor/0'),
   )
   for _ in range(steps):
@@ -842,8 +844,9 @@ def test_settings_reach_replay():
     priority_exponent=0.5,
   )
   replay = r2d2.make_agent(config, SPEC).replay
+  (table,) = replay.tables
   assert (replay.window.length, replay.window.period) == (14, 5)
   assert not replay.window.across_episodes
-  assert (replay.batch_size, replay.samples_per_insert) == (16, 2.0)
-  assert (replay.min_size, replay.max_size) == (50, 500)
-  assert (replay.error_buffer, replay.priority_exponent) == (99.0, 0.5)
+  assert (replay.batch_size, table.samples_per_insert) == (16, 2.0)
+  assert (table.min_size, table.max_size) == (50, 500)
+  assert (table.error_buffer, table.priority_exponent) == (99.0, 0.5)

@@ -11,7 +11,7 @@ import tree
 
 from distacme import environments
 from distacme import specs
-from distacme.environments import gymnasium_family
+from distacme.environments import gymnasium_adapters
 
 from . import contract
 
@@ -80,7 +80,7 @@ def test_a_vector_keeps_the_contract(name, num_envs, num_steps):
   [(True, False, 0.0), (False, True, 1.0), (True, True, 0.0)],
 )
 def test_the_end_of_an_episode(terminated, truncated, discount):
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(spaces.Discrete(5), [0, 3, 4], terminated, truncated)
   )
   first, middle, last, again = [environment.step(0) for _ in range(4)]
@@ -103,7 +103,7 @@ def test_every_space_becomes_a_spec():
     ),
     flags=spaces.MultiBinary(3),
   )
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, []))
+  environment = gymnasium_adapters.SingleEnvironment(Scripted(space, []))
   expected = {
     'box': specs.BoundedArray((2,), np.float32, -1.0, [1.0, 2.0]),
     'image': specs.BoundedArray((4, 4), np.uint8, 0, 255),
@@ -135,7 +135,7 @@ def test_samples_of_nested_spaces_conform_to_the_specs():
   )
   space.seed(0)
   samples = [space.sample() for _ in range(20)]
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, samples))
+  environment = gymnasium_adapters.SingleEnvironment(Scripted(space, samples))
   for sample in samples:
     observation = environment.step(0).observation
     tree.map_structure(
@@ -165,7 +165,7 @@ def test_nested_actions_reach_the_environment_in_its_own_space():
 
 def test_rewards_and_observations_are_float32():
   space = spaces.Box(-1.0, 1.0, (2,), np.float64)
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(space, [np.zeros(2), np.ones(2)], reward=1)
   )
   environment.reset()
@@ -177,7 +177,7 @@ def test_rewards_and_observations_are_float32():
 
 @pytest.mark.parametrize('reward', ['much', {}])
 def test_a_reward_that_is_no_number_is_reported(reward):
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(spaces.Discrete(2), [0, 1], reward=reward)
   )
   environment.reset()
@@ -226,12 +226,14 @@ def test_a_space_without_a_spec_is_refused_by_name():
   with pytest.raises(
     ValueError, match=r"observation\['words'\].*Text.*Use Box"
   ):
-    gymnasium_family.SingleEnvironment(Scripted(space, []))
+    gymnasium_adapters.SingleEnvironment(Scripted(space, []))
 
 
 def test_an_observation_of_another_structure_is_reported():
   space = spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(2))
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, [{'a': 0}]))
+  environment = gymnasium_adapters.SingleEnvironment(
+    Scripted(space, [{'a': 0}])
+  )
   with pytest.raises(
     ValueError, match="observation must have the structure.*'b'.*got.*'a'"
   ):
@@ -239,7 +241,7 @@ def test_an_observation_of_another_structure_is_reported():
 
 
 def native_cart_poles(num_envs, seed, **kwargs):
-  return gymnasium_family.NativeVector(
+  return gymnasium_adapters.NativeVector(
     gymnasium.make_vec(
       'CartPole-v1',
       num_envs,
@@ -256,7 +258,7 @@ def test_native_rows_answer_exactly_like_single_environments():
   singles = [
     gymnasium.make('CartPole-v1', max_episode_steps=20) for _ in range(num_envs)
   ]
-  rows = [gymnasium_family.SingleEnvironment(e) for e in singles]
+  rows = [gymnasium_adapters.SingleEnvironment(e) for e in singles]
   random = np.random.default_rng(0)
   timestep = native.reset()
   seen = set()
@@ -364,13 +366,13 @@ def test_a_step_limit_can_be_taken_away():
   assert environment._environment is unwrapped(environment)  # no TimeLimit
   # The native version would have one, so it is not used.
   rows = environments.make_vector(name, 8, seed=0)
-  assert not isinstance(rows, gymnasium_family.NativeVector)
+  assert not isinstance(rows, gymnasium_adapters.NativeVector)
 
 
 def test_options_reach_a_native_vector():
   name = 'gymnasium:CartPole-v1?sutton_barto_reward=true'
   environment = environments.make_vector(name, 8, seed=0)
-  assert isinstance(environment, gymnasium_family.NativeVector)
+  assert isinstance(environment, gymnasium_adapters.NativeVector)
   environment.reset()
   reward = environment.step(np.zeros(8, np.int32)).reward
   assert reward.tolist() == [0.0] * 8
@@ -526,7 +528,7 @@ def test_an_id_of_an_old_environment_is_named(monkeypatch):
 @pytest.mark.parametrize('flag', [{}, None, 'yes', 2, [False, False]])
 @pytest.mark.parametrize('field', ['terminated', 'truncated'])
 def test_a_flag_that_is_none_is_reported(field, flag):
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(spaces.Discrete(2), [0, 1], **{field: flag})
   )
   environment.reset()
@@ -536,7 +538,7 @@ def test_a_flag_that_is_none_is_reported(field, flag):
 
 @pytest.mark.parametrize('flag', [np.True_, 1, np.array([True])])
 def test_what_is_like_a_flag_is_one(flag):
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(spaces.Discrete(2), [0, 1], terminated=flag)
   )
   environment.reset()
@@ -609,7 +611,7 @@ def test_discrete_observations_have_bounds_for_each_element(make):
 
 @pytest.mark.parametrize('value', [np.uint8(2), np.int16(2), 2, np.int64(2)])
 def test_a_discrete_observation_may_be_of_any_integer_type(value):
-  environment = gymnasium_family.SingleEnvironment(
+  environment = gymnasium_adapters.SingleEnvironment(
     Scripted(spaces.Discrete(3), [value])
   )
   observation = environment.reset().observation
@@ -633,7 +635,7 @@ def test_a_discrete_observation_may_be_of_any_integer_type(value):
 def test_integers_are_exact_in_32_bits(space, bounds):
   low, high = bounds
   value = np.array([low, high], space.dtype)
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, [value]))
+  environment = gymnasium_adapters.SingleEnvironment(Scripted(space, [value]))
   spec = environment.observation_spec()
   assert spec.dtype.itemsize == 4
   assert (spec.minimum.min(), spec.maximum.max()) == bounds
@@ -657,7 +659,7 @@ def test_integers_that_need_64_bits_are_refused_by_name(space, values):
     ValueError,
     match=rf"observation\['x'\] is u?int64 in {re.escape(values)}, and JAX",
   ):
-    gymnasium_family.SingleEnvironment(Scripted(spaces.Dict(x=space), []))
+    gymnasium_adapters.SingleEnvironment(Scripted(spaces.Dict(x=space), []))
 
 
 @pytest.mark.parametrize(
@@ -688,7 +690,7 @@ def test_integers_that_need_64_bits_are_refused_by_name(space, values):
 def test_a_number_that_does_not_fit_is_refused_when_it_comes(
   space, value, message
 ):
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, [value]))
+  environment = gymnasium_adapters.SingleEnvironment(Scripted(space, [value]))
   with np.errstate(over='ignore'), pytest.raises(ValueError, match=message):
     environment.reset()
 
@@ -696,7 +698,7 @@ def test_a_number_that_does_not_fit_is_refused_when_it_comes(
 def test_infinite_and_large_floats_pass():
   space = spaces.Box(-np.inf, np.inf, (3,), np.float64)
   value = np.array([np.inf, 3e38, 3e38])
-  environment = gymnasium_family.SingleEnvironment(Scripted(space, [value]))
+  environment = gymnasium_adapters.SingleEnvironment(Scripted(space, [value]))
   with np.errstate(over='ignore'):
     observation = environment.reset().observation
   np.testing.assert_array_equal(observation, value.astype(np.float32))

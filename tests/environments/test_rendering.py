@@ -113,7 +113,10 @@ def test_what_cannot_be_rendered_says_what_to_do(name):
     environments.make(name, seed=0, render=True)
 
 
-def test_a_gymnasium_environment_without_pictures_is_refused(monkeypatch):
+@pytest.mark.parametrize('options', ['', '?max_episode_steps=9'])
+def test_a_gymnasium_environment_without_pictures_is_refused(
+  options, monkeypatch
+):
   spec = gymnasium.spec('CartPole-v1')
   monkeypatch.setattr(
     gymnasium.envs.classic_control.CartPoleEnv,
@@ -123,9 +126,10 @@ def test_a_gymnasium_environment_without_pictures_is_refused(monkeypatch):
   monkeypatch.setitem(gymnasium.registry, 'CartPole-v1', spec)
   with pytest.raises(
     ValueError,
-    match=r"'gymnasium:CartPole-v1' cannot be rendered: .*\['human'\]. Add",
+    match=r"^Environment 'gymnasium:CartPole-v1' cannot be rendered: "
+    r".*\['human'\]. Add",
   ):
-    environments.make('gymnasium:CartPole-v1', seed=0, render=True)
+    environments.make(f'gymnasium:CartPole-v1{options}', seed=0, render=True)
 
 
 def test_a_grid_is_drawn_from_its_least_value_to_its_largest():

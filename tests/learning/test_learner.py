@@ -54,7 +54,7 @@ class Rig:
     )
 
   def status(self):
-    return self.run_state.status()['workers']['learner']
+    return self.run_state.status().workers['learner']
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_publication_that_fails_fails_the_learner(executor):
 
 
 class BrokenPriorities(feeding.ListSampler):
-  def update_priorities(self, key, priority):
+  def update_priorities(self, info, priority):
     raise ConnectionError('the replay server is gone')
 
 
@@ -211,11 +211,11 @@ def test_the_run_hears_of_every_step():
   rig = Rig()
   for _ in range(5):
     rig.learner.step()
-  rig.learner.report('learning')
+  rig.learner.report(status_lib.WorkerState.LEARNING)
   rig.learner.step()
-  rig.learner.report('learning')
-  assert rig.run_state.status()['counts'] == {'learner_steps': 6}
-  assert rig.status()['state'] == 'learning'
+  rig.learner.report(status_lib.WorkerState.LEARNING)
+  assert rig.run_state.status().counts == {'learner_steps': 6}
+  assert rig.status().state == 'learning'
 
 
 def test_metrics_tell_the_last_loss_and_the_age_of_data(
@@ -224,8 +224,8 @@ def test_metrics_tell_the_last_loss_and_the_age_of_data(
   rig = Rig(feeding.ListSampler(0.5, 2.0, 3.0))
   for _ in range(3):
     rig.learner.step()
-  rig.learner.report('learning')
-  metrics = rig.status()['metrics']
+  rig.learner.report(status_lib.WorkerState.LEARNING)
+  metrics = rig.status().metrics
   assert metrics['loss'] == 12.0
   assert metrics['data_age'] == (0 + 1 + 2) / 3  # all acted with version 0
   assert metrics['learner_steps_per_second'] > 0
@@ -241,10 +241,10 @@ NOT_FINITE = r'loss is nan after learner step 2\. .*learning rate .* too high'
 def test_a_loss_that_is_not_finite_ends_the_run(metrics_in_every_report):
   rig = Rig(feeding.ListSampler(1.0, np.nan))
   rig.learner.step()
-  rig.learner.report('learning')
+  rig.learner.report(status_lib.WorkerState.LEARNING)
   rig.learner.step()
   with pytest.raises(FloatingPointError, match=NOT_FINITE):
-    rig.learner.report('learning')
+    rig.learner.report(status_lib.WorkerState.LEARNING)
 
 
 def test_the_last_checkpoint_is_named_where_a_loss_is_not_finite(
@@ -253,7 +253,7 @@ def test_the_last_checkpoint_is_named_where_a_loss_is_not_finite(
   rig = Rig(feeding.ListSampler(np.nan), last_saved=lambda: 'The last is 7.')
   rig.learner.step()
   with pytest.raises(FloatingPointError, match=r'is saved\. The last is 7\.$'):
-    rig.learner.report('learning')
+    rig.learner.report(status_lib.WorkerState.LEARNING)
 
 
 def test_who_is_told_to_goes_on_from_a_loss_that_is_not_finite(
@@ -301,7 +301,7 @@ def test_close_publishes_and_saves_the_last_state():
   ((steps, state),) = rig.saved
   assert (steps, int(state.version)) == (5, 5)
   assert float(state.rewards[0]) == 4 * (0 + 1 + 2 + 3 + 4)
-  assert rig.run_state.status()['counts'] == {'learner_steps': 5}
+  assert rig.run_state.status().counts == {'learner_steps': 5}
 
 
 def test_it_runs_until_the_run_stops():
@@ -314,7 +314,7 @@ def test_it_runs_until_the_run_stops():
       return super().sample()
 
   class EveryStep(learner.Learner):
-    def tend(self, state='learning'):
+    def tend(self, state=status_lib.WorkerState.LEARNING):
       self._report_at = 0.0
       super().tend(state)
 
@@ -329,7 +329,7 @@ def test_it_runs_until_the_run_stops():
   worker.run()
   assert worker.directive.stop == 'solved'
   assert worker.steps == sink.newest().version == 31
-  assert run_state.status()['counts'] == {'learner_steps': 31}
+  assert run_state.status().counts == {'learner_steps': 31}
 
 
 def test_a_learner_without_data_says_what_it_waits_for(caplog):
@@ -355,7 +355,7 @@ def test_a_learner_without_data_says_what_it_waits_for(caplog):
   with caplog.at_level(logging.WARNING):
     running.start()
     feeding.wait_for(lambda: len(caplog.messages) >= 2)
-    run_state.request_stop('interrupted')
+    run_state.request_stop(status_lib.StopReason.INTERRUPTED)
     running.join(feeding.DEADLINE_S)
   assert not running.is_alive()
   assert 'has waited for data for 0.' in caplog.messages[0]

@@ -114,7 +114,7 @@ class OnFourDevices:
 CASES = [name for name in vars(OnFourDevices) if not name.startswith('_')]
 
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module', name='outcomes')
@@ -123,7 +123,7 @@ def fixture_outcomes(tmp_path_factory):
   # At the end of the path: an installed distacme comes before the checkout's.
   code = (
     f'import runpy, sys; sys.path.append({str(ROOT)!r}); '
-    "runpy.run_module('tests.test_placement', run_name='__main__')"
+    "runpy.run_module('tests.learning.test_placement', run_name='__main__')"
   )
   done = subprocess.run(
     [sys.executable, '-c', code],

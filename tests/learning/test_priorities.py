@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from distacme import types
 from distacme.learning import learner
 from distacme.learning import priorities
 from tests import feeding
@@ -18,9 +19,9 @@ class Writes:
     self.go = threading.Event()
     self.calls = []
 
-  def __call__(self, key, priority):
+  def __call__(self, info, priority):
     assert self.go.wait(feeding.DEADLINE_S)
-    self.calls.append((key.tolist(), priority.tolist()))
+    self.calls.append((info.key.tolist(), priority.tolist()))
 
 
 @pytest.fixture(name='writes')
@@ -32,7 +33,9 @@ def fixture_writes():
 
 def add(sender, *numbers):
   for number in numbers:
-    sender.add(np.array([number]), np.array([number + 0.5], np.float32))
+    one = np.array([number])
+    info = types.SampleInfo(one, one, one, one)
+    sender.add(info, np.array([number + 0.5], np.float32))
 
 
 def test_so_many_are_sent_together_and_the_rest_when_asked(writes):
@@ -63,7 +66,7 @@ def test_a_slow_replay_makes_it_fall_behind_until_it_answers(writes):
 
 
 def test_what_a_sending_met_reaches_the_learner(writes):
-  def fail(key, priority):
+  def fail(info, priority):
     raise ConnectionError('replay is gone')
 
   sender = priorities.PrioritySender(fail, futures.ThreadPoolExecutor(1))

@@ -18,6 +18,7 @@ from distacme.learning import learner
 from distacme.learning import updates
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
+from distacme.run import status as status_lib
 from distacme.testing import environments as testing_environments
 from distacme.testing import telling_agent
 from tests import feeding
@@ -67,11 +68,12 @@ class RandomSampler:
     key = np.arange(size, dtype=np.uint64) + np.uint64(size * len(self.keys))
     self.keys.append(key)
     chance = random.uniform(0.01, 0.1, size)
-    return data, types.SampleInfo(key, chance, np.zeros(size, np.int64))
+    version, table = np.zeros(size, np.int64), np.zeros(size, np.int32)
+    return data, types.SampleInfo(key, chance, version, table)
 
-  def update_priorities(self, key, priority):
+  def update_priorities(self, info, priority):
     self.calls += 1
-    self.priorities |= zip(key.tolist(), priority.tolist(), strict=True)
+    self.priorities |= zip(info.key.tolist(), priority.tolist(), strict=True)
 
 
 def learn(count, until, placement=None, state=None, **kwargs):
@@ -134,11 +136,11 @@ def test_steps_counts_and_publications_are_in_updates(monkeypatch):
   )
   for _ in range(8):
     made.step()
-  made.report('learning')
+  made.report(status_lib.WorkerState.LEARNING)
   status = run_state.status()
-  assert made.steps == status['counts']['learner_steps'] == 32
+  assert made.steps == status.counts['learner_steps'] == 32
   assert Sink.versions == [0, 12, 20, 32]  # the first after 10, 20 and 30
-  metrics = status['workers']['learner']['metrics']
+  metrics = status.workers['learner'].metrics
   # The loss of the last update, and rates of updates and of items.
   assert metrics['loss'] == 4 * 31
   assert metrics['samples_per_second'] == pytest.approx(

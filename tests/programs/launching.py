@@ -1,6 +1,5 @@
 """Runs `distacme train` as a user does, and watches its processes."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -10,7 +9,9 @@ import uuid
 
 import psutil
 
+from distacme.run import endpoints
 from distacme.run import metrics as metrics_lib
+from distacme.run import run_directory
 
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 CATCH = 'distacme.testing.environments:catch'
@@ -62,7 +63,16 @@ class Run:
 
   @property
   def summary(self):
-    return json.loads((self.run_dir / 'summary.json').read_text())
+    return run_directory.RunDirectory(self.run_dir).read_summary()
+
+  @property
+  def server(self):
+    """Returns where the variable server listens; None if it does not yet."""
+    return self.endpoint('variables/0')
+
+  def endpoint(self, name):
+    """Returns where a service listens; None if it does not yet."""
+    return endpoints.find(self.run_dir / 'endpoints', name)
 
   def metrics(self):
     """Returns what the run has logged so far."""

@@ -4,7 +4,6 @@
 """
 
 import importlib.util
-import json
 import random
 import signal
 import time
@@ -47,10 +46,10 @@ class Counters:
 
   def look(self):
     """Returns the counters; None while the variable server is not there."""
-    running = json.loads((self._run.run_dir / 'running.json').read_text())
     saved = newest_checkpoint(self._run)
     try:
-      counts = client.status(running['address'], timeout_s=1.0)['counts']
+      endpoint = self._run.server
+      counts = client.status(endpoint, timeout_s=1.0).counts
     except ConnectionError:
       return None
     for _, promised in self._saved()[-1:]:
@@ -181,7 +180,7 @@ def test_a_run_survives_whatever_is_killed(rounds, seed, tmp_path):
   restarts = {name: ['ended with signal 9'] * rounds for name in KILLED}
   hung = 'gave no sign of life for 12 s and was killed'
   restarts['actor/0'] = [hung] * rounds
-  assert run.summary['restarts'] == restarts
+  assert run.summary.restarts == restarts
   target = reached['env_steps'] + 15_000
   flags = (*flags, '--max-env-steps', f'{target}')
   resumed_at = time.time()
@@ -189,10 +188,10 @@ def test_a_run_survives_whatever_is_killed(rounds, seed, tmp_path):
     code, _ = resumed.wait(240)
     assert code == 0, resumed.output
     assert not resumed.left_after(1)
-    counts = resumed.summary['counts']
+    counts = resumed.summary.counts
   assert counts['env_steps'] >= target
   assert counts['learner_steps'] > reached['learner_steps']
-  assert not resumed.summary['failures']
+  assert not resumed.summary.failures
   assert sizes_of_replay(resumed, resumed_at)[0] >= MIN_SIZE
   # Not the best of the run, which may be from before all this.
   assert max(scores(resumed, resumed_at)) >= 0.9

@@ -17,6 +17,7 @@ from distacme.programs.commands import train
 from distacme.programs.seeds import config
 from distacme.programs.view import plotting
 from distacme.run import curves
+from distacme.run import run_directory
 from tests.programs import launching
 
 
@@ -110,7 +111,7 @@ def test_actors_without_end_are_refused_before_a_run_is_asked(capsys):
     cli.main(['scale', 'no_run', '--num-actors', f'{10**9}'])
   assert exit_.value.code == 2
   assert (
-    'num_actors must be at least 1 and at most 500 for a run that goes'
+    'num_actors must be at least 1 and at most 1000 for a run that goes'
     in (capsys.readouterr().err)
   )
 
@@ -275,8 +276,8 @@ def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):
   with pytest.raises(SystemExit) as exit_:
     cli.main(['train', *flags.split(), '--max-env-steps', '20000'])
   assert exit_.value.code == 0
-  summary = json.loads((folder / 'run/summary.json').read_text())
-  assert summary['stop']['reason'] == 'solved'
+  summary = run_directory.RunDirectory(folder / 'run').read_summary()
+  assert summary.stop.reason == 'solved'
   assert (
     json.loads((folder / 'run/config.json').read_text())['run']['seed'] == 0
   )
@@ -324,9 +325,9 @@ def test_a_failure_of_a_local_run_is_raised_and_noted(folder):
   flags = '--mode local --env broken_environments:jammed --run-dir run'
   with pytest.raises(RuntimeError, match='the door is jammed'):
     cli.main(['train', *flags.split()])
-  summary = json.loads((folder / 'run/summary.json').read_text())
-  assert summary['stop']['reason'] == 'failed'
-  assert 'the door is jammed' in summary['stop']['detail']
+  summary = run_directory.RunDirectory(folder / 'run').read_summary()
+  assert summary.stop.reason == 'failed'
+  assert 'the door is jammed' in summary.stop.detail
 
 
 def test_what_a_worker_needs_can_be_pickled():

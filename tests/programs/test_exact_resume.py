@@ -72,7 +72,8 @@ CASES = {
 def train(case, run_dir, **changes):
   config, env, settings = CASES[case]
   settings = {**SETTINGS, **settings, **changes}
-  assert training.train(config, env=env, run_dir=run_dir, **settings) == 0
+  run = training.train(config, env=env, run_dir=run_dir, **settings)
+  assert run.exit_code == 0
 
 
 def learnt(case, run_dir):
@@ -205,4 +206,4 @@ def test_a_run_that_is_terminated_before_it_saved_begins_again(tmp_path):
     run_dir, *flags, '--max-env-steps', '200', mode='local'
   ) as run:
     assert run.wait(WAIT_S)[0] == 0, run.output
-    assert run.summary['counts']['env_steps'] < 300
+    assert run.summary.counts['env_steps'] < 300

@@ -5,10 +5,15 @@ import resource
 
 import pytest
 
+from distacme.programs import experiment
+from distacme.programs import program
 from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import run_directory
+from distacme.run import status
 from tests.programs import launching
+
+PROGRAM = program.make_program(experiment.RunConfig())
 
 
 @pytest.fixture(name='small_files')
@@ -40,7 +45,7 @@ def test_a_run_that_cannot_be_saved_ends_with_what_to_do(
     assert f'nothing can be written to {run.run_dir}' in run.output
     assert run.output.count('Make room there, or choose another run_dir') == 1
     assert 'Traceback' not in run.output
-    assert run.summary['stop']['reason'] == 'failed'
+    assert run.summary.stop.reason == 'failed'
 
 
 @pytest.fixture(name='full')
@@ -58,11 +63,11 @@ def fixture_full(tmp_path, monkeypatch):
 
 def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
   shown = []
-  run = supervised_run.LaunchedRun({}, full, shown.append)
-  run.request_stop('interrupted')
-  status = run.finish()
-  assert shown == [status]
-  assert status['stop']['reason'] == 'interrupted'
+  run = supervised_run.SupervisedRun(PROGRAM, full, shown.append)
+  run.request_stop(status.StopReason.INTERRUPTED)
+  seen = run.finish()
+  assert shown == [seen]
+  assert seen.stop.reason == 'interrupted'
   (record,) = caplog.records
   assert f'nothing can be written to {full.summary} (No space left' in (
     record.getMessage()
@@ -70,9 +75,9 @@ def test_an_end_that_cannot_be_written_is_shown_and_warned_of(full, caplog):
 
 
 def test_an_end_that_nobody_can_tell_is_a_failure(full):
-  status = supervised_run.LaunchedRun({}, full, lambda status: None).finish()
-  assert status['stop']['reason'] == 'failed'
-  assert 'ended without saying why' in status['stop']['detail']
+  seen = supervised_run.SupervisedRun(PROGRAM, full, lambda seen: None).finish()
+  assert seen.stop.reason == 'failed'
+  assert 'ended without saying why' in seen.stop.detail
 
 
 def test_a_directory_that_takes_no_settings_is_refused(full):

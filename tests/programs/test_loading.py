@@ -130,14 +130,14 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
 
   settings = dict(mode='local', max_env_steps=300, eval_period=200)
   config = dqn.Config(min_replay_size=100)
-  code = training.train(
+  run = training.train(
     config,
     env=environments.catch,
     network=network,
     run_dir=tmp_path / 'run',
     **settings,
   )
-  assert code == 0
+  assert run.exit_code == 0
   with pytest.raises(ValueError, match="env of .* was a function.*'catch'"):
     distacme.load_policy(tmp_path / 'run')
   with pytest.raises(ValueError, match="network of .* 'network'.*network=..."):

@@ -1,9 +1,6 @@
 """A run as many processes: it learns, it ends as it should, it leaves nothing."""
 
-from concurrent import futures
 import importlib.util
-import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,8 +9,12 @@ import sys
 import psutil
 import pytest
 
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import program as program_lib
+from distacme.programs.workers import main
 from distacme.run import metrics
 from distacme.run import run_directory
+from distacme.run import status as status_lib
 from distacme.variables import client
 from tests.programs import launching
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(
   reason='Launchpad and Reverb exist for Python 3.10 only',
 )
 
+PROGRAM = program_lib.make_program(experiment_lib.RunConfig())
 SMALL = (
   '--hidden-sizes', '64',
   '--min-replay-size', '300',
@@ -85,8 +87,7 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   for address, _ in listening([variables]):
     assert address.removeprefix('::ffff:') == '127.0.0.1'
   # Not localhost, which need not be that.
-  running = run_directory.RunDirectory(run.run_dir).read_running()
-  assert running.address.startswith('127.0.0.1:')
+  assert run.server.address.startswith('127.0.0.1:')
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
@@ -108,14 +109,14 @@ def measured_until_solved(run):
   """Waits for a run's end; returns which kind of worker measured what."""
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['stop']['reason'] == 'solved'
-  assert run.summary['counts']['learner_steps'] > 0
+  assert run.summary.stop.reason == 'solved'
+  assert run.summary.counts['learner_steps'] > 0
   return {
     (metrics.worker_kind(row['worker']), name)
     for row in run.metrics()
     for name in row
     # The run's counters are in every row from when they first counted.
-    if name not in run.summary['counts']
+    if name not in run.summary.counts
   }
 
 
@@ -136,7 +137,7 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
   run.process.send_signal(number)
   got, seconds = run.wait()
   assert got == code, run.output
-  assert run.summary['stop']['reason'] == reason
+  assert run.summary.stop.reason == reason
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
   assert seconds < 8.0  # 0.7 s on an idle machine
@@ -161,7 +162,7 @@ if __name__ == '__main__':
   raise SystemExit(distacme.train(
     dqn.Config(hidden_sizes=(8,), min_replay_size=100), env=environment,
     mode='processes', num_actors=1, run_dir='run',
-  ))
+  ).exit_code)
 """
 
 
@@ -180,7 +181,64 @@ def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
     run.wait_for(lambda: 'actor/1' in acting(run))
     run.process.send_signal(signal.SIGTERM)
     assert run.wait()[0] == 143, run.output
-    assert run.summary['restarts'] == {'actor/0': ['ended with signal 9']}
+    assert run.summary.restarts == {'actor/0': ['ended with signal 9']}
+
+
+_ALONE = """
+import distacme
+from distacme.agents import dqn
+from distacme.testing import environments
+
+def main():
+  size = 1
+  run = distacme.train(
+    dqn.Config(hidden_sizes=(8,), min_replay_size=100),
+    env=lambda seed: environments.catch(seed * size),
+    mode='processes', num_actors=1, tls=True, run_dir='run',
+  )
+  raise SystemExit(run.exit_code)
+
+if __name__ == '__main__':
+  main()
+"""
+
+
+def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
+  elsewhere = tmp_path / 'elsewhere'
+  elsewhere.mkdir()
+  (elsewhere / 'it.py').write_text(_ALONE)
+  (elsewhere / 'launchpad.py').write_text("raise ImportError('none here')")
+  command = [sys.executable, elsewhere / 'it.py']
+  with launching.Run(tmp_path / 'run', command=command) as run:
+    run.wait_until_learning()
+    assert 'the env cannot be imported by its name' in run.output
+    # Who has no key is nobody.
+    first = run.server
+    assert first.key == run.run_dir / 'key.pem'
+    client.status(first)
+    with pytest.raises(ConnectionError):
+      client.status(first._replace(key=None), timeout_s=1.0)
+    # Services are found again, wherever they are.
+    for name in ('variables/0', 'replay/0'):
+      worker = run.worker(name)
+      worker.kill()
+      run.wait_for(lambda: run.restarted(name, worker))  # noqa: B023
+      run.wait_for(lambda: run.endpoint(name).incarnation == 1)  # noqa: B023
+    assert scale(run, 2) == 0
+    run.wait_for(lambda: 'actor/1' in acting(run))
+    # A worker is one command, whoever gives it.
+    directory = run_directory.RunDirectory(run.run_dir)
+    actor = program_lib.actor(experiment_lib.RunConfig(), 5)
+    program_lib.write(program_lib.read(directory).plus(actor), directory)
+    by_hand = subprocess.Popen(main.command(run.run_dir, 'actor/5'))
+    run.wait_for(lambda: 'actor/5' in acting(run))
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait()[0] == 143, run.output
+    assert by_hand.wait(20) == 0
+    assert not run.left_after(0.5)
+    how = ['ended with signal 9']
+    assert run.summary['restarts'] == {'variables/0': how, 'replay/0': how}
+    assert not run.summary['failures']
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
@@ -212,8 +270,8 @@ def test_actors_come_and_go_while_the_run_goes_on(start):
   code, _ = run.wait()
   assert code == 143, run.output
   assert not run.left_after(0.5)
-  assert not run.summary['restarts']
-  assert not run.summary['failures']
+  assert not run.summary.restarts
+  assert not run.summary.failures
 
 
 def scale(run, num_actors):
@@ -238,9 +296,9 @@ def test_learner_and_replay_share_a_process_and_end_in_order(start):
   code, _ = run.wait()
   assert code == 0, run.output
   assert not run.left_after(0.5)
-  assert run.summary['stop']['reason'] == 'solved'
-  assert not run.summary['failures']
-  assert run.summary['workers']['replay/0']['state'] == 'done'
+  assert run.summary.stop.reason == 'solved'
+  assert not run.summary.failures
+  assert run.summary.workers['replay/0'].state == 'done'
   (last,) = [r for r in run.metrics() if r['worker'] == 'replay/0'][-1:]
   assert last['sampled'] > 0
   # Its clients were done when the server went, and it read without gRPC.
@@ -273,7 +331,7 @@ def test_a_killed_learner_and_the_replay_beside_it_are_restarted(start):
   run.wait_for(lambda: run.restarted('learner/0', learner))
   code, _ = run.wait()
   assert code == 0, run.output
-  assert run.summary['restarts'] == {'learner/0': ['ended with signal 9']}
+  assert run.summary.restarts == {'learner/0': ['ended with signal 9']}
   assert not run.left_after(0.5)
 
 
@@ -287,18 +345,17 @@ def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
   )
 
   def evaluator():
-    running = json.loads((run.run_dir / 'running.json').read_text())
-    status = client.status(running['address'], timeout_s=20.0)
-    return status['workers'].get('evaluator/0', {})
+    status = client.status(run.server, timeout_s=20.0)
+    return status.workers.get('evaluator/0', status_lib.WorkerStatus())
 
   run.wait_for(run.metrics, 300)  # the server of variables is there
-  run.wait_for(lambda: 'mean_return' in evaluator().get('metrics', {}), 300)
-  run.wait_for(lambda: evaluator().get('state') == 'evaluating', 300)
+  run.wait_for(lambda: 'mean_return' in evaluator().metrics, 300)
+  run.wait_for(lambda: evaluator().state == 'evaluating', 300)
   run.process.send_signal(signal.SIGTERM)
   code, _ = run.wait()
   assert code == 143, run.output
-  assert not run.summary['failures']  # nor was it killed for not ending
-  assert not run.summary['restarts']
+  assert not run.summary.failures  # nor was it killed for not ending
+  assert not run.summary.restarts
 
 
 def test_who_is_terminated_alone_is_started_again(start):
@@ -313,7 +370,7 @@ def test_who_is_terminated_alone_is_started_again(start):
   code, _ = run.wait()
   assert code == 0, run.output
   how = ['ended although the run goes on']
-  assert run.summary['restarts'] == dict.fromkeys(names, how)
+  assert run.summary.restarts == dict.fromkeys(names, how)
 
 
 def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
@@ -326,7 +383,7 @@ def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
   run.wait_for(lambda: any(run.restarted(*actor) for actor in actors.items()))
   run.process.send_signal(signal.SIGTERM)
   assert run.wait()[0] == 143, run.output
-  ((name, hows),) = run.summary['restarts'].items()
+  ((name, hows),) = run.summary.restarts.items()
   assert name in actors
   assert hows == ['gave no sign of life for 10 s and was killed']
   log = (run.run_dir / 'logs' / name).read_text()
@@ -375,7 +432,7 @@ def test_an_environment_that_keeps_failing_ends_the_run_with_its_traceback(
   assert run.output.count('RuntimeError: the door is jammed') == 1
   assert 'its log is' in run.output
   assert 'failed (actor/' in run.output
-  (hows,) = {*map(tuple, run.summary['restarts'].values())}
+  (hows,) = {*map(tuple, run.summary.restarts.values())}
   assert hows == ('ended with exit code 1',)
   assert not run.left_after(0.5)
 
@@ -436,10 +493,10 @@ def test_several_updates_in_one_call_hold_the_replay_ratio(start):
   run = start('--updates-per-call', '4', '--max-env-steps', '4000')
   code, _ = run.wait()
   assert code == 0, run.output
-  steps = run.summary['counts']['learner_steps']
+  steps = run.summary.counts['learner_steps']
   assert steps > 100
   assert steps % 4 == 0
-  replay = run.summary['workers']['replay/0']['metrics']
+  replay = run.summary.workers['replay/0'].metrics
   # 32 samples for each insert, give or take the error buffer of 960.
   inserts = replay['inserted'] - 300
   assert abs(replay['sampled'] - 32 * inserts) <= 960 + 32 * 40
@@ -489,38 +546,6 @@ def test_a_launcher_that_is_killed_at_once_leaves_nothing(start):
   assert not run.left_after(30)
 
 
-def test_a_program_is_data_until_it_is_launched(tmp_path):
-  from distacme.agents import dqn
-  from distacme.programs import experiment as experiment_lib
-  from distacme.programs import program as program_lib
-  from distacme.run import run_directory
-
-  before = listening([psutil.Process(os.getpid())])
-  experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(env=launching.CATCH, num_actors=3), dqn.Config()
-  )
-  directory = run_directory.RunDirectory(tmp_path)
-  program = program_lib.make_program(experiment, directory)
-  assert {name: len(nodes) for name, nodes in program.groups.items()} == {
-    'variables': 1, 'replay': 1, 'learner': 1, 'actor': 3, 'evaluator': 1,
-  }  # fmt: skip
-  assert listening([psutil.Process(os.getpid())]) == before
-
-
-def test_a_variable_server_that_fails_ends(tmp_path, caplog):
-  from distacme.programs.workers import variables
-  from distacme.run import status as status_lib
-
-  (tmp_path / 'metrics.jsonl').mkdir()  # where it cannot write
-  with futures.ThreadPoolExecutor(1) as pool:
-    code = pool.submit(
-      variables.run, 'localhost:1', status_lib.Limits(), tmp_path, {}, ()
-    ).result(timeout=30)
-  assert code == 1
-  assert 'variables/0 failed' in caplog.text
-  assert 'metrics.jsonl' in caplog.text
-
-
 def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
   from distacme.programs.launchers import supervised_run
   from distacme.runtime import supervision
@@ -531,8 +556,8 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
     )
 
   seen = []
-  run = supervised_run.LaunchedRun(
-    {'learner/0': ['replay/0']},
+  run = supervised_run.SupervisedRun(
+    program_lib.make_program(experiment_lib.RunConfig(replay_in_learner=True)),
     run_directory.RunDirectory(tmp_path),
     seen.append,
   )
@@ -541,7 +566,7 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
   run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 0.5)
   run.on_restart(worker('actor/0', 1), 'ended with exit code 1', 1.0)
   run.on_failure(worker('learner/0', 1), 'ended with exit code 1')
-  shown = run.finish()['shown_failures']
+  shown = run.finish().shown_failures
   assert [text.partition(' on ')[0] for text in shown] == [
     'evaluator/0', 'actor/0', 'learner/0',
   ]  # fmt: skip
@@ -577,10 +602,11 @@ def test_a_stop_while_processes_are_made_reaches_them_all(tmp_path):
     for name in ('actor/0', 'learner/0')
   ]
   directory = run_directory.RunDirectory(tmp_path)
-  watch = supervised_run.LaunchedRun({}, directory, lambda status: None)
-  watch.request_stop('interrupted')
+  watch = supervised_run.SupervisedRun(PROGRAM, directory, lambda status: None)
+  watch.request_stop(status_lib.StopReason.INTERRUPTED)
   assert watch.stopping()
-  watch.attach(members, {'variables': 'localhost:1'})  # where no server is yet
+  watch.attach(members)  # of which none is a server yet
   assert stopped == ['actor/0', 'learner/0']
-  watch.request_stop('failed', 'ended with signal 15', 'actor/0')
-  assert watch.finish()['stop']['reason'] == 'interrupted'
+  failed = status_lib.StopReason.FAILED
+  watch.request_stop(failed, 'ended with signal 15', 'actor/0')
+  assert watch.finish().stop.reason == 'interrupted'

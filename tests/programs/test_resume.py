@@ -108,8 +108,8 @@ def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   )
   used = f'{checkpoints / str(before)} is used instead'
   assert second.output.count(used) == 1  # though launcher and learner say it
-  counts = second.summary['counts']
-  acted = second.summary['workers']['actor/0']['counts']['env_steps']
+  counts = second.summary.counts
+  acted = second.summary.workers['actor/0'].counts['env_steps']
   assert counts['env_steps'] == saved['env_steps'] + acted
   assert counts['env_steps'] >= 4500
 
@@ -157,7 +157,7 @@ def test_a_terminated_program_goes_on_with_what_replay_held(start, mode, flags):
   assert code == 143, first.output  # which a cluster may requeue
   assert seconds < 10.0
   left = last_replay(first)
-  counts = first.summary['counts']
+  counts = first.summary.counts
   resumed_at = time.time()
   more = str(counts['env_steps'] + 1000)
   second = start('run', *flags, '--max-env-steps', more, mode=mode)
@@ -167,7 +167,7 @@ def test_a_terminated_program_goes_on_with_what_replay_held(start, mode, flags):
   assert rows[0]['sampled'] >= left['sampled']
   assert second.wait()[0] == 0, second.output
   # The learner had what to learn from at once, and both sides went on.
-  assert second.summary['counts']['learner_steps'] > counts['learner_steps']
+  assert second.summary.counts['learner_steps'] > counts['learner_steps']
   # Its first params were the last of the first.
   versions = [
     row['params_version']

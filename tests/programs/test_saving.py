@@ -83,7 +83,10 @@ def test_a_save_that_fails_is_said_at_once_and_tried_again(caplog):
   for failed in (1, 2):
     saving.start_if_due()
     feeding.wait_for(lambda: not saving.under_way)
-    assert saving.metrics() == {'failed_saves': failed}
+    assert saving.metrics() == {
+      'failed_saves': failed,
+      'failed_saves_in_a_row': failed,
+    }
     assert str(saving.error) == 'no space left'
   assert caplog.messages[1] == (
     'saving replay failed, 2 times so far: no space left. It is tried again in 0 '
@@ -94,4 +97,5 @@ def test_a_save_that_fails_is_said_at_once_and_tried_again(caplog):
   feeding.wait_for(lambda: disk.saved)
   saving.finish(10.0)
   assert saving.error is None
+  assert saving.metrics() == {'failed_saves': 2, 'failed_saves_in_a_row': 0}
   assert disk.saved == 2

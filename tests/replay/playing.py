@@ -1,5 +1,6 @@
 """Runs of a vector of environments, and what a writer makes of them."""
 
+import types as python_types
 from typing import NamedTuple
 
 import dm_env
@@ -61,7 +62,7 @@ class Moment(NamedTuple):
 
 
 class Run(NamedTuple):
-  """What all environments of a vector went through."""
+  """The moments of all environments of a vector."""
 
   environments: list[list[Moment]]
 
@@ -178,15 +179,17 @@ def play_overwriting(window):
 
 
 def make_writer(window, num_envs, first_priority=None, block_size=1):
-  spec = replay_spec.ReplaySpec(
+  spec = replay_spec.single(
     window,
     batch_size=block_size,
     max_size=10_000,
     min_size=1,
     samples_per_insert=1.0,
     priority_exponent=1.0 if first_priority else 0.0,
-    first_priority=first_priority,
     block_size=block_size,
+  )
+  agent = python_types.SimpleNamespace(
+    replay=spec, first_priority=first_priority
   )
   layout = rows_lib.make_layout(
     window,
@@ -195,7 +198,7 @@ def make_writer(window, num_envs, first_priority=None, block_size=1):
     start_state=(specs.Array((2,), np.float32), specs.Array((), np.int32)),
   )
   collector = Collector(layout)
-  return collector, factory.make_writer(spec, layout, num_envs, collector)
+  return collector, factory.make_writer(agent, layout, num_envs, collector)
 
 
 def act(moments):

@@ -1,4 +1,4 @@
-"""What replay held comes back, or what it held before that, in both backends."""
+"""Both backends restore their newest checkpoint, or the one before it."""
 
 import importlib.util
 import pathlib
@@ -24,7 +24,7 @@ needs_reverb = pytest.mark.skipif(
 
 WINDOW = replay_spec.NStep(1, 0.9)
 # The first sample at 20; then up to 20 inserts and 40 samples ahead.
-SPEC = replay_spec.ReplaySpec(
+SPEC = replay_spec.single(
   WINDOW,
   batch_size=10,
   max_size=100,
@@ -45,6 +45,10 @@ LAYOUT = rows_lib.make_layout(
 )
 
 
+def by_name(spec):
+  return [(table.name, [table]) for table in spec.tables]
+
+
 class Reverb:
   """A server with its client's two ends."""
 
@@ -55,9 +59,12 @@ class Reverb:
     self.save = self.server.save
     self._stopped = threading.Event()
     address = f'localhost:{port}'
-    self._inserter = inserter.ReverbInserter(
-      address, LAYOUT, self._stopped.is_set, at_once=spec.used_once
-    )
+    self._inserters = {
+      name: inserter.ReverbInserter(
+        address, tables, LAYOUT, self._stopped.is_set
+      )
+      for name, tables in by_name(spec)
+    }
     self._connect = lambda: sampler_lib.ReverbSampler(address, spec, LAYOUT)
     self._sampler = None
 
@@ -66,12 +73,13 @@ class Reverb:
     self._sampler = self._sampler or self._connect()
     return self._sampler
 
-  def insert(self, numbers, priority=1.0):
+  def insert(self, numbers, priority=1.0, table='experience'):
     """Inserts items that are told apart by their reward."""
     rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
     rows['reward'][:, 0] = numbers
-    self._inserter.insert(rows, np.full(len(rows), float(priority)))
-    self._inserter.flush()
+    inserter = self._inserters[table]
+    inserter.insert(rows, np.full(len(rows), float(priority)))
+    inserter.flush()
 
   def sample(self):
     batch, info = self.sampler.sample()
@@ -86,35 +94,39 @@ class Reverb:
 
   def close(self):
     self.stop()
-    self._inserter.close()
+    for made in self._inserters.values():
+      made.close()
     self._sampler = None
     self.server.stop()
 
 
 class Memory:
-  """The same of the table of one process, whose owner saves it."""
+  """The same of the tables of one process, whose owner saves them."""
 
   def __init__(self, spec, directory):
     self._checkpoints = checkpoints.Checkpoints(directory, 'memory', spec)
-    self._table = memory.make(spec, LAYOUT, seed=1)
-    self.metrics = self._table.metrics
+    self._replay = memory.Memory(spec, LAYOUT, seed=1)
+    self._inserters = {
+      name: self._replay.inserter(tables) for name, tables in by_name(spec)
+    }
+    self.metrics = self._replay.metrics
     arrays = self._checkpoints.restore(memory.read)
     if arrays is not None:
-      self._table.load(arrays)
+      self._replay.load(arrays)
 
   def save(self):
-    folder = self._checkpoints.unfinished / 'table'
+    folder = self._checkpoints.unfinished / 'tables'
     folder.mkdir()
-    self._table.save(folder)
+    self._replay.save(folder)
     return self._checkpoints.add(folder)
 
-  def insert(self, numbers, priority=1.0):
+  def insert(self, numbers, priority=1.0, table='experience'):
     rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
     rows['reward'][:, 0] = numbers
-    self._table.insert(rows, np.full(len(rows), float(priority)))
+    self._inserters[table].insert(rows, np.full(len(rows), float(priority)))
 
   def sample(self):
-    batch, info = self._table.sample()
+    batch, info = self._replay.sample()
     return np.asarray(batch.reward).astype(int), info
 
   def close(self):
@@ -247,7 +259,7 @@ def turn_a_byte(path):
     pytest.param(Reverb, 'items.tfrecord', marks=needs_reverb),
     pytest.param(Reverb, 'chunks.tfrecord', marks=needs_reverb),
     pytest.param(Reverb, 'tables.tfrecord', marks=needs_reverb),
-    (Memory, 'table.npz'),
+    (Memory, 'tables.npz'),
     (Memory, 'contents.json'),
   ],
   indirect=['open_'],
@@ -343,3 +355,91 @@ def test_two_checkpoints_are_kept_and_what_was_unfinished_goes(open_, tmp_path):
   again = open_()
   assert not left.exists()
   assert again.metrics()['inserted'] == 4
+
+
+TWO = replay_spec.ReplaySpec(
+  (
+    replay_spec.Table(
+      'own',
+      WINDOW,
+      max_size=50,
+      min_size=10,
+      samples_per_insert=4.0,
+      error_buffer=1000.0,
+      priority_exponent=1.0,
+    ),
+    replay_spec.Table(
+      'expert',
+      WINDOW,
+      max_size=30,
+      min_size=10,
+      samples_per_insert=None,
+      priority_exponent=0.5,
+      evicts=False,
+      filled_by='demonstrations',
+    ),
+  ),
+  batch_size=10,
+  mixture=(0.6, 0.4),
+)
+
+
+def test_all_tables_come_back(open_):
+  first = open_(TWO)
+  first.insert(range(20), 1.0, 'own')
+  first.insert(range(100, 125), 4.0, 'expert')
+  for _ in range(5):
+    first.sample()
+  first.save()
+  second = open_(TWO)
+  counts = second.metrics()
+  assert (counts['own/inserted'], counts['own/size']) == (20, 20)
+  assert (counts['expert/inserted'], counts['expert/size']) == (25, 25)
+  # Reverb's samplers fetch some ahead.
+  assert min(counts['own/sampled'], counts['expert/sampled']) > 10
+  assert counts['sampled'] >= 50
+  drawn, info = second.sample()
+  np.testing.assert_array_equal(info.table, drawn >= 100)
+  np.testing.assert_allclose(
+    info.probability, np.where(info.table, 0.4 / 25, 0.6 / 20)
+  )
+  # What is never evicted is not, and the rest of its room is.
+  second.insert(range(125, 130), 1.0, 'expert')
+  with pytest.raises(
+    ValueError, match="'expert' keeps what it holds, 30 items"
+  ):
+    second.insert([130], 1.0, 'expert')
+
+
+@pytest.mark.parametrize('open_', [Memory], indirect=True)
+def test_a_mixture_goes_on_as_it_would_have_in_one_process(open_):
+  first = open_(TWO)
+  first.insert(range(20), 1.0, 'own')
+  first.insert(range(100, 125), 4.0, 'expert')
+  for _ in range(3):
+    first.sample()
+  first.save()
+  second = open_(TWO)
+  for _ in range(10):
+    (drawn, info), (again, info_again) = first.sample(), second.sample()
+    np.testing.assert_array_equal(drawn, again)
+    np.testing.assert_array_equal(info.table, info_again.table)
+
+
+def test_a_checkpoint_of_the_layout_before_is_refused_with_a_sentence(
+  open_, caplog
+):
+  first = open_()
+  first.insert(range(30))
+  path = first.save()
+  contents = files.read_json(path / 'contents.json')
+  contents['spec'] = (
+    'ReplaySpec(window=NStep(n=1, discount=0.9), batch_size=10)'
+  )
+  files.write_json(path / 'contents.json', contents)
+  assert open_().metrics()['size'] == 0
+  (record,) = caplog.records
+  assert (
+    'it was saved with the spec ReplaySpec(window=NStep(n=1, discount=0.9), '
+    'batch_size=10) and this run has ReplaySpec(tables=(Table('
+  ) in record.getMessage()

@@ -1,4 +1,4 @@
-"""What both backends promise; the same tests against either."""
+"""The promises of both backends; the same tests against either."""
 
 import contextlib
 import importlib.util
@@ -26,22 +26,41 @@ needs_reverb = pytest.mark.skipif(
 )
 
 
+def named(spec, names):
+  """Returns the tables of these names, or all."""
+  return [t for t in spec.tables if not names or t.name in names]
+
+
+def info_of(key, table=0):
+  """Returns what names items of one table."""
+  tables = np.full(len(key), table, np.int32)
+  return types.SampleInfo(key, None, None, tables)
+
+
 class Memory:
   """Replay in memory behind the few words that the tests use."""
 
   def __init__(self, spec, layout):
-    self.replay = memory.make(spec, layout, seed=0)
-    self.insert = self.replay.insert
+    self._spec = spec
+    self.replay = memory.Memory(spec, layout, seed=0)
     self.sample = self.replay.sample
-    self.update_priorities = self.replay.update_priorities
     self.metrics = self.replay.metrics
 
+  def inserter(self, *names):
+    return self.replay.inserter(named(self._spec, names))
+
+  def insert(self, rows, priorities, *names):
+    self.inserter(*names).insert(rows, priorities)
+
+  def update_priorities(self, key, priority, table=0):
+    self.replay.update_priorities(info_of(key, table), priority)
+
   def close(self):
-    self.replay.close()
+    pass
 
 
 class Reverb:
-  """A Reverb server with one way in and one way out."""
+  """A Reverb server with its ways in and one way out."""
 
   def __init__(self, spec, layout):
     port = portpicker.pick_unused_port()
@@ -49,15 +68,24 @@ class Reverb:
     self._spec, self._layout = spec, layout
     self._server = server.ReplayServer(spec, port)
     self._stopped = threading.Event()
-    self.inserter = inserter.ReverbInserter(
-      self._address, layout, self._stopped.is_set, at_once=spec.used_once
-    )
+    self._inserters = {}
     self._sampler = None
     self.metrics = self._server.metrics
 
-  def insert(self, rows, priorities):
-    self.inserter.insert(rows, priorities)
-    self.inserter.flush()  # The test wants to count what is in the table.
+  def inserter(self, *names):
+    if names not in self._inserters:
+      self._inserters[names] = inserter.ReverbInserter(
+        self._address,
+        named(self._spec, names),
+        self._layout,
+        self._stopped.is_set,
+      )
+    return self._inserters[names]
+
+  def insert(self, rows, priorities, *names):
+    inserter = self.inserter(*names)
+    inserter.insert(rows, priorities)
+    inserter.flush()  # The test wants to count what is in the table.
 
   def sample(self):
     if self._sampler is None:
@@ -66,17 +94,18 @@ class Reverb:
       )
     return self._sampler.sample()
 
-  def update_priorities(self, key, priority):
+  def update_priorities(self, key, priority, table=0):
     # What was fetched ahead was drawn with the old ones.
     self._sampler = sampler.ReverbSampler(
       self._address, self._spec, self._layout
     )
-    self._sampler.update_priorities(key, priority)
+    self._sampler.update_priorities(info_of(key, table), priority)
     self._sampler = None
 
   def close(self):
     self._stopped.set()
-    self.inserter.close()
+    for made in self._inserters.values():
+      made.close()
     self._sampler = None
     self._server.stop()
 
@@ -89,22 +118,34 @@ def make(request, layout):
   """Returns a function that makes one of the backends, closed at the end."""
   made = []
 
-  def make(layout=layout, **kwargs):
-    defaults = {
-      'window': replay_spec.NStep(1, 0.9),
-      'batch_size': 8,
-      'max_size': 1000,
-      'min_size': 1,
-      'samples_per_insert': 1.0,
-      'error_buffer': 0.0 if kwargs.get('used_once') else FREE,
-    }
-    spec = replay_spec.ReplaySpec(**defaults | kwargs)
+  def make(layout=layout, batch_size=8, **kwargs):
+    return make_spec(
+      replay_spec.ReplaySpec((table('experience', **kwargs),), batch_size),
+      layout,
+    )
+
+  def make_spec(spec, layout=layout):
     made.append(request.param(spec, layout))
     return made[-1]
+
+  make.of = make_spec
 
   yield make
   for backend in made:
     backend.close()
+
+
+def table(name, **kwargs):
+  """Returns the spec of a table that blocks neither side."""
+  held = not kwargs.get('used_once') and kwargs.get('samples_per_insert', 1.0)
+  defaults = {
+    'window': replay_spec.NStep(1, 0.9),
+    'max_size': 1000,
+    'min_size': 1,
+    'samples_per_insert': 1.0,
+    'error_buffer': FREE if held else 0.0,
+  }
+  return replay_spec.Table(name, **defaults | kwargs)
 
 
 @pytest.fixture
@@ -192,8 +233,10 @@ def test_sample_info_has_its_shapes_and_dtypes(make, items):
   replay = make(batch_size=16, block_size=4)
   replay.insert(items(range(20), block_size=4), np.ones(5))
   _, info = replay.sample()
-  assert [leaf.shape for leaf in info] == [(16,)] * 3
-  assert [leaf.dtype for leaf in info] == [np.uint64, np.float64, np.int64]
+  assert [leaf.shape for leaf in info] == [(16,)] * 4
+  want = [np.uint64, np.float64, np.int64, np.int32]
+  assert [leaf.dtype for leaf in info] == want
+  assert not info.table.any()
 
 
 def test_every_item_is_sampled_alike_under_uniform(make, items):
@@ -355,8 +398,8 @@ def test_the_replay_ratio_is_held(
 
     def insert():
       for _ in range(inserts // per_insert):
-        replay.inserter.insert(rows, np.ones(1))
-      replay.inserter.flush()
+        replay.inserter().insert(rows, np.ones(1))
+      replay.inserter().flush()
 
     enough = threading.Event()
 
@@ -374,7 +417,7 @@ def test_the_replay_ratio_is_held(
   if not isinstance(replay, Memory):
     enough.set()
     while sampling.is_alive():  # or its sampler would outlive the server
-      replay.inserter.insert(rows, np.ones(1))
+      replay.inserter().insert(rows, np.ones(1))
       sampling.join(0.01)
 
 
@@ -505,3 +548,236 @@ def test_a_full_queue_makes_actors_wait(layout, items, wait_until):
   thread.join(10)
   assert not thread.is_alive()
   replay.close()
+
+
+OWN, EXPERT = 'own', 'expert'
+
+
+def two_tables(batch_size=16, mixture=(0.75, 0.25), own=(), expert=()):
+  """Returns a spec of the agent's own steps and of demonstrations."""
+  ours = {'max_size': 50, 'priority_exponent': 1.0} | dict(own)
+  theirs = {
+    'max_size': 5,
+    'samples_per_insert': None,
+    'priority_exponent': 0.5,
+    'evicts': False,
+    'filled_by': 'demonstrations',
+  } | dict(expert)
+  tables = (table(OWN, **ours), table(EXPERT, **theirs))
+  return replay_spec.ReplaySpec(tables, batch_size, mixture)
+
+
+def fill_both(replay, items):
+  """Inserts 0 to 9 as the agent's own, and 100 to 103 as demonstrations."""
+  replay.insert(items(range(10)), np.ones(10), OWN)
+  replay.insert(items(range(100, 104)), np.array([1, 4, 4, 1.0]), EXPERT)
+
+
+def draw_tables(replay, batches):
+  samples = [replay.sample() for _ in range(batches)]
+  data, infos = zip(*samples, strict=True)
+  return (
+    np.concatenate([batch.reward for batch in data]).astype(int),
+    tree.map_structure(lambda *leaves: np.concatenate(leaves), *infos),
+  )
+
+
+def test_elements_come_from_tables_as_the_mixture_says(make, items):
+  replay = make.of(two_tables())
+  fill_both(replay, items)
+  numbers, info = draw_tables(replay, 100)
+  assert_frequencies(info.table, [0.75, 0.25])
+  np.testing.assert_array_equal(info.table, numbers >= 100)
+  np.testing.assert_array_equal(info.params_version, numbers + 5)
+  # The chance of an element: of its table, times that within the table.
+  within = np.array([1, 2, 2, 1]) / 6
+  chances = np.append(np.full(10, 0.075), 0.25 * within)
+  places = np.where(numbers < 100, numbers, numbers - 90)
+  np.testing.assert_allclose(info.probability, chances[places])
+  assert_frequencies(places, chances)
+
+
+def test_batches_mix_their_tables_in_no_order(make, items):
+  replay = make.of(two_tables(mixture=(0.5, 0.5)))
+  fill_both(replay, items)
+  _, info = draw_tables(replay, 100)
+  # Else a learner of many devices would give all of a table to one.
+  assert_frequencies(info.table.reshape(100, 16)[:, 0], [0.5, 0.5])
+  changes = np.diff(info.table) != 0
+  assert 0.4 < changes.mean() < 0.6
+
+
+def test_priorities_reach_the_table_that_an_item_is_of(make, items):
+  replay = make.of(two_tables(mixture=(0.5, 0.5)))
+  fill_both(replay, items)
+  numbers, info = draw_tables(replay, 100)
+  keys = dict(zip(numbers, info.key, strict=True))
+  ours = np.array([keys[number] for number in range(10)])
+  theirs = np.array([keys[number] for number in range(100, 104)])
+  replay.update_priorities(ours, np.arange(10.0), 0)
+  replay.update_priorities(theirs, np.array([0.0, 0, 9, 1]), 1)
+  numbers, _ = draw_tables(replay, 100)
+  places = np.where(numbers < 100, numbers, numbers - 90)
+  chances = np.concatenate([np.arange(10) / 90, np.array([0, 0, 3, 1]) / 8])
+  assert_frequencies(places, chances)
+
+
+def test_priorities_of_a_uniform_table_are_ignored(make, items):
+  replay = make.of(
+    two_tables(mixture=(0.5, 0.5), expert={'priority_exponent': 0.0})
+  )
+  fill_both(replay, items)
+  numbers, info = draw_tables(replay, 50)
+  key = info.key[info.table == 1]
+  replay.update_priorities(key, np.zeros(len(key)), 1)
+  numbers, _ = draw_tables(replay, 50)
+  assert_frequencies(numbers[numbers >= 100] - 100, np.full(4, 0.25))
+
+
+def test_a_table_that_evicts_nothing_keeps_its_items_and_refuses_more(
+  make, items
+):
+  replay = make.of(two_tables(expert={'priority_exponent': 0.0}))
+  fill_both(replay, items)
+  message = (
+    "table 'expert' keeps what it holds, 4 items, and has no room for 2 more: "
+    'max_size=5. Raise it, or give fewer'
+  )
+  with pytest.raises(ValueError, match=message):
+    replay.insert(items([104, 105]), np.ones(2), EXPERT)
+  replay.insert(items([104]), np.ones(1), EXPERT)
+  replay.insert(items(range(10, 90)), np.ones(80), OWN)
+  assert replay.metrics()['expert/size'] == 5
+  assert replay.metrics()['own/size'] == 50
+  numbers, _ = draw_tables(replay, 50)
+  assert set(numbers[numbers >= 100]) == set(range(100, 105))
+  assert numbers[numbers < 100].min() >= 40
+
+
+@needs_reverb
+def test_a_writer_that_knows_of_too_little_evicts_nothing(items, layout):
+  replay = Reverb(two_tables(), layout)
+  inserter = replay.inserter(EXPERT)
+  replay.insert(items(range(100, 104)), np.ones(4), EXPERT)
+  inserter._held.clear()  # as if another had inserted them
+  thread, _ = in_thread(
+    lambda: replay.insert(items(range(200, 205)), np.ones(5), EXPERT)
+  )
+  thread.join(0.3)
+  assert thread.is_alive()
+  assert replay.metrics()['expert/inserted'] == 5
+  replay.close()
+  thread.join(10)
+
+
+def test_without_a_ratio_neither_side_waits(make, items, wait_until):
+  spec = replay_spec.ReplaySpec(
+    (table('free', samples_per_insert=None),), batch_size=8
+  )
+  replay = make.of(spec)
+  replay.insert(items(range(500)), np.ones(500))
+  for _ in range(200):
+    replay.sample()
+  replay.insert(items(range(500)), np.ones(500))
+  wait_until(lambda: replay.metrics()['sampled'] >= 1600)
+  assert replay.metrics()['inserted'] == 1000
+
+
+def test_a_batch_waits_for_each_table_that_it_needs(make, items):
+  replay = make.of(two_tables(mixture=(0.5, 0.5), expert={'min_size': 4}))
+  replay.insert(items(range(10)), np.ones(10), OWN)
+  replay.insert(items(range(100, 103)), np.ones(3), EXPERT)
+  if isinstance(replay, Memory):
+    assert not replay.replay.can_sample()
+    message = "the table 'expert' cannot be sampled yet .*: 3 windows inserted"
+    with pytest.raises(RuntimeError, match=message):
+      replay.sample()
+    replay.insert(items([103]), np.ones(1), EXPERT)
+    assert replay.replay.can_sample()
+    replay.sample()
+    return
+  thread, results = in_thread(replay.sample)
+  thread.join(0.3)
+  assert not results
+  replay.insert(items([103]), np.ones(1), EXPERT)
+  thread.join(10)
+  assert results
+
+
+def test_a_batch_does_not_wait_for_a_table_that_it_does_not_need(make, items):
+  replay = make.of(two_tables(mixture=(1 - 1e-9, 1e-9)))
+  replay.insert(items(range(10)), np.ones(10), OWN)
+  numbers, info = draw_tables(replay, 5)
+  assert numbers.max() < 10
+  np.testing.assert_allclose(info.probability, 0.1)
+  if not isinstance(replay, Memory):  # Reverb's sampler waits for an item.
+    replay.insert(items([100]), np.ones(1), EXPERT)
+
+
+def test_an_item_goes_into_all_tables_of_its_writer(make, items):
+  spec = two_tables(
+    mixture=(0.5, 0.5),
+    expert={
+      'filled_by': 'actors',
+      'evicts': True,
+      'max_size': 20,
+      'priority_exponent': 0.0,
+    },
+  )
+  replay = make.of(spec)
+  inserter = replay.inserter()
+  inserter.insert(items(range(60)), np.arange(60.0))
+  getattr(inserter, 'flush', inserter.close)()
+  metrics = replay.metrics()
+  assert (metrics['own/size'], metrics['expert/size']) == (50, 20)
+  numbers, info = draw_tables(replay, 50)
+  assert set(numbers[info.table == 0]) <= set(range(10, 60))
+  assert set(numbers[info.table == 1]) == set(range(40, 60))
+
+
+def test_metrics_of_several_tables_have_their_names(make, items):
+  replay = make.of(two_tables(own={'min_size': 2}))
+  fill_both(replay, items)
+  metrics = replay.metrics()
+  assert metrics['own/size'] == metrics['own/inserted'] == 10
+  assert metrics['expert/size'] == 4
+  assert metrics['size'] == metrics['inserted'] == 14
+  replay.sample()
+  metrics = replay.metrics()
+  sampled = metrics['own/sampled'] + metrics['expert/sampled']
+  assert metrics['sampled'] == sampled >= 16
+  assert metrics['samples_per_insert'] == metrics['own/samples_per_insert']
+
+
+def test_several_ends_come_back_as_they_were(make):
+  window = replay_spec.NStep((1, 3, 10), 0.9)
+  layout = rows_lib.make_layout(window, playing.SPEC)
+  rows = np.zeros(20, layout.dtype)
+  sent = layout.views(rows)
+  random = np.random.default_rng(0)
+  for leaf in tree.flatten(sent):
+    leaf[...] = random.integers(0, 9, leaf.shape)
+  sent.observation['time'][:] = np.arange(20)
+  replay = make(layout, window=window, batch_size=16)
+  replay.insert(rows[:, None], np.ones(20))
+  got, _ = replay.sample()
+  assert got.reward.shape == got.discount.shape == (16, 3)
+  assert got.next_observation['deep'][0].shape == (16, 3, 2)
+  want = layout.views(rows[got.observation['time']])
+  tree.map_structure(np.testing.assert_array_equal, got, want)
+
+
+def test_the_mixture_in_memory_depends_on_the_seed_alone(layout, items):
+  drawn = []
+  for seed in (0, 0, 1):
+    replay = memory.Memory(two_tables(), layout, seed)
+    for name, numbers in ((OWN, range(10)), (EXPERT, range(100, 104))):
+      inserter = replay.inserter(named(two_tables(), [name]))
+      inserter.insert(items(numbers), np.ones(len(numbers)))
+    if len(drawn) == 1:
+      replay.can_sample(7)  # looks ahead, and changes nothing
+    drawn.append(draw_tables(replay, 10))
+  (first, info), (again, info_again), (other, _) = drawn
+  np.testing.assert_array_equal(first, again)
+  np.testing.assert_array_equal(info.table, info_again.table)
+  assert (first != other).any()

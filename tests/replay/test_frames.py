@@ -1,6 +1,7 @@
 """Frames that windows share become the stacks that the agent saw."""
 
 import itertools
+import types as python_types
 
 import hypothesis
 from hypothesis import strategies as st
@@ -33,7 +34,11 @@ SPEC = specs.EnvironmentSpec(
   discounts=specs.BoundedArray((), np.float32, 0.0, 1.0),
 )
 windows = st.one_of(
-  st.builds(replay_spec.NStep, st.integers(1, 5), st.just(0.9)),
+  st.builds(
+    replay_spec.NStep,
+    st.one_of(st.integers(1, 5), st.sampled_from([(1, 3), (2, 4, 5)])),
+    st.just(0.9),
+  ),
   st.integers(2, 7).flatmap(
     lambda length: st.builds(
       replay_spec.Sequences,
@@ -78,7 +83,7 @@ def write(run, writer):
 
 
 def make_spec(window, prioritized=False):
-  return replay_spec.ReplaySpec(
+  return replay_spec.single(
     window,
     batch_size=1,
     max_size=1000,
@@ -86,10 +91,14 @@ def make_spec(window, prioritized=False):
     samples_per_insert=1.0,
     error_buffer=1e9,
     priority_exponent=1.0 if prioritized else 0.0,
-    first_priority=(lambda *args: np.ones(len(tree.flatten(args)[0])))
-    if prioritized
-    else None,
   )
+
+
+def writer(spec, layout, num_envs, inserter):
+  agent = python_types.SimpleNamespace(
+    replay=spec, first_priority=lambda window, values: np.ones(len(values['a']))
+  )
+  return factory.make_writer(agent, layout, num_envs, inserter)
 
 
 class Shared(playing.Collector):
@@ -114,9 +123,7 @@ def collect(run, window, prioritized, share):
   collector = Shared(rows_lib.make_layout(window, SPEC, share_frames=share))
   write(
     run,
-    factory.make_writer(
-      spec, collector.layout, len(run.environments), collector
-    ),
+    writer(spec, collector.layout, len(run.environments), collector),
   )
   return collector
 
@@ -206,6 +213,7 @@ def test_stacks_of_different_depths_travel_whole():
   'window',
   [
     replay_spec.NStep(3, 0.9),
+    replay_spec.NStep((1, 3), 0.9),
     replay_spec.Sequences(6, 3),
     replay_spec.Sequences(6, 5, across_episodes=True),
   ],
@@ -218,8 +226,7 @@ def test_both_backends_give_back_the_stacks(backend, window, used_once):
     spec = replay_spec.queue(window, batch_size=1, max_size=1000)
   layout = rows_lib.make_layout(window, SPEC)
   replay = backend(spec, layout)
-  inserter = getattr(replay, 'inserter', None) or replay.replay
-  write(run, factory.make_writer(spec, layout, 3, inserter))
+  write(run, writer(spec, layout, 3, replay.inserter()))
   whole = collect(run, window, False, share=False)
   by_name = {name_of(row): row for row in map(whole.layout.views, whole.rows)}
   count = len(by_name)
@@ -249,7 +256,7 @@ def check_same(got, want):
 def name_of(row):
   name = row.observation['name']
   return tuple(np.atleast_1d(name)[:1]) + tuple(
-    np.atleast_1d(getattr(row, 'next_observation', row.observation)['name'])[:1]
+    np.atleast_1d(getattr(row, 'next_observation', row.observation)['name'])
   )
 
 
@@ -270,7 +277,9 @@ def test_frames_are_kept_once_in_memory():
   run = playing.Run([episodes(0, 60)])
   window = replay_spec.NStep(3, 0.9)
   layout = rows_lib.make_layout(window, SPEC)
-  replay = memory.make(make_spec(window), layout, seed=0)
-  write(run, replay.writer(1))
-  frames = {id(f) for w in replay._frames if w is not None for f in w}
+  spec = make_spec(window)
+  replay = memory.Memory(spec, layout, seed=0)
+  write(run, writer(spec, layout, 1, replay.inserter(spec.tables)))
+  (table,) = replay._tables
+  frames = {id(f) for w in table._frames if w is not None for f in w}
   assert len(frames) <= 60

@@ -220,9 +220,7 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
   restored = restore(tmp_path, noise(0))
   assert restored.steps == 1
   assert_same(restored.state, noise(1))
-  (record,) = [
-    r for r in caplog.records if r.name == 'distacme.run.run_directory'
-  ]
+  (record,) = [r for r in caplog.records if r.name == 'distacme.run.notices']
   message = record.getMessage()
   assert f'cannot read the checkpoint {tmp_path / "2"} (' in message
   assert f'{tmp_path / "1"} is used instead' in message

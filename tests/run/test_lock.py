@@ -85,9 +85,8 @@ def test_a_file_system_without_locks_is_a_warning(
     raise OSError(errno.ENOLCK, 'No locks available')
 
   monkeypatch.setattr(lock_lib, '_flock', no_locks)
-  monkeypatch.setenv('DISTACME_LOCK', str(directory.lock))
   lock_lib.take(directory).close()
-  lock_lib.share()
+  lock_lib.share(directory)
   (record,) = caplog.records
   assert 'cannot be locked ([Errno 37] No locks available): see to it' in (
     record.getMessage()
@@ -96,9 +95,9 @@ def test_a_file_system_without_locks_is_a_warning(
 
 FORKS = """
 import os, pathlib, sys
-from distacme import run_directory
-from distacme.runtime import directory_lock
-lock = directory_lock.take(run_directory.RunDirectory(pathlib.Path(sys.argv[1])))
+from distacme.run import lock as lock_lib
+from distacme.run import run_directory
+lock = lock_lib.take(run_directory.RunDirectory(pathlib.Path(sys.argv[1])))
 if os.fork():
   os._exit(0)
 print('forked', flush=True)

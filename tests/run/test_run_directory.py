@@ -90,7 +90,7 @@ def test_the_default_directory_is_never_refused(env):
 @pytest.mark.parametrize(
   ('name', 'read', 'lost'),
   [
-    ('running.json', 'read_running', 'where the run goes on'),
+    ('running.json', 'read_running', 'who runs the run'),
     ('progress.json', 'read_progress', 'from where the run was last resumed'),
     ('summary.json', 'read_summary', 'how the run ended is not known'),
   ],
@@ -149,3 +149,15 @@ def test_a_checkpoint_keeps_its_counters_while_no_other_can_be_written(
   kept = files.read_json(directory.path / 'counts.json')
   assert len(kept) < 8
   assert not caplog.records
+
+
+def test_logs_of_earlier_sessions_are_kept_though_some_were_deleted(directory):
+  for session in ('first', 'second', 'third'):
+    directory.begin({})
+    (directory.logs / 'all').write_text(session)
+  (directory.path / 'logs.1' / 'all').unlink()
+  (directory.path / 'logs.1').rmdir()
+  directory.begin({})
+  kept = [path / 'all' for path in directory.path.glob('logs.*')]
+  assert sorted(path.read_text() for path in kept) == ['second', 'third']
+  assert list(directory.logs.iterdir()) == []

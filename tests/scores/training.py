@@ -15,6 +15,7 @@ import sys
 import time
 
 from distacme.run import curves
+from distacme.run import run_directory
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = pathlib.Path(
@@ -45,20 +46,20 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
   )
   wall_s = time.monotonic() - start
   assert done.returncode == 0, done.stdout[-4000:]
-  summary = json.loads((directory / 'summary.json').read_text())
+  summary = run_directory.RunDirectory(directory).read_summary()
   score = json.loads((directory / 'best/score.json').read_text())
   curve = curves.read_curve(directory)
-  assert summary['counts']['learner_steps'] > 0
+  assert summary.counts['learner_steps'] > 0
   return record(
     shlex.join(command),
     control=control,
-    env_steps=summary['counts']['env_steps'],
-    learner_steps=summary['counts']['learner_steps'],
+    env_steps=summary.counts['env_steps'],
+    learner_steps=summary.counts['learner_steps'],
     wall_s=round(wall_s, 1),
-    stop=summary['stop']['reason'],
-    final_return=summary['workers']['evaluator/0']['metrics']['mean_return'],
+    stop=summary.stop.reason,
+    final_return=summary.workers['evaluator/0'].metrics['mean_return'],
     best_return=score['mean_return'],
-    evaluations=summary['counts']['evaluations'],
+    evaluations=summary.counts['evaluations'],
     # Environment steps and mean return of each; rows of before lack it.
     curve=[
       [int(steps), float(mean)] for steps, mean in zip(*curve, strict=True)

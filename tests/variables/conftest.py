@@ -7,16 +7,19 @@ import time
 
 import pytest
 
+from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
 from distacme.variables import client
 from distacme.variables import server
 
 _SERVER = """
 import sys
-from distacme import counting
+from distacme.run import run_state
 from distacme.variables import server
-variable_server = server.VariableServer(counting.RunState(), sys.argv[1])
-print(variable_server.address, flush=True)
+variable_server = server.VariableServer(
+  run_state.RunState(), port=int(sys.argv[1])
+)
+print(variable_server.endpoint.port, flush=True)
 variable_server.wait()
 """
 
@@ -28,7 +31,7 @@ def run_state():
 
 @pytest.fixture
 def variable_server(run_state):
-  variable_server = server.VariableServer(run_state, 'localhost:0')
+  variable_server = server.VariableServer(run_state)
   yield variable_server
   variable_server.stop(grace_s=0)
 
@@ -39,7 +42,7 @@ def connect(variable_server):
   with contextlib.ExitStack() as stack:
 
     def make(worker='actor/0', **kwargs):
-      made = client.VariableClient(variable_server.address, worker, **kwargs)
+      made = client.VariableClient(variable_server.endpoint, worker, **kwargs)
       stack.callback(made.close)
       return made
 
@@ -48,19 +51,20 @@ def connect(variable_server):
 
 @pytest.fixture
 def start_process():
-  """Returns a function that starts a server process: its Popen and address."""
+  """Returns a function that starts a server process: its Popen and endpoint."""
   with contextlib.ExitStack() as stack:
 
-    def start(address='localhost:0', env=None):
+    def start(port=0, env=None):
       process = subprocess.Popen(
-        [sys.executable, '-c', _SERVER, address],
+        [sys.executable, '-c', _SERVER, str(port)],
         stdout=subprocess.PIPE,
         text=True,
         env=env,
       )
       stack.enter_context(process)
       stack.callback(process.kill)
-      return process, process.stdout.readline().strip()
+      port = int(process.stdout.readline())
+      return process, endpoints.Endpoint('127.0.0.1', port)
 
     yield start
 

@@ -1,4 +1,4 @@
-"""The key of a run: who has it takes part, on any host; nobody else does."""
+"""The key of a run lets its holders take part on any host, and nobody else."""
 
 import os
 import socket
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import keys
 from distacme.variables import server
@@ -37,30 +38,26 @@ def fixture_key(make_key):
 @pytest.fixture(name='guarded')
 def fixture_guarded(key):
   """A server that listens on all interfaces, for those who have `key`."""
-  guarded = server.VariableServer(
-    run_state.RunState(), '0.0.0.0:0', keys.server_credentials(key)
-  )
+  guarded = server.VariableServer(run_state.RunState(), '0.0.0.0', key=key)
   yield guarded
   guarded.stop(grace_s=0)
 
 
-@pytest.fixture(name='address')
-def fixture_address(guarded):
-  """An address of the server that is not loopback, if the host has one."""
-  port = guarded.address.rpartition(':')[2]
+@pytest.fixture(name='endpoint')
+def fixture_endpoint(guarded):
+  """The server at an address that is not loopback, if the host has one."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
     try:
-      any_socket.connect(('192.0.2.1', 9))  # Sends nothing.
-      return f'{any_socket.getsockname()[0]}:{port}'
+      any_socket.connect(('192.0.2.1', 9))  # sends nothing
+      host = any_socket.getsockname()[0]
     except OSError:
-      return f'127.0.0.1:{port}'
+      host = '127.0.0.1'
+  return guarded.endpoint._replace(host=host)
 
 
-def test_who_has_the_key_publishes_subscribes_and_reports(key, address):
-  credentials = keys.channel_credentials(key)
+def test_who_has_the_key_publishes_subscribes_and_reports(endpoint):
   learner, actor = (
-    client.VariableClient(address, name, credentials)
-    for name in ('learner/0', 'actor/0')
+    client.VariableClient(endpoint, name) for name in ('learner/0', 'actor/0')
   )
   actor.subscribe()
   assert learner.publish(1, ['w'], [np.arange(3.0)])
@@ -70,76 +67,90 @@ def test_who_has_the_key_publishes_subscribes_and_reports(key, address):
   reporter = actor.reporter(period_s=60.0)
   reporter.report({'env_steps': 5})
   assert reporter.flush()
-  client.request_stop(address, 'solved', credentials=credentials)
-  status = client.status(address, credentials)
-  assert status['counts'] == {'env_steps': 5}
-  assert status['stop']['reason'] == 'solved'
+  client.scale(endpoint, 7)
+  client.request_stop(endpoint, status_lib.StopReason.SOLVED)
+  status = client.status(endpoint)
+  assert status.counts == {'env_steps': 5}
+  assert status.num_actors == 7
+  assert status.stop.reason == 'solved'
   for connected in (actor, learner):
     connected.close()
 
 
-def credentials_without_certificate(key):
-  """A client that believes the server, and has nothing to show itself."""
-  _, certificate = keys._read(key)
-  return grpc.ssl_channel_credentials(certificate)
+def shows(monkeypatch, *credentials):
+  """Makes clients show other credentials than those of their key file."""
+  made = grpc.ssl_channel_credentials(*credentials)
+  monkeypatch.setattr(keys, 'channel_credentials', lambda path: made)
 
 
-@pytest.mark.parametrize('who', ['plain', 'other run', 'no certificate'])
-def test_a_peer_without_the_key_is_refused(
-  guarded, key, address, make_key, who
+def assert_is_refused(endpoint):
+  """Checks that no call of a client passes."""
+  message = f'{endpoint.address} did not answer'
+  with pytest.raises(ConnectionError, match=message):
+    client.request_stop(endpoint, status_lib.StopReason.SOLVED, timeout_s=1.0)
+  with pytest.raises(ConnectionError, match=message):
+    client.scale(endpoint, 2, timeout_s=0.5)
+  with pytest.raises(ConnectionError, match=message):
+    client.status(endpoint, timeout_s=0.5)
+
+
+@pytest.mark.parametrize('who', ['plain', 'other run'])
+def test_a_peer_without_the_key_is_refused(endpoint, make_key, who):
+  other = {'plain': lambda: None, 'other run': lambda: make_key('other')}
+  assert_is_refused(endpoint._replace(key=other[who]()))
+  status = client.status(endpoint)
+  assert status.stop is None and status.num_actors is None
+
+
+def test_a_peer_that_shows_no_certificate_is_refused(
+  endpoint, key, monkeypatch
 ):
-  credentials = {
-    'plain': lambda: None,
-    'other run': lambda: keys.channel_credentials(make_key('other')),
-    'no certificate': lambda: credentials_without_certificate(key),
-  }[who]()
-  with pytest.raises(ConnectionError, match=f'{address} did not answer'):
-    client.request_stop(
-      address, 'solved', credentials=credentials, timeout_s=1.0
-    )
-  mine = keys.channel_credentials(key)
-  assert client.status(address, mine)['stop'] is None
+  _, certificate = keys._read(key)
+  shows(monkeypatch, certificate)
+  assert_is_refused(endpoint)
 
 
 def test_a_peer_that_knows_but_does_not_hold_the_key_is_refused(
-  guarded, key, address, make_key
+  endpoint, key, make_key, monkeypatch
 ):
   """The certificate is no secret: it crosses the network."""
   theirs, _ = keys._read(make_key('other'))
   _, certificate = keys._read(key)
-  credentials = grpc.ssl_channel_credentials(certificate, theirs, certificate)
-  with pytest.raises(ConnectionError, match=f'{address} did not answer'):
-    client.status(address, credentials, timeout_s=1.0)
+  shows(monkeypatch, certificate, theirs, certificate)
+  assert_is_refused(endpoint)
 
 
-def test_a_server_of_another_run_is_not_believed(address, make_key):
-  credentials = keys.channel_credentials(make_key('other'))
-  message = f'waited 1 s for the .* at {address}.* and this the key of its run'
+def test_a_server_of_another_run_is_not_believed(endpoint, make_key):
+  message = (
+    f'waited 1 s for the .* at {endpoint.address}.* and this the key of its run'
+  )
   with pytest.raises(TimeoutError, match=message):
-    client.VariableClient(address, 'actor/0', credentials, 1.0)
+    client.VariableClient(
+      endpoint._replace(key=make_key('other')),
+      'actor/0',
+      connect_timeout_s=1.0,
+    )
 
 
 def test_a_plain_server_is_not_believed(variable_server, key):
-  credentials = keys.channel_credentials(key)
   with pytest.raises(ConnectionError, match='did not answer'):
-    client.status(variable_server.address, credentials, timeout_s=1.0)
+    client.status(variable_server.endpoint._replace(key=key), timeout_s=1.0)
 
 
-def test_what_crosses_the_network_is_encrypted(guarded, address):
-  host, _, port = address.rpartition(':')
+def test_what_crosses_the_network_is_encrypted(endpoint):
   context = ssl.create_default_context()
   context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-  with socket.create_connection((host, int(port)), timeout=10) as connection:
+  where = (endpoint.host, endpoint.port)
+  with socket.create_connection(where, timeout=10) as connection:
     with context.wrap_socket(connection) as encrypted:
       assert encrypted.version() in ('TLSv1.2', 'TLSv1.3')
 
 
 @pytest.mark.parametrize('kind', garbage.KINDS)
-def test_garbage_neither_ends_nor_blocks_a_guarded_server(key, address, kind):
+def test_garbage_neither_ends_nor_blocks_a_guarded_server(endpoint, kind):
   for _ in range(3):
-    garbage.send(address, garbage.KINDS[kind])
-  mine = keys.channel_credentials(key)
-  assert client.status(address, mine)['stop'] is None
+    garbage.send(endpoint.address, garbage.KINDS[kind])
+  assert client.status(endpoint).stop is None
 
 
 def test_only_its_user_may_read_the_key_whatever_the_umask(make_key):
@@ -186,4 +197,4 @@ def test_without_the_library_the_error_says_what_to_install(
 
 def test_refusing_to_listen_openly_says_where_keys_come_from():
   with pytest.raises(ValueError, match=r'distacme\.variables\.keys\.make'):
-    server.VariableServer(run_state.RunState(), '0.0.0.0:0')
+    server.VariableServer(run_state.RunState(), '0.0.0.0')

@@ -1,4 +1,4 @@
-"""Who talked to a server that was restarted says how often it tried."""
+"""Clients of a server that was restarted say how often they tried."""
 
 import re
 import threading
@@ -11,16 +11,16 @@ from distacme.variables import client
 
 @pytest.fixture(name='server')
 def fixture_server(start_process):
-  """A server's address, and a function that restarts it after another."""
-  process, address = start_process()
+  """A server's endpoint, and a function that restarts it after another."""
+  process, endpoint = start_process()
 
   def restart(meanwhile):
     process.kill()
     process.wait()
     meanwhile()
-    start_process(address)
+    start_process(endpoint.port)
 
-  return address, restart
+  return endpoint, restart
 
 
 def tries_of(caplog, pattern):
@@ -33,8 +33,8 @@ def tries_of(caplog, pattern):
 def test_a_reporter_says_how_many_reports_were_not_answered(
   server, wait_until, caplog
 ):
-  address, restart = server
-  actor = client.VariableClient(address, 'actor/0')
+  endpoint, restart = server
+  actor = client.VariableClient(endpoint, 'actor/0')
   reporter = actor.reporter(period_s=0.01)
   reporter.report({'env_steps': 1})
   assert reporter.flush()
@@ -42,15 +42,15 @@ def test_a_reporter_says_how_many_reports_were_not_answered(
   wait_until(lambda: 'answers again' in caplog.text)
   actor.close()
   pattern = (
-    f'The variable server at {address} answers again, after (\\d+) reports of '
-    'actor/0 that it did not\\.'
+    f'The variable server at {endpoint.address} answers again, after (\\d+)'
+    ' reports of actor/0 that it did not\\.'
   )
   assert tries_of(caplog, pattern) >= 3
 
 
 def test_a_publisher_says_how_often_it_tried(server, caplog):
-  address, restart = server
-  learner = client.VariableClient(address, 'learner/0')
+  endpoint, restart = server
+  learner = client.VariableClient(endpoint, 'learner/0')
   assert learner.publish(1, ['w'], [np.zeros(3)])
   tried = []
   send = threading.Thread(
@@ -60,18 +60,16 @@ def test_a_publisher_says_how_often_it_tried(server, caplog):
   send.join(30)
   assert tried == [True]
   learner.close()
-  pattern = f'Params were published to {address} after (\\d+) tries\\.'
+  pattern = f'Params were published to {endpoint.address} after (\\d+) tries\\.'
   assert tries_of(caplog, pattern) >= 2
 
 
 def test_a_publisher_that_gives_up_says_how_often_it_tried(start_process):
-  process, address = start_process()
-  learner = client.VariableClient(address, 'learner/0')
+  process, endpoint = start_process()
+  learner = client.VariableClient(endpoint, 'learner/0')
   process.kill()
   process.wait()
-  message = (
-    f'{address} did not answer.* were to be sent in 0.5 s, and that was try \\d'
-  )
+  message = f'{endpoint.address} did not answer.* were to be sent in 0.5 s, and that was try \\d'
   with pytest.raises(ConnectionError, match=message):
     learner.publish(1, ['w'], [np.zeros(3)], timeout_s=0.5)
   learner.close()
@@ -80,9 +78,9 @@ def test_a_publisher_that_gives_up_says_how_often_it_tried(start_process):
 def test_a_subscriber_says_how_often_the_stream_was_opened_in_vain(
   server, wait_until, caplog
 ):
-  address, restart = server
-  learner = client.VariableClient(address, 'learner/0')
-  actor = client.VariableClient(address, 'actor/0')
+  endpoint, restart = server
+  learner = client.VariableClient(endpoint, 'learner/0')
+  actor = client.VariableClient(endpoint, 'actor/0')
   learner.reporter(period_s=0.01)  # which learns that params are missing
   actor.subscribe()
   assert learner.publish(1, ['w'], [np.zeros(3)])
@@ -93,9 +91,12 @@ def test_a_subscriber_says_how_often_the_stream_was_opened_in_vain(
   wait_until(lambda: 'Params come from' in caplog.text)
   actor.close()
   learner.close()
-  assert caplog.text.count(f'from {address} broke and is opened again: ') == 1
+  assert (
+    caplog.text.count(f'from {endpoint.address} broke and is opened again: ')
+    == 1
+  )
   pattern = (
-    f'Params come from {address} to actor/0 again, whose stream broke or was '
+    f'Params come from {endpoint.address} to actor/0 again, whose stream broke or was '
     'not opened (\\d+) times\\.'
   )
   assert tries_of(caplog, pattern) >= 3

@@ -1,6 +1,7 @@
 """Params survive the wire; headers that lie do not."""
 
 import json
+import math
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +13,7 @@ from distacme.variables import wire
 def send(names, arrays, version=1):
   data, chunks = wire.encode(version, names, arrays)
   header = wire.decode_header(data)
-  return header, wire.receive(header, iter(list(chunks)))
+  return wire.receive(header, iter(list(chunks))).arrays
 
 
 def header_of(*leaves, version=1):
@@ -34,7 +35,7 @@ def header_of(*leaves, version=1):
   ids=lambda a: f'{a.dtype}{a.shape}',
 )
 def test_arrays_of_every_kind_arrive_as_they_were_sent(array):
-  _, (before, received, after) = send(
+  before, received, after = send(
     ['first', 'x', 'last'], [np.ones(3), array, np.ones(2, np.int16)]
   )
   assert received.dtype == array.dtype
@@ -45,16 +46,28 @@ def test_arrays_of_every_kind_arrive_as_they_were_sent(array):
 
 
 def test_big_endian_arrays_arrive_with_their_values():
-  _, (received,) = send(['x'], [np.arange(3, dtype='>f4')])
+  (received,) = send(['x'], [np.arange(3, dtype='>f4')])
   np.testing.assert_array_equal(received, [0, 1, 2])
 
 
 def test_received_arrays_are_aligned_and_cannot_be_written():
-  _, arrays = send(['a', 'b'], [np.ones(3, np.uint8), np.ones(5)])
+  arrays = send(['a', 'b'], [np.ones(3, np.uint8), np.ones(5)])
   for array in arrays:
     assert array.ctypes.data % wire.ALIGNMENT == 0
     with pytest.raises(ValueError, match='read-only'):
       array[0] = 2
+
+
+def test_what_is_packed_is_json_whatever_the_numbers():
+  message = {'a': [math.nan, -math.inf], 'b': {'c': math.inf, 'd': 1.5}}
+  read = json.loads(wire.pack(message), parse_constant=pytest.fail)
+  assert read == {'a': ['NaN', '-Infinity'], 'b': {'c': 'Infinity', 'd': 1.5}}
+
+
+@pytest.mark.parametrize('number', ['NaN', 'Infinity', '-Infinity'])
+def test_a_number_that_json_lacks_is_refused(number):
+  with pytest.raises(ValueError, match=f'{number} is no number of JSON'):
+    wire.unpack(f'{{"loss": {number}}}'.encode())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How clients find a Reverb server."""
+"""Reaching a Reverb server, and noticing that it is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import weakref
 
 from distacme.replay.reverb import extension
 
-TABLE = 'experience'
 ANSWER_S = 2  # for the answer to a question
 EXPLAIN_AFTER_S = 5.0  # how long to wait for something before saying so
 LOOK_S = 0.5  # between looks for a server that is not there
@@ -139,7 +138,7 @@ class Watch:
     threading.Thread(target=look, daemon=True, name='replay').start()
 
   def note_use(self) -> None:
-    """Says how often the server was gone, if it was, now that it is of use."""
+    """Logs how often the server was tried in vain, now that it answers."""
     self._used = True
     if self._in_vain:
       in_vain, self._in_vain = self._in_vain, 0
@@ -151,25 +150,28 @@ class Watch:
       )
 
   def describe(self) -> str:
-    """Says what the table holds and who waits for whom, or that it is gone."""
+    """Describes the tables and who waits for whom, or says that it is gone."""
     try:
       knock(self._address)
-      (info,) = self._client.ServerInfo(ANSWER_S)
+      infos = self._client.ServerInfo(ANSWER_S)
     except (OSError, RuntimeError) as error:
       return (
         f'the replay server at {self._address} does not answer ({error}); it is '
         'tried again.'
       )
-    stats = extension.table_stats(info)
+    tables = [extension.table_stats(info) for info in infos]
     waiting = self._waiting
     if self._in_vain:
-      # Which of the two nobody can tell.
+      # It cannot be told which of the two is still to happen.
       waiting = (
         f'It was tried {self._in_vain} times in vain and is connected to again; '
         f'once that is done, {waiting[0].lower()}{waiting[1:]}'
       )
-    return (
-      f'the replay server at {self._address} holds {stats.size} items; '
-      f'{stats.inserted} were inserted and {stats.sampled} sampled so far, and '
-      f'sampling starts at {stats.min_size}. {waiting}'
+    held = ' '.join(
+      f'{of_table}{stats.size} items; {stats.inserted} were inserted and '
+      f'{stats.sampled} sampled so far, and sampling starts at '
+      f'{stats.min_size}.'
+      for stats in sorted(tables)
+      for of_table in [f'{stats.name}: ' if len(tables) > 1 else '']
     )
+    return f'the replay server at {self._address} holds {held} {waiting}'

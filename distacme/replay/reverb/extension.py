@@ -74,6 +74,7 @@ def _folder(name: str) -> pathlib.Path:
 class TableStats(NamedTuple):
   """A table's state, in items."""
 
+  name: str
   size: int
   inserted: int
   sampled: int
@@ -84,8 +85,8 @@ def table_stats(info: bytes) -> TableStats:
   """Reads the counters of a serialised TableInfo message.
 
   Reverb's own message classes need TensorFlow; these are the few field numbers
-  of its schema.proto that matter: TableInfo.rate_limiter_info = 5 and
-  current_size = 7; RateLimiterInfo.min_size_to_sample = 4, insert_stats = 5 and
+  of its schema.proto that matter: TableInfo.rate_limiter_info = 5, current_size = 7
+  and name = 8; RateLimiterInfo.min_size_to_sample = 4, insert_stats = 5 and
   sample_stats = 6; RateLimiterCallStats.completed = 2.
   """
   table = dict(_fields(info))
@@ -95,6 +96,7 @@ def table_stats(info: bytes) -> TableStats:
     return int(dict(_fields(limiter.get(field, b''))).get(2, 0))
 
   return TableStats(
+    name=bytes(table.get(8, b'')).decode(),
     size=int(table.get(7, 0)),
     inserted=completed(5),
     sampled=completed(6),

@@ -1,4 +1,4 @@
-"""An actor's way into a Reverb server."""
+"""The way into tables of a Reverb server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distacme.replay.reverb import extension
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 
 # Items are collected and sent together, since every sending wakes Reverb's
-# threads, and those the actor's core; what is inserted so long after the last
+# threads, and those the actor's core; an item inserted so long after the last
 # sending goes at once.
 _SEND_TOGETHER = 8
 
@@ -33,29 +33,30 @@ _POLL_MS = 100  # how soon a blocked writer notices a stop
 
 
 class ReverbInserter:
-  """An `replay.writers.inserter.Inserter`; blocks while the rate limits ask it to.
+  """A `replay.writers.inserter.Inserter`; blocks while the rate limits ask it to.
 
-  Used by one thread. `stopped` is asked while it is blocked: once it says yes,
-  what is in flight is given up, and `insert` does nothing any more.
+  Used by one thread. `stopped` is asked while it is blocked: once the answer is
+  yes, items in flight are given up, and `insert` does nothing any more. An insert
+  into a queue lasts until its items are there, so that none is under way while
+  the queue asks actors to wait.
   """
 
   def __init__(
     self,
     address: str,
+    tables: Sequence[replay_spec.Table],
     layout: rows_lib.RowLayout,
     stopped: Callable[[], bool],
     *,
-    at_once: bool = False,
     explain_after_s: float = connection.EXPLAIN_AFTER_S,
   ):
     """Connects to the server; waits for it as long as the run goes on.
 
     Args:
       address: of the server.
+      tables: that every item goes into.
       layout: of the rows.
       stopped: whether the run is over.
-      at_once: whether an insert lasts until its items are in the table, so that
-        nothing is under way while replay asks actors to wait.
       explain_after_s: how long to be blocked before a warning says why; four
         times as long until the next, and so on.
     """
@@ -73,16 +74,21 @@ class ReverbInserter:
     # A writer that is destroyed open flushes, holding Python's lock, perhaps for
     # ever: an actor that fails while it is blocked would freeze its process.
     self._close = weakref.finalize(self, self._writer.Close)
+    self._names = [table.name for table in tables]
+    self._keeping = [table for table in tables if not table.evicts]
     self._layout = layout
     self._stopped = stopped
-    self._at_once = at_once
+    self._held = self._count_held(client) if self._keeping else {}
+    self._at_once = any(table.used_once for table in tables)
     self._explain_after_s = explain_after_s
     self._items: list[tuple[np.ndarray, float, Any]] = []  # collected
     self._frame_columns = 0  # one for each environment, after that of the rows
     self._send_at = 0.0
+    # Reverb counts an item in each table.
+    self._most = max(1, _SEND_TOGETHER // len(tables))
     # A sequence costs little for each of its steps, and the next is far.
     transitions = isinstance(layout.nest, types.Transition)
-    self._together = _SEND_TOGETHER if transitions else 1
+    self._together = self._most if transitions else 1
     self._given_up = False
     self.blocked_s = 0.0  # time spent waiting for the rate limits, in all
 
@@ -100,7 +106,7 @@ class ReverbInserter:
     """Gives each environment a column, whose frames come in small chunks."""
     layout = self._layout.frames
     assert layout is not None
-    # Of what is named later: windows that wait for their priority, or are
+    # Some windows are named later: they wait for their priority, or are
     # collected.
     keep = layout.moments + layout.stack + 2 * _SEND_TOGETHER
     options = extension.load().ConstantChunkerOptions(_FRAMES_PER_CHUNK, keep)
@@ -119,6 +125,7 @@ class ReverbInserter:
     # Four numpy calls would cost half of what Reverb takes for an item.
     if not all([0 <= number < math.inf for number in numbers]):
       replay_spec.check_priorities(priorities)  # says which is wrong
+    self._check_room(len(rows))
     data = self._layout.to_bytes(rows)
     named = itertools.repeat(None) if frames is None else frames
     self._items += zip(data, numbers, named, strict=False)
@@ -129,6 +136,17 @@ class ReverbInserter:
     if len(self._items) >= self._together or now >= self._send_at:
       self._send_at = now + _SEND_AFTER_S
       self._send()
+
+  def _count_held(self, client: Any) -> dict[str, int]:
+    """Returns the items that each table holds."""
+    infos = [] if self._stopped() else client.ServerInfo(connection.ANSWER_S)
+    return {s.name: s.size for s in map(extension.table_stats, infos)}
+
+  def _check_room(self, count: int) -> None:
+    for table in self._keeping:
+      held = self._held.get(table.name, 0)
+      table.check_room(held, count)
+      self._held[table.name] = held + count
 
   def flush(self) -> None:
     """Waits until all is inserted, unless the run stops."""
@@ -145,15 +163,16 @@ class ReverbInserter:
     """Hands what was collected to Reverb."""
     items, self._items = self._items, []
     append, create_item = self._writer.Append, self._writer.CreateItem
-    for start in range(0, len(items), _SEND_TOGETHER):
+    for start in range(0, len(items), self._most):
       if self._given_up:
         return
-      for item, priority, frames in items[start : start + _SEND_TOGETHER]:
+      for item, priority, frames in items[start : start + self._most]:
         row = append([item])[:1]
-        if frames is None:
-          create_item(connection.TABLE, priority, [row], [True])
-        else:
-          create_item(connection.TABLE, priority, [row, frames], [True, False])
+        for name in self._names:
+          if frames is None:
+            create_item(name, priority, [row], [True])
+          else:
+            create_item(name, priority, [row, frames], [True, False])
       self._wait(_MAX_IN_FLIGHT)
 
   def _wait(self, in_flight: int) -> None:

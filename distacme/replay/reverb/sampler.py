@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import logging
+import math
 from typing import Any
 
 import numpy as np
 
 from distacme import replay_spec
 from distacme import types
+from distacme.replay import mixture
 from distacme.replay import rows as rows_lib
 from distacme.replay.reverb import connection
 
@@ -34,48 +36,45 @@ class ReverbSampler:
       'The learner waits for the actors to insert more.',
     )
     self._watch.look_now_and_then()
-    self._layout = layout
-    self._block = spec.block_size
-    self._items = spec.batch_size // spec.block_size
-    # Items are fetched ahead, at most one batch of them: what is fetched counts
-    # as sampled, so more would blur the rate limits.
-    self._sampler = self._client.NewSampler(connection.TABLE, -1, self._items)
+    self._tables = spec.tables
+    self._mixture = mixture.Mixture(spec, layout)
+    self._batches = 0  # sampled
+    self._samplers = [
+      _TableSampler(self._client, table, share * spec.batch_size, layout)
+      for table, share in zip(spec.tables, spec.mixture, strict=True)
+    ]
     self._lost_priorities = 0  # sendings
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Collects a batch; see `core.Sampler`. Blocks without a time limit."""
-    next_item = self._sampler.GetNextTrajectory
-    items = [next_item() for _ in range(self._items)]
-    self._watch.note_use()
-    keys, probability, _, _, _, data, *frames = zip(*items, strict=True)
-    data = np.concatenate(data).reshape(self._items, -1)
-    rows = self._layout.from_bytes(data, self._block).reshape(-1)
-    info = types.SampleInfo(
-      key=np.repeat(np.array(keys, np.uint64), self._block),
-      probability=np.repeat(np.array(probability, np.float64), self._block),
-      params_version=rows[rows_lib.PARAMS_VERSION],
+    sampled = self._mixture.sample(
+      self._batches, [sampler.draw for sampler in self._samplers]
     )
-    return self._layout.read(rows, self._structured(*frames)), info
+    self._batches += 1
+    self._watch.note_use()
+    return sampled
 
-  def _structured(
-    self, windows: Sequence[np.ndarray] | None = None
-  ) -> list[np.ndarray] | None:
-    """Returns the frames of each window, which are bytes [m, size], as such."""
-    if windows is None:
-      return None
-    assert self._layout.frames is not None
-    dtype = self._layout.frames.dtype
-    return [window.view(dtype)[:, 0] for window in windows]
-
-  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
     """Sets priorities; see `core.Sampler`.
 
-    Those that a server is not there for are lost, as its items may be.
+    Those of a server that is gone are lost, as its items may be.
     """
     replay_spec.check_priorities(priority)
+    for index, table in enumerate(self._tables):
+      if table.prioritized:
+        of_table = info.table == index
+        self._set_priorities(table, info.key[of_table], priority[of_table])
+
+  def _set_priorities(
+    self, table: replay_spec.Table, key: np.ndarray, priority: np.ndarray
+  ) -> None:
     updates = list(zip(key.tolist(), priority.tolist(), strict=True))
+    if not updates:
+      return
     try:
-      self._client.MutatePriorities(connection.TABLE, updates, [])
+      self._client.MutatePriorities(table.name, updates, [])
     except RuntimeError as error:
       self._lost_priorities += 1
       if self._lost_priorities.bit_count() == 1:  # 1, 2, 4, ... times
@@ -87,5 +86,54 @@ class ReverbSampler:
         )
 
   def describe(self) -> str:
-    """Says what the table holds, and who waits for whom; see `core.Sampler`."""
+    """Describes the tables and who waits for whom; see `core.Sampler`."""
     return self._watch.describe()
+
+
+class _TableSampler:
+  """Collects items of one table."""
+
+  def __init__(
+    self,
+    client: Any,
+    table: replay_spec.Table,
+    windows: float,
+    layout: rows_lib.RowLayout,
+  ):
+    """Begins to fetch items.
+
+    Args:
+      client: of the server.
+      table: to sample from.
+      windows: of the table in a batch, on average.
+      layout: of the rows.
+    """
+    self._layout = layout
+    self._block = table.block_size
+    # At most a batch's share is fetched ahead: fetched items count as sampled,
+    # so more would blur the rate limits.
+    ahead = math.ceil(windows / self._block)
+    self._sampler = client.NewSampler(table.name, -1, ahead)
+
+  def draw(self, count: int) -> mixture.Drawn:
+    """Collects so many items."""
+    next_item = self._sampler.GetNextTrajectory
+    items = [next_item() for _ in range(count)]
+    keys, probability, _, _, _, data, *frames = zip(*items, strict=True)
+    data = np.concatenate(data).reshape(count, -1)
+    return mixture.Drawn(
+      self._layout.from_bytes(data, self._block),
+      np.array(keys, np.uint64),
+      np.array(probability, np.float64),
+      self._structured(*frames),
+    )
+
+  def _structured(
+    self, windows: Sequence[np.ndarray] | None = None
+  ) -> list[np.ndarray] | None:
+    """Returns the frames of each window, given as bytes [m, size]."""
+    if windows is None:
+      return None
+    assert self._layout.frames is not None
+    dtype = self._layout.frames.dtype
+    return [window.view(dtype)[:, 0] for window in windows]

@@ -1,20 +1,27 @@
-"""What the writers of transitions and of sequences share."""
+"""The way into replay that the writers of all windows share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import tree
 
 from distacme import types
 
+# An agent's `first_priority`; see `core.PrioritizingAgent`.
+FirstPriority: TypeAlias = Callable[[Any, types.NestedArray], np.ndarray]
+
 
 class Inserter(Protocol):
-  """A backend's way in."""
+  """A backend's way into some of its tables; each item goes to all of them.
 
-  blocked_s: float  # time spent waiting for the rate limits, in all
+  Attributes:
+    blocked_s: time spent waiting for the rate limits, in all.
+  """
+
+  blocked_s: float
 
   def insert(
     self,
@@ -27,8 +34,11 @@ class Inserter(Protocol):
     Args:
       rows: [K, block_size] structured.
       priorities: [K].
-      frames: of each item, if its observations are stacks: what `insert_frames`
-        gave for them, oldest first.
+      frames: of each item, if its observations are stacks: the answers of
+        `insert_frames`, oldest first.
+
+    Raises:
+      ValueError: if a table that evicts nothing is full.
     """
 
   def insert_frames(self, frames: np.ndarray) -> Sequence[Any]:
@@ -38,7 +48,7 @@ class Inserter(Protocol):
       frames: structured [num_envs].
 
     Returns:
-      What stands for them.
+      A reference to each.
     """
 
   def close(self) -> None:

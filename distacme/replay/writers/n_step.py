@@ -20,34 +20,47 @@ _UNSCALED = (np.float32(1.0), np.float32(np.inf))
 class NStepWriter:
   """A `core.Writer` that makes n-step transitions of `num_envs` environments.
 
-  The last n steps of every environment lie in `slots` [n, num_envs]: each is a
-  row in the making, whose reward and discount grow with every step until its
-  window is full or its episode ends. Used by one thread.
+  The last n steps of every environment lie in `slots` [n, num_envs]. Each is a
+  row in the making: its reward and discount grow with every step until its
+  window is full or its episode ends. Of several lengths n is the longest, and
+  the reward and discount of a shorter one stop growing at its own end. Used by
+  one thread.
   """
 
   def __init__(
     self,
-    spec: replay_spec.ReplaySpec,
+    window: replay_spec.NStep,
+    block_size: int,
     layout: rows_lib.RowLayout,
     num_envs: int,
     inserter: inserter_lib.Inserter,
+    first_priority: inserter_lib.FirstPriority | None,
   ):
-    assert isinstance(spec.window, replay_spec.NStep)
-    self._n = spec.window.n
-    self._gamma = np.float32(spec.window.discount)
+    self._lengths = window.lengths
+    self._n = window.lengths[-1]
+    self._gamma = np.float32(window.discount)
     # float32, or rewards would become float64.
-    self._reward_scale = np.float32(spec.window.reward_scale)
-    self._max_abs_reward = np.float32(spec.window.max_abs_reward)
+    self._reward_scale = np.float32(window.reward_scale)
+    self._max_abs_reward = np.float32(window.max_abs_reward)
     self._scales = (self._reward_scale, self._max_abs_reward) != _UNSCALED
-    self._first_priority = spec.first_priority if spec.prioritized else None
+    self._first_priority = first_priority
     self._inserter = inserter
-    self._blocks = _Blocks(spec.block_size, inserter)
+    self._blocks = _Blocks(block_size, inserter)
     self._frames = frame_history.make_history(layout.frames, num_envs, inserter)
+    self._layout = layout
     self._slots = np.zeros((self._n, num_envs), layout.dtype)
     self._row = [layout.views(slot) for slot in self._slots]
     whole = layout.views(self._slots)
     self._reward, self._discount = whole.reward, whole.discount
-    self._next_observation = whole.next_observation
+    self._grows = None if not window.ends else _growing(window.lengths)
+    # By end: next observations [n, num_envs, ...], and the same by slot.
+    self._ends = [
+      _at_end(whole.next_observation, window, end)
+      for end in range(len(self._lengths))
+    ]
+    self._slot_ends = [
+      [_slot(nest, slot) for slot in range(self._n)] for nest in self._ends
+    ]
     self._params_version = self._slots[rows_lib.PARAMS_VERSION]
     self._values: list[Any] = [None] * self._n  # of `act`, by slot
     self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
@@ -74,19 +87,12 @@ class NStepWriter:
       )
     self._insert_waiting(output.values)
     self._start_windows(timestep, output, params_version)
-    # Slots without a window hold leftovers; growing them does no harm.
-    reward = next_timestep.reward
-    if self._scales:
-      reward = replay_spec.learnt_reward(
-        reward, self._reward_scale, self._max_abs_reward
-      )
-    self._reward += self._discount * reward
-    self._discount *= self._gamma * next_timestep.discount
+    self._grow(next_timestep)
     self._age += 1
     self._least_age += 1
     amid = not np.count_nonzero(next_timestep.step_type != types.MID)
-    if amid and self._least_age >= self._n:  # what most steps are
-      self._emit_full(None, next_timestep.observation)
+    if amid and self._least_age >= self._n:  # most steps
+      self._emit_full(None)
     else:
       self._emit(timestep, next_timestep)
 
@@ -112,6 +118,25 @@ class NStepWriter:
     self._params_version[slot] = params_version
     self._values[slot] = output.values
 
+  def _grow(self, next_timestep: dm_env.TimeStep) -> None:
+    """Adds a step to all windows; slots without a window hold leftovers."""
+    reward = next_timestep.reward
+    if self._scales:
+      reward = replay_spec.learnt_reward(
+        reward, self._reward_scale, self._max_abs_reward
+      )
+    discount = self._gamma * next_timestep.discount
+    if self._grows is None:
+      self._reward += self._discount * reward
+      self._discount *= discount
+    else:
+      grows = self._grows[self._cursor]
+      self._reward += grows * self._discount * reward[:, None]
+      self._discount *= np.where(grows, discount[:, None], np.float32(1.0))
+    for length, slots in zip(self._lengths, self._slot_ends, strict=True):
+      target = slots[(self._cursor + 1 - length) % self._n]
+      inserter_lib.copy(target, next_timestep.observation)
+
   def _emit(
     self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
   ) -> None:
@@ -122,16 +147,13 @@ class NStepWriter:
     ended = (next_timestep.step_type == types.LAST) & stepped
     full = (self._age >= self._n) & ~ended
     if full.any():
-      self._emit_full(full, next_timestep.observation)
+      self._emit_full(full)
     for env in np.flatnonzero(ended):
       self._emit_ended(env, next_timestep.observation)
 
-  def _emit_full(
-    self, envs: np.ndarray | None, observation: types.NestedArray
-  ) -> None:
+  def _emit_full(self, envs: np.ndarray | None) -> None:
     """Emits the oldest window of every environment in the mask `envs`, or all."""
     slot = (self._cursor + 1) % self._n
-    inserter_lib.copy(self._row[slot].next_observation, observation)
     rows = self._slots[slot].copy() if envs is None else self._slots[slot][envs]
     frames = None
     if self._frames is not None:
@@ -139,58 +161,59 @@ class NStepWriter:
       frames = self._frames.name(rows, numbers, [self._n + 1] * len(rows))
     if self._first_priority is None:
       self._blocks.insert(rows, np.ones(len(rows)), frames)
-    else:
-      # The values at the window's last observation come with the next action.
-      first = _take(self._values[slot], envs)
-      self._waiting = _Waiting(rows, first, envs, frames)
+      return
+    # The values at the window's last observation come with the next action.
+    within = (0, *self._lengths[:-1])
+    values = [
+      _take(self._values[(slot + steps) % self._n], envs) for steps in within
+    ]
+    self._waiting = _Waiting(rows, values, envs, frames)
 
   def _insert_waiting(self, values: Any) -> None:
     waiting, self._waiting = self._waiting, None
     if waiting is not None:
       last = _take(values, waiting.envs)
-      self._insert(waiting.rows, waiting.values, last, waiting.frames)
+      self._insert(waiting.rows, [*waiting.values, last], waiting.frames)
 
   def _emit_ended(self, env: int, observation: types.NestedArray) -> None:
     """Emits all windows of an environment whose episode has just ended."""
     count = min(int(self._age[env]), self._n)
     slots = (self._cursor - np.arange(count)[::-1]) % self._n  # oldest first
-    for target, source in zip(
-      tree.flatten(self._next_observation),
-      tree.flatten(observation),
-      strict=True,
-    ):
-      target[slots, env] = source[env]
+    steps = np.arange(count, 0, -1)
+    for length, nest in zip(self._lengths, self._ends, strict=True):
+      cut = slots[steps < length]
+      for target, source in zip(
+        tree.flatten(nest), tree.flatten(observation), strict=True
+      ):
+        target[cut, env] = source[env]
     rows = self._slots[slots, env]
     frames = None
     if self._frames is not None:
-      moments = range(count + 1, 1, -1)
-      frames = self._frames.name(rows, [env] * count, moments)
+      frames = self._frames.name(rows, [env] * count, steps + 1)
     if self._first_priority is None:
       self._blocks.insert(rows, np.ones(count), frames)
       return
-    first = tree.map_structure(
-      lambda *leaves: np.stack([leaf[env] for leaf in leaves]),
-      *[self._values[slot] for slot in slots],
-    )
-    # The last observation is not acted on. After termination its values do not
+    # Nobody acts on the last observation. After termination its values do not
     # count; after truncation those of the step before stand in for them, until
     # the learner sets the priority.
-    last = tree.map_structure(
-      lambda leaf: np.repeat(leaf[env : env + 1], count, axis=0),
-      self._values[self._cursor],
-    )
-    self._insert(rows, first, last, frames)
+    values = []
+    for length in (0, *self._lengths):
+      acted_on = np.where(
+        length < steps, (slots + length) % self._n, self._cursor
+      )
+      values.append(_of_env(self._values, env, acted_on))
+    self._insert(rows, values, frames)
 
   def _insert(
     self,
     rows: np.ndarray,
-    first: Any,
-    last: Any,
+    values: list[Any],
     frames: list[list[Any]] | None,
   ) -> None:
+    """Inserts windows, given the values at their start and at each end."""
     assert self._first_priority is not None
     priorities = self._first_priority(
-      rows['reward'], rows['discount'], first, last
+      self._layout.views(rows), _stacked(values)
     )
     self._blocks.insert(rows, priorities, frames)
 
@@ -199,7 +222,7 @@ class _Waiting(NamedTuple):
   """Full windows whose priority needs the values of the next action."""
 
   rows: np.ndarray  # [K]
-  values: Any  # at the windows' first observations, [K, ...]
+  values: list[Any]  # at the windows' observations but the last, [K, ...]
   envs: np.ndarray | None  # [num_envs] bool, K of them true; None: all
   frames: list[list[Any]] | None  # [K]
 
@@ -235,6 +258,41 @@ class _Blocks:
 
   def close(self) -> None:
     self._inserter.close()
+
+
+def _growing(lengths: tuple[int, ...]) -> np.ndarray:
+  """Returns [cursor, slot, 1, end]: whether a step reaches a window before it."""
+  slots = np.arange(lengths[-1])
+  taken = (slots[:, None] - slots) % lengths[-1]  # before this step
+  return np.array(taken[..., None, None] < np.array(lengths))
+
+
+def _at_end(nest: Any, window: replay_spec.NStep, end: int) -> Any:
+  """Returns views on the next observations [n, num_envs, ...] of one end."""
+  if not window.ends:
+    return nest
+  return tree.map_structure(lambda leaf: leaf[:, :, end], nest)
+
+
+def _slot(nest: Any, slot: int) -> Any:
+  return tree.map_structure(lambda leaf: leaf[slot], nest)
+
+
+def _stacked(values: list[Any]) -> Any:
+  """Returns nests of leaves [K, ...] as one of leaves [K, len(values), ...]."""
+  if isinstance(values[0], dict):  # walking a nest costs microseconds
+    return {k: _stacked([each[k] for each in values]) for k in values[0]}
+  if isinstance(values[0], np.ndarray):
+    return np.array(values).swapaxes(0, 1)  # a third of what np.stack takes
+  return tree.map_structure(lambda *leaves: np.stack(leaves, axis=1), *values)
+
+
+def _of_env(values: list[Any], env: int, slots: np.ndarray) -> Any:
+  """Returns the values of an environment in some slots, [K, ...]."""
+  return tree.map_structure(
+    lambda *leaves: np.stack([leaf[env] for leaf in leaves]),
+    *[values[slot] for slot in slots],
+  )
 
 
 def _take(nest: Any, rows: np.ndarray | None) -> Any:

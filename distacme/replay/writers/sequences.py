@@ -26,16 +26,16 @@ class SequenceWriter:
 
   def __init__(
     self,
-    spec: replay_spec.ReplaySpec,
+    window: replay_spec.Sequences,
     layout: rows_lib.RowLayout,
     num_envs: int,
     inserter: inserter_lib.Inserter,
+    first_priority: inserter_lib.FirstPriority | None,
   ):
-    assert isinstance(spec.window, replay_spec.Sequences)
-    self._window = spec.window
+    self._window = window
     self._layout = layout
     self._num_envs = num_envs
-    self._first_priority = spec.first_priority if spec.prioritized else None
+    self._first_priority = first_priority
     self._inserter = inserter
     self._frames = frame_history.make_history(layout.frames, num_envs, inserter)
     self._history = _make_history(layout.nest, self._window.length, num_envs)
@@ -80,8 +80,8 @@ class SequenceWriter:
   def close(self) -> None:
     """Inserts what is complete and ends the connection to replay."""
     if self._waiting:
-      # Nobody acts on the last observations any more: what the step before was
-      # thought to be worth stands in for them.
+      # Nobody acts on the last observations any more: the values of the step
+      # before stand in for theirs.
       for leaf in tree.flatten(self._values):
         leaf[self._cursor] = leaf[self._cursor - 1]
       self._insert_waiting()
@@ -103,7 +103,7 @@ class SequenceWriter:
     next_timestep: dm_env.TimeStep,
     params_version: int,
   ) -> None:
-    """Notes what was done at this moment, and what followed."""
+    """Notes this moment's action, and what followed it."""
     cursor, history = self._cursor, self._history
     inserter_lib.copy(_at(history.action, cursor), output.action)
     inserter_lib.copy(_at(history.extras, cursor), output.extras)

@@ -64,8 +64,9 @@ def test_only_what_local_mode_needs_decides_the_exit_code(
 @pytest.mark.parametrize(
   'find, name, end',
   [
-    (found, 'Launchpad', 'threads and processes work'),
-    (broken, 'Launchpad', 'threads and processes do not work'),
+    (found, 'Reverb', 'threads and processes work'),
+    (broken, 'Reverb', 'threads and processes do not work'),
+    (broken, 'Launchpad', 'threads and processes work'),
     (broken, 'bsuite', 'threads and processes work'),
   ],
 )
@@ -142,8 +143,8 @@ def test_replay_is_seen_to_listen_on_loopback():
 @needs_reverb
 def test_replay_that_others_can_reach_is_found(monkeypatch):
   openly = (
-    'from distacme.replay import reverb_loopback\n'
-    'reverb_loopback.confine = lambda library: False\n'
+    'from distacme.replay.reverb import loopback\n'
+    'loopback.confine = lambda library: False\n'
   )
   monkeypatch.setattr(doctor, '_SERVE', openly + doctor._SERVE)
   ok, line = doors()

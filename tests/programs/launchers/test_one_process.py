@@ -35,7 +35,8 @@ def fixture_no_curves(monkeypatch):
 
 def train(config, env, run_dir, **settings):
   settings = {'mode': 'local', 'eval_episodes': 1, **settings}
-  return training.train(config, env=env, run_dir=run_dir, **settings)
+  run = training.train(config, env=env, run_dir=run_dir, **settings)
+  return run.exit_code
 
 
 class Watched(wrappers.Wrapper):

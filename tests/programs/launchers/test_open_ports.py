@@ -8,7 +8,11 @@ import sys
 import psutil
 import pytest
 
+from distacme.programs import experiment
+from distacme.programs import program
 from distacme.programs.launchers import open_ports
+from distacme.run import endpoints
+from distacme.run import run_directory
 from tests.programs import launching
 
 SMALL = (
@@ -60,8 +64,8 @@ def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
   openly = (
     'import sys\n'
     'from distacme.programs import cli\n'
-    'from distacme.replay import reverb_loopback\n'
-    'reverb_loopback.confine = lambda library: False\n'
+    'from distacme.replay.reverb import loopback\n'
+    'loopback.confine = lambda library: False\n'
     'cli.main(sys.argv[1:])\n'
   )
   command = [sys.executable, '-c', openly, 'train', '--mode', 'threads']
@@ -69,39 +73,64 @@ def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
     try:  # until the line, or the end
       lines = (line for line in launcher.stdout if 'listens' in line)
-      assert next(lines, '').startswith('replay listens on ')
+      assert next(lines, '').startswith('replay/0 listens on ')
     finally:
       launcher.kill()
 
 
-def serve(host):
-  one = socket.create_server((host, 0))
-  return one, f'localhost:{one.getsockname()[1]}'
+def serve(directory, name, host, listens=True):
+  """Returns a socket that the run's directory says to be a service's."""
+  one = socket.socket()
+  one.bind((host, 0))
+  if listens:
+    one.listen()
+  endpoint = endpoints.Endpoint('127.0.0.1', one.getsockname()[1])
+  endpoints.write(directory.endpoints, name, endpoint)
+  return one
 
 
-def test_a_service_that_others_can_reach_is_named_once(capsys):
-  closed, closed_address = serve('127.0.0.1')
-  opened, opened_address = serve('0.0.0.0')
-  port = opened_address.rpartition(':')[2]
+PROGRAM = program.make_program(experiment.RunConfig())
+
+
+def test_a_service_that_others_can_reach_is_named_once(tmp_path, capsys):
+  directory = run_directory.RunDirectory(tmp_path)
+  watch = open_ports.OpenPorts(PROGRAM, directory)
+  watch.look()  # where nobody has said anything yet
+  closed = serve(directory, 'variables/0', '127.0.0.1')
+  opened = serve(directory, 'replay/0', '0.0.0.0')
   with closed, opened:
-    watch = open_ports.Doors(
-      {'variables': closed_address, 'replay': opened_address}
-    )
     watch.look()
     watch.look()
+    port = opened.getsockname()[1]
   assert capsys.readouterr().out == (
-    f'replay listens on 0.0.0.0, port {port}: other hosts can reach it, and it '
+    f'replay/0 listens on 0.0.0.0, port {port}: other hosts can reach it, and it '
     'asks nobody who they are. Close the port with a firewall, or see '
     "'distacme doctor' for how to keep it to this host.\n"
   )
 
 
-def test_a_service_that_does_not_listen_yet_is_looked_at_later(capsys):
-  with socket.socket() as late:
-    late.bind(('0.0.0.0', 0))
-    watch = open_ports.Doors({'replay': f'localhost:{late.getsockname()[1]}'})
+def test_a_service_that_asks_for_a_key_may_listen_anywhere(tmp_path, capsys):
+  directory = run_directory.RunDirectory(tmp_path)
+  with serve(directory, 'variables/0', '0.0.0.0') as opened:
+    endpoints.write(
+      directory.endpoints,
+      'variables/0',
+      endpoints.Endpoint(
+        '127.0.0.1', opened.getsockname()[1], tmp_path / 'key'
+      ),
+    )
+    open_ports.OpenPorts(PROGRAM, directory).look()
+  assert not capsys.readouterr().out
+
+
+def test_a_service_that_does_not_listen_yet_is_looked_at_later(
+  tmp_path, capsys
+):
+  directory = run_directory.RunDirectory(tmp_path)
+  with serve(directory, 'replay/0', '0.0.0.0', listens=False) as late:
+    watch = open_ports.OpenPorts(PROGRAM, directory)
     watch.look()
     assert not capsys.readouterr().out
     late.listen()
     watch.look()
-  assert 'replay listens on 0.0.0.0' in capsys.readouterr().out
+  assert 'replay/0 listens on 0.0.0.0' in capsys.readouterr().out

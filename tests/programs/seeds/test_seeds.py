@@ -1,6 +1,5 @@
 """`distacme train --seeds`: runs of several seeds are one command."""
 
-import json
 import pathlib
 import signal
 import subprocess
@@ -62,9 +61,9 @@ def test_every_seed_is_a_run_of_its_own(trained):
   for seed in (0, 1):
     directory = run_directory.RunDirectory(trained / f'seed{seed}')
     assert directory.read_config()['run']['seed'] == seed
-    summary = files.read_json(directory.summary)
-    assert summary['stop']['reason'] == 'step_limit'
-    assert summary['counts']['learner_steps'] > 0
+    summary = directory.read_summary()
+    assert summary.stop.reason == 'step_limit'
+    assert summary.counts['learner_steps'] > 0
     assert 'ended: step_limit' in (trained / f'seed{seed}.out').read_text()
 
 
@@ -151,8 +150,8 @@ def test_a_mistake_is_answered_before_any_seed_starts(
 def test_a_seed_that_fails_does_not_keep_the_others_from_their_end(
   capsys, tmp_path, monkeypatch
 ):
-  monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parent))
-  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)
+  monkeypatch.setenv('PYTHONPATH', str(pathlib.Path(__file__).parents[1]))
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1])
   monkeypatch.setenv('JAM', str(tmp_path / 'jam'))
   env = 'broken_environments:jammed_once'
   path = tmp_path / 'all'
@@ -161,8 +160,8 @@ def test_a_seed_that_fails_does_not_keep_the_others_from_their_end(
   text = capsys.readouterr().out
   assert f'seed 1 ended with exit code 1; the last of {path}/seed1.out' in text
   assert '  RuntimeError: the door is jammed' in text
-  summary = json.loads((path / 'seed2/summary.json').read_text())
-  assert summary['stop']['reason'] == 'step_limit'
+  summary = run_directory.RunDirectory(path / 'seed2').read_summary()
+  assert summary.stop.reason == 'step_limit'
 
 
 @pytest.fixture(name='start')
@@ -199,8 +198,8 @@ def test_a_signal_ends_all_that_run_in_order_and_starts_no_other(start):
   assert run.wait()[0] == 130, run.output
   assert not run.left_after(0.5)
   directory = run_directory.RunDirectory(run.run_dir / 'seed0')
-  summary = files.read_json(directory.summary)
-  assert summary['stop']['reason'] == 'interrupted'
+  summary = directory.read_summary()
+  assert summary.stop.reason == 'interrupted'
   assert directory.last_step()  # saved
   assert not (run.run_dir / 'seed1').exists()
   assert 'interrupted (exit code 130)' in run.output
@@ -228,7 +227,7 @@ def test_the_process_of_a_seed_takes_the_flags_of_train():
     [
       launching.SCRIPT.with_name('python'),
       '-m',
-      'distacme.programs.seeds.one_seed',
+      'distacme.programs.seeds.process',
     ]
     + ['--agent', 'nobody'],
     capture_output=True,

@@ -78,9 +78,9 @@ def test_a_closed_terminal_ends_the_run_as_sigterm_does(in_terminal, mode):
   run.process.send_signal(signal.SIGHUP)
   code, _ = run.wait()
   assert code == 143
-  assert run.summary['stop']['reason'] == 'terminated'
-  assert not run.summary.get('failures')
-  assert not run.summary.get('restarts')
+  assert run.summary.stop.reason == 'terminated'
+  assert not run.summary.failures
+  assert not run.summary.restarts
   assert not run.left_after(0.5)
   if mode == 'processes':
     assert any((run.run_dir / 'checkpoints').iterdir())
@@ -93,7 +93,7 @@ def test_with_hangups_ignored_the_run_goes_on_to_its_end(in_terminal):
   run.wait_until_learning()
   close()
   assert run.wait()[0] == 0
-  assert run.summary['stop']['reason'] == 'step_limit'
+  assert run.summary.stop.reason == 'step_limit'
   assert 'Traceback' not in (run.run_dir / 'logs' / 'all').read_text()
 
 
@@ -105,7 +105,7 @@ def test_who_reads_the_output_may_end_before_the_run(tmp_path):
     assert run.process.stdout.readline().startswith(b'run directory: ')
     run.process.stdout.close()
     assert run.wait()[0] == 0
-    assert run.summary['stop']['reason'] == 'step_limit'
+    assert run.summary.stop.reason == 'step_limit'
     assert 'Error' not in run.output  # stderr
 
 
@@ -113,7 +113,7 @@ def test_who_reads_the_output_may_end_before_the_run(tmp_path):
 def test_without_stdout_no_file_gets_its_number(tmp_path, closed):
   code = (
     'import os, sys\n'
-    'from distacme.programs import terminal\n'
+    'from distacme.programs.view import terminal\n'
     'terminal.open_missing()\n'
     "assert open('file', 'w').fileno() > 2\n"
     "print('out', flush=True)\n"

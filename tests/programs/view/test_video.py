@@ -226,7 +226,7 @@ def test_filming_forks_no_process_that_holds_threads(run_dir, tmp_path):
     'import jax\n'
     'jax.devices()\n'
     'import numpy as np\n'
-    'from distacme.programs import video\n'
+    'from distacme.programs.view import video\n'
     f'writer = video.Writer(pathlib.Path({str(tmp_path / "a.gif")!r}), 30.0)\n'
     'writer.add(np.zeros((10, 10, 3), np.uint8))\n'
     'writer.close()'

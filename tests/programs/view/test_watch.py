@@ -19,12 +19,16 @@ from distacme.programs import cli
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.run import curves
+from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics as metrics_lib
 from distacme.run import run_directory
 from distacme.run import run_state
+from distacme.run import status as status_lib
 from distacme.variables import server
 from tests.programs import launching
+
+NOBODY = endpoints.Endpoint('127.0.0.1', 1)  # where no server is
 
 
 @pytest.fixture(name='directory')
@@ -58,10 +62,10 @@ def test_a_run_shows_its_workers_and_who_waits(directory, capsys):
   state = run_state.RunState()
   actor = state.reporter('actor/0')
   metrics = {'share_blocked_by_replay': 0.62, 'policy_lag': 7}
-  actor.report({'env_steps': 1500}, metrics, 'acting')
-  service = server.VariableServer(state, 'localhost:0')
+  actor.report({'env_steps': 1500}, metrics, status_lib.WorkerState.ACTING)
+  service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     code, text = watched(capsys, directory.path)
   service.stop()
   assert code == 0
@@ -74,7 +78,7 @@ def test_a_run_in_local_mode_is_known_by_its_metrics(tmp_path, capsys):
   directory = make_directory(tmp_path / 'local', mode='local')
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    assert observer.Attachment(directory.path).look().phase == 'starting'
+    assert observer.Observer(directory.path).look().phase == 'starting'
     counts = {'env_steps': 1234, 'learner_steps': 56}
     sink.write('actor/0', 5.0, counts, {'env_steps_per_second': 321.0})
     sink.write('evaluator/0', 5.0, counts, {'mean_return': 0.5})
@@ -95,11 +99,11 @@ def test_the_metrics_of_an_earlier_session_are_no_workers(tmp_path):
   sink.write('actor/7', 5.0, {'env_steps': 1}, {'episode_return': 1.0})
   sink.write('evaluator/0', 5.0, {'env_steps': 1}, {'mean_return': 1.0})
   with directory.running():
-    attachment = observer.Attachment(directory.path)
-    assert attachment.look().phase == 'starting'
+    run = observer.Observer(directory.path)
+    assert run.look().phase == 'starting'
     sink.write('actor/0', 0.5, {'env_steps': 2}, {'episode_return': 1.0})
-    assert list(attachment.look().status['workers']) == ['actor/0']
-    assert len(attachment.curve().env_steps) == 1  # but its curve goes on
+    assert list(run.look().status.workers) == ['actor/0']
+    assert len(run.curve().env_steps) == 1  # but its curve goes on
   sink.close()
 
 
@@ -114,21 +118,36 @@ def test_rates_are_those_of_the_last_seconds(tmp_path):
     ]
     text = ''.join(json.dumps(row) + '\n' for row in rows)
     (directory.path / metrics_lib.METRICS_FILE).write_text(text)
-    status = observer.Attachment(directory.path).look().status
-  assert status['rates']['env_steps'] == 100 * (20**2 - 10**2) / 10
-  assert status['counts'] == {'env_steps': 40000}
+    status = observer.Observer(directory.path).look().status
+  assert status.rates['env_steps'] == 100 * (20**2 - 10**2) / 10
+  assert status.counts == {'env_steps': 40000}
+
+
+def test_no_rate_is_negative_after_a_learner_went_back(tmp_path):
+  directory = make_directory(tmp_path / 'local', mode='local')
+  with directory.running():
+    now = time.time()
+    rows = [
+      {'time': now + second, 'seconds': second, 'worker': 'learner/0'}
+      | {'learner_steps': steps}
+      for second, steps in enumerate([1000, 1100, 500])
+    ]
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
+    (directory.path / metrics_lib.METRICS_FILE).write_text(text)
+    status = observer.Observer(directory.path).look().status
+  assert status.rates['learner_steps'] == 0.0
 
 
 def test_a_run_on_another_host_is_known_by_its_metrics(directory, monkeypatch):
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    directory.write_running('localhost:1')
+    endpoints.write(directory.endpoints, 'variables/0', NOBODY)
     monkeypatch.setattr(run_directory.platform, 'node', lambda: 'elsewhere')
     sink.write('actor/0', 5.0, {'env_steps': 1}, {'episode_return': 1.0})
-    sight = observer.Attachment(directory.path).look()
+    view = observer.Observer(directory.path).look()
   sink.close()
-  assert sight.phase == 'running'
-  assert 'this is what its metrics say' in sight.note
+  assert view.phase == 'running'
+  assert 'this is what its metrics say' in view.note
 
 
 def test_a_run_without_a_server_yet_is_starting(directory, capsys):
@@ -139,9 +158,12 @@ def test_a_run_without_a_server_yet_is_starting(directory, capsys):
 
 def test_a_run_that_has_ended_says_how(directory, capsys):
   state = run_state.RunState()
-  state.reporter('actor/0').report({'env_steps': 5}, state='done')
-  state.request_stop('failed', 'IndexError: [red]7[/red]', 'actor/0')
-  files.write_json(directory.summary, state.status())
+  state.reporter('actor/0').report(
+    {'env_steps': 5}, state=status_lib.WorkerState.DONE
+  )
+  failed = status_lib.StopReason.FAILED
+  state.request_stop(failed, 'IndexError: [red]7[/red]', 'actor/0')
+  directory.write_summary(state.status())
   code, text = watched(capsys, directory.path)
   assert code == 0
   assert 'ended: failed (actor/0) after 0.0 s, 5 environment steps' in text
@@ -176,30 +198,32 @@ def test_a_killed_run_is_refused_and_says_since_when(directory, capsys):
 def test_a_server_that_does_not_answer_is_named(directory, capsys, monkeypatch):
   monkeypatch.setattr(observer, '_START_S', 0.0)
   with directory.running():
-    directory.write_running('localhost:1')
+    endpoints.write(directory.endpoints, 'variables/0', NOBODY)
     code, text = watched(capsys, directory.path)
   assert code == 2
-  assert 'The variable server at localhost:1 has not answered for 1 s' in text
+  assert 'The variable server at 127.0.0.1:1 has not answered for 1 s' in text
   assert 'it has logged nothing' in text
 
 
 def test_a_server_that_falls_silent_leaves_what_it_said_last(directory):
   state = run_state.RunState()
-  state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  state.reporter('actor/0').report(
+    {'env_steps': 5}, state=status_lib.WorkerState.ACTING
+  )
+  service = server.VariableServer(state)
   sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
   with directory.running():
-    directory.write_running(service.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     sink.write('actor/0', 1.0, {'env_steps': 5}, {'episode_return': 1.0})
-    attachment = observer.Attachment(directory.path)
-    assert attachment.look().phase == 'running'
+    run = observer.Observer(directory.path)
+    assert run.look().phase == 'running'
     service.stop()
-    sight = attachment.look()
+    view = run.look()
   sink.close()
-  assert sight.phase == 'silent'
-  text = rendered(dashboard.view(sight, attachment.curve(), 100))
+  assert view.phase == 'silent'
+  text = rendered(dashboard.picture(view, run.curve(), 100))
   assert 'acting' in text
-  assert f'{service.address} has not answered for 1 s' in text
+  assert f'{service.endpoint.address} has not answered for 1 s' in text
 
 
 def test_a_run_that_never_began_is_refused(directory, capsys):
@@ -224,19 +248,21 @@ def test_a_curve_is_drawn_within_the_terminal(width):
 
 
 def test_one_evaluation_is_no_curve_yet():
-  sight = observer.Sight('running', run_state.RunState().status())
+  view = observer.View('running', run_state.RunState().status())
   one = curves.Curve(np.array([10]), np.array([1.0]))
   two = curves.Curve(np.array([10, 20]), np.array([1.0, 2.0]))
-  assert '(return)' not in rendered(dashboard.view(sight, one, 100))
-  assert '(return)' in rendered(dashboard.view(sight, two, 100))
+  assert '(return)' not in rendered(dashboard.picture(view, one, 100))
+  assert '(return)' in rendered(dashboard.picture(view, two, 100))
 
 
 def test_interrupting_the_watch_leaves_the_run_alone(directory):
   state = run_state.RunState()
-  state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  state.reporter('actor/0').report(
+    {'env_steps': 5}, state=status_lib.WorkerState.ACTING
+  )
+  service = server.VariableServer(state)
   with directory.running():
-    directory.write_running(service.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     with on_a_terminal(directory.path) as watcher:
       watcher.wait_for('actor/0')
       watcher.process.send_signal(signal.SIGINT)
@@ -248,14 +274,16 @@ def test_interrupting_the_watch_leaves_the_run_alone(directory):
 
 def test_watching_lasts_until_the_run_ends(directory):
   state = run_state.RunState()
-  state.reporter('actor/0').report({'env_steps': 5}, state='acting')
-  service = server.VariableServer(state, 'localhost:0')
+  state.reporter('actor/0').report(
+    {'env_steps': 5}, state=status_lib.WorkerState.ACTING
+  )
+  service = server.VariableServer(state)
   with on_a_terminal(directory.path, directory.running()) as watcher:
-    directory.write_running(service.address)
+    endpoints.write(directory.endpoints, 'variables/0', service.endpoint)
     watcher.wait_for('actor/0')
-    state.request_stop('solved', 'well done')
+    state.request_stop(status_lib.StopReason.SOLVED, 'well done')
     service.stop()
-    files.write_json(directory.summary, state.status())
+    directory.write_summary(state.status())
     watcher.run_ends()
     watcher.wait_for('well done')
     assert watcher.process.wait(20) == 0
@@ -310,19 +338,19 @@ def test_a_program_can_be_watched_from_its_start_to_its_end(tmp_path):
   flags = ('--hidden-sizes', '8', '--min-replay-size', '300')
   with launching.Run(tmp_path / 'run', *flags, '--num-actors', '1') as run:
     run.wait_for(lambda: (run.run_dir / 'config.json').exists())
-    attachment = observer.Attachment(run.run_dir)
+    outside = observer.Observer(run.run_dir)
     run.wait_for(lambda: (run.run_dir / 'running.json').exists())
     # Who looks late sees it run already.
-    assert attachment.look().phase in ('starting', 'running')
+    assert outside.look().phase in ('starting', 'running')
     run.wait_until_learning()
-    sight = attachment.look()
-    assert sight.phase == 'running'
-    assert {'actor/0', 'learner/0', 'replay/0'} <= set(sight.status['workers'])
+    view = outside.look()
+    assert view.phase == 'running'
+    assert {'actor/0', 'learner/0', 'replay/0'} <= set(view.status.workers)
     run.process.send_signal(signal.SIGINT)
     assert run.wait()[0] == 130
-    sight = attachment.look()
-    assert sight.phase == 'ended'
-    assert sight.status['stop']['reason'] == 'interrupted'
+    view = outside.look()
+    assert view.phase == 'ended'
+    assert view.status.stop.reason == 'interrupted'
     run = json.loads((run.run_dir / 'config.json').read_text())['run']
     assert run['mode'] == 'processes'
 

@@ -50,7 +50,7 @@ def test_more_than_the_host_gave_is_refused():
 def test_the_learner_takes_all_that_its_process_sees():
   seen = in_a_process(
     'import json\n'
-    'from distacme.programs import devices\n'
+    'from distacme.programs.workers import devices\n'
     'print(json.dumps(len(devices.for_learner((), own_process=True))))',
     XLA_FLAGS='--xla_force_host_platform_device_count=3',
     JAX_PLATFORMS='cpu',
@@ -61,7 +61,7 @@ def test_the_learner_takes_all_that_its_process_sees():
 def test_a_learner_that_names_accelerators_sees_no_others():
   refused, visible = in_a_process(
     'import json, os\n'
-    'from distacme.programs import devices\n'
+    'from distacme.programs.workers import devices\n'
     'try:\n'
     '  devices.for_learner((1, 2), own_process=True)\n'
     'except ValueError as error:\n'
@@ -77,7 +77,7 @@ def test_a_learner_that_names_accelerators_sees_no_others():
 def test_an_actor_with_an_accelerator_may_use_more_than_the_cpu():
   refused, visible, platforms = in_a_process(
     'import json, os, jax\n'
-    'from distacme.programs import devices\n'
+    'from distacme.programs.workers import devices\n'
     'try:\n'
     "  with devices.for_acting('actor/1', 3, own_process=True): pass\n"
     'except ValueError as error:\n'

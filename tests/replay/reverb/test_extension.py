@@ -33,21 +33,21 @@ def run(script):
 def test_it_loads_without_tensorflow():
   run("""
 import sys
-from distacme.replay import reverb_extension
-extension = reverb_extension.load()
-assert extension.Client and extension.Server and extension.Table
-assert reverb_extension.load() is extension
+from distacme.replay.reverb import extension
+loaded = extension.load()
+assert loaded.Client and loaded.Server and loaded.Table
+assert extension.load() is loaded
 for name in ('tensorflow', 'reverb', 'reverb.client'):
   assert name not in sys.modules, name
 """)
 
 
 @needs_reverb
-@pytest.mark.parametrize('after', ['reverb_extension.load()', ''])
+@pytest.mark.parametrize('after', ['extension.load()', ''])
 def test_openssl_works_beside_it(after):
   """Its BoringSSL once shadowed OpenSSL, and the interpreter crashed."""
   out = run(f"""
-from distacme.replay import reverb_extension
+from distacme.replay.reverb import extension
 {after}
 import hashlib, hmac, ssl
 ssl.create_default_context()
@@ -63,14 +63,20 @@ def test_the_server_works_after_openssl_was_loaded():
   run("""
 import hashlib, ssl
 import portpicker
-from distacme.replay import reverb, reverb_connection, reverb_extension
-from distacme.replay import spec as replay_spec
+from distacme import replay_spec
+from distacme.replay.reverb import connection, server
 port = portpicker.pick_unused_port()
-spec = replay_spec.ReplaySpec(replay_spec.NStep(1, 0.9), 2, 100, 4, 1.0)
-server = reverb.ReplayServer(spec, port)
-reverb_connection.connect(f'localhost:{port}')
-assert server.metrics()['size'] == 0
-server.stop()
+spec = replay_spec.single(
+  replay_spec.NStep(1, 0.9),
+  batch_size=2,
+  max_size=100,
+  min_size=4,
+  samples_per_insert=1.0,
+)
+service = server.ReplayServer(spec, port)
+connection.connect(f'localhost:{port}')
+assert service.metrics()['size'] == 0
+service.stop()
 assert hashlib.sha256(b'').hexdigest().startswith('e3b0')
 """)
 
@@ -114,12 +120,17 @@ def test_it_says_what_to_install_where_reverb_is_missing(
 @needs_reverb
 def test_table_stats_equal_what_was_done(layout):
   port = portpicker.pick_unused_port()
-  spec = replay_spec.ReplaySpec(
-    replay_spec.NStep(1, 0.9), 5, 300, 200, 1.0, error_buffer=1e9
+  spec = replay_spec.single(
+    replay_spec.NStep(1, 0.9),
+    batch_size=5,
+    max_size=300,
+    min_size=200,
+    samples_per_insert=1.0,
+    error_buffer=1e9,
   )
   server = server_lib.ReplayServer(spec, port)
   inserter = inserter_lib.ReverbInserter(
-    f'localhost:{port}', layout, lambda: False
+    f'localhost:{port}', spec.tables, layout, lambda: False
   )
   inserter.insert(np.zeros((1000, 1), layout.dtype), np.ones(1000))
   inserter.close()
@@ -130,22 +141,23 @@ def test_table_stats_equal_what_was_done(layout):
   (info,) = client.ServerInfo(10)
   stats = extension.table_stats(info)
   assert stats == extension.TableStats(
-    size=300, inserted=1000, sampled=137, min_size=200
+    name='experience', size=300, inserted=1000, sampled=137, min_size=200
   )
   server.stop()
 
 
 def test_table_stats_of_a_message_written_by_hand():
-  # 1: name (bytes), 2: a double, 3: a float, 5: limits with 4: min size, 5 and 6:
-  # calls with 2: completed; 7: size. 300 takes two bytes.
+  # 1: some bytes, 2: a double, 3: a float, 5: limits with 4: min size, 5 and 6:
+  # calls with 2: completed; 7: size, 8: name. 300 takes two bytes.
   calls = bytes([1 << 3, 1, 2 << 3])
   limits = b'\x09' + bytes(8) + b'\x20\xac\x02'
   limits += bytes([5 << 3 | 2, 5]) + calls + b'\xac\x02'
   limits += bytes([6 << 3 | 2, 4]) + calls + b'\x07'
   message = b'\x0a\x02ab' + b'\x11' + bytes(8) + b'\x1d' + bytes(4)
   message += bytes([5 << 3 | 2, len(limits)]) + limits + b'\x38\xac\x02'
-  assert extension.table_stats(message) == (300, 300, 7, 300)
+  message += b'\x42\x03own'
+  assert extension.table_stats(message) == ('own', 300, 300, 7, 300)
 
 
 def test_table_stats_of_an_empty_message_are_zero():
-  assert extension.table_stats(b'') == (0, 0, 0, 0)
+  assert extension.table_stats(b'') == ('', 0, 0, 0, 0)

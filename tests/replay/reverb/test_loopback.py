@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 _SERVE = """
 import sys
-from distacme.replay import reverb as ours
+from distacme.replay.reverb import server as ours
 from tests.replay.reverb import test_loopback as test
 server = ours.ReplayServer(test.SPEC, int(sys.argv[1]))
 print('ready', flush=True)
@@ -32,7 +32,7 @@ sys.stdin.read()
 server.stop()
 """
 
-SPEC = replay_spec.ReplaySpec(
+SPEC = replay_spec.single(
   replay_spec.NStep(1, 0.9),
   batch_size=1,
   max_size=10,
@@ -75,8 +75,8 @@ def test_the_server_listens_on_loopback_only(serve, before):
 def test_without_it_the_server_listens_on_all_interfaces(serve):
   """Else there would be nothing to do, and the test above proved nothing."""
   _, port = serve(
-    'from distacme.replay import reverb_loopback\n'
-    'reverb_loopback.confine = lambda library: False\n'
+    'from distacme.replay.reverb import loopback\n'
+    'loopback.confine = lambda library: False\n'
   )
   (address,) = listening.beyond_loopback(port)
   assert address.is_unspecified

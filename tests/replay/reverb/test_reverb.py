@@ -15,6 +15,7 @@ import pytest
 
 from distacme import replay_spec
 from distacme import specs
+from distacme import types
 from distacme.replay import rows
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import inserter as inserter_lib
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # An insert may leave inserts - samples at 4 + 3 and no more.
-SPEC = replay_spec.ReplaySpec(
+SPEC = replay_spec.single(
   replay_spec.NStep(1, 0.9),
   batch_size=2,
   max_size=100,
@@ -60,7 +61,7 @@ def connect(server, stopped, layout):
 
   def connect(**kwargs):
     inserter = inserter_lib.ReverbInserter(
-      server[1], layout, stopped.is_set, **kwargs
+      server[1], SPEC.tables, layout, stopped.is_set, **kwargs
     )
     made.append(inserter)
     return inserter
@@ -105,7 +106,9 @@ def test_blocks_count_as_the_transitions_that_they_hold(
   make_server, stopped, layout, wait_until
 ):
   server, address = make_server(block_size=2)
-  inserter = inserter_lib.ReverbInserter(address, layout, stopped.is_set)
+  inserter = inserter_lib.ReverbInserter(
+    address, SPEC.tables, layout, stopped.is_set
+  )
 
   def insert():
     inserter.insert(np.zeros((100, 2), layout.dtype), np.ones(100))
@@ -182,12 +185,13 @@ def test_closing_waits_until_all_is_inserted(server, connect, layout):
 _DESTROY_WHILE_BLOCKED = """
 import gc, sys, threading, time
 import numpy as np
-from distacme.replay import reverb
-from distacme.replay import reverb_connection
+from distacme.replay.reverb import inserter as inserter_lib
 from tests.replay.reverb import test_reverb as test
 address, close = sys.argv[1], sys.argv[2] == 'close'
 stopped = threading.Event()
-inserter = reverb.ReverbInserter(address, test.LAYOUT, stopped.is_set)
+inserter = inserter_lib.ReverbInserter(
+  address, test.SPEC.tables, test.LAYOUT, stopped.is_set
+)
 inserter.insert(np.zeros((40, 1), test.LAYOUT.dtype), np.ones(40))
 
 longest = 0.0
@@ -236,7 +240,9 @@ def test_many_rows_at_once_stay_below_what_reverb_complains_of(
   make_server, layout, stopped, capfd
 ):
   server, address = make_server(error_buffer=1e9)
-  inserter = inserter_lib.ReverbInserter(address, layout, stopped.is_set)
+  inserter = inserter_lib.ReverbInserter(
+    address, SPEC.tables, layout, stopped.is_set
+  )
   inserter.insert(np.zeros((1000, 1), layout.dtype), np.ones(1000))
   inserter.close()
   assert server.metrics()['inserted'] == 1000
@@ -250,7 +256,9 @@ def make_server():
 
   def make_server(**changes):
     port = portpicker.pick_unused_port()
-    spec = dataclasses.replace(SPEC, **changes)
+    (table,) = SPEC.tables
+    table = dataclasses.replace(table, **changes)
+    spec = dataclasses.replace(SPEC, tables=(table,))
     made.append(server_lib.ReplayServer(spec, port))
     return made[-1], f'localhost:{port}'
 
@@ -330,7 +338,7 @@ def test_a_server_that_comes_late_is_waited_for(nowhere, stopped, layout):
   made = []
   waiting = threading.Thread(
     target=lambda: made.append(
-      inserter_lib.ReverbInserter(nowhere, layout, stopped.is_set)
+      inserter_lib.ReverbInserter(nowhere, SPEC.tables, layout, stopped.is_set)
     )
   )
   waiting.start()
@@ -350,7 +358,9 @@ def test_a_run_that_is_over_is_not_held_up_by_a_server_that_is_gone(
 ):
   stopped.set()
   start = time.monotonic()
-  inserter = inserter_lib.ReverbInserter(nowhere, layout, stopped.is_set)
+  inserter = inserter_lib.ReverbInserter(
+    nowhere, SPEC.tables, layout, stopped.is_set
+  )
   inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
   inserter.close()
   sampler_lib.ReverbSampler(nowhere, SPEC, layout, stopped.is_set)
@@ -392,9 +402,9 @@ def start_process():
 
 _SERVE = """
 import sys, threading
-from distacme.replay import reverb
+from distacme.replay.reverb import server as server_lib
 from tests.replay.reverb import test_reverb as test
-server = reverb.ReplayServer(test.SPEC, int(sys.argv[1]))
+server = server_lib.ReplayServer(test.SPEC, int(sys.argv[1]))
 print('ready', flush=True)
 threading.Event().wait()
 """
@@ -404,7 +414,9 @@ def test_writers_and_samplers_say_how_often_they_tried_a_restarted_server(
   nowhere, start_process, stopped, wait_until, caplog
 ):
   process = start_process(nowhere)
-  inserter = inserter_lib.ReverbInserter(nowhere, LAYOUT, stopped.is_set)
+  inserter = inserter_lib.ReverbInserter(
+    nowhere, SPEC.tables, LAYOUT, stopped.is_set
+  )
   sampler = sampler_lib.ReverbSampler(nowhere, SPEC, LAYOUT)
   counts = {'insert': 0, 'sample': 0}
 
@@ -482,11 +494,17 @@ def test_priorities_that_a_server_is_not_there_for_are_counted(
     def MutatePriorities(self, *updates):  # noqa: N802
       raise RuntimeError('Socket closed')
 
-  sampler = sampler_lib.ReverbSampler(server[1], SPEC, layout)
+  (table,) = SPEC.tables
+  spec = replay_spec.ReplaySpec(
+    (dataclasses.replace(table, priority_exponent=1.0),), SPEC.batch_size
+  )
+  sampler = sampler_lib.ReverbSampler(server[1], spec, layout)
   sampler._client = Gone()
+  key = np.array([1], np.uint64)
+  info = types.SampleInfo(key, np.ones(1), np.zeros(1), np.zeros(1, np.int32))
   with caplog.at_level(logging.WARNING):
     for _ in range(3):
-      sampler.update_priorities(np.array([1], np.uint64), np.ones(1))
+      sampler.update_priorities(info, np.ones(1))
   assert caplog.messages == [
     f'the replay server at {server[1]} did not take priorities, {times} times so '
     'far: Socket closed'

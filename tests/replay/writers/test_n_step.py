@@ -1,4 +1,4 @@
-"""What transitions an actor's steps become, against one who counts on fingers."""
+"""An actor's steps become the transitions that a brute-force reference cuts."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import tree
 from distacme import replay_spec
 from distacme import types
 from distacme.replay import rows as rows_lib
+from distacme.replay.writers import factory
 from tests.replay import playing
 from tests.replay.playing import FIRST
 from tests.replay.playing import LAST
@@ -22,27 +23,43 @@ from tests.replay.playing import stack
 
 def check(max_examples=60):
   """Decorates a property of runs and n-step windows."""
+  several = st.sets(st.integers(1, 6), min_size=1, max_size=3)
+  n = st.one_of(st.integers(1, 6), several.map(sorted).map(tuple))
   windows = st.builds(
-    replay_spec.NStep, st.integers(1, 6), st.sampled_from([0.0, 0.5, 0.9, 1.0])
+    replay_spec.NStep, n, st.sampled_from([0.0, 0.5, 0.9, 1.0])
   )
   return playing.check(max_examples, window=windows)
 
 
-def remember_ends(reward, discount, first, last):
-  """A first priority from which the values at both ends can be read."""
-  assert reward.shape == discount.shape == first['a'].shape == last['a'].shape
-  np.testing.assert_array_equal(first['b'][:, 1], first['a'])
-  np.testing.assert_array_equal(last['b'][:, 1], last['a'])
-  return first['a'] * 1000.0 + last['a']
+def remember_ends(window, values):
+  """A first priority from which the values at all moments can be read."""
+  size = len(window.reward)
+  ends = window.reward[:1].size
+  assert window.reward.shape == window.discount.shape
+  assert values['a'].shape == (size, 1 + ends)
+  np.testing.assert_array_equal(values['b'][..., 1], values['a'])
+  return values['a'] @ 1000.0 ** np.arange(ends, -1, -1)
+
+
+class End(NamedTuple):
+  """Of a window, after one of its numbers of steps or where it was cut."""
+
+  last: Moment
+  reward: float
+  discount: float
+  stand_in: Moment  # whose values are those of `last`
 
 
 class Window(NamedTuple):
   first: Moment
-  last: Moment
-  reward: float
-  discount: float
-  priority: float
+  ends: list[End]
   call: int
+
+  @property
+  def priority(self):
+    moments = [self.first, *[end.stand_in for end in self.ends]]
+    names = [moment.name for moment in moments]
+    return float(sum(n * 1000**i for i, n in enumerate(names[::-1])))
 
 
 def reference(run, window):
@@ -52,32 +69,25 @@ def reference(run, window):
     for start in moments:
       if start.kind == LAST:
         continue
-      taken = []
-      for moment in moments[start.time + 1 : start.time + 1 + window.n]:
-        taken.append(moment)
-        if moment.kind == LAST:
-          break
-      if not taken or (len(taken) < window.n and taken[-1].kind != LAST):
+      ends = [end_of(moments, start, n, window) for n in window.lengths]
+      last = ends[-1].last
+      if last.kind != LAST and last.time < start.time + window.lengths[-1]:
         continue  # the run ended first
-      reward = 0.0
-      discount = 1.0
-      for moment in taken:
-        reward += discount * moment.reward
-        discount *= window.discount * moment.discount
-      end = taken[-1]
-      acted_on = end.kind != LAST and end is not moments[-1]
-      stand_in = end if acted_on else moments[end.time - 1]
-      windows.append(
-        Window(
-          start,
-          end,
-          reward,
-          discount,
-          priority=start.name * 1000.0 + stand_in.name,
-          call=end.time - 1 if end.kind == LAST else end.time,
-        )
-      )
+      call = last.time - 1 if last.kind == LAST else last.time
+      windows.append(Window(start, ends, call))
   return windows
+
+
+def end_of(moments, start, n, window):
+  reward, discount, last = 0.0, 1.0, start
+  for last in moments[start.time + 1 : start.time + 1 + n]:
+    reward += discount * last.reward
+    discount *= window.discount * last.discount
+    if last.kind == LAST:
+      break
+  acted_on = last.kind != LAST and last is not moments[-1]
+  stand_in = last if acted_on else moments[last.time - 1]
+  return End(last, reward, discount, stand_in)
 
 
 def by_environment(collector):
@@ -97,26 +107,45 @@ def test_transitions_equal_the_reference_in_order(run, window):
   want = types.Transition(
     observation=stack([w.first.observation for w in windows]),
     action=stack([w.first.action for w in windows]),
-    reward=np.array([w.reward for w in windows], np.float32),
-    discount=np.array([w.discount for w in windows], np.float32),
-    next_observation=stack([w.last.observation for w in windows]),
+    reward=np.array([[e.reward for e in w.ends] for w in windows], np.float32),
+    discount=np.array([[e.discount for e in w.ends] for w in windows]),
+    next_observation=stack(
+      [stack([e.last.observation for e in w.ends]) for w in windows]
+    ),
     extras={'note': np.array([w.first.name for w in windows])},
   )
+  if isinstance(window.n, int):  # There is no axis of ends.
+    assert (
+      got.reward.shape == got.next_observation['time'].shape == (len(rows),)
+    )
+    want = want._replace(
+      reward=want.reward[:, 0],
+      discount=want.discount[:, 0],
+      next_observation=tree.map_structure(
+        lambda leaf: leaf[:, 0], want.next_observation
+      ),
+    )
   tree.map_structure(
     lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-5), got, want
   )
 
 
 def ends(run, transitions):
-  """Yields the moments at both ends of inserted windows, and the rest."""
-  for first, last, reward, discount in zip(
-    transitions.observation['time'],
+  """Yields the moments at both sides of each end of windows, and the rest."""
+  size = len(transitions.reward)
+  count = transitions.reward[:1].size
+  at_ends = (
     transitions.next_observation['time'],
     transitions.reward,
     transitions.discount,
+  )
+  for first, *row in zip(
+    transitions.observation['time'],
+    *[leaf.reshape(size, count) for leaf in at_ends],
     strict=True,
   ):
-    yield run.of(first), run.of(last), reward, discount
+    for last, reward, discount in zip(*row, strict=True):
+      yield run.of(first), run.of(last), reward, discount
 
 
 @check()
@@ -155,7 +184,8 @@ def test_windows_near_an_end_are_shortened_and_not_dropped(run, window):
   for moments in run.environments:
     for end in moments:
       if end.kind == LAST:
-        steps = moments[max(end.time - window.n, 0) : end.time]
+        longest = window.lengths[-1]
+        steps = moments[max(end.time - longest, 0) : end.time]
         starts = [m.time for m in steps if m.kind == FIRST]
         for step in steps:
           if not starts or step.time >= starts[-1]:
@@ -164,12 +194,12 @@ def test_windows_near_an_end_are_shortened_and_not_dropped(run, window):
 
 @check()
 def test_each_step_starts_one_window_but_for_those_not_yet_full(run, window):
-  started = [f.name for f, _, _, _ in ends(run, play(run, window).data)]
+  started = play(run, window).data.observation['time'].tolist()
   assert len(set(started)) == len(started)
   missing = {step.name for step in run.steps} - set(started)
   for name in missing:
     rest = run.environments[name // 100][name % 100 :]
-    assert len(rest) <= window.n
+    assert len(rest) <= window.lengths[-1]
     assert LAST not in [moment.kind for moment in rest]
 
 
@@ -181,7 +211,7 @@ def test_the_params_version_is_that_of_the_windows_first_step(run, window):
 
 
 @check(max_examples=120)
-def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(
+def test_first_priorities_use_the_values_at_all_ends_when_they_are_known(
   run, window
 ):
   collector, windows = play(run, window, remember_ends), reference(run, window)
@@ -196,13 +226,14 @@ def test_first_priorities_use_the_values_at_both_ends_when_they_are_known(
 def test_first_priorities_get_the_reward_and_discount_of_their_window(
   run, window
 ):
-  def priority(reward, discount, first, last):
-    return 100.0 + reward * 10.0 + discount
+  def priority(data, values=None):
+    at_ends = 100.0 + data.reward * 10.0 + data.discount
+    return np.array([row.mean() for row in at_ends])
 
   collector = play(run, window, priority)
-  rows = collector.rows
-  want = 100.0 + rows['reward'] * 10.0 + rows['discount']
-  np.testing.assert_allclose(collector.priorities, want)
+  np.testing.assert_allclose(
+    collector.priorities, priority(collector.data), rtol=1e-6
+  )
 
 
 @check()
@@ -238,6 +269,24 @@ def test_later_steps_do_not_change_rows_that_were_inserted():
 def test_an_observation_that_is_overwritten_later_is_kept():
   collector = play_overwriting(replay_spec.NStep(1, 1.0))
   assert collector.rows['observation/time'] == [0]
+
+
+def test_an_agent_that_cannot_give_priorities_is_refused():
+  class Forgetful:
+    replay = replay_spec.single(
+      replay_spec.NStep(1, 1.0),
+      batch_size=1,
+      max_size=1,
+      min_size=1,
+      samples_per_insert=1.0,
+      priority_exponent=0.5,
+    )
+
+  message = (
+    'Forgetful asks for prioritised replay and has no method first_prior'
+  )
+  with pytest.raises(TypeError, match=message):
+    factory.make_writer(Forgetful(), None, 1, None)
 
 
 def test_closing_the_writer_closes_the_inserter():

@@ -1,4 +1,4 @@
-"""What sequences an actor's steps become, against one who counts on fingers."""
+"""An actor's steps become the sequences that a brute-force reference cuts."""
 
 from typing import NamedTuple
 

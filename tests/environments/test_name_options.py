@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from distacme.environments import options
+from distacme.environments import name_options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,16 +19,16 @@ class Tea:
 
 
 def test_options_follow_a_question_mark():
-  assert options.parse('tea', 'Assam', Tea) == ('Assam', Tea())
-  assert options.parse('tea', 'Assam?sugar=2&milk=true&cups=3', Tea) == (
+  assert name_options.parse('tea', 'Assam', Tea) == ('Assam', Tea())
+  assert name_options.parse('tea', 'Assam?sugar=2&milk=true&cups=3', Tea) == (
     'Assam',
     Tea(sugar=2.0, milk=True, cups=3),
   )
-  assert options.parse('tea', 'Assam?milk=False', Tea)[1] == Tea()
+  assert name_options.parse('tea', 'Assam?milk=False', Tea)[1] == Tea()
 
 
 def test_options_are_described_as_they_are_written():
-  assert options.describe(Tea) == 'sugar=0.5, milk=false, cups=1'
+  assert name_options.describe(Tea) == 'sugar=0.5, milk=false, cups=1'
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_options_are_described_as_they_are_written():
 )
 def test_an_option_that_cannot_be_is_refused(query, message):
   with pytest.raises(ValueError, match=message):
-    options.parse('tea', f'Assam?{query}', Tea)
+    name_options.parse('tea', f'Assam?{query}', Tea)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_option_that_cannot_be_is_refused(query, message):
   ],
 )
 def test_an_option_is_of_the_kind_of_its_default(text, default, value):
-  got = options.value_like('tea', 'x', text, default)
+  got = name_options.value_like('tea', 'x', text, default)
   assert (type(got), got) == (type(value), value)
 
 
@@ -80,4 +80,4 @@ def test_an_option_of_another_kind_than_its_default_is_refused(
   default, message
 ):
   with pytest.raises(ValueError, match=f"'tea': {message}, got 'much'"):
-    options.value_like('tea', 'x', 'much', default)
+    name_options.value_like('tea', 'x', 'much', default)

@@ -1,7 +1,7 @@
-"""Options in an environment's name: 'atari:Pong?sticky_actions=0.25'.
+"""Parses options in an environment's name: 'atari:Pong?sticky_actions=0.25'.
 
-In the name, so that they reach every process, config.json and the next run as
-the same piece of data.
+Options stand in the name so that every process, config.json and a resumed run
+get them with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Options = TypeVar('Options')
 def parse(
   family: str, text: str, options: type[Options]
 ) -> tuple[str, Options]:
-  """Returns what precedes the question mark in `text`, and the options after it.
+  """Returns the environment and the options of 'environment?options'.
 
   Args:
     family: of the environment, for messages.
@@ -26,7 +26,7 @@ def parse(
     options: a dataclass of booleans, floats and integers with defaults.
 
   Raises:
-    ValueError: if an option is not known or has no such value.
+    ValueError: if an option is unknown or cannot have the value.
   """
   environment, texts = split(text)
   name = f'{family}:{text}'
@@ -46,24 +46,24 @@ def parse(
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
-  """Returns what precedes the question mark, and the options as they stand."""
+  """Returns the environment, and the texts of its options by name."""
   environment, _, query = text.partition('?')
   pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
   return environment, dict(pairs)
 
 
 def value_like(name: str, key: str, text: str, default: Any) -> Any:
-  """Returns the value that `text` means where `default` would stand.
+  """Returns `text` as a value of the kind of `default`.
 
   Args:
     name: of the environment, for messages.
     key: of the option.
-    text: a boolean, a number or a word, as `default` is; 'none' is None. What
-      it is decides where there is no such default.
-    default: of any type.
+    text: a boolean, a number or a word; 'none' is None.
+    default: its kind decides: boolean, number or word. For a default of another
+      kind, `text` is the first that fits: boolean, integer, float, word.
 
   Raises:
-    ValueError: if it is a boolean or a number, and `text` is none.
+    ValueError: if `default` is a boolean or a number, and `text` is not.
   """
   if text.lower() == 'none':
     return None
@@ -87,7 +87,7 @@ def value_like(name: str, key: str, text: str, default: Any) -> Any:
 
 
 def describe(options: type[Any]) -> str:
-  """Returns all options with their defaults, as they are written in a name."""
+  """Returns all options with their defaults, written as in a name."""
   return ', '.join(
     f'{field.name}={str(field.default).lower()}' for field in _fields(options)
   )

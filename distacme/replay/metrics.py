@@ -1,0 +1,42 @@
+"""The numbers that replay logs of its tables, the same for all backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from distacme import replay_spec
+
+
+class Counts(NamedTuple):
+  """Windows that a table holds, and that went in and out so far."""
+
+  size: int
+  inserted: int
+  sampled: int
+
+
+def of_tables(
+  spec: replay_spec.ReplaySpec, counts: Sequence[Counts]
+) -> dict[str, float]:
+  """Returns what replay logs of its tables.
+
+  `samples_per_insert` is the ratio reached, counted from the first `min_size`
+  inserts on. Of several tables each number has the table's name as prefix;
+  without one stand the sums, and the ratio of the table that holds one.
+  """
+  by_table = []
+  for limits, count in zip(spec.rate_limits, counts, strict=True):
+    beyond = count.inserted - limits.min_size
+    ratio = count.sampled / beyond if beyond > 0 else 0.0
+    by_table.append({**count._asdict(), 'samples_per_insert': ratio})
+  if len(by_table) == 1:
+    return by_table[0]
+  logged: dict[str, float] = {
+    name: sum(numbers[name] for numbers in by_table) for name in Counts._fields
+  }
+  for table, numbers in zip(spec.tables, by_table, strict=True):
+    if table.samples_per_insert is not None:
+      logged['samples_per_insert'] = numbers['samples_per_insert']
+    logged |= {f'{table.name}/{key}': value for key, value in numbers.items()}
+  return logged

@@ -1,0 +1,33 @@
+"""Replay as an agent wants it, as data that every backend interprets.
+
+A `ReplaySpec` holds numbers and names only: a replay server that is given one
+imports no agent.
+"""
+
+from distacme.replay_spec.spec import ReplaySpec
+from distacme.replay_spec.spec import as_dict
+from distacme.replay_spec.spec import from_dict
+from distacme.replay_spec.spec import queue
+from distacme.replay_spec.spec import single
+from distacme.replay_spec.tables import RateLimits
+from distacme.replay_spec.tables import Table
+from distacme.replay_spec.tables import check_priorities
+from distacme.replay_spec.windows import NStep
+from distacme.replay_spec.windows import Sequences
+from distacme.replay_spec.windows import Window
+from distacme.replay_spec.windows import learnt_reward
+
+__all__ = (
+  'ReplaySpec',
+  'as_dict',
+  'from_dict',
+  'queue',
+  'single',
+  'RateLimits',
+  'Table',
+  'check_priorities',
+  'NStep',
+  'Sequences',
+  'Window',
+  'learnt_reward',
+)

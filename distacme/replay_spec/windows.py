@@ -1,0 +1,104 @@
+"""How an actor's steps become what replay stores."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, TypeAlias
+
+from distacme import config_checks
+
+
+def learnt_reward(reward: Any, scale: Any, max_abs: Any) -> Any:
+  """Returns rewards as they are learnt from: scaled, and then clipped.
+
+  Args:
+    reward: of any shape, of NumPy or of JAX.
+    scale: factor of the rewards.
+    max_abs: size that scaled rewards are clipped to.
+  """
+  return (reward * scale).clip(-max_abs, max_abs)
+
+
+@dataclasses.dataclass(frozen=True)
+class NStep:
+  """Windows of `n` steps of which the ends are kept (`types.Transition`).
+
+  Every step starts one window, so inserted windows equal environment steps.
+  An episode's end shortens the windows that meet it; none is dropped.
+
+  Attributes:
+    n: steps from a window's start to its end, at least 1. A tuple of ascending
+      numbers keeps several ends of one window, and an episode's end shortens
+      each by itself; rewards, discounts and next observations then have an axis
+      for them.
+    discount: gamma per step, in [0, 1].
+    reward_scale: factor of each step's reward.
+    max_abs_reward: size that scaled rewards are clipped to, before they are
+      added up.
+  """
+
+  n: int | tuple[int, ...]
+  discount: float
+  reward_scale: float = 1.0
+  max_abs_reward: float = math.inf
+
+  def __post_init__(self) -> None:
+    config_checks.check_positive(self, 'reward_scale', 'max_abs_reward')
+    if not self.lengths or min(self.lengths) < 1:
+      raise ValueError(
+        f'n of an n-step window must be at least 1, got {self.n}.'
+      )
+    if list(self.lengths) != sorted(set(self.lengths)):
+      raise ValueError(
+        f'n of an n-step window must ascend, each number once, got {self.n}. '
+        f'Give {tuple(sorted(set(self.lengths)))}.'
+      )
+    if not 0.0 <= self.discount <= 1.0:
+      raise ValueError(f'discount must be in [0, 1], got {self.discount}.')
+
+  @property
+  def lengths(self) -> tuple[int, ...]:
+    """The steps to each end, ascending."""
+    return (self.n,) if isinstance(self.n, int) else self.n
+
+  @property
+  def ends(self) -> tuple[int, ...]:
+    """The shape of the axis of ends: () if `n` is a number."""
+    return () if isinstance(self.n, int) else (len(self.n),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """Windows of consecutive rows of one environment (`types.Sequence`).
+
+  Attributes:
+    length: rows, of which the last only bootstraps; at least 2.
+    period: steps between the starts of two windows, from 1 to `length` - 1.
+      Below `length` - 1 windows overlap in more than one row.
+    across_episodes: True for windows that go on over the ends of episodes: those
+      of all environments of an actor come at once, each full. False for windows
+      within an episode: the first starts where the episode does, and the last
+      ends where it does, padded if it is short. A last window whose steps are
+      all in the one before is left out.
+  """
+
+  length: int
+  period: int
+  across_episodes: bool = False
+
+  def __post_init__(self) -> None:
+    if self.length < 2:
+      raise ValueError(
+        'length of a sequence must be at least 2 rows, one step and what '
+        f'bootstraps it, got {self.length}.'
+      )
+    if not 1 <= self.period < self.length:
+      raise ValueError(
+        f'period of sequences must be from 1 to {self.length - 1}, or steps '
+        f'would be left out between two of length={self.length}, got '
+        f'{self.period}.'
+      )
+
+
+Window: TypeAlias = NStep | Sequences

@@ -1,0 +1,93 @@
+"""Workers as processes of this host, by `subprocess`: first starts and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+import os
+import pathlib
+import subprocess
+
+from distacme.runtime import process_tree
+from distacme.runtime import signals
+from distacme.runtime import supervision
+from distacme.runtime import topology
+
+# Returns the command line of a worker's process, by the worker's name.
+Command = Callable[[str], Sequence[str]]
+
+
+class Process:
+  """The process of a worker, which can be started again by the same command."""
+
+  def __init__(
+    self,
+    spec: topology.WorkerSpec,
+    command: Command,
+    logs: pathlib.Path,
+    first: subprocess.Popen[bytes] | None = None,
+  ):
+    """Starts the process, or takes over one that was started.
+
+    Args:
+      spec: of the worker.
+      command: of its process.
+      logs: directory; what the process prints goes into a file by its name.
+      first: the process, if it was started.
+    """
+    self._command = command(spec.name)
+    self._environment = environment(spec)
+    self._log = logs / spec.name
+    self._process = first or self._start('w')
+
+  def worker(self, name: str) -> supervision.Worker:
+    """Returns what supervision needs to know of the process."""
+    return supervision.Worker(
+      name,
+      exit_code=lambda: self._process.poll(),
+      terminate=lambda: self._process.terminate(),
+      kill=lambda: self._process.kill(),
+      explain=lambda: self._process.send_signal(signals.EXPLAIN),
+      log=self._log,
+      restart=self._restart,
+    )
+
+  def _restart(self) -> None:
+    self._process = self._start('a')
+
+  def _start(self, mode: str) -> subprocess.Popen[bytes]:
+    self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
+    with open(self._log, mode) as output, signals.children_deaf():
+      return subprocess.Popen(
+        self._command,
+        env={**os.environ, **self._environment},
+        stdout=output,
+        stderr=output,
+      )
+
+
+def environment(spec: topology.WorkerSpec) -> Mapping[str, str]:
+  """Returns the variables that a worker's process has besides its launcher's."""
+  return {**spec.env, **process_tree.parent_variable()}
+
+
+def start(
+  spec: topology.WorkerSpec, command: Command, logs: pathlib.Path
+) -> supervision.Worker:
+  """Starts a worker as a process.
+
+  Args:
+    spec: of the worker.
+    command: of its process.
+    logs: directory for what it prints.
+  """
+  log = logs / spec.name
+  if log.exists():  # of another worker of that name, which ended before
+    log.rename(log.with_name(f'{log.name}.before'))
+  return Process(spec, command, logs).worker(spec.name)
+
+
+def start_all(
+  program: topology.Program, command: Command, logs: pathlib.Path
+) -> list[supervision.Worker]:
+  """Starts every worker that has a process of its own."""
+  return [start(spec, command, logs) for spec in program.owners()]

@@ -1,0 +1,30 @@
+"""The event loop of a process's variable servers, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+import functools
+import threading
+from typing import Any, TypeVar
+
+_T = TypeVar('_T')
+
+
+@functools.cache
+def shared() -> asyncio.AbstractEventLoop:
+  """Returns the loop, which goes on until the process ends.
+
+  It is one for all servers, since gRPC has one queue of events in a process:
+  each event would wake every loop, all but one of them in vain.
+  """
+  loop = asyncio.new_event_loop()
+  threading.Thread(
+    target=loop.run_forever, name='variables', daemon=True
+  ).start()
+  return loop
+
+
+def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+  """Runs a coroutine in the loop; waits for it, in any other thread."""
+  return asyncio.run_coroutine_threadsafe(coroutine, shared()).result()

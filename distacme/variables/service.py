@@ -1,0 +1,236 @@
+"""Answers the calls of the variable service; see `wire` for the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent import futures
+import functools
+import logging
+from typing import Any
+
+import grpc
+
+from distacme.run import run_state as run_state_lib
+from distacme.variables import event_loop
+from distacme.variables import requests
+from distacme.variables import wire
+
+_MAX_DETAIL = 20_000  # characters of a traceback, of which the end tells most
+# Time between reports for each worker that there is. A report costs half a
+# millisecond of a core, so that all reports together take a quarter of a core.
+_PERIOD_S = 0.002
+# Of clients; the one that was silent for longest is forgotten first.
+_MAX_SESSIONS = 10_000
+
+
+class Service:
+  """A run's state and newest params, behind coroutines of one event loop.
+
+  A call that waits is a coroutine, and costs no thread. All handlers run in the
+  thread of the loop, so that they need no locks; only metrics, which go to a
+  disk, are written in another thread.
+
+  A version that is not newer than the newest is ignored. So a publisher may
+  repeat itself; and actors keep newer params than those of a learner that went
+  back to a checkpoint, until the learner has caught up.
+  """
+
+  def __init__(self, run_state: run_state_lib.RunState) -> None:
+    """Takes the state that reports go to; `end` ends all calls that wait."""
+    self._state = run_state
+    self._newest = wire.VersionedBytes(-1, b'', [])
+    self._published = asyncio.Event()  # another one for each version
+    self._publishing = False
+    self._acknowledged: dict[str, int] = {}  # session: last sequence number
+    self._to_stop = asyncio.Event()
+    self._waiting = 0  # workers, each with one call
+    self._ended = False
+    self._disk = futures.ThreadPoolExecutor(1, 'metrics')
+    run_state.on_stop(self._on_stop)
+
+  def handlers(self) -> grpc.GenericRpcHandler:
+    """Returns the handlers for a server of the event loop."""
+    unary = grpc.unary_unary_rpc_method_handler
+    return grpc.method_handlers_generic_handler(
+      wire.SERVICE,
+      {
+        'Publish': grpc.stream_unary_rpc_method_handler(
+          _refusing(self._publish)
+        ),
+        'Subscribe': grpc.unary_stream_rpc_method_handler(
+          _refusing(self._subscribe)
+        ),
+        'Report': unary(_refusing(self._report)),
+        'WaitStop': unary(_refusing(self._wait_stop)),
+        'RequestStop': unary(_refusing(self._request_stop)),
+        'Fail': unary(_refusing(self._fail)),
+        'Scale': unary(_refusing(self._scale)),
+        'Status': unary(_refusing(self._status)),
+      },
+    )
+
+  def _on_stop(self) -> None:
+    event_loop.shared().call_soon_threadsafe(self._to_stop.set)
+
+  def end(self) -> None:
+    """Ends the calls that wait; in the thread of the loop."""
+    self._ended = True
+    self._to_stop.set()
+    self._published.set()
+
+  def close(self) -> None:
+    """Waits until all metrics are written, once no call comes any more."""
+    self._disk.shutdown()
+
+  async def _publish(
+    self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+  ) -> bytes:
+    # One at a time bounds the memory that half-received versions can take.
+    if self._publishing:
+      await context.abort(
+        grpc.StatusCode.ABORTED,
+        'Another publisher is sending params; a run has one learner.',
+      )
+    self._publishing = True
+    try:
+      data = await anext(messages, b'')
+      header = wire.decode_header(data)
+      accepted = header.version > self._newest.version
+      if accepted:
+        await self._take(data, header, messages)
+    finally:
+      self._publishing = False
+    return wire.pack({'accepted': accepted, 'newest': self._newest.version})
+
+  async def _take(
+    self, data: bytes, header: wire.Header, messages: AsyncIterator[bytes]
+  ) -> None:
+    """Receives a version, which becomes the newest once it is complete."""
+    chunks: list[bytes] = []
+    received = 0
+    while received < header.size:
+      chunk = await anext(messages, b'')
+      received = wire.check_chunk(header, received, chunk)
+      chunks.append(chunk)
+    self._newest = wire.VersionedBytes(header.version, data, chunks)
+    self._state.set_params_version(header.version)
+    self._published.set()
+    self._published = asyncio.Event()
+
+  async def _subscribe(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> None:
+    version = requests.version(request)
+    while not self._ended:
+      newest = self._newest
+      if newest.version <= version:
+        await self._published.wait()
+        continue
+      # The slower the subscriber, the more versions pass while it is sent one;
+      # after that it goes on with the newest.
+      version = newest.version
+      await context.write(newest.header)
+      for chunk in newest.chunks:
+        await context.write(chunk)
+
+  async def _report(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    message = requests.report(request)
+    worker, session = message['worker'], message['session']
+    # A client repeats a report whose answer it did not get.
+    if message['sequence'] <= self._acknowledged.get(session, -1):
+      return self._answer()
+    self._acknowledged.pop(session, None)  # the one heard of last comes last
+    self._acknowledged[session] = message['sequence']
+    if len(self._acknowledged) > _MAX_SESSIONS:
+      del self._acknowledged[next(iter(self._acknowledged))]
+    if message['alive']:
+      self._state.report(worker, message['counts'], state=message['state'])
+    if message['metrics']:
+      # In a thread: a disk that stalls must not hold up a thousand workers.
+      await asyncio.wrap_future(
+        self._disk.submit(self._keep, worker, message['metrics'])
+      )
+    return self._answer()
+
+  def _keep(self, worker: str, reports: list[dict[str, float]]) -> None:
+    for metrics in reports:
+      self._state.report(worker, metrics=metrics)
+
+  async def _wait_stop(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    self._waiting += 1
+    try:
+      await self._to_stop.wait()
+    finally:
+      self._waiting -= 1
+    return self._answer()
+
+  async def _request_stop(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    stop = requests.stop(request)
+    self._state.request_stop(stop.reason, stop.detail, stop.worker)
+    return self._answer()
+
+  async def _fail(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    message = wire.unpack(request)
+    worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
+    self._state.fail(worker[:100], detail[-_MAX_DETAIL:])
+    return self._answer()
+
+  async def _scale(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    number = wire.unpack(request).get('num_actors')
+    if type(number) is not int:
+      raise ValueError(f'num_actors must be an int, got {number!r:.80}.')
+    self._state.scale(number)
+    return self._answer()
+
+  async def _status(
+    self, request: bytes, context: grpc.aio.ServicerContext
+  ) -> bytes:
+    return wire.pack(self._state.status().to_dict())
+
+  def _answer(self) -> bytes:
+    """Returns the directive, and what else a worker should know.
+
+    That is the version of the params, -1 before any, and the time to wait
+    between reports.
+    """
+    directive = self._state.directive()
+    return wire.pack(
+      {
+        'stop': directive.stop and directive.stop.value,
+        'counts': dict(directive.counts),
+        'params_version': self._newest.version,
+        'period_s': _PERIOD_S * self._waiting,
+      }
+    )
+
+
+def _refusing(
+  handler: Callable[[Any, grpc.aio.ServicerContext], Awaitable[bytes | None]],
+) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[bytes | None]]:
+  """Answers a ValueError of `handler` with INVALID_ARGUMENT and its message."""
+
+  @functools.wraps(handler)
+  async def handle(
+    request: Any, context: grpc.aio.ServicerContext
+  ) -> bytes | None:
+    try:
+      return await handler(request, context)
+    except ValueError as error:
+      logging.getLogger(__name__).warning(
+        'Refused a call from %s: %s', context.peer(), error
+      )
+      code = grpc.StatusCode.INVALID_ARGUMENT
+      return await context.abort(code, str(error))
+
+  return handle

@@ -1,0 +1,185 @@
+"""How a learner, an actor and an evaluator are put together, in every mode.
+
+One process, threads, processes and clusters call these functions; modes differ in
+what they pass: where replay is, how params travel, to whom a worker reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import Any
+
+import jax
+
+from distacme import core
+from distacme import environments
+from distacme import row_layout
+from distacme import specs
+from distacme import types
+from distacme.acting import actor as actor_lib
+from distacme.acting import evaluator as evaluator_lib
+from distacme.acting import policy as policy_lib
+from distacme.learning import batches as batches_lib
+from distacme.learning import frame_stacks
+from distacme.learning import learner as learner_lib
+from distacme.learning import placement as placement_lib
+from distacme.learning import updates
+from distacme.replay import rows as rows_lib
+from distacme.replay.writers import factory
+from distacme.replay.writers import inserter as inserter_lib
+
+
+def make_learner(
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  state: types.LearnerState,
+  make_sampler: Callable[[rows_lib.RowLayout], core.Sampler],
+  sink: core.ParamsSink,
+  reporter: core.Reporter,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+  updates_per_call: int = 1,
+  in_background: bool = False,
+  **settings: Any,
+) -> learner_lib.Learner:
+  """Returns a learner that samples replay, updates its state and publishes.
+
+  Args:
+    agent: whose `update` to use.
+    spec: of the environment.
+    state: to start from; given up by the caller.
+    make_sampler: connects to replay, given the layout of its rows.
+    sink: takes the params.
+    reporter: the learner's line to the run.
+    devices: to learn on; by default all that there are.
+    updates_per_call: updates in one compiled call; see `updates.choose_count`.
+    in_background: whether threads draw batches ahead and send params and
+      priorities, while this one learns; else all happens in turn.
+    **settings: others of `learner.Learner`.
+
+  Raises:
+    ValueError: if replay's rate limits leave no room for `updates_per_call`
+      batches, or a batch cannot be split over `devices`.
+  """
+  devices = jax.local_devices() if devices is None else devices
+  params = jax.eval_shape(agent.actor_params, state)
+  layout = row_layout.row_layout(agent, spec, params)
+  agent = frame_stacks.learning_from(layout, agent)
+  count = updates.choose_count(
+    updates_per_call, agent, state, layout, devices[0].platform
+  )
+  replay = agent.replay
+  placement = placement_lib.Placement(replay.batch_size, count, devices)
+  sampler = make_sampler(layout)
+  batches: batches_lib.Batches
+  if in_background:
+    batches = batches_lib.PrefetchedBatches(
+      sampler,
+      count,
+      placement,
+      # A queue's batches grow old while they wait here.
+      depth=1 if replay.used_once else 2,
+      padded=replay.padded,
+    )
+    settings['executor'] = learner_lib.background_executor
+  else:
+    batches = batches_lib.Batches(
+      sampler, count, placement, padded=replay.padded
+    )
+  return learner_lib.Learner(
+    agent, batches, sink, reporter, state, placement=placement, **settings
+  )
+
+
+def make_actor(
+  agent: core.Agent,
+  environment: core.VectorEnvironment,
+  make_inserter: Callable[[rows_lib.RowLayout], inserter_lib.Inserter],
+  source: core.ParamsSource,
+  reporter: core.Reporter,
+  *,
+  key: types.Key,
+  streams: types.Streams,
+) -> actor_lib.Actor:
+  """Returns an actor that steps environments and writes to replay.
+
+  Args:
+    agent: whose policy acts.
+    environment: whose rows are `streams`.
+    make_inserter: connects to replay, given the layout of its rows.
+    source: of params, which holds some already.
+    reporter: the actor's line to the run.
+    key: consumed; decides all exploration.
+    streams: positions of the rows among all environments of the run.
+  """
+  spec = specs.make_environment_spec(environment)
+  newest = source.newest()
+  assert newest is not None  # as promised
+  layout = row_layout.row_layout(agent, spec, newest.params)
+  inserter = make_inserter(layout)
+  return actor_lib.Actor(
+    environments.check_first_episode(environment),
+    make_policy(agent, source, environment, key, streams),
+    functools.partial(
+      factory.make_writer,
+      agent,
+      layout,
+      environment.num_envs,
+      inserter,
+    ),
+    reporter,
+  )
+
+
+def make_evaluator(
+  agent: core.Agent,
+  environment: core.VectorEnvironment,
+  source: core.ParamsSource,
+  reporter: core.Reporter,
+  settings: evaluator_lib.Settings,
+  *,
+  key: types.Key,
+  **others: Any,
+) -> evaluator_lib.Evaluator:
+  """Returns an evaluator of the params that `source` brings.
+
+  Args:
+    agent: whose policy is evaluated.
+    environment: of `evaluator.num_rows(settings.episodes)` rows.
+    source: of params.
+    reporter: the evaluator's line to the run.
+    settings: how much is evaluated, and when.
+    key: consumed; decides what is random about the evaluated policy.
+    **others: of `evaluator.Evaluator`.
+  """
+
+  def make(fixed: core.ParamsSource) -> core.Policy:
+    return make_policy(agent, fixed, environment, key, streams=None)
+
+  return evaluator_lib.Evaluator(
+    environment, make, source, reporter, settings, **others
+  )
+
+
+def make_policy(
+  agent: core.Agent,
+  source: core.ParamsSource,
+  environment: core.VectorEnvironment,
+  key: types.Key,
+  streams: types.Streams | None,
+) -> core.Policy:
+  """Returns what acts in `environment`: the agent's own policy, or its `act`.
+
+  Args:
+    agent: a `core.SearchingAgent` makes its own policy.
+    source: of params; asked before every action.
+    environment: that is acted in.
+    key: consumed; decides all that is random.
+    streams: see `core.Agent.initial_actor_state`; None evaluates.
+  """
+  if isinstance(agent, core.SearchingAgent):
+    return agent.make_policy(source, environment, key, streams)
+  return policy_lib.CompiledPolicy(
+    agent, source, environment.num_envs, key, streams
+  )

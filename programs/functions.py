@@ -1,0 +1,109 @@
+"""A user's objects on their way to the workers: by import path, or in a pickle.
+
+The pickle lies in the run directory, where only this user may read or write it.
+It is loaded by workers alone, which their launcher started after writing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import importlib
+import os
+import pathlib
+import pickle
+import stat
+import sys
+from typing import Any
+
+from distacme.run import files
+from distacme.run import run_directory
+
+
+def import_path(given: Any) -> str:
+  """Returns module:name if that leads other processes to the object, else ''."""
+  module = getattr(given, '__module__', None)
+  name = getattr(given, '__qualname__', None)
+  if not module or not name or module == '__main__':
+    return ''
+  found: Any = sys.modules.get(module)
+  for part in name.split('.'):
+    found = getattr(found, part, None)
+  return f'{module}:{name}' if found is given else ''
+
+
+def load(path: str) -> Any:
+  """Returns the object of an `import_path`.
+
+  Raises:
+    ImportError, AttributeError: if it is not there.
+  """
+  module, _, name = path.partition(':')
+  found: Any = importlib.import_module(module)
+  for part in name.split('.'):
+    found = getattr(found, part)
+  return found
+
+
+def write_pickles(
+  parts: Mapping[str, Any], directory: run_directory.RunDirectory
+) -> None:
+  """Pickles what workers cannot import.
+
+  Args:
+    parts: objects by the name of their pickle.
+    directory: of the run.
+
+  Raises:
+    ValueError: if an object cannot be pickled.
+    NotWrittenError: if its pickle cannot be written.
+  """
+  for path in directory.pickles.glob('*'):  # of a run before this one
+    path.unlink()
+  for part, given in parts.items():
+    _write(_path(directory, part), _pickled(part, given))
+
+
+def _pickled(part: str, given: Any) -> bytes:
+  import cloudpickle  # 0.1 s, which few runs need
+
+  try:
+    data: bytes = cloudpickle.dumps(given)
+  # Whatever an object's own methods raise.
+  except Exception as error:
+    raise ValueError(
+      f'the {part} of the run cannot be sent to the workers: it cannot be '
+      f'imported by its name, and not be pickled ({type(error).__name__}: '
+      f"{error}). Move it to a module of its own, or use mode='local'."
+    ) from error
+  return data
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+  """Writes a file that only this user can read, from its first moment on."""
+  path.parent.mkdir(mode=0o700, exist_ok=True)
+  flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+  with files.writing_to(path), open(os.open(path, flags, 0o600), 'wb') as file:
+    file.write(data)
+
+
+def read_pickle(directory: run_directory.RunDirectory, part: str) -> Any:
+  """Returns an object that `write_pickles` was given.
+
+  Raises:
+    ValueError: if the file may come from somebody else: a pickle runs as code.
+  """
+  path = _path(directory, part)
+  with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), 'rb') as file:
+    status = os.fstat(file.fileno())
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.getuid() or mode & 0o077:
+      raise ValueError(
+        f'{path} belongs to user {status.st_uid} and has mode {mode:o}: it is '
+        f'loaded only if it belongs to user {os.getuid()} and nobody else can '
+        'open it (mode 600). Start the run anew, which writes it again.'
+      )
+    return pickle.load(file)
+
+
+def _path(directory: run_directory.RunDirectory, part: str) -> pathlib.Path:
+  return directory.pickles / f'{part}.pickle'

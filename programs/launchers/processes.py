@@ -1,0 +1,47 @@
+"""Mode processes: each worker in a process of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.launchers import this_host
+from distacme.programs.workers import main
+from distacme.run import run_directory
+from distacme.run import status as status_lib
+from distacme.runtime import processes
+from distacme.runtime import supervision
+from distacme.runtime import topology
+
+
+def run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
+  """Runs an experiment to its end; see `table.Launcher.run`."""
+  command = functools.partial(main.command, directory.path)
+  return this_host.run(
+    experiment,
+    directory,
+    show,
+    functools.partial(_start_all, command=command, directory=directory),
+    functools.partial(processes.start, command=command, logs=directory.logs),
+  )
+
+
+def _start_all(
+  program: topology.Program,
+  command: processes.Command,
+  directory: run_directory.RunDirectory,
+) -> list[supervision.Worker]:
+  """Starts the program through Launchpad, or without where there is none."""
+  start_all = processes.start_all
+  try:
+    from distacme.runtime import launchpad
+  except ImportError:
+    pass
+  else:
+    start_all = launchpad.launch_processes
+  return start_all(program, command, directory.logs)

@@ -1,0 +1,49 @@
+"""Mode threads: each worker in a thread of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import functools
+
+from distacme import lazy_imports
+from distacme.programs import experiment as experiment_lib
+from distacme.programs.launchers import this_host
+from distacme.programs.workers import main
+from distacme.run import run_directory
+from distacme.run import status as status_lib
+from distacme.runtime import supervision
+from distacme.runtime import threads
+from distacme.runtime import topology
+
+
+def run(
+  experiment: experiment_lib.Experiment,
+  directory: run_directory.RunDirectory,
+  show: Callable[[status_lib.Status], None],
+) -> status_lib.Status:
+  """Runs an experiment to its end; see `table.Launcher.run`."""
+  run_worker = functools.partial(
+    main.run_worker, directory.path, experiment=experiment
+  )
+  return this_host.run(
+    experiment,
+    directory,
+    show,
+    functools.partial(_start_all, run=run_worker),
+    start=None,  # threads cannot be made to end
+  )
+
+
+def _start_all(
+  program: topology.Program, run: threads.RunWorker
+) -> list[supervision.Worker]:
+  """Starts the program through Launchpad, or without where there is none."""
+  lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
+  start_all = threads.start_all
+  try:
+    from distacme.runtime import launchpad
+  except ImportError:
+    pass
+  else:
+    start_all = launchpad.launch_threads
+  return start_all(program, run)

@@ -1,0 +1,135 @@
+"""A run as its config.json records it: for workers, and for what comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+from distacme import replay_spec
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import functions
+from distacme.run import files
+from distacme.run import run_directory
+
+
+def as_dict(
+  experiment: experiment_lib.Experiment,
+  replay: replay_spec.ReplaySpec,
+  counts: Mapping[str, int],
+  pickles: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Returns what workers need to know, and whoever comes after the run.
+
+  Args:
+    experiment: of the run.
+    replay: what its agent wants of replay.
+    counts: the run's counters before this resumption.
+    pickles: parts of the experiment that lie in pickles (`write_pickles`).
+  """
+  return {
+    **experiment.as_dict(),
+    'replay': replay_spec.as_dict(replay),
+    'resumed_from': dict(counts),
+    'pickles': list(pickles),
+  }
+
+
+def run_config(
+  config: Mapping[str, Any], directory: run_directory.RunDirectory
+) -> experiment_lib.RunConfig:
+  """Returns the settings of the run; imports nothing of its agent."""
+  run: experiment_lib.RunConfig = _parse(
+    experiment_lib.RunConfig, config['run'], directory
+  )
+  return dataclasses.replace(run, run_dir=directory.path)
+
+
+def agent_config(
+  config: Mapping[str, Any],
+  run: experiment_lib.RunConfig,
+  directory: run_directory.RunDirectory,
+) -> Any:
+  """Returns the settings of the agent, whose module it imports."""
+  agent = experiment_lib.agent_module(run.agent)
+  return _parse(agent.Config, config['agent'], directory)
+
+
+def write_pickles(
+  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
+) -> list[str]:
+  """Pickles what config.json cannot say of an experiment.
+
+  Those are functions that have no import path, and an agent's settings that are
+  more than plain data.
+
+  Returns:
+    The parts of the experiment that were pickled.
+
+  Raises:
+    ValueError: if one cannot be pickled.
+  """
+  parts = {
+    part: given
+    for part, given in experiment.given_functions().items()
+    if not functions.import_path(given)
+  }
+  if not _is_plain(experiment, directory):
+    parts['agent'] = experiment.agent
+  functions.write_pickles(parts, directory)
+  return list(parts)
+
+
+def _is_plain(
+  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
+) -> bool:
+  """Whether the agent's settings are read back from JSON as they were."""
+  config = files.from_json(files.to_json(experiment.as_dict()))
+  try:
+    read = agent_config(config, experiment.run, directory)
+    return bool(read == experiment.agent)
+  # A Config may check itself in any way, or hold what cannot be compared.
+  except Exception:
+    return False
+
+
+def read_experiment(
+  directory: run_directory.RunDirectory,
+) -> experiment_lib.Experiment:
+  """Returns the experiment that a run's launcher has recorded for its workers."""
+  config = directory.read_config()
+  run = run_config(config, directory)
+  parts = {
+    part: functions.read_pickle(directory, part) for part in config['pickles']
+  }
+  for part, known in config['functions'].items():
+    if path := known.get('import_path'):
+      parts[part] = functions.load(path)
+  return experiment_lib.Experiment(
+    run,
+    parts.get('agent') or agent_config(config, run, directory),
+    environment=parts.get('env'),
+    network=parts.get('network'),
+    resumed_at=config['resumed_from'].get('env_steps', 0),
+  )
+
+
+def _parse(
+  config: Any,
+  values: Mapping[str, Any],
+  directory: run_directory.RunDirectory,
+) -> Any:
+  """Returns a dataclass from its fields in JSON, which has no tuples."""
+  unknown = values.keys() - {field.name for field in dataclasses.fields(config)}
+  if unknown:
+    raise ValueError(
+      f'{directory.config} has {", ".join(sorted(unknown))}, which '
+      f'{config.__module__}.{config.__name__} has not. Use the version of '
+      'distacme and of the agent that the run was made with.'
+    )
+  return config(**{name: _as_tuple(value) for name, value in values.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+  """Returns tuples in the place of lists, at any depth."""
+  return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

@@ -1,0 +1,39 @@
+"""Progress in the output of a notebook's cell."""
+
+from __future__ import annotations
+
+import html
+import io
+import sys
+from typing import Any
+
+from rich import console as rich_console
+
+_WIDTH = 120  # characters; a cell scrolls what is wider
+
+
+def is_here() -> bool:
+  """Returns whether this process is the kernel of a notebook."""
+  # A kernel has imported IPython; nobody else need pay for it.
+  ipython = sys.modules.get('IPython')
+  shell = ipython.get_ipython() if ipython else None
+  return hasattr(shell, 'kernel')
+
+
+class Picture:
+  """An output of the cell that runs, replaced in place; one thread."""
+
+  def __init__(self) -> None:
+    """Shows nothing yet."""
+    from IPython import display
+
+    self._display = display
+    self._handle: Any = display.display(display.HTML(''), display_id=True)
+
+  def update(self, renderable: rich_console.RenderableType) -> None:
+    """Shows what rich would print."""
+    text = io.StringIO()
+    console = rich_console.Console(file=text, width=_WIDTH, color_system=None)
+    console.print(renderable)
+    picture = f'<pre>{html.escape(text.getvalue())}</pre>'
+    self._handle.update(self._display.HTML(picture))

@@ -1,0 +1,91 @@
+"""`distacme.train` from a program or a notebook, which go on afterwards."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import distacme
+from distacme.agents import dqn
+from distacme.programs.workers import devices
+from distacme.testing import environments
+from tests.programs import launching
+
+CONFIG = dqn.Config(hidden_sizes=(8,), min_replay_size=50, batch_size=8)
+SETTINGS = {'mode': 'local', 'max_env_steps': 300, 'eval_period': 100}
+SETTINGS |= {'eval_episodes': 2, 'max_eval_share': 1.0}
+
+
+def train(tmp_path, env=launching.CATCH, **settings):
+  return distacme.train(
+    CONFIG, env=env, run_dir=tmp_path / 'run', **{**SETTINGS, **settings}
+  )
+
+
+def test_a_run_has_a_curve_a_policy_a_directory_and_an_exit_code(tmp_path):
+  run = train(tmp_path)
+  assert run.exit_code == 0
+  assert (run.directory / 'config.json').exists()
+  curve = run.curve()
+  assert len(curve[0]) == len(curve[1]) >= 3
+  observation = environments.Catch(seed=0).reset().observation
+  assert run.policy()(observation) in (0, 1, 2)
+  assert run.policy(best=False).version >= run.policy().version
+
+
+def test_the_policy_of_a_function_environment_needs_no_function_again(tmp_path):
+  run = train(tmp_path, env=environments.catch)
+  observation = environments.Catch(seed=0).reset().observation
+  assert run.policy()(observation) in (0, 1, 2)
+
+
+def test_a_run_leaves_jax_and_logging_as_they_were(tmp_path):
+  handlers = logging.getLogger().handlers[:]
+  settings = dict(jax.config.values)
+  train(tmp_path, jit=False, max_env_steps=60)
+  assert dict(jax.config.values) == settings
+  assert logging.getLogger().handlers == handlers
+
+
+def test_a_failure_raises_in_the_program_of_the_caller(tmp_path):
+  def broken(seed):
+    environment = environments.Catch(seed)
+    environment.step = None
+    return environment
+
+  with pytest.raises(TypeError):
+    train(tmp_path, env=broken)
+
+
+def test_the_cpu_is_used_alone_and_jax_forgets_it():
+  code = (
+    'import jax\n'
+    'from jax._src import xla_bridge\n'
+    'from distacme.programs.workers import devices\n'
+    'with devices.on_the_cpu():\n'
+    '  assert jax.config.jax_platforms == "cpu"\n'
+    '  jax.numpy.ones(3).sum()\n'
+    'assert not xla_bridge.backends_are_initialized()\n'
+    'assert jax.config.jax_platforms is None\n'
+    'assert jax.numpy.ones(3).sum() == 3\n'
+  )
+  environment = {k: v for k, v in os.environ.items() if k != 'JAX_PLATFORMS'}
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_arrays_of_the_caller_survive_what_is_done_on_the_cpu():
+  before = jax.numpy.arange(3)
+  with devices.on_the_cpu():
+    jax.numpy.ones(3).sum()
+  np.testing.assert_array_equal(before + 1, [1, 2, 3])

@@ -1,0 +1,100 @@
+"""A thousand workers at one variable server, each of which waits for news."""
+
+import contextlib
+import pathlib
+
+import grpc
+import numpy as np
+import pytest
+
+from distacme.run import run_state
+from distacme.run import status as status_lib
+from distacme.variables import client
+from distacme.variables import server
+from distacme.variables import wire
+
+MAX_MORE_THREADS = 50  # than without workers; gRPC's grow with the cores
+NUM_CHANNELS = 4  # workers share them here: what waits are calls
+
+
+@pytest.fixture(name='channels')
+def fixture_channels():
+  """Returns a function that opens channels, each with a connection."""
+  with contextlib.ExitStack() as stack:
+    yield lambda endpoint: [
+      stack.enter_context(
+        grpc.insecure_channel(
+          endpoint.address, [('grpc.use_local_subchannel_pool', 1)]
+        )
+      )
+      for _ in range(NUM_CHANNELS)
+    ]
+
+
+def report(worker):
+  return wire.pack(
+    {
+      'worker': worker,
+      'session': worker,
+      'sequence': 1,
+      'alive': True,
+      'counts': {'env_steps': 3},
+      'metrics': [{'episode_return': 1.0, 'policy_lag': 2.0}],
+      'state': 'acting',
+    }
+  )
+
+
+def version_of(stream):
+  """Returns the version that comes next in a stream of one leaf."""
+  header = wire.decode_header(next(stream))
+  wire.receive(header, stream)
+  return header.version
+
+
+def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
+  start_process, channels, wait_until
+):
+  process, endpoint = start_process()
+  threads = pathlib.Path(f'/proc/{process.pid}/task')
+  threads_before = len(list(threads.iterdir()))
+  opened = channels(endpoint)
+  names = [f'actor/{index}' for index in range(run_state.MAX_ACTORS)]
+  lines = [opened[index % NUM_CHANNELS] for index in range(len(names))]
+  streams = [
+    line.unary_stream(wire.method('Subscribe'))(b'{"version": -1}')
+    for line in lines
+  ]
+  stops = [
+    line.unary_unary(wire.method('WaitStop')).future(b'{}') for line in lines
+  ]
+  reports = [
+    line.unary_unary(wire.method('Report')).future(report(name))
+    for line, name in zip(lines, names, strict=True)
+  ]
+  for answer in reports:
+    assert wire.unpack(answer.result(30))['stop'] is None
+  # Reports of all together must leave the server time for what else it does.
+  assert wire.unpack(reports[-1].result())['period_s'] == len(names) * 0.002
+  status = client.status(endpoint, timeout_s=30.0)
+  assert set(status.workers) == set(names)
+  assert status.counts == {'env_steps': 3 * len(names)}
+
+  learner = client.VariableClient(endpoint, 'learner/0')
+  reporter = learner.reporter(period_s=0.01)
+  assert reporter.flush()
+  wait_until(lambda: reporter._period_s > 1.0)
+  for version in range(2):
+    learner.publish(version, ['w'], [np.zeros(1000)])
+    assert {version_of(stream) for stream in streams} == {version}
+  learner.close()
+  assert len(list(threads.iterdir())) < threads_before + MAX_MORE_THREADS
+
+  assert not any(stop.done() for stop in stops)
+  client.request_stop(endpoint, status_lib.StopReason.SOLVED, timeout_s=30.0)
+  assert {wire.unpack(stop.result(30))['stop'] for stop in stops} == {'solved'}
+
+
+def test_there_is_room_for_every_call_of_every_worker():
+  calls_of_a_worker = 3  # that wait for params and the stop, and a report
+  assert calls_of_a_worker * run_state.MAX_ACTORS < server.MAX_CALLS
