@@ -36,7 +36,7 @@ class LearningRateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EpsilonGreedyConfig(LearningRateConfig):
-  """Settings of an agent that sometimes acts at random, and learns by steps."""
+  """Settings of an agent that acts epsilon-greedily."""
 
   epsilon_base: float = 0.4
   """Base of the exploration ladder."""
