@@ -7,6 +7,7 @@ worker drives any agent, and only the modules made for a backend import it.
 import ast
 from collections.abc import Iterator
 import fnmatch
+import graphlib
 import json
 import pathlib
 import subprocess
@@ -143,7 +144,12 @@ def imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
   Those written as a call with a literal name count: import_module('x') and
   lazy.module('x').
   """
-  for node in ast.walk(ast.parse(path.read_text())):
+  yield from imports_of(ast.parse(path.read_text()), path)
+
+
+def imports_of(tree: ast.AST, path: pathlib.Path) -> Iterator[tuple[int, str]]:
+  """Yields the same of what was parsed."""
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       for alias in node.names:
         yield node.lineno, alias.name
@@ -159,6 +165,41 @@ def imports(path: pathlib.Path) -> Iterator[tuple[int, str]]:
       if called in ('import_module', 'find_spec', 'module', '__import__'):
         if isinstance(name, ast.Constant) and isinstance(name.value, str):
           yield node.lineno, name.value
+
+
+def graph(node_of=lambda module: module) -> dict[str, set[str]]:
+  """Returns which nodes import which; imports for annotations do not count."""
+  found: dict[str, set[str]] = {}
+  for module, path in MODULES.items():
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+      if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.unparse(node.test):
+        node.body = [ast.Pass()]
+    edges = found.setdefault(node_of(module), set())
+    for imported in (name for _, name in imports_of(tree, path)):
+      if imported in MODULES and node_of(imported) != node_of(module):
+        edges.add(node_of(imported))
+  return found
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+  """Returns the nodes that import themselves by way of others."""
+  order = graphlib.TopologicalSorter(edges)
+  try:
+    order.prepare()
+  except graphlib.CycleError as error:
+    return [error.args[1]]
+  return []
+
+
+def folder_of(module: str) -> str:
+  """Returns a module's folder; modules at the top stand for themselves."""
+  parent = module.rpartition('.')[0]
+  is_folder = MODULES[module].name == '__init__.py'
+  return module if is_folder or parent in TOPS else parent
+
+
+TOPS = ('distacme', 'distacme.programs')
 
 
 def violations(module: str, path: pathlib.Path) -> Iterator[str]:
@@ -179,6 +220,16 @@ def violations(module: str, path: pathlib.Path) -> Iterator[str]:
 @pytest.mark.parametrize('module', sorted(MODULES))
 def test_imports_stay_in_their_layer(module):
   assert not list(violations(module, MODULES[module]))
+
+
+@pytest.mark.parametrize('node_of', [str, folder_of])
+def test_there_are_no_circles_of_modules_or_folders(node_of):
+  assert not circles(graph(node_of))
+
+
+def test_a_circle_is_found():
+  edges = {'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}}
+  assert {*circles(edges)[0]} == {'a', 'b', 'c'}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import json
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, TypeVar
 
 from distacme.run import notices
-from distacme.run import run_directory
+
+_T = TypeVar('_T')
 
 
 class NotWrittenError(OSError):
@@ -117,8 +118,8 @@ NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def read_if_whole(
-  path: pathlib.Path, parse: Callable[[Any], run_directory._T], lost: str
-) -> run_directory._T | None:
+  path: pathlib.Path, parse: Callable[[Any], _T], lost: str
+) -> _T | None:
   """Returns what `parse` makes of a file that a run can do without.
 
   Args:

@@ -11,15 +11,13 @@ import pathlib
 import platform
 import re
 import time
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from distacme.run import files
 from distacme.run import notices
 from distacme.run import status as status_lib
 
 _COUNTS_KEPT = 4  # and those of all checkpoints
-
-_T = TypeVar('_T')
 
 
 @dataclasses.dataclass(frozen=True)

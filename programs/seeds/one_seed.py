@@ -62,7 +62,7 @@ class SeedRun:
 
   def start(self) -> None:
     """Starts its process."""
-    command = [sys.executable, '-m', 'distacme.programs.seeds.process']
+    command = [sys.executable, '-m', 'distacme.programs.seed_process']
     command += [*self._arguments, '--seed', str(self._experiment.run.seed)]
     command += ['--run-dir', str(self._directory.path)]
     with open(self._output, 'ab') as output:

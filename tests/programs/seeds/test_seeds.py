@@ -227,7 +227,7 @@ def test_the_process_of_a_seed_takes_the_flags_of_train():
     [
       launching.SCRIPT.with_name('python'),
       '-m',
-      'distacme.programs.seeds.process',
+      'distacme.programs.seed_process',
     ]
     + ['--agent', 'nobody'],
     capture_output=True,
