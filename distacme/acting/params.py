@@ -1,4 +1,4 @@
-"""Params on their way from a learner to those who act."""
+"""Params on their way from a learner to actors and evaluators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distacme import types
 
 
 class LocalParams:
-  """Holds the newest params of one process; a sink and a source."""
+  """The newest params of one process; a sink and a source."""
 
   def __init__(self, newest: core.VersionedParams | None = None):
     self._newest = newest
@@ -27,13 +27,13 @@ class LocalParams:
 
 
 class Transport(Protocol):
-  """What carries flat arrays; `variables.client.VariableClient` does."""
+  """A carrier of flat arrays, such as `variables.client.VariableClient`."""
 
   def publish(self, version: int, names: Any, arrays: Any) -> Any:
     """Sends arrays with their names."""
 
   def newest(self) -> Any:
-    """Returns version, names and arrays of what came last, or None."""
+    """Returns version, names and arrays of the newest params, or None."""
 
 
 class RemoteParams:
@@ -44,7 +44,7 @@ class RemoteParams:
     self._newest: core.VersionedParams | None = None
 
   def publish(self, version: int, params: types.Params) -> None:
-    """Sends `params` to all who subscribe."""
+    """Sends `params` to all subscribers."""
     flat = flatten(params)
     self._transport.publish(
       version, list(flat), [np.asarray(leaf) for leaf in flat.values()]
@@ -67,8 +67,8 @@ def flatten(params: types.Params) -> dict[str, Any]:
   """Returns the leaves of a nest of dicts under names that keep their paths.
 
   Raises:
-    TypeError: if `params` is not a dict, or has other containers than dicts
-      with string keys, which could not be rebuilt from names.
+    TypeError: if `params` is not a dict, or has other containers than dicts with
+      string keys: names could not rebuild such containers.
   """
   flat: dict[str, Any] = {}
 
