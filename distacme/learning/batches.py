@@ -19,12 +19,12 @@ _MAX_HALVINGS = 4  # an update is compiled for each length that it meets
 
 
 class Drawn(NamedTuple):
-  """What one call of the learner's update takes.
+  """The batch for one call of the learner's update, and its sample info.
 
   Attributes:
-    batch: leaves [B, ...]; or [K, B, ...] where K batches were drawn at once.
-      Of sequences there may be fewer rows than the window has; see `trimmed`.
-    info: how it was drawn, always flat: [K * B].
+    batch: leaves [B, ...]; or [K, B, ...] if K batches were drawn at once.
+      Sequences may have fewer rows than the window; see `trimmed`.
+    info: of the items, always flat: [K * B].
   """
 
   batch: types.Batch
@@ -46,8 +46,8 @@ class Batches:
     Args:
       sampler: to draw from.
       count: batches for one `get`; above 1 they are stacked.
-      placement: puts them on the learner's devices; by default they stay numpy.
-      padded: whether these are sequences to be `trimmed`.
+      placement: puts batches on the learner's devices; by default they stay numpy.
+      padded: whether batches are of sequences to be `trimmed`.
     """
     self.count = count
     self._sampler = sampler
@@ -55,7 +55,7 @@ class Batches:
     self._padded = padded
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
-    """Returns what comes next, or None if there was none within `timeout_s`."""
+    """Returns the next batches, or None if there were none within `timeout_s`."""
     del timeout_s  # A sampler of one process answers at once.
     return self._draw()
 
@@ -66,7 +66,7 @@ class Batches:
     self._sampler.update_priorities(info, priority)
 
   def describe(self) -> str:
-    """Says in a sentence what there is to be sampled."""
+    """Returns a sentence on the tables to sample from."""
     return self._sampler.describe()
 
   def close(self) -> None:
@@ -92,14 +92,14 @@ class Batches:
 
 
 def trimmed(drawn: Sequence[types.Sequence]) -> list[types.Sequence]:
-  """Cuts the end off batches of sequences where all of it is padding.
+  """Cuts the end off batches of sequences that is padding in all of them.
 
-  What is left has the same rows in all of them: as many as a sequence has, or
-  half of that, rounded up, or half of that, at most four times.
+  All batches keep the same number of rows: that of a sequence, halved and rounded
+  up between zero and four times.
 
   Args:
     drawn: leaves [B, L, ...], of stacked frames [B, L + S - 1, ...] if replay
-      keeps these one by one; only views on them are returned.
+      keeps frames one by one; the result holds views on the leaves.
   """
   length = drawn[0].step_type.shape[1]
   needed = max(_needed_rows(data.step_type) for data in drawn)
@@ -122,7 +122,7 @@ def trimmed(drawn: Sequence[types.Sequence]) -> list[types.Sequence]:
 
 
 def _needed_rows(step_type: np.ndarray) -> int:
-  """Returns up to which row there is more than padding in a batch [B, L]."""
+  """Returns the number of rows before the common padding of a batch [B, L]."""
   length = step_type.shape[1]
   stepped = (step_type != types.LAST).any(axis=0)
   last_step = length - 1 - int(stepped[::-1].argmax())
@@ -130,8 +130,8 @@ def _needed_rows(step_type: np.ndarray) -> int:
 
 
 def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
-  # Contiguous: what samplers return are views with gaps between the rows, and
-  # JAX takes several times as long over those.
+  # Contiguous: samplers return views with gaps between the rows, and JAX takes
+  # several times as long to read such views.
   batch = types.Batch(data, info.probability.astype(np.float32), info.table)
   return Drawn(jax.tree.map(np.ascontiguousarray, batch), info)
 
@@ -150,11 +150,11 @@ class PrefetchedBatches(Batches):
     """Starts the thread.
 
     Args:
-      sampler: used by the thread alone, but for its priorities.
+      sampler: sampled by the thread alone; any thread sets priorities.
       count: batches for one `get`; above 1 they are stacked.
-      placement: puts them on the learner's devices; by default they stay numpy.
-      depth: batches held ready, but at least one answer of `get`.
-      padded: whether these are sequences to be `trimmed`.
+      placement: puts batches on the learner's devices; by default they stay numpy.
+      depth: batches held ready, but at least those of one `get`.
+      padded: whether batches are of sequences to be `trimmed`.
     """
     super().__init__(sampler, count, placement, padded)
     self._closed = False
@@ -162,13 +162,13 @@ class PrefetchedBatches(Batches):
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
-    """Returns what comes next, or None if there was none within `timeout_s`."""
+    """Returns the next batches, or None if there were none within `timeout_s`."""
     try:
       drawn = self._queue.get(timeout=timeout_s)
     except queue.Empty:
       return None
     if isinstance(drawn, Exception):
-      self._queue.put(drawn)  # for whoever asks again; the thread has ended
+      self._queue.put(drawn)  # for the next `get`; the thread has ended
       raise drawn
     assert isinstance(drawn, Drawn)
     return drawn
@@ -181,7 +181,7 @@ class PrefetchedBatches(Batches):
       self._queue.put(error)
 
   def close(self) -> None:
-    """Lets the thread end, once replay has answered it."""
+    """Ends the thread, once replay has answered the thread's request."""
     self._closed = True
     with contextlib.suppress(queue.Empty):
       while True:

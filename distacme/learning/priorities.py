@@ -17,8 +17,8 @@ _LAST_S = 1.0
 class PrioritySender:
   """Collects priorities and sends those of several updates in one call.
 
-  Used by the learner's thread; an executor does the sending, and the waiting
-  for the device to have computed what is sent.
+  Used by the learner's thread. An executor waits for the device to compute the
+  priorities, and sends them.
   """
 
   def __init__(
@@ -30,8 +30,8 @@ class PrioritySender:
     """Sends nothing yet.
 
     Args:
-      write: takes how items were drawn and their priorities, both flat.
-      executor: of one thread, or none.
+      write: takes the sample info of items and their priorities, both flat.
+      executor: of one thread, or an inline one.
       together: calls of `add` that are sent as one.
     """
     self._write = write
@@ -41,13 +41,13 @@ class PrioritySender:
     self._pending: list[futures.Future[None]] = []
 
   def add(self, info: types.SampleInfo, priorities: jax.Array) -> None:
-    """Takes the priorities [B] of items; raises what an earlier sending met."""
+    """Adds the priorities [B] of items; raises an earlier sending's error."""
     self._collected.append((info, priorities))
     if len(self._collected) >= self._together:
       self.send()
 
   def send(self) -> None:
-    """Sends what was collected; raises what an earlier sending met."""
+    """Sends the collected priorities; raises an earlier sending's error."""
     if self._collected:
       collected, self._collected = self._collected, []
       self._pending.append(self._executor.submit(self._send, collected))
@@ -55,16 +55,16 @@ class PrioritySender:
       self._pending.pop(0).result()
 
   def behind(self) -> bool:
-    """Whether so much waits to be sent that the learner should wait, too."""
+    """Returns whether so much is unsent that the learner should wait."""
     return len(self._pending) > _MAX_PENDING
 
   def wait(self, timeout_s: float) -> None:
-    """Waits for the sending under way, no longer than that."""
+    """Waits at most `timeout_s` for the current sending."""
     futures.wait(self._pending[:1], timeout_s)
     self.send()
 
   def close(self) -> None:
-    """Ends the sending; gives up what a replay server does not answer."""
+    """Ends the sending; gives up on a replay server that does not answer."""
     self._executor.shutdown(wait=False, cancel_futures=True)
     pending = [future for future in self._pending if not future.cancelled()]
     futures.wait(pending, timeout=_LAST_S)
