@@ -15,10 +15,10 @@ from distacme.run import run_directory
 
 
 class NotWrittenError(OSError):
-  """A disk that is full, say: whoever writes again would fail again."""
+  """A run's file cannot be written, e.g. the disk is full; retrying fails too."""
 
   def __init__(self, path: os.PathLike[str] | str, why: object):
-    """Makes a sentence of what the system says."""
+    """Makes a sentence of the system's error."""
     super().__init__(
       f'nothing can be written to {path} ({why!s:.500}). Make room there, or '
       'choose another run_dir; the same command goes on from the last '
@@ -30,13 +30,13 @@ class NotWrittenError(OSError):
 def writing_to(
   path: pathlib.Path, also: type[Exception] = OSError
 ) -> Iterator[None]:
-  """Raises a NotWrittenError for an OSError, and for `also`."""
+  """Turns an OSError, and an exception of `also`, into a NotWrittenError."""
   try:
     yield
   except NotWrittenError:
     raise
   except (OSError, also) as error:
-    # TensorStore's sentence ends with places in its source.
+    # TensorStore's message ends with places in its source.
     why = str(error).partition(' [source locations')[0]
     raise NotWrittenError(path, why) from error
 
@@ -45,7 +45,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a file that is complete or absent, even if the machine dies.
 
   Raises:
-    NotWrittenError: if it cannot; the file stays what it was.
+    NotWrittenError: if the file cannot be written; an earlier file stays.
   """
   temporary = path.with_suffix('.tmp')
   try:
@@ -56,12 +56,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     temporary.replace(path)
   except OSError as error:
     with contextlib.suppress(OSError):
-      temporary.unlink()  # a disk that is full needs the room
+      temporary.unlink()  # a full disk needs the room
     raise NotWrittenError(path, error.strerror) from error
 
 
 def write_if_possible(path: pathlib.Path, value: Any) -> None:
-  """As `write_json`; what cannot be written is only said."""
+  """Writes like `write_json`, but only warns if the file cannot be written."""
   try:
     write_json(path, value)
   except NotWrittenError as error:
@@ -69,20 +69,20 @@ def write_if_possible(path: pathlib.Path, value: Any) -> None:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Reads what `write_json` wrote."""
+  """Reads a file of `write_json`."""
   return from_json(path.read_text())
 
 
 def to_json(value: Any) -> str:
-  """Returns JSON; it has no infinity and no NaN, so these become strings."""
+  """Returns JSON; NaN and infinities become strings, since JSON has neither."""
   return json.dumps(spelled(value), indent=2, default=str, allow_nan=False)
 
 
 def from_json(text: str) -> Any:
-  """Undoes `to_json`, but for tuples, which are lists, and keys, now strings.
+  """Undoes `to_json`, but tuples become lists, and keys become strings.
 
   Raises:
-    ValueError: if it is no JSON.
+    ValueError: if `text` is no JSON.
   """
   return unspelled(json.loads(text))
 
@@ -102,7 +102,7 @@ def spelled(value: Any) -> Any:
 
 
 def unspelled(value: Any) -> Any:
-  """Undoes `spelled`, and takes texts that are such words for numbers, too."""
+  """Undoes `spelled`; a text that equals such a word becomes a number, too."""
   if isinstance(value, str) and value in _NON_FINITE:
     return float(value)
   if isinstance(value, dict):
@@ -112,22 +112,22 @@ def unspelled(value: Any) -> Any:
   return value
 
 
-# What a file raises that is not what was written.
+# The errors of reading a damaged file.
 NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def read_if_whole(
   path: pathlib.Path, parse: Callable[[Any], run_directory._T], lost: str
 ) -> run_directory._T | None:
-  """Returns what `parse` makes of a file that a run can do without.
+  """Returns the parsed contents of a file that a run can do without.
 
   Args:
     path: of the file.
-    parse: given what `write_json` was given; raises if it was something else.
-    lost: for the one warning, what it means that the file is damaged.
+    parse: maps the value given to `write_json` to the result; raises for others.
+    lost: the loss if the file is damaged, for the one warning.
 
   Returns:
-    None if there is no file, or if it is damaged.
+    None if there is no file, or if the file is damaged.
   """
   try:
     return parse(read_json(path))
