@@ -1,4 +1,4 @@
-"""Lets workers, launchers and displays talk to the variable server."""
+"""Calls the variable server, for workers, launchers and displays."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ class VariableClient:
     find: line_lib.Find | None = None,
     connect_timeout_s: float = 60.0,
   ) -> None:
-    """Connects; waits for a server that is not there yet.
+    """Connects to the server; waits for a server that is not there yet.
 
     Args:
       endpoint: of the server.
-      worker: the name of this worker, e.g. 'actor/0'.
-      find: returns where the server listens now, or None if that is not known.
-        It is asked when the server does not answer.
-      connect_timeout_s: how long to wait for the server.
+      worker: name of this worker, e.g. 'actor/0'.
+      find: returns the server's newest endpoint, or None if it is not known. `find`
+        is called when the server does not answer.
+      connect_timeout_s: seconds to wait for the server.
 
     Raises:
-      TimeoutError: if the server did not come.
+      TimeoutError: if the server is not there in time.
     """
     self._line = line_lib.Line(endpoint, find)
     self._worker = worker
     self._newest: wire.VersionedArrays | None = None
     self._arrived = threading.Condition()
-    self._broken = 0  # streams of params since some arrived
+    self._broken = 0  # broken streams of params since params arrived
     self._closed = threading.Event()
     self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
     self._published: wire.VersionedArrays | None = None
-    self._sending = threading.Lock()  # the server takes params of one at a time
+    self._sending = threading.Lock()  # the server takes one version at a time
     try:
       self._line.wait_for_server(worker, connect_timeout_s)
     except TimeoutError:
@@ -76,15 +76,15 @@ class VariableClient:
     """Sends params; waits until the server has them.
 
     Args:
-      version: larger than those before; 0 or more.
-      names: of the leaves, which `newest` returns; no two alike.
-      arrays: the leaves, which must not change: a server that is restarted gets
-        them again.
+      version: larger than earlier versions; 0 or more.
+      names: of the leaves, as `newest` returns them; all different.
+      arrays: the leaves, which must not change later: a restarted server gets the
+        same arrays again.
       timeout_s: for all tries together.
 
     Returns:
-      Whether these are now the newest; False if the server had this version or
-      a newer one, and ignored these.
+      Whether these params are now the newest; False if the server had this version
+      or a newer one, and ignored these params.
 
     Raises:
       ValueError: if the params cannot be sent, or the server refuses them.
@@ -126,7 +126,7 @@ class VariableClient:
     return bool(answer['accepted'])
 
   def _publish_again(self, answer: dict[str, Any]) -> None:
-    """Sends the params to a server that lacks them, since it was restarted."""
+    """Sends the params again to a restarted server that lacks them."""
     published = self._published
     if published is None or answer['params_version'] >= published.version:
       return
@@ -150,7 +150,7 @@ class VariableClient:
   def wait_newer(
     self, version: int, timeout_s: float
   ) -> wire.VersionedArrays | None:
-    """Waits for params newer than `version`; None if none came in time."""
+    """Waits for params newer than `version`; returns None if none came in time."""
 
     def newer() -> wire.VersionedArrays | None:
       newest = self._newest
@@ -221,7 +221,7 @@ class VariableClient:
 def status(
   endpoint: endpoints.Endpoint, timeout_s: float = 5.0
 ) -> status_lib.Status:
-  """Returns the status of the run whose server is there."""
+  """Returns the status of the run with this server."""
   answer = _call_once(endpoint, 'Status', {}, timeout_s)
   return status_lib.Status.from_dict(answer)
 
