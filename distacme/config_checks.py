@@ -18,12 +18,12 @@ def check_not_negative(config: Any, *names: str) -> None:
 
 
 def check_finite(config: Any, *names: str) -> None:
-  """Raises ValueError unless each field is a number, and not infinite."""
+  """Raises ValueError unless each field is a finite number."""
   _check(config, names, 'be finite', math.isfinite)
 
 
 def check_at_least_one(config: Any, *names: str) -> None:
-  """Raises ValueError unless each field, a count or several, is 1 or above."""
+  """Raises ValueError unless each field, a count or a tuple of them, is >= 1."""
 
   def holds(value: Any) -> bool:
     counts = value if isinstance(value, tuple) else (value,)
@@ -38,7 +38,7 @@ def check_share(config: Any, *names: str) -> None:
 
 
 def check_at_most(config: Any, name: str, limit: str) -> None:
-  """Raises ValueError unless one field is no more than another."""
+  """Raises ValueError unless the field `name` is at most the field `limit`."""
   value, most = getattr(config, name), getattr(config, limit)
   if not value <= most:
     raise ValueError(

@@ -26,7 +26,7 @@ from distacme.run import status
 class Agent(Protocol):
   """Pure functions, all but `initial_actor_state` called under `jax.jit`.
 
-  `update` gets no key: what it needs of randomness lies in the state.
+  `update` gets no key: the learner's state holds one where learning is random.
   Observations, actions and states always carry a leading batch axis [B].
   """
 
@@ -42,8 +42,8 @@ class Agent(Protocol):
 
     Args:
       batch_size: B.
-      streams: which environments of the run act, for exploration that differs
-        between them; None asks for the policy that is evaluated.
+      streams: the acting environments' places in the run, for exploration that
+        differs between environments; None asks for the evaluated policy.
     """
 
   def act(
@@ -76,9 +76,8 @@ class PrioritizingAgent(Agent, Protocol):
       values: the `values` that `act` returned at the window's observations. Of a
         transition, a list of nests [B, ...]: at the first observation, then at
         each end. Of a sequence, one nest [B, L, ...]: at each row, 0 in padding.
-        Where an episode ended no action was taken; there the values of the step
-        before stand in for a transition, and in a sequence those of the action
-        that was ignored.
+        No action is taken at an episode's end. There a transition has the values
+        of the step before, and a sequence those of the ignored action.
     """
 
 
@@ -97,7 +96,7 @@ class SearchingAgent(Agent, Protocol):
 
     Args:
       source: of params; asked before every action.
-      environment: that is acted in.
+      environment: the environments to act in.
       key: consumed; decides all that is random.
       streams: see `initial_actor_state`; None asks for the evaluated policy.
     """
@@ -119,12 +118,12 @@ class Policy(Protocol):
 
     Args:
       observation: nest of [B, ...].
-      is_first: [B] bool, rows where an episode starts: the policy forgets what it
-        knows of the one before.
+      is_first: [B] bool, rows where an episode starts: the policy forgets the
+        row's previous episode.
     """
 
   def start_anew(self, key: types.Key) -> None:
-    """Forgets all that acting has changed; consumes `key`."""
+    """Resets all state that acting has changed; consumes `key`."""
 
 
 class VectorEnvironment(Protocol):
@@ -157,7 +156,7 @@ class VectorEnvironment(Protocol):
     """Returns the spec of a row's discount."""
 
   def close(self) -> None:
-    """Frees what the environments hold."""
+    """Frees the environments' resources."""
 
 
 class Writer(Protocol):
@@ -180,7 +179,7 @@ class Writer(Protocol):
     """
 
   def close(self) -> None:
-    """Sends what is complete, unless the run has stopped."""
+    """Sends the complete windows, unless the run has stopped."""
 
 
 class Sampler(Protocol):
@@ -192,7 +191,7 @@ class Sampler(Protocol):
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Returns the next batch, a `Transition` or a `Sequence`.
 
-    Blocks while a table that it needs windows of asks it to.
+    Blocks while the rate limits of a table that the batch draws from ask for it.
     """
 
   def update_priorities(
@@ -200,30 +199,30 @@ class Sampler(Protocol):
   ) -> None:
     """Sets priorities [B] of sampled items.
 
-    Items gone since are skipped, and so are those of tables that are uniform or
-    used once.
+    Items that their table has dropped are skipped. So are items of tables that
+    are uniform or used once.
     """
 
   def describe(self) -> str:
-    """Describes the tables, and perhaps who waits for whom; any thread."""
+    """Describes the tables, and which side waits if that is known; any thread."""
 
 
 class VersionedParams(NamedTuple):
-  """Params and the number of learner steps that made them."""
+  """Params, and the number of learner steps that made the params."""
 
   version: int
   params: types.Params
 
 
 class ParamsSource(Protocol):
-  """Where an actor finds the newest params."""
+  """An actor's way to the newest params."""
 
   def newest(self) -> VersionedParams | None:
     """Returns the newest params without waiting; None before the first."""
 
 
 class ParamsSink(Protocol):
-  """Where a learner puts its params."""
+  """A learner's way to publish its params."""
 
   def publish(self, version: int, params: types.Params) -> object:
     """Makes `params` the newest; keeps no reference to donated buffers."""
@@ -234,10 +233,10 @@ class ParamsStore(ParamsSink, ParamsSource, Protocol):
 
 
 class Directive(NamedTuple):
-  """What the run tells a worker in answer to its report.
+  """The run's answer to a worker's report.
 
   Attributes:
-    stop: why the run ends; None while it goes on.
+    stop: the reason of the run's end; None while the run goes on.
     counts: the run's counters, summed over all workers.
   """
 
@@ -254,19 +253,19 @@ class Reporter(Protocol):
     metrics: Mapping[str, float] | None = None,
     state: status.WorkerState | None = None,
   ) -> Directive:
-    """Sends what changed; doubles as heartbeat.
+    """Sends the worker's changes; doubles as heartbeat.
 
     Args:
       counts: increments since the last report, e.g. {'env_steps': 64}.
       metrics: numbers to log now, if any.
-      state: of the worker from now on; None if it is what it was.
+      state: of the worker from now on; None if the state is unchanged.
     """
 
   def request_stop(self, reason: status.StopReason, detail: str = '') -> None:
     """Asks the whole run to end; the first reason given stands."""
 
   def fail(self, detail: str) -> None:
-    """Tells the run that this worker failed and ends; the run may go on.
+    """Tells the run that this worker failed and ends; the run may continue.
 
     Args:
       detail: a traceback, for people.

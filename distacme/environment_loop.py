@@ -20,7 +20,7 @@ from distacme.run import status
 class EnvironmentLoop(learner_loop.LearnerLoop):
   """Acts and learns in turn, deterministically, without server or thread.
 
-  It drives the same actor and learner as the programs of many processes; only
+  The loop drives the same actor and learner as programs of many processes. Only
   replay and the way of the params are those of one process.
 
       loop = distacme.EnvironmentLoop(environment, agent)
@@ -43,12 +43,12 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
       environment: a dm_env or Gymnasium environment, or a vector of them.
       agent: made for its spec.
       seed: of the agent: initial params, exploration, sampling.
-      run_state: counts, logs and stops; by default one of its own.
-      **settings: others of `learner_loop.LearnerLoop`.
+      run_state: counts, logs and stops; by default a new one.
+      **settings: other arguments of `learner_loop.LearnerLoop`.
 
     Raises:
-      ValueError: as `learner_loop.LearnerLoop`, or if the agent has no table
-        for actors to fill.
+      ValueError: see `learner_loop.LearnerLoop`; or if the agent has no table for
+        actors to fill.
     """
     if not agent.replay.needs_actors:
       raise ValueError(
@@ -75,7 +75,7 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     )
 
   def step(self) -> int:
-    """Acts once, then learns as often as replay lets it; returns env steps."""
+    """Acts once, then learns as often as replay allows; returns env steps."""
     steps = self.actor.step()
     self._learn()
     if not self.has_learnt_all:
@@ -83,22 +83,22 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     return steps
 
   def report(self) -> None:
-    """Tells the run all that has been done, however short ago."""
+    """Reports all progress to the run, however recent."""
     self.actor.report()
     super().report()
 
   @property
   def is_hurried(self) -> bool:
-    """Whether the run ends for a reason that leaves no time to go on."""
+    """True if the run ends for a reason that leaves no time to continue."""
     return super().is_hurried or not status.leaves_time(
       self.actor.directive.stop
     )
 
   def start_anew(self, vector: core.VectorEnvironment, seed: int) -> None:
-    """Goes on in other environments, as many, where their episodes start.
+    """Goes on in as many other environments, at the start of their episodes.
 
-    What the learner and replay hold stays, all else goes. So from here on the
-    loop is one that was made of their states, `vector` and `seed`.
+    The states of learner and replay stay; all other state is dropped. So the loop
+    is the same as a new loop made of these two states, `vector` and `seed`.
     """
     self.learner.publish()
     self.actor.start_anew(vector, seeding.actor_key(seed))
@@ -109,7 +109,7 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     """Runs until either number is reached, or the run stops (`run_state`).
 
     Args:
-      num_episodes: episodes to finish, of all environments together.
+      num_episodes: episodes to finish, summed over all environments.
       num_steps: environment steps to make.
 
     Returns:
@@ -117,7 +117,7 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
 
     Raises:
       ValueError: if neither or both numbers are given.
-      FloatingPointError: if the loss is not finite any more.
+      FloatingPointError: if the loss is not finite.
     """
     if (num_episodes is None) == (num_steps is None):
       raise ValueError(

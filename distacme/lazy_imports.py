@@ -1,8 +1,9 @@
 """Modules that are imported when they are first used.
 
 An agent's file needs optimisers and losses to learn but not to act. Actors must not
-pay for them, nor anybody for what libraries bring along and hardly use: under rlax,
-TensorFlow Probability takes 0.3 s (1.5 without bytecode) and 40 MB.
+pay for these imports. No process should pay for libraries that another library
+imports and hardly uses: under rlax, TensorFlow Probability takes 0.3 s (1.5 without
+bytecode) and 40 MB.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 _IMPORT_LOCK = threading.RLock()
 _NAMES: dict[str, None] = {}  # of all stand-ins, in order
 
-# By rlax, for a few functions that it calls deprecated; imports TensorFlow Probability.
+# rlax imports it for a few functions that rlax calls deprecated; it imports TensorFlow
+# Probability.
 _BROUGHT_ALONG = 'distrax'
 
 
@@ -30,10 +32,11 @@ def module(name: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def stand_in(name: str) -> Iterator[None]:
-  """Puts a stand-in in the place of the module `name` for what is imported meanwhile.
+  """Gives imports within the context a stand-in instead of the module `name`.
 
-  For a library that brings it along and may never use it. What the library asks of
-  it while it is imported itself is taken to be for annotations, and is `Any`.
+  For a library that imports the module and may never use it. Names that the library
+  takes from the module during the library's own import are taken to be for
+  annotations, and are `Any`.
   """
   with _IMPORT_LOCK:
     if name in sys.modules:
@@ -49,10 +52,10 @@ def stand_in(name: str) -> Iterator[None]:
 
 
 def load_all() -> None:
-  """Imports all modules of stand-ins made so far.
+  """Imports the modules of all stand-ins made so far.
 
-  To be called before threads start that import TensorFlow: a stand-in's first
-  use hides it from the whole process for a while.
+  Call this before threads start that import TensorFlow: a stand-in's first use
+  hides TensorFlow from the whole process for a while.
   """
   for name in _NAMES:
     _load(name)
@@ -83,11 +86,12 @@ class _LazyModule(types.ModuleType):
 
 @contextlib.contextmanager
 def _tensorflow_hidden() -> Iterator[None]:
-  """Makes `import tensorflow` fail meanwhile.
+  """Makes `import tensorflow` fail within the context.
 
-  TensorFlow Probability, on its way to its JAX half, imports TensorFlow if it
-  can, and raises if what it finds is as old as Reverb's. Its JAX half does not
-  need it: hidden, rlax loads in 2 s and 190 MB instead of 7 s and 530 MB.
+  TensorFlow Probability imports TensorFlow, if there is one, on the way to its own
+  JAX half, and raises if TensorFlow is as old as Reverb's. The JAX half does not
+  need TensorFlow: with TensorFlow hidden, rlax loads in 2 s and 190 MB instead of
+  7 s and 530 MB.
   """
   present = {
     name: loaded

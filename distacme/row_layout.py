@@ -1,4 +1,4 @@
-"""The rows that an agent writes to replay and samples from it."""
+"""The layout of the rows that an agent writes to replay and samples from it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def row_layout(
   """Returns the layout of the rows that an agent writes and samples.
 
   Args:
-    agent: its `act` is traced for what it stores; nothing is computed.
+    agent: its `act` is traced for the outputs to store; nothing is computed.
     spec: of the environment.
-    params: that the agent acts with, or their shapes.
+    params: the agent's acting params, or their shapes.
   """
   observation = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype),

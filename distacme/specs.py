@@ -19,9 +19,9 @@ DiscreteArray = specs.DiscreteArray
 class FrameStack(specs.BoundedArray):
   """Specifies an observation of the last frames, stacked on the last axis.
 
-  An observation is the one before without its oldest frame, the first, and with
-  a new frame at the end. Zeros stand for frames before an episode's first. So
-  replay can store each frame once.
+  An observation is the previous observation without the oldest frame, the first,
+  and with a new frame at the end. Zeros stand for frames before an episode's
+  first. So replay can store each frame once.
   """
 
 
@@ -32,8 +32,8 @@ def is_bounded(spec: types.NestedSpec) -> bool:
   if not np.issubdtype(spec.dtype, np.floating) or 0 in spec.shape:
     return False
   with np.errstate(over='ignore', invalid='ignore'):
-    # Bounds at the ends of a float type stand for none; in float32 the distance
-    # between them is infinite. float64: float16 holds no distance above 65504.
+    # Bounds at the ends of a float type mean no bounds; in float32 the distance
+    # between such bounds is infinite. float64: float16 holds none above 65504.
     range_ = np.subtract(spec.maximum, spec.minimum, dtype=np.float64)
     return bool(np.isfinite(np.float32(range_)).all())
 
@@ -43,9 +43,9 @@ def narrowed(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the bounds of `spec` in a float type, rounded inwards.
 
-  The float32 nearest to 0.3 is larger than 0.3, and an environment may refuse
-  an action beyond its own bounds by that much. Where no number of `dtype` lies
-  between the bounds, returns the nearest ones around them.
+  The float32 nearest to 0.3 is larger than 0.3, and an environment may refuse an
+  action beyond its own bounds by that much. If no number of `dtype` lies between
+  the bounds, returns the nearest numbers around the bounds.
   """
   with np.errstate(over='ignore'):  # The largest float64 becomes infinity.
     low, high = (b.astype(dtype) for b in (spec.minimum, spec.maximum))
@@ -66,12 +66,12 @@ def in_32_bits(
 
   Args:
     spec: a nest.
-    field: its name in messages, like 'observation'.
+    field: name of the nest in messages, e.g. 'observation'.
     inwards: whether to round bounds of floats inwards, as actions need it.
 
   Raises:
     ValueError: if there is no leaf, or a leaf is no spec, no real number, or of
-      integers that need more than 32 bits; names that leaf.
+      integers that need more than 32 bits; the message names the leaf.
   """
   leaves = [
     _leaf_in_32_bits(leaf, name, inwards)
@@ -86,7 +86,7 @@ def in_32_bits(
 
 
 def named_leaves(field: str, nest: Any) -> Iterator[tuple[str, Any]]:
-  """Yields each leaf with its unique name, like "observation['a'][0]"."""
+  """Yields each leaf with a unique name, e.g. "observation['a'][0]"."""
   for path, leaf in tree.flatten_with_path(nest):
     yield field + ''.join(f'[{key!r}]' for key in path), leaf
 
@@ -163,7 +163,7 @@ def check_number(spec: Any, field: str) -> None:
 
 
 class EnvironmentSpec(NamedTuple):
-  """Holds the specs of one environment, without a batch axis."""
+  """The specs of one environment, without a batch axis."""
 
   observations: types.NestedSpec
   actions: types.NestedSpec
@@ -174,7 +174,7 @@ class EnvironmentSpec(NamedTuple):
 def make_environment_spec(environment: Any) -> EnvironmentSpec:
   """Returns the specs of a dm_env environment or of a vector of them.
 
-  Observations and actions are those of agents, `in_32_bits`.
+  Specs of observations and actions are those that agents see, `in_32_bits`.
 
   Raises:
     ValueError: if observations or actions have no 32-bit form, or reward or

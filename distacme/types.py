@@ -11,23 +11,23 @@ import numpy as np
 NestedArray = Any
 NestedSpec = Any
 Params = (
-  Any  # a nest of arrays; what the learner publishes and an actor acts with
+  Any  # a nest of arrays, which the learner publishes and an actor acts with
 )
 LearnerState = Any
 ActorState = Any
 Key = Any  # a JAX random key, raw: uint32 [2]
 
-# dm_env's kinds of steps, as arrays of them hold them. They are arrays themselves:
-# numpy compares with numbers half as fast, and with enums a tenth.
+# dm_env's kinds of steps, as arrays: numpy compares an array with a number half as
+# fast as with an array, and with an enum a tenth as fast.
 FIRST, MID, LAST = (np.array(kind, np.int8) for kind in dm_env.StepType)
 
 
 class Transition(NamedTuple):
   """The ends of an n-step window; every leaf has a leading batch axis [B].
 
-  Where `replay_spec.NStep.n` is a tuple of N numbers, reward and discount are
+  If `replay_spec.NStep.n` is a tuple of N numbers, reward and discount are
   [B, N] and the leaves of the next observation [B, N, ...], in the order of `n`.
-  Where it is a number there is no such axis.
+  If `n` is a number there is no such axis.
 
   Attributes:
     observation: o_t.
@@ -38,7 +38,7 @@ class Transition(NamedTuple):
       0 if the window ended in a terminal state. In a window cut short by an
       episode's end, gamma to the power of the steps that happened.
     next_observation: the observation after the window's last step.
-    extras: what the agent's `act` asked to store with `observation`.
+    extras: `ActorOutput.extras` of the `act` that saw `observation`.
   """
 
   observation: NestedArray
@@ -52,22 +52,22 @@ class Transition(NamedTuple):
 class Sequence(NamedTuple):
   """Consecutive rows of one environment; leaves are [B, L, ...].
 
-  A row is a moment: what was seen, what was done, and what followed. Rows where
-  `step_type` is LAST are not steps, nothing was done there: they are the last
-  observation of an episode, which bootstraps a truncated one, or padding after
-  it. Of row L - 1 only observation and step type count; it bootstraps, too.
-  L is the length of the replay's window, or less in a batch whose sequences all
-  end in padding: the learner is spared most of it.
+  A row is a moment: an observation, the action, its reward and discount. Rows
+  where `step_type` is LAST are not steps and have no action. Such a row is the
+  last observation of an episode, which bootstraps a truncated episode, or
+  padding after that observation. Of row L - 1 only observation and step type
+  count; this row bootstraps, too. L is the length of the replay's window, or
+  less in a batch whose sequences all end in padding: most padding is cut off.
 
   Attributes:
     observation: o_t.
     action: a_t, taken at `observation`.
-    reward: float32, what a_t earned; 0 where nothing was done.
-    discount: float32, the environment's, after a_t: 0 if it ended in a terminal
-      state, else 1 as a rule; without gamma. 0 where nothing was done.
+    reward: float32, for a_t; 0 in rows without an action.
+    discount: float32, the environment's, after a_t: 0 if a_t led to a terminal
+      state, else 1 as a rule; without gamma. 0 in rows without an action.
     step_type: int8, of `observation`: FIRST, MID or LAST.
-    extras: what the agent's `act` asked to store with `observation`.
-    start_state: [B, ...], what it asked to store where a sequence starts.
+    extras: `ActorOutput.extras` of the `act` that saw `observation`.
+    start_state: [B, ...], `ActorOutput.start_state` at the sequence's start.
   """
 
   observation: NestedArray
@@ -80,15 +80,15 @@ class Sequence(NamedTuple):
 
 
 class SampleInfo(NamedTuple):
-  """How a batch was drawn.
+  """The origin of a batch's items, and the chance of drawing each.
 
   Attributes:
     key: [B] uint64, names each item within its table.
     probability: [B] float64, chance of each item to be an element of the batch:
-      that of its table in the mixture times its own within the table. Of what
-      is used once, the latter is 1.
+      the chance of the item's table in the mixture, times the chance of the item
+      within its table. The latter is 1 in tables that are used once.
     params_version: [B] int64, version of the params that acted; in a sequence,
-      at its start. 0 in demonstrations.
+      at the start. 0 in demonstrations.
     table: [B] int32, index in `ReplaySpec.tables` of each item's table.
   """
 
@@ -99,7 +99,7 @@ class SampleInfo(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Holds items for a learner's update, and how they were drawn.
+  """Items for a learner's update, and the chance of drawing each.
 
   Attributes:
     data: a `Transition` or a `Sequence`, as the replay's window says.
@@ -121,9 +121,10 @@ class ActorOutput(NamedTuple):
     action: conforms to the environment's action spec, batched.
     state: carried to the next call.
     extras: stored in replay with the observation.
-    start_state: stored with the first row of a sequence only: what an agent with
-      a memory needs to go through it again, as a rule the `state` it was given.
-    values: not stored; goes to the agent's `first_priority` on the actor.
+    start_state: stored with the first row of a sequence only. An agent with a
+      memory replays the sequence from this state, as a rule the `state` that
+      `act` was given.
+    values: not stored; go to the agent's `first_priority` on the actor.
   """
 
   action: NestedArray
@@ -139,7 +140,7 @@ class UpdateOutput(NamedTuple):
   Attributes:
     metrics: name to scalar array.
     priorities: [B] non-negative new priorities, or None if no table of replay
-      is prioritised. Those of items in uniform tables are ignored.
+      is prioritised. Priorities of items in uniform tables are ignored.
   """
 
   metrics: dict[str, Any]
@@ -147,11 +148,11 @@ class UpdateOutput(NamedTuple):
 
 
 class Streams(NamedTuple):
-  """Which of a run's environments the rows of an actor's batch are.
+  """The places of an actor's rows among all environments of the run.
 
   Attributes:
-    indices: [B] int, position of each row among all environments of the run.
-    total: number of environments that the run's actors step in all.
+    indices: [B] int, one place for each row, from 0.
+    total: number of environments that all actors of the run step.
   """
 
   indices: np.ndarray

@@ -1,7 +1,7 @@
-"""How a learner, an actor and an evaluator are put together, in every mode.
+"""Builds a learner, an actor and an evaluator from their parts, in every mode.
 
-One process, threads, processes and clusters call these functions; modes differ in
-what they pass: where replay is, how params travel, to whom a worker reports.
+One process, threads, processes and clusters call these functions. Modes differ in
+the arguments: the ways to replay, to params and to the run.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ def make_learner(
   """Returns a learner that samples replay, updates its state and publishes.
 
   Args:
-    agent: whose `update` to use.
+    agent: has the `update` to use.
     spec: of the environment.
-    state: to start from; given up by the caller.
+    state: to start from; the caller may not use it afterwards.
     make_sampler: connects to replay, given the layout of its rows.
     sink: takes the params.
     reporter: the learner's line to the run.
-    devices: to learn on; by default all that there are.
+    devices: to learn on; by default all local ones.
     updates_per_call: updates in one compiled call; see `updates.choose_count`.
     in_background: whether threads draw batches ahead and send params and
-      priorities, while this one learns; else all happens in turn.
-    **settings: others of `learner.Learner`.
+      priorities while the learner's thread learns; else all happens in turn.
+    **settings: other arguments of `learner.Learner`.
 
   Raises:
     ValueError: if replay's rate limits leave no room for `updates_per_call`
@@ -105,10 +105,10 @@ def make_actor(
   """Returns an actor that steps environments and writes to replay.
 
   Args:
-    agent: whose policy acts.
-    environment: whose rows are `streams`.
+    agent: makes the policy that acts.
+    environment: to act in; its rows are `streams`.
     make_inserter: connects to replay, given the layout of its rows.
-    source: of params, which holds some already.
+    source: of params; holds params already.
     reporter: the actor's line to the run.
     key: consumed; decides all exploration.
     streams: positions of the rows among all environments of the run.
@@ -142,16 +142,16 @@ def make_evaluator(
   key: types.Key,
   **others: Any,
 ) -> evaluator_lib.Evaluator:
-  """Returns an evaluator of the params that `source` brings.
+  """Returns an evaluator of the params of `source`.
 
   Args:
-    agent: whose policy is evaluated.
+    agent: makes the policy that is evaluated.
     environment: of `evaluator.num_rows(settings.episodes)` rows.
     source: of params.
     reporter: the evaluator's line to the run.
-    settings: how much is evaluated, and when.
-    key: consumed; decides what is random about the evaluated policy.
-    **others: of `evaluator.Evaluator`.
+    settings: amount and times of evaluations.
+    key: consumed; seeds a random policy.
+    **others: other arguments of `evaluator.Evaluator`.
   """
 
   def make(fixed: core.ParamsSource) -> core.Policy:
@@ -169,12 +169,12 @@ def make_policy(
   key: types.Key,
   streams: types.Streams | None,
 ) -> core.Policy:
-  """Returns what acts in `environment`: the agent's own policy, or its `act`.
+  """Returns the policy for `environment`: the agent's own, or its compiled `act`.
 
   Args:
     agent: a `core.SearchingAgent` makes its own policy.
     source: of params; asked before every action.
-    environment: that is acted in.
+    environment: to act in.
     key: consumed; decides all that is random.
     streams: see `core.Agent.initial_actor_state`; None evaluates.
   """

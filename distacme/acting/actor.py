@@ -1,4 +1,4 @@
-"""The worker that acts: steps environments and writes what happens to replay."""
+"""The worker that acts: steps environments and writes the steps to replay."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from distacme import core
 from distacme import types
 from distacme.run import status
 
-# Whichever is sooner: a report costs more than a step's other work, and tells a
-# slow environment's actor to stop.
+# The sooner of the two counts: a report costs more than a step's other work, and
+# tells a slow environment's actor to stop.
 _REPORT_EVERY = 16  # steps of the vector
 _REPORT_PERIOD_S = 0.25
 _METRICS_PERIOD_S = 1.0
@@ -37,8 +37,8 @@ class Actor:
 
     Args:
       environment: to act in.
-      policy: that acts in it.
-      make_writer: returns a way into replay, which knows no step yet.
+      policy: acts in the environment.
+      make_writer: returns a new writer into replay.
       reporter: the actor's line to the run.
     """
     self._environment = environment
@@ -61,7 +61,7 @@ class Actor:
   ) -> None:
     """Goes on in other environments, of as many rows; consumes `key`.
 
-    The episodes under way are dropped, and so is what the policy remembers.
+    The unfinished episodes and the policy's memory are dropped.
     """
     self._environment = environment
     self._policy.start_anew(key)
@@ -72,7 +72,7 @@ class Actor:
 
   @property
   def between_episodes(self) -> bool:
-    """Whether no environment is in the midst of an episode."""
+    """True if no environment is in the midst of an episode."""
     return bool((self._timestep.step_type == types.LAST).all())
 
   @property
@@ -107,7 +107,7 @@ class Actor:
     self.report()
 
   def report(self) -> None:
-    """Tells the run about progress and learns whether to stop."""
+    """Reports progress to the run; the answer tells whether to stop."""
     counts = {
       'env_steps': self._unreported_steps,
       'episodes': self._episodes.take_finished(),
@@ -123,7 +123,7 @@ class Actor:
 
   def _metrics(self, now: float) -> dict[str, float]:
     period = now - self._metrics_at + _METRICS_PERIOD_S
-    # The counter is some tenths of a second old, the params may be newer.
+    # The counter is some tenths of a second old; the params may be newer.
     learner_steps = max(
       self.directive.counts.get('learner_steps', 0), self._policy.version
     )
@@ -142,7 +142,7 @@ class Actor:
 
 
 class _Episodes:
-  """Returns and lengths of the episodes under way, one a row, and finished."""
+  """Returns and lengths of the finished episodes, and of each row's current one."""
 
   def __init__(self, num_envs: int):
     self.finished = 0
@@ -153,11 +153,11 @@ class _Episodes:
     self._finished_lengths: list[int] = []
 
   def add(self, timestep: dm_env.TimeStep) -> int:
-    """Counts one step of every row; returns how many were steps, not resets."""
+    """Counts one step of every row; returns the number that were no resets."""
     self._returns += timestep.reward
     self._lengths += 1
     kind = timestep.step_type
-    if not np.count_nonzero(kind != types.MID):  # what most steps are
+    if not np.count_nonzero(kind != types.MID):  # most steps
       return len(kind)
     last = kind == types.LAST
     if last.any():
@@ -170,12 +170,12 @@ class _Episodes:
     return len(kind) - int(np.count_nonzero(first))
 
   def drop_running(self) -> None:
-    """Forgets the episodes under way."""
+    """Drops the unfinished episodes."""
     self._returns[:] = 0.0
     self._lengths[:] = 0
 
   def take_finished(self) -> int:
-    """Returns the episodes finished since the last call."""
+    """Returns the number of episodes finished since the last call."""
     count, self._taken = self.finished - self._taken, self.finished
     return count
 

@@ -1,4 +1,4 @@
-"""The worker that measures: greedy episodes of one fixed version of the params."""
+"""The worker that evaluates: greedy episodes of one fixed version of the params."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LAST_PARAMS_S = 5.0  # how long to wait for the learner's last publication
 
 
 def num_rows(episodes: int) -> int:
-  """Returns how many environments evaluate side by side.
+  """Returns the number of environments that evaluate side by side.
 
-  Every one plays equally many episodes: taking the first to finish would favour
-  short ones.
+  Every environment plays equally many episodes: taking the first episodes to finish
+  would favour short ones.
   """
   rows = min(episodes, _MAX_ROWS)
   while episodes % rows:
@@ -35,16 +35,16 @@ def num_rows(episodes: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Says how much is evaluated, and when.
+  """Settings of the amount and the times of evaluations.
 
   Attributes:
     episodes: in one evaluation.
-    max_episode_steps: after which an episode is cut off.
+    max_episode_steps: steps after which an episode is cut off.
     clock: the counter of the run on which evaluations are due.
     period: steps of the clock between evaluations.
     max_share: of the time since the evaluator was made; an evaluation that is
-      due is left out while evaluations have taken more.
-    solved_return: mean return that ends the run; None never does.
+      due is skipped while evaluations have taken more than this share.
+    solved_return: mean return that ends the run; None for no such end.
   """
 
   episodes: int
@@ -58,8 +58,9 @@ class Settings:
 class Evaluator:
   """Plays episodes every so many steps of the run; one thread.
 
-  The params are fixed while it plays, so that a score belongs to one version. It
-  reports after every step of the vector, and ends then if the run does.
+  The params are fixed during an evaluation, so that a score belongs to one version.
+  The evaluator reports after every step of the vector, and ends then if the run
+  ends.
   """
 
   def __init__(
@@ -83,12 +84,12 @@ class Evaluator:
       make_policy: returns the policy to evaluate, given its source of params.
       source: of params.
       reporter: line to the run.
-      settings: how much is evaluated, and when.
+      settings: amount and times of evaluations.
       steps: of the settings' clock before the run was resumed.
-      keep: is given the params and their score after every evaluation.
-      is_hurried: says whether to end at once, also in the last evaluation of a
+      keep: takes the params and their score after every evaluation.
+      is_hurried: returns whether to end at once, also in the last evaluation of a
         run that used up its steps.
-      last_s: what may be evaluated of such a run takes no longer, or is given up
+      last_s: seconds that this last evaluation may take; a longer one is given up
         with a warning.
       now: returns seconds.
     """
@@ -117,7 +118,7 @@ class Evaluator:
   def start_anew(
     self, environment: core.VectorEnvironment, key: types.Key, steps: int
   ) -> None:
-    """Goes on as one that was made of these; consumes `key`."""
+    """Starts anew, as an evaluator made of these arguments; consumes `key`."""
     self._environment = environment
     self._policy.start_anew(key)
     self._evaluated = None
@@ -132,7 +133,7 @@ class Evaluator:
     return self.directive.counts.get(self._settings.clock, 0)
 
   def run(self) -> None:
-    """Evaluates until the run stops; once more if it used up its steps."""
+    """Evaluates until the run stops; once more if the run used up its steps."""
     while self.directive.stop is None:
       if not self.evaluate_if_due():
         self._report(state=status.WorkerState.IDLE)
@@ -140,10 +141,11 @@ class Evaluator:
     self.finish()
 
   def evaluate_if_due(self) -> bool:
-    """Evaluates if enough steps have passed since the last time.
+    """Evaluates if enough steps have passed since the last evaluation.
 
     Returns:
-      Whether it did; not if that has taken too large a share of the time.
+      Whether it evaluated; False also if evaluations have taken too large a share
+      of the time.
     """
     if self._steps() < self._next or self._source.newest() is None:
       return False
@@ -184,7 +186,7 @@ class Evaluator:
     """Plays the episodes and reports; returns the mean return.
 
     Returns:
-      None if these params have been evaluated, or there was no time.
+      None if these params have been evaluated already, or there was no time.
     """
     newest = self._source.newest()
     if newest is None or newest.version == self._evaluated:
@@ -229,11 +231,11 @@ class Evaluator:
     return mean
 
   def _play(self) -> _Played | None:
-    """Returns what the episodes came to, in any order; None if it must end."""
+    """Returns the episodes' results, in any order; None if it must end."""
     rows = self._environment.num_envs
     left = np.full(rows, self._settings.episodes // rows)
     running, lengths = np.zeros(rows), np.zeros(rows, np.int64)
-    # A row cannot start anew by itself: one that was cut off waits for the others.
+    # A row cannot start anew by itself, so a cut off row waits for the others.
     waiting = np.zeros(rows, bool)
     played = _Played([], [], 0)
     timestep = self._environment.reset()
@@ -275,7 +277,7 @@ class Evaluator:
       self._ends_at = min(self._ends_at, self._now() + self._last_s)
 
   def _must_end(self) -> bool:
-    """Returns whether there is no time for the episodes that are played."""
+    """Returns whether there is no time left for the current episodes."""
     return (
       not status.leaves_time(self.directive.stop)
       or self._is_hurried()
@@ -284,7 +286,7 @@ class Evaluator:
 
 
 class _Played(NamedTuple):
-  """Holds the results of an evaluation's episodes."""
+  """The results of an evaluation's episodes."""
 
   returns: list[float]
   lengths: list[int]

@@ -1,4 +1,4 @@
-"""What has been learnt, as a function of one observation."""
+"""A trained agent as a function of one observation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from distacme.run import seeding
 
 
 class GreedyPolicy:
-  """Acts as an agent is evaluated, greedily by default, one observation at a time.
+  """Acts like an evaluated agent, greedily by default, one observation at a time.
 
   One thread.
 
-  What an agent remembers between steps of an episode is kept here: call `reset`
+  This object holds the agent's memory between steps of an episode: call `reset`
   before the first observation of each episode but the first.
   """
 
@@ -35,10 +35,10 @@ class GreedyPolicy:
     """Prepares to act with these params.
 
     Args:
-      agent: whose `act` to use.
+      agent: has the `act` to use.
       params: to act with.
       spec: of the environment that the agent was made for.
-      seed: decides what is random about the policy.
+      seed: of a random policy.
     """
     self.version = params.version
     self._spec = spec.observations
@@ -51,7 +51,7 @@ class GreedyPolicy:
     """Returns the action for an observation, both without a batch axis.
 
     Raises:
-      ValueError: if the observation is not one of the run's environment.
+      ValueError: if the observation does not fit the run's environment.
     """
     output = self._policy.act(self._batched(observation), self._first)
     self._first = np.array([False])

@@ -1,4 +1,4 @@
-"""Networks for continuous control: a policy, and a critic of actions."""
+"""Networks for continuous control: a policy, and a critic of its actions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ActorCritic(NamedTuple):
 
   Attributes:
     policy: maps a nest of observations [B, ...] to [B, num_params].
-    critic: maps such observations and action vectors [B, size] in [-1, 1] to
+    critic: maps observations [B, ...] and action vectors [B, size] in [-1, 1] to
       values [B, num_values].
   """
 
@@ -26,7 +26,7 @@ class ActorCritic(NamedTuple):
   critic: Callable[[types.NestedArray, jax.Array], jax.Array]
 
 
-# Makes policy and critic, given how many outputs the policy must have.
+# Makes policy and critic, given the number of the policy's outputs.
 MakeActorCritic = Callable[[int], ActorCritic]
 
 
@@ -47,14 +47,14 @@ def transformed(
   """Returns the pure functions, `init` and `apply`, of a policy and a critic.
 
   Args:
-    make: makes the two; may use Haiku modules.
-    observations: their spec.
+    make: makes policy and critic; may use Haiku modules.
+    observations: spec of the observations.
     size: of an action vector.
     num_params: outputs that the policy must have.
     num_values: outputs that the critic must have.
 
   Raises:
-    ValueError: if a network has other outputs.
+    ValueError: if a network has another number of outputs.
   """
   policy = hk.transform(lambda o: make().policy(o))
   critic = hk.transform(lambda o, a: make().critic(o, a))
@@ -71,9 +71,9 @@ def transformed(
 
 
 def twin(network: hk.Transformed) -> hk.Transformed:
-  """Returns two of a network; params and outputs get a leading axis [2].
+  """Returns a pair of networks; params and outputs get a leading axis [2].
 
-  Each of the two draws for itself, if the network draws.
+  If the network is random, each of the two draws independently.
   """
 
   def init(key: types.Key, *inputs: types.NestedArray) -> hk.Params:
@@ -92,10 +92,10 @@ def twin(network: hk.Transformed) -> hk.Transformed:
 
 
 class LayerNormMLP(hk.Module):
-  """A fully connected network whose first layer is normalised, and bounded.
+  """A fully connected network with a normalised and bounded first layer.
 
-  Hoffman et al. 2020 (arXiv:2006.00979) use it for continuous control: inputs of
-  any size do no harm. Exponential units follow the first layer.
+  Hoffman et al. 2020 (arXiv:2006.00979) use this network for continuous control:
+  inputs of any size do no harm. Exponential units follow the first layer.
   """
 
   def __init__(self, hidden_sizes: Sequence[int], name: str | None = None):
@@ -123,8 +123,8 @@ def layer_norm_actor_critic(
   """Returns two `LayerNormMLP`, after convolutions of pictures.
 
   Args:
-    observations: their spec.
-    hidden_sizes: of both.
+    observations: spec of the observations.
+    hidden_sizes: of both networks.
     num_params: outputs of the policy, near zero at first.
     num_values: outputs of the critic.
   """

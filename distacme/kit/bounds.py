@@ -1,7 +1,7 @@
-"""Bounded continuous actions: the one place where agents scale them.
+"""Scales bounded continuous actions, for all agents.
 
-`environments.wrappers.CanonicalActions` scales the actions of an environment, for
-users who want them in [-1, 1]; agents do not need it.
+`environments.wrappers.CanonicalActions` scales the actions of an environment to
+[-1, 1] for users; agents do not need that wrapper.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
-# The actions that agents for continuous control need, in words.
+# The actions that agents for continuous control need, for messages.
 NEEDED = (
   'actions that are one array of floats with finite bounds (specs.BoundedArray)'
 )
 
 
 class Bounds:
-  """Actions of any shape as vectors in [-1, 1], and back.
+  """Maps actions of any shape to vectors in [-1, 1], and back.
 
   Attributes:
     size: elements of an action.
@@ -36,7 +36,7 @@ class Bounds:
       raise ValueError(refusal(spec, f'{agent} needs {NEEDED}'))
     self._shape = spec.shape
     self.size = int(np.prod(spec.shape))
-    # JAX has no float64 by default, and dm_control's specs ask for it.
+    # JAX has no float64 by default, and dm_control's specs ask for float64.
     self._dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     self._low, self._high = (
       np.broadcast_to(bound, spec.shape)
@@ -44,7 +44,7 @@ class Bounds:
     )
 
   def action(self, vector: jax.Array) -> jax.Array:
-    """Returns actions in the spec's shape and dtype, from vectors [..., size].
+    """Returns actions in the spec's shape and dtype, given vectors [..., size].
 
     Elements outside of [-1, 1] are clipped.
     """
@@ -55,9 +55,9 @@ class Bounds:
     return jnp.clip(scaled, low, high).astype(self._dtype)
 
   def vector(self, action: jax.Array) -> jax.Array:
-    """Returns vectors [..., size], float32, from actions as the spec has them."""
+    """Returns vectors [..., size], float32, given actions of the spec's shape."""
     low, high = self._like(action)
-    # An element that can have one value only is of no size; any divisor will do.
+    # An element with one possible value has a range of 0; any divisor will do.
     half = jnp.where(high > low, high / 2 - low / 2, 1.0)
     vector = (action - (low / 2 + high / 2)) / half
     lead = action.shape[: action.ndim - len(self._shape)]
@@ -73,7 +73,7 @@ class Bounds:
 
 
 def refusal(spec: types.NestedSpec, need: str) -> str:
-  """Returns a message: an agent cannot use an action spec, and a remedy."""
+  """Returns a message with the fault of an action spec and a remedy."""
   if _is_of_floats(spec):
     remedy = (
       'Give them bounds in a wrapper around the environment: class '

@@ -1,4 +1,4 @@
-"""Convolutions of pictures, those of the papers and for smaller pictures."""
+"""Convolutions of pictures: those of papers, and one for smaller pictures."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def convolve_by_products(
   """Returns a convolution, as a sum of matrix products.
 
   XLA's CPU compiler is 36 times slower on a convolution inside of a loop than
-  outside; on these products it is as fast inside, where they take 1.3 times what
-  a convolution takes outside. Pixels of a stride become channels first, so that
-  few products are left: 4 of the first layer of `NatureTorso`.
+  outside. It is as fast on these products inside; running the products takes 1.3
+  times as long as a convolution outside. The pixels of a stride become channels
+  first, so that few products are left: 4 for the first layer of `NatureTorso`.
 
   Args:
     image: [B, H, W, C].
     w: [size, size, C, channels].
-    stride: pixels between two outputs; 1 if sides are to stay the SAME.
+    stride: pixels between two outputs; 1 if `padding` is SAME.
     padding: by XLA's names.
   """
   size = w.shape[0]
@@ -68,7 +68,7 @@ def convolve_by_products(
 
 
 class Convolution(hk.Module):
-  """`hk.Conv2D`, and as fast inside of a loop on the CPU."""
+  """`hk.Conv2D`, but as fast inside of a loop on the CPU."""
 
   def __init__(
     self,
@@ -123,11 +123,11 @@ class ConvTorso(hk.Module):
     in_loop: bool = False,
     name: str | None = None,
   ):
-    """Takes the layers, and how to make them.
+    """Takes the layers and their form.
 
     Args:
       layers: channels, kernel size and stride of each.
-      initialization: of their weights.
+      initialization: of the layers' weights.
       in_loop: whether the network stands inside of a compiled loop.
       name: of the module.
     """
@@ -150,7 +150,8 @@ class ConvTorso(hk.Module):
 class NatureTorso(ConvTorso):
   """The convolutions of Mnih et al. 2015 (Nature 518), up to the hidden layer.
 
-  That has 512 units in the paper; there are 3,136 features of 84 x 84.
+  The hidden layer has 512 units in the paper. A picture of 84 x 84 gives 3,136
+  features.
   """
 
   def __init__(self, *args: Any, **kwargs: Any):
@@ -161,7 +162,8 @@ class NatureTorso(ConvTorso):
 class ShallowTorso(ConvTorso):
   """The shallow convolutions of Espeholt et al. 2018 (fig. 3, left).
 
-  A hidden layer of 256 follows in the paper; there are 2,592 features of 84 x 84.
+  A hidden layer of 256 units follows in the paper. A picture of 84 x 84 gives 2,592
+  features.
   """
 
   def __init__(self, *args: Any, **kwargs: Any):
@@ -170,10 +172,11 @@ class ShallowTorso(ConvTorso):
 
 
 class SmallTorso(ConvTorso):
-  """For pictures whose sides are too short for the others.
+  """Convolutions for pictures that are too small for the other torsos.
 
-  Of less than 16 pixels: the one layer of Young and Tian 2019 (MinAtar,
-  arXiv:1903.03176), 1,024 features of 10 x 10; of more, two layers that halve.
+  A picture with a side of less than 16 pixels goes through the one layer of Young and
+  Tian 2019 (MinAtar, arXiv:1903.03176), which gives 1,024 features for 10 x 10. A
+  larger one goes through two layers that halve the sides.
   """
 
   def __init__(self, side: int, *args: Any, **kwargs: Any):
@@ -185,7 +188,8 @@ class SmallTorso(ConvTorso):
 class DeepTorso(hk.Module):
   """The residual convolutions of Espeholt et al. 2018 (fig. 3, right).
 
-  A hidden layer of 256 follows in the paper; there are 3,872 features of 84 x 84.
+  A hidden layer of 256 units follows in the paper. A picture of 84 x 84 gives 3,872
+  features.
   """
 
   def __init__(
@@ -233,7 +237,7 @@ _TORSOS: dict[Convolutions, Callable[..., hk.Module]] = {
   'shallow': ShallowTorso,
   'deep': DeepTorso,
 }
-# Pixels; with less the last layer of `NatureTorso` has nothing to see.
+# Pixels; the last layer of `NatureTorso` has no output for smaller pictures.
 _LEAST_NATURE_SIDE = 36
 
 
@@ -243,7 +247,7 @@ def torso(
   initialization: initializers.Initialization,
   in_loop: bool,
 ) -> hk.Module:
-  """Returns the convolutions for pictures whose shorter side is `side`."""
+  """Returns the convolutions for pictures with a shorter side of `side` pixels."""
   if side < _LEAST_NATURE_SIDE:
     return SmallTorso(side, initialization, in_loop)
   return _TORSOS[convolutions](initialization, in_loop)

@@ -17,13 +17,13 @@ rlax = lazy_imports.module('rlax')
 def td_loss(
   q_tm1: jax.Array, r_t: jax.Array, discount_t: jax.Array, q_t: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Returns half the mean squared TD errors of critics, added, and metrics.
+  """Returns half the mean squared TD error, summed over critics, and metrics.
 
   Args:
-    q_tm1: [N, B] values of the actions that were done, by N critics that learn.
+    q_tm1: [N, B] values of the stored actions, by N critics that learn.
     r_t: [B] discounted returns over the windows.
     discount_t: [B] multiply the values at the windows' ends; 0 if terminal.
-    q_t: [B] the target's values there.
+    q_t: [B] the target critic's values at the windows' ends.
   """
   errors = jax.vmap(jax.vmap(rlax.td_learning), (0, None, None, None))
   error = errors(q_tm1, r_t, discount_t, q_t)
@@ -42,7 +42,7 @@ class Atoms:
     """Spreads `num_atoms` evenly from `min_value` to `max_value`.
 
     Raises:
-      ValueError: if these span no interval.
+      ValueError: if the two values span no interval.
     """
     if num_atoms < 2:
       raise ValueError(f'num_atoms must be at least 2, got {num_atoms}.')
@@ -71,11 +71,11 @@ class Atoms:
     Eq. 3 and appendix A of Barth-Maron et al. 2018 (arXiv:1804.08617).
 
     Args:
-      logits_tm1: [B, num_atoms] of the actions that were done; the gradient
-        reaches these only.
+      logits_tm1: [B, num_atoms] of the stored actions; the gradient reaches these
+        only.
       r_t: [B] discounted returns over the windows.
       discount_t: [B] multiply the atoms at the windows' ends; 0 if terminal.
-      p_t: [B, num_atoms] the target's probabilities there.
+      p_t: [B, num_atoms] the target critic's probabilities at the windows' ends.
     """
     z = self._atoms
     z_t = r_t[:, None] + discount_t[:, None] * z[None]
@@ -87,6 +87,6 @@ class Atoms:
     return loss, {
       'critic_loss': loss,
       'mean_q': self.mean(logits_tm1).mean(),
-      # Near 1 the atoms do not reach as far as returns do.
+      # A share near 1 means that returns lie beyond the atoms.
       'share_at_ends': (probability[:, 0] + probability[:, -1]).mean(),
     }

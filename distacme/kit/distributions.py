@@ -1,7 +1,7 @@
-"""Distributions over actions, for agents whose policy is one.
+"""Distributions over actions, for agents with a stochastic policy.
 
-rlax and distrax have these too, but an actor that imports them pays seconds and
-a hundred megabytes.
+rlax and distrax have these too, but importing rlax or distrax costs an actor seconds
+and a hundred megabytes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from distacme.kit import bounds as bounds_lib
 class Distribution(Protocol):
   """A family of distributions over the actions of one spec.
 
-  `sample` draws samples, which densities are of and which replay stores.
-  `action` makes the action for the environment of a sample, without chance.
+  `sample` draws samples. Densities are of samples, and replay stores samples.
+  `action` maps a sample to the action for the environment, without chance.
   """
 
-  num_params: int  # that a network gives for each state
-  num_constant: int  # of these, the last ones, that all states may share
+  num_params: int  # outputs of a network for each state
+  num_constant: int  # number of the last params, which all states may share
 
   def sample(self, params: jax.Array, key: types.Key) -> jax.Array:
     """Draws from the distributions of params [..., num_params]."""
@@ -40,17 +40,17 @@ class Distribution(Protocol):
     """Returns entropies [...], in nats."""
 
   def action(self, sample: jax.Array) -> jax.Array:
-    """Returns the actions that samples stand for."""
+    """Returns the actions of samples."""
 
 
-# Finite still when another is subtracted.
+# The difference of two such logits is still finite.
 _LEAST_LOGIT = float(np.finfo(np.float32).min) / 4
 
 
 class Categorical:
   """One discrete action; params are logits [..., num_values].
 
-  A logit of minus infinity, as a network masks an action with, counts as the
+  A logit of minus infinity, with which a network masks an action, is raised to the
   least float, so that entropies and gradients stay finite.
   """
 
@@ -77,7 +77,7 @@ class Categorical:
     return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
 
   def action(self, sample: jax.Array) -> jax.Array:
-    """Returns the actions, as they are."""
+    """Returns the samples, which are the actions."""
     return sample
 
   def _log_probs(self, params: jax.Array) -> jax.Array:
@@ -85,11 +85,11 @@ class Categorical:
 
 
 class Normal(NamedTuple):
-  """Normal distributions of vectors, whose elements do not depend on each other.
+  """Normal distributions of vectors with independent elements.
 
   Attributes:
     mean: [..., size].
-    std: [..., size], the deviations.
+    std: [..., size] standard deviations.
   """
 
   mean: jax.Array
@@ -118,16 +118,16 @@ class Normal(NamedTuple):
 
 
 class Gaussian:
-  """Bounded continuous actions, each element independent of the others.
+  """Bounded continuous actions with independent elements.
 
-  Params are means and logarithms of standard deviations, [..., 2 * size]. A
-  sample [..., size] is meant for [-1, 1]; `action` clips it and scales it to the
-  bounds. Densities are those of the sample before that, as is usual: clipping
-  changes what the environment sees, not the gradient.
+  Params are means and logarithms of standard deviations, [..., 2 * size]. Samples
+  [..., size] are mostly in [-1, 1]; `action` clips a sample and scales it to the
+  bounds. Densities are those of samples before clipping, as is usual: clipping
+  changes the environment's action, not the gradient.
 
-  Deviations are best the same in all states (Schulman et al. 2015, PPO after it):
-  with deviations of its own in each state, a policy finds that noise which is
-  clipped acts as well as a mean, and unlearns.
+  Deviations are best the same in all states (Schulman et al. 2015, PPO after it). A
+  policy with deviations of its own in each state finds that clipped noise acts as
+  well as a mean, and unlearns.
   """
 
   def __init__(self, bounds: bounds_lib.Bounds):
@@ -162,22 +162,22 @@ class Gaussian:
 
 
 class TanhGaussian(Gaussian):
-  """The same, squashed by tanh instead of clipped (Haarnoja et al. 2018, app. C).
+  """A Gaussian squashed by tanh instead of clipped (Haarnoja et al. 2018, app. C).
 
-  Densities are those of the squashed sample, in [-1, 1]. Samples are drawn, and
-  densities asked for, before tanh, where densities are exact.
+  Densities are those of the squashed samples, in [-1, 1]. The methods draw and take
+  samples before tanh, for which densities are exact.
   """
 
-  _LOG_STD = (-10.0, 2.0)  # beyond them densities are noise, or all alike
+  _LOG_STD = (-10.0, 2.0)  # beyond these, densities are noise, or all alike
 
   def log_prob(self, params: jax.Array, sample: jax.Array) -> jax.Array:
     """Returns the logarithm of the density of tanh(samples [..., size])."""
-    # log(1 - tanh(x)^2), without cancelling.
+    # log(1 - tanh(x)^2), without cancellation.
     log_slope = 2 * (np.log(2.0) - sample - jax.nn.softplus(-2 * sample))
     return super().log_prob(params, sample) - log_slope.sum(axis=-1)
 
   def entropy(self, params: jax.Array) -> jax.Array:
-    """Raises NotImplementedError, as there is no formula of it."""
+    """Raises NotImplementedError, as this entropy has no formula."""
     raise NotImplementedError(
       'the entropy of TanhGaussian has no formula: average -log_prob over '
       'samples.'
@@ -197,10 +197,10 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Distribution:
 
   Args:
     spec: of the actions.
-    agent: its name, for the message.
+    agent: name of the agent, for the message.
 
   Raises:
-    ValueError: if they are neither one discrete action nor bounded floats.
+    ValueError: if actions are neither one discrete action nor bounded floats.
   """
   if isinstance(spec, specs.DiscreteArray):
     return Categorical(spec)
@@ -214,20 +214,20 @@ def for_actions(spec: types.NestedSpec, agent: str) -> Distribution:
 
 
 class Exploration(NamedTuple):
-  """An actor's state that only tells which rows explore; constant."""
+  """An actor's state that holds only a mask of exploring rows; constant."""
 
-  explores: jax.Array | np.ndarray  # [B] bool; the others take the mode
+  explores: jax.Array | np.ndarray  # [B] bool; other rows take the mode
 
 
 def initial_exploration(
   batch_size: int, streams: types.Streams | None, evaluate_greedily: bool = True
 ) -> Exploration:
-  """Returns which rows draw actions; the others take the mode.
+  """Returns a mask of rows that draw actions; other rows take the mode.
 
   Args:
     batch_size: B.
-    streams: of the environments; None asks for the policy that is evaluated.
-    evaluate_greedily: whether the policy that is evaluated takes the mode.
+    streams: of the environments; None asks for the evaluated policy.
+    evaluate_greedily: whether the evaluated policy takes the mode.
   """
   explores = streams is not None or not evaluate_greedily
   return Exploration(np.full(batch_size, explores))

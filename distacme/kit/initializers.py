@@ -1,4 +1,4 @@
-"""First weights of layers."""
+"""Initial weights of layers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def weights(
 ) -> hk.initializers.Initializer | None:
   """Returns the initialiser of a layer's weights; None is Haiku's own.
 
-  Orthogonal weights of gain sqrt 2 keep the size of activations from layer to
-  layer of rectifiers (Saxe et al. 2014, He et al. 2015), as is usual for
-  actor-critics. Weights of variance 1 / inputs (LeCun et al. 1998) halve the
-  square of activations in each layer, as is usual for action values.
+  Orthogonal weights of gain sqrt 2 keep the size of activations from layer to layer
+  of rectifiers (Saxe et al. 2014, He et al. 2015); they are usual for actor-critics.
+  Weights of variance 1 / inputs (LeCun et al. 1998) halve the square of activations
+  in each layer; they are usual for action values.
 
   Args:
     initialization: the kind of weights.
-    gain: of orthogonal ones.
+    gain: of orthogonal weights.
   """
   if initialization == 'lecun':
     return None
-  # Haiku's orthogonal one relies on the promotion of ranks.
+  # Haiku's orthogonal initialiser relies on the promotion of ranks.
   orthogonal = jax.nn.initializers.orthogonal(gain)
   return lambda shape, dtype: orthogonal(hk.next_rng_key(), shape, dtype)

@@ -1,4 +1,4 @@
-"""Torsos and heads that more than one agent uses, and checks of networks."""
+"""Torsos and heads for several agents, and checks of networks."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def example(observations: types.NestedSpec) -> types.NestedArray:
   )
 
 
-# Larger than any number of keys that `jax.random.split` makes of one: the first of
-# these equals `fold_in` of 0, and so on.
+# Key i of `jax.random.split` equals `fold_in` of i. This number is larger than any
+# number of keys that are split from one key.
 _OF_NETWORKS = 0x6E6574
 
 
 def network_key(key: types.Key) -> types.Key:
   """Returns a key for a network's own draws (`hk.next_rng_key`).
 
-  The key is independent of all other draws with `key`, and of keys split from
-  it: networks that draw leave an agent's other draws as they are.
+  The key is independent of all other draws with `key`, and of keys split from `key`:
+  random networks do not change an agent's other draws.
   """
   return jax.random.fold_in(key, _OF_NETWORKS)
 
@@ -64,8 +64,8 @@ def check_outputs(
     init: (key, *inputs) to params.
     apply: (params, key, *inputs) to a nest of outputs.
     inputs: the batch.
-    shapes: the nest of shapes that the outputs must have.
-    expected: the outputs that they must be, in words.
+    shapes: nest of the shapes that the outputs must have.
+    expected: the expected outputs, in words.
     name: of the network, for the message.
     hint: a remedy, for the message.
 
@@ -126,13 +126,13 @@ class ObservationTorso(hk.Module):
     in_loop: bool = False,
     name: str | None = None,
   ):
-    """Takes the observations' specs, and how to see and initialise.
+    """Takes the observations' specs and the form of the layers.
 
     Args:
       observation_specs: of one environment.
       hidden_sizes: of the MLP.
-      convolutions: for pictures whose sides are at least 36; the others go
-        through `SmallTorso`.
+      convolutions: for pictures with sides of at least 36 pixels; smaller pictures
+        go through `SmallTorso`.
       initialization: of all weights.
       activation: of the MLP.
       in_loop: whether the network stands inside of a compiled loop.
@@ -197,7 +197,10 @@ class PolicyValueHead(hk.Module):
     initialization: initializers.Initialization = 'lecun',
     name: str | None = None,
   ):
-    """Takes the number of params, and how many, the last, all states share."""
+    """Takes the number of params, and the number of last params that are constant.
+
+    Constant params are the same in all states.
+    """
     super().__init__(name)
     self._num_params = num_params
     self._num_constant = num_constant
@@ -210,9 +213,9 @@ class PolicyValueHead(hk.Module):
 
     Args:
       features: [B, F].
-      of_values: [B, F] for the values, if they have some of their own.
+      of_values: [B, F] features for the values; None for the same.
     """
-    # Near zero, or the first policy would be a decided one.
+    # Near zero, else the first policy would be nearly deterministic.
     small = initializers.weights(self._initialization, 0.01)
     policy = hk.Linear(
       self._num_params - self._num_constant,
@@ -241,11 +244,11 @@ def check_policy_and_value(
   Args:
     init: (key, observation [B, ...]) to params.
     apply: (params, key, observation [B, ...]) to outputs.
-    observations: their spec.
+    observations: spec of the observations.
     num_params: of the policy.
 
   Raises:
-    ValueError: if they have other shapes than [B, num_params] and [B].
+    ValueError: if outputs have other shapes than [B, num_params] and [B].
   """
   shapes = ((1, num_params), (1,))
   expected = (
@@ -266,11 +269,11 @@ def check_action_values(
   Args:
     init: (key, observation [B, ...]) to params.
     apply: (params, key, observation [B, ...]) to outputs.
-    observations: their spec.
-    num_actions: values of each observation.
+    observations: spec of the observations.
+    num_actions: number of values for each observation.
 
   Raises:
-    ValueError: if they have another shape than [B, num_actions].
+    ValueError: if the output has another shape than [B, num_actions].
   """
   shape = (1, num_actions)
   check_outputs(

@@ -10,17 +10,17 @@ from distacme import specs
 from distacme import types
 from distacme.kit import observations as observations_lib
 
-# 'count' of the observations, and of leaf i 'mean_i' and 'squares_i', the sum of
-# squared differences from the mean: names, so that it can be published with the
-# params. Leaves that are pictures or no floats are left as they are.
+# The 'count' of observations, and for leaf i 'mean_i' and 'squares_i', the sum of
+# squared differences from the mean. Leaves have names so that statistics can be
+# published with the params. Pictures and leaves that are no floats have none.
 Statistics = dict[str, jax.Array]
 
-_CLIP = 10.0  # deviations
+_CLIP = 10.0  # standard deviations
 _NUMBER = specs.Array((), np.float32)
 
 
 def initial(observations: types.NestedSpec) -> Statistics:
-  """Returns the statistics of nothing, which change no observation."""
+  """Returns the statistics of no observation, which change no observation."""
   statistics = {'count': jnp.float32(0)}
   for i, spec in enumerate(jax.tree.leaves(observations)):
     if _is_float(spec) and not observations_lib.is_image(spec):
@@ -32,14 +32,14 @@ def initial(observations: types.NestedSpec) -> Statistics:
 def updated(
   statistics: Statistics, observation: types.NestedArray, weight: jax.Array
 ) -> Statistics:
-  """Returns statistics that count observations [N, ...] in.
+  """Returns statistics that include observations [N, ...].
 
-  Chan et al. 1979's rule for joining two samples.
+  Joins two samples by the rule of Chan et al. 1979.
 
   Args:
-    statistics: so far.
+    statistics: of earlier observations.
     observation: a nest of [N, ...].
-    weight: [N] 0 or 1; those of 0 do not count.
+    weight: [N] 0 or 1; observations with 0 do not count.
   """
   added = weight.sum()
   count = statistics['count'] + added
@@ -61,7 +61,7 @@ def updated(
 def normalized(
   statistics: Statistics, observation: types.NestedArray
 ) -> types.NestedArray:
-  """Returns observations [..., *shape] in deviations from their mean, clipped."""
+  """Returns observations [..., *shape] as clipped deviations from their mean."""
   count = statistics['count']
   leaves, structure = jax.tree.flatten(observation)
   for i, leaf in enumerate(leaves):
@@ -77,7 +77,9 @@ def normalized(
 
 
 def before_or_own(before: Statistics, after: Statistics) -> Statistics:
-  """Returns the statistics to learn from a batch with: the first has its own.
+  """Returns the statistics for learning from a batch.
+
+  These are the earlier statistics; for the first batch, the batch's own.
 
   Args:
     before: statistics without the batch.
@@ -94,9 +96,10 @@ def initial_of_returns() -> Statistics:
 
 
 def root_mean_square(statistics: Statistics) -> jax.Array:
-  """Returns the root of the mean square of the numbers so far; 1 of none.
+  """Returns the root of the mean square of all numbers; 1 if there are none.
 
-  About 0 and not about the mean: returns that are all alike have no deviation.
+  Deviations are from 0 and not from the mean: equal returns have none from their
+  mean.
   """
   count = statistics['count']
   mean_square = statistics['squares_0'] / count.clip(1.0)
@@ -107,14 +110,14 @@ def root_mean_square(statistics: Statistics) -> jax.Array:
 def with_returns(
   before: Statistics, returns: jax.Array, weight: jax.Array
 ) -> tuple[Statistics, jax.Array]:
-  """Returns statistics that count returns [N] in, and the size to learn with.
+  """Returns statistics that include returns [N], and the size for learning.
 
-  That is the size of the returns before; of the first ones, their own.
+  The size is that of earlier returns; for the first returns, their own.
 
   Args:
-    before: statistics without them.
+    before: statistics without the returns.
     returns: [N].
-    weight: [N] 1; or 0 of returns that do not count.
+    weight: [N] 0 or 1; returns with 0 do not count.
   """
   after = updated(before, returns, weight)
   return after, root_mean_square(before_or_own(before, after))

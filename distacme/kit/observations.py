@@ -1,7 +1,7 @@
 """Observations as default networks see them: pictures, one-hot vectors, numbers.
 
-The spec decides, once, when a network is made. Networks of a user's own get
-observations as they are.
+The spec of an observation decides its form, once, when a network is made. A user's
+own networks get observations unchanged.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ import numpy as np
 from distacme import specs
 from distacme import types
 
-# Of a picture with channels, such as MinAtar's of 10 x 10; and of one without, where
-# most arrays are tables of numbers.
+# The first is for pictures with channels, such as MinAtar's of 10 x 10. The second is
+# for pictures without: most smaller arrays of two axes are tables of numbers.
 _LEAST_SIDE = 5
 _LEAST_GREY_SIDE = 36
 _LEAST_SUSPECT = 1_024  # elements of an array that may be meant as a picture
 _MOST_ONE_HOT = 1_024  # features of a leaf's one-hot vectors together
 _MOST_EMBEDDED = 1_000_000  # values of an embedding's table
 _EMBEDDING_SIZE = 64
-_MOST_SCALED = 2**16  # a wider range of integers is that of their type
+_MOST_SCALED = 2**16  # a wider range only repeats the integers' type
 
 
 def is_image(spec: types.NestedSpec) -> bool:
   """Returns whether `spec` is of one picture, which goes through convolutions.
 
-  That is an array of 2 to 4 axes, two of which, side by side, are height and
-  width: equal where no other two are, or longer than the others. The others are
-  channels, such as colours and stacked frames, first or last: [H, W, C],
-  [C, H, W], [H, W, C, frames] and so on. Its elements are bools, or numbers
-  within finite bounds, or uint8.
+  A picture is an array of 2 to 4 axes. Two adjacent axes are height and width: they
+  are equal and no other two are, or they are longer than the other axes. The other
+  axes are channels, such as colours and stacked frames, first or last: [H, W, C],
+  [C, H, W], [H, W, C, frames] and so on. The elements are bools, or numbers within
+  finite bounds, or uint8.
   """
   return _sides(spec) is not None
 
 
 def has_image(observations: types.NestedSpec) -> bool:
-  """Returns whether a nest of specs has one of a picture."""
+  """Returns whether a nest of specs has a spec of a picture."""
   return any(is_image(spec) for spec in jax.tree.leaves(observations))
 
 
 def image_size(spec: specs.Array) -> tuple[int, int]:
-  """Returns the height and width of a spec that `is_image`."""
+  """Returns the height and width of a picture's spec; see `is_image`."""
   sides = _sides(spec)
   assert sides is not None
   return spec.shape[sides], spec.shape[sides + 1]
@@ -66,12 +66,12 @@ def as_image(spec: specs.Array, leaf: jax.Array) -> jax.Array:
 def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
   """Returns arrays that are no pictures, [B, ...], as float32 features [B, F].
 
-  Each integer of few values becomes a one-hot vector, so that no order among
-  them is assumed; one of many is looked up in a table that is learnt, by
-  `hk.Embed`. Other bounded integers are scaled to [0, 1]; floats stay as they are.
+  An integer of few values becomes a one-hot vector, so that no order of the values
+  is assumed. An integer of many values is looked up in a learnt table (`hk.Embed`).
+  Other bounded integers are scaled to [0, 1]; floats stay unchanged.
 
   Raises:
-    ValueError: if an integer has more values than a table may.
+    ValueError: if an integer has more values than a table may have.
   """
   flat = leaf.reshape(leaf.shape[0], -1)
   if not _is_bounded_integer(spec):
@@ -81,7 +81,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
     return flat.astype(jnp.float32)
   index = flat.astype(jnp.int32) - low.astype(np.int32)[None]
   if counts.sum() <= _MOST_ONE_HOT:
-    # One comparison, however many integers: a call each compiles for minutes.
+    # One comparison for all integers: a call for each would compile for minutes.
     element = np.repeat(np.arange(len(counts)), counts)
     value = np.concatenate([np.arange(count) for count in (0, *counts)])
     return (index[:, element] == value[None]).astype(jnp.float32)
@@ -98,7 +98,7 @@ def as_vector(spec: specs.Array, leaf: jax.Array) -> jax.Array:
 
 
 def describe_flattened(observations: types.NestedSpec) -> str:
-  """Names the leaves that look like pictures and are taken as numbers; or ''."""
+  """Returns a note on leaves that look like pictures but are not; '' if none."""
   leaves = [
     f'{leaf.name or "an observation"} ({np.dtype(leaf.dtype)} of shape '
     f'{leaf.shape})'
@@ -118,7 +118,7 @@ def describe_flattened(observations: types.NestedSpec) -> str:
 
 
 def _sides(spec: types.NestedSpec) -> int | None:
-  """Returns the axis of a picture's height, before its width; else None."""
+  """Returns the axis of a picture's height, or None for another spec."""
   if not isinstance(spec, specs.Array) or len(spec.shape) not in (2, 3, 4):
     return None
   axis = _place(spec.shape)
@@ -129,11 +129,11 @@ def _sides(spec: types.NestedSpec) -> int | None:
 
 
 def _place(shape: tuple[int, ...]) -> int | None:
-  """Returns the axis of the height in a shape of 2 to 4 axes, if there is one."""
+  """Returns the axis of the height in a shape of 2 to 4 axes, or None."""
   if 0 in shape:
     return None
   if len(set(shape)) == 1:
-    return 0  # Channels come last, as they do most often.
+    return 0  # Channels come last in most pictures.
   axes = range(len(shape) - 1)
   equal = [axis for axis in axes if shape[axis] == shape[axis + 1]]
   longer = [
@@ -147,7 +147,7 @@ def _place(shape: tuple[int, ...]) -> int | None:
 
 
 def _range(spec: specs.Array) -> tuple[float, float] | None:
-  """Returns the least and the largest value of a picture's elements, if known."""
+  """Returns the least and the largest value of a picture's elements, or None."""
   dtype = np.dtype(spec.dtype)
   if dtype == np.bool_:
     return 0.0, 1.0
@@ -171,7 +171,7 @@ def _is_bounded_integer(spec: specs.Array) -> bool:
 
 
 def _counts(spec: specs.BoundedArray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns each element's least value and how many it has, flat, as int64."""
+  """Returns each element's least value and number of values, flat, as int64."""
   low, high = (
     np.broadcast_to(bound, spec.shape).astype(np.int64).reshape(-1)
     for bound in (spec.minimum, spec.maximum)

@@ -1,4 +1,4 @@
-"""A step down a gradient, and target params that follow."""
+"""Gradient steps, and target params that follow params."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GradientStep(Generic[P, A]):
   Attributes:
     params: after the step.
     optimizer_state: after the step.
-    aux: the loss's other output, beside its value.
+    aux: the loss's second output, beside its value.
     gradient_norm: [] of the whole gradient, before it is clipped.
   """
 
@@ -51,11 +51,11 @@ def gradient_step(
   """Takes one step of an optimiser down the gradient of a loss.
 
   Args:
-    loss: (params, *inputs) to a value [], and something beside it.
-    optimizer: makes a step of a gradient.
-    params: which change.
-    optimizer_state: memory of the optimiser.
-    *inputs: given to the loss as they are.
+    loss: (params, *inputs) to a value [] and a second output.
+    optimizer: turns a gradient into a step.
+    params: to change.
+    optimizer_state: state of the optimiser.
+    *inputs: further arguments of the loss.
   """
   gradient, aux = jax.grad(loss, has_aux=True)(params, *inputs)
   updates, optimizer_state = optimizer.update(gradient, optimizer_state)
@@ -75,9 +75,9 @@ def adam(
   """Returns Adam, on gradients that are scaled down to a global norm.
 
   Args:
-    learning_rate: its step size, see `schedules.Schedule.step_size`.
-    max_gradient_norm: limit of the norm; None for none.
-    **options: others of `optax.adam`.
+    learning_rate: Adam's step size, see `schedules.Schedule.step_size`.
+    max_gradient_norm: limit of the norm; None for no limit.
+    **options: other arguments of `optax.adam`.
   """
   optimizer = optax.adam(learning_rate, **options)
   if max_gradient_norm is None:
@@ -89,11 +89,11 @@ def by_part(
   parts: Callable[..., types.NestedArray],
   **of_part: Optimizer,
 ) -> Optimizer:
-  """Returns an optimiser made of one for each part of the params.
+  """Returns an optimiser made of one optimiser for each part of the params.
 
   Args:
-    parts: the NamedTuple that the params are.
-    **of_part: the optimiser of each of its fields.
+    parts: the class of the params, a NamedTuple.
+    **of_part: the optimiser of each field of that class.
   """
   return optax.multi_transform(
     of_part, parts(**{name: name for name in of_part})
@@ -103,7 +103,7 @@ def by_part(
 def first_target(params: P) -> P:
   """Returns target params that equal `params`, in buffers of their own.
 
-  The learner donates its state, and no buffer may be given twice.
+  The learner donates its state, and no buffer may be donated twice.
   """
   return jax.tree.map(jnp.copy, params)
 
@@ -119,11 +119,11 @@ def moved_target(
   """Returns the target networks' params after learner step `steps`.
 
   Args:
-    params: that they follow.
+    params: the online networks' params.
     target_params: before the step.
     steps: int32 [], counted from 1.
     period: steps between two moves.
-    step_size: how far they move each time; 1 copies.
+    step_size: share of the distance that targets move each time; 1 copies.
   """
   if step_size != 1.0:
     params = optax.incremental_update(params, target_params, step_size)

@@ -1,4 +1,4 @@
-"""Networks with a memory: one step at a time to act, whole sequences to learn."""
+"""Networks with a memory, for one step when acting and sequences when learning."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Unrolled(NamedTuple):
     step: (params, key, observation [B, ...], state) to outputs and the next
       state.
     unroll: (params, key, observation [B, T, ...], first [B, T], state) to outputs
-      [B, T, ...] and the state after them; where `first`, an episode starts and
-      the state is the initial one.
+      [B, T, ...] and the state after the last row. In rows with `first` an episode
+      starts, with the initial state.
   """
 
   init: Callable[[types.Key, types.NestedArray], hk.Params]
@@ -57,7 +57,7 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
   """Returns the pure functions of a network.
 
   Args:
-    make: makes its parts; may use Haiku modules.
+    make: makes the network's parts; may use Haiku modules.
   """
 
   def step(
@@ -73,7 +73,7 @@ def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
     observation: types.NestedArray, first: jax.Array, state: Memory
   ) -> tuple[types.NestedArray, Memory]:
     torso, core, head = make()
-    # All rows at once: convolutions are slow inside of a loop.
+    # The torso takes all rows at once: convolutions are slow inside of a loop.
     features = hk.BatchApply(torso)(observation)
     if core is not None:
       features, state = hk.dynamic_unroll(

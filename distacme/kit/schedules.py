@@ -1,4 +1,4 @@
-"""Schedules: settings that change with learner steps, such as step sizes."""
+"""Schedules of settings that change with learner steps, such as step sizes."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Kind = Literal['constant', 'linear', 'cosine']
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  """The share of a setting that holds after a number of learner steps.
+  """The share of a setting that is in force after a number of learner steps.
 
-  The share is 1 at first. It falls to `end_share` in `steps` learner steps,
+  The share is 1 at first. The share falls to `end_share` in `steps` learner steps,
   along a line or half a period of a cosine, and stays there.
 
   Attributes:
-    name: of the setting, whose flags are called after it.
-    kind: how the share falls; a constant one does not.
-    steps: learner steps until its end; 0 of a constant one.
-    end_share: the share at its end, in [0, 1].
+    name: of the setting; names of flags begin with it.
+    kind: form of the fall; a constant share does not fall.
+    steps: learner steps until the end of the fall; 0 if the share is constant.
+    end_share: the share at the end, in [0, 1].
   """
 
   name: str
@@ -63,7 +63,7 @@ class Schedule:
       )
 
   def share(self, step: jax.Array) -> jax.Array:
-    """Returns the share [] that holds after `step` learner steps, an int32 []."""
+    """Returns the share [] after `step` learner steps, an int32 []."""
     if self.kind == 'constant':
       return jnp.float32(1.0)
     if self.kind == 'linear':
@@ -76,7 +76,7 @@ class Schedule:
     """Returns a step size for an optimiser of optax, which counts its own steps.
 
     Args:
-      first: the step size at first.
+      first: initial step size.
       per_learner_step: the optimiser's steps in each learner step.
     """
     if self.kind == 'constant':

@@ -11,12 +11,12 @@ from distacme.kit import schedules
 
 @dataclasses.dataclass(frozen=True)
 class LearningRateConfig:
-  """Settings of how an agent's step sizes change; of several, all alike."""
+  """Settings of the schedule that all step sizes of an agent follow."""
 
   learning_rate_schedule: schedules.Kind = 'constant'
-  """How step sizes fall: not at all, along a line, or along half a cosine."""
+  """The fall of step sizes: none, along a line, or along half a cosine."""
   learning_rate_steps: int = 0
-  """Learner steps in which they fall; 0 of constant ones."""
+  """Learner steps in which step sizes fall; 0 if they are constant."""
   learning_rate_end_share: float = 0.0
   """Share of the first step size that is left at the end, and stays."""
 
@@ -25,7 +25,7 @@ class LearningRateConfig:
 
   @property
   def learning_rates(self) -> schedules.Schedule:
-    """The schedule of step sizes."""
+    """Schedule of the step sizes."""
     return schedules.Schedule(
       'learning_rate',
       self.learning_rate_schedule,
@@ -43,9 +43,9 @@ class EpsilonGreedyConfig(LearningRateConfig):
   epsilon_exponent: float = 7.0
   """Length of the exploration ladder, in powers of its base."""
   epsilon_schedule: schedules.Kind = 'constant'
-  """How the whole ladder falls: not at all, along a line, or half a cosine."""
+  """The fall of the whole ladder: none, along a line, or along half a cosine."""
   epsilon_steps: int = 0
-  """Learner steps in which it falls; 0 of a constant one."""
+  """Learner steps in which the ladder falls; 0 if it is constant."""
   epsilon_end_share: float = 0.0
   """Share of each epsilon that is left at the end, and stays."""
   evaluation_epsilon: float = 0.0
@@ -59,7 +59,7 @@ class EpsilonGreedyConfig(LearningRateConfig):
 
   @property
   def epsilons(self) -> schedules.Schedule:
-    """The schedule of the chance of a random action."""
+    """Schedule of the chance of a random action."""
     return schedules.Schedule(
       'epsilon',
       self.epsilon_schedule,
@@ -70,7 +70,7 @@ class EpsilonGreedyConfig(LearningRateConfig):
 
 @dataclasses.dataclass(frozen=True)
 class UniformConfig(LearningRateConfig):
-  """Settings of an agent that learns from n-step transitions, all drawn alike."""
+  """Settings of an agent that learns from n-step transitions, drawn uniformly."""
 
   discount: float = 0.99
   """Gamma, per environment step."""
@@ -95,7 +95,7 @@ class UniformConfig(LearningRateConfig):
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """The replay that these settings ask for."""
+    """Spec of the replay, by these settings."""
     return replay_spec.single(
       window=replay_spec.NStep(self.n_step, self.discount),
       batch_size=self.batch_size,

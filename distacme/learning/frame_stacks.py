@@ -1,4 +1,4 @@
-"""Stacks again what replay holds as single frames; runs under `jax.jit`."""
+"""Rebuilds stacked observations from single frames; runs under `jax.jit`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from distacme.replay import rows
 
 
 def learning_from(layout: rows.RowLayout, agent: core.Agent) -> core.Agent:
-  """Returns the agent whose `update` takes what replay gives by `layout`."""
+  """Returns the agent, with an `update` that takes batches of `layout`."""
   return agent if layout.frames is None else _Unpacking(agent, layout.frames)
 
 
 class _Unpacking:
-  """An agent, but for single frames where `update` gets stacks."""
+  """An agent with an `update` that takes single frames instead of stacks."""
 
   def __init__(self, agent: core.Agent, layout: frames_lib.FrameLayout):
     self._agent = agent
@@ -38,12 +38,12 @@ class _Unpacking:
 
 
 def unpack(layout: frames_lib.FrameLayout, data: Any) -> Any:
-  """Returns a batch whose observations are stacks, as the agent saw them.
+  """Returns a batch with observations as the agent saw them: stacks.
 
   Args:
     layout: of the frames.
-    data: a `types.Transition` or `types.Sequence` as replay gives it: single
-      frames [B, slots, ...] in the place of stacks.
+    data: a `types.Transition` or `types.Sequence` as replay samples it: single
+      frames [B, slots, ...] instead of stacks.
   """
   if isinstance(data, types.Transition):
     assert layout.ends is not None
@@ -67,15 +67,15 @@ def unpack(layout: frames_lib.FrameLayout, data: Any) -> Any:
 
 
 def _shown(step_type: jax.Array, stack: int) -> jax.Array:
-  """Returns which frames of its stack each row shows: [B, L, stack] bool.
+  """Returns a mask of the frames that each row shows: [B, L, stack] bool.
 
-  Those from before the row's episode are blank; the newest comes last.
+  Frames from before the row's episode are blank; the newest frame comes last.
   """
   first = step_type == types.FIRST
   shown = [jnp.ones_like(first)]
   for lag in range(1, stack):
-    # No episode starts in the last `lag` rows; what was before the sequence is
-    # blank already if it is of another.
+    # No episode starts in the last `lag` rows. Frames before the sequence are
+    # blank already if another episode showed them.
     since = jnp.pad(first, ((0, 0), (lag - 1, 0)))[:, : first.shape[1]]
     shown.append(shown[-1] & ~since)
   return jnp.stack(shown[::-1], axis=-1)

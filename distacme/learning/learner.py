@@ -23,21 +23,21 @@ from distacme.run import status
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
 _LAST_PARAMS_S = 20.0
-_POLL_S = 0.1  # how soon a learner without data notices a stop
-_UNDER_WAY = 2  # calls of the update, of which the device does one
+_POLL_S = 0.1  # time in which a learner without data notices a stop
+_UNDER_WAY = 2  # unfinished calls of the update; the device runs one of them
 _TOGETHER = 4  # updates whose priorities are sent at once, if not inline
 
 
 class Learner:
   """Owns the learner's state and updates it; one thread.
 
-  One call makes as many updates as `batches` draws batches at once, K. The
-  priorities of all go back together, so that some are up to K - 1 updates
-  staler than one by one; a learner step remains one update. With an executor,
-  at least those of 4 updates go together.
+  One call makes K updates, the number of batches that `batches` draws at once. A
+  learner step remains one update. The priorities of all K updates go back
+  together, so that some are up to K - 1 updates staler than one by one. With an
+  executor, the priorities of at least 4 updates go together.
 
-  The state's buffers are donated to every update, so what leaves (params,
-  checkpoints) is copied first.
+  The state's buffers are donated to every update, so params and checkpoints are
+  copied before they leave the learner.
   """
 
   def __init__(
@@ -61,23 +61,23 @@ class Learner:
     """Publishes the initial params.
 
     Args:
-      agent: whose `update` to use.
-      batches: where batches come from.
-      sink: where params go.
+      agent: has the `update` to use.
+      batches: gives batches.
+      sink: takes the params.
       reporter: line to the run.
-      state: to start from; given up by the caller.
-      placement: the devices to learn on; by default all that there are.
+      state: to start from; the caller may not use it afterwards.
+      placement: the devices to learn on; by default all local ones.
       steps: learner steps that made `state`.
-      publish_period: learner steps between publications; those are made
-        between two calls.
+      publish_period: learner steps between publications, which are made between
+        two calls.
       save: writes a checkpoint.
       save_period_s: seconds between checkpoints.
-      executor: makes what runs the sending of params and priorities; by default
-        it happens at once, in this thread.
-      explain_after_s: how long to wait for data before a warning says why; four
-        times as long before the next.
+      executor: makes the executor that sends params and priorities; by default
+        this thread sends at once.
+      explain_after_s: seconds without data before a warning gives the reason; four
+        times as long before the next warning.
       stop_if_not_finite: whether a metric that is not finite is an error.
-      last_saved: says for that error where the last checkpoint is.
+      last_saved: returns the place of the last checkpoint, for that error.
     """
     self.steps = steps
     self.directive = core.Directive(None, {})
@@ -106,7 +106,7 @@ class Learner:
     self._update = jax.jit(
       updates.make(agent, batches.count),
       donate_argnums=0,
-      # Or the compiler might spread the state over the devices, too.
+      # Else the compiler might spread the state over the devices, too.
       out_shardings=self._placement.replicated,
     )
     self._copy_params = jax.jit(
@@ -121,7 +121,7 @@ class Learner:
 
   @property
   def updates_per_call(self) -> int:
-    """Updates that one call of `step` makes."""
+    """Number of updates in one call of `step`."""
     return self._batches.count
 
   @property
@@ -133,10 +133,10 @@ class Learner:
     """Makes one call: an update, or several.
 
     Args:
-      timeout_s: how long to wait for a batch; None waits for ever.
+      timeout_s: seconds to wait for a batch; None waits for ever.
 
     Returns:
-      Whether there was one.
+      Whether there was a batch.
     """
     start = time.monotonic()
     drawn = self._batches.get(timeout_s)
@@ -159,7 +159,7 @@ class Learner:
     return True
 
   def run(self) -> None:
-    """Learns until the run stops, then publishes and saves what it has."""
+    """Learns until the run stops, then publishes and saves the last state."""
     starving = _Starving(self._explain_after_s)
     while self.directive.stop is None:
       learnt = self.step(_POLL_S)
@@ -176,7 +176,7 @@ class Learner:
   def tend(
     self, state: status.WorkerState = status.WorkerState.LEARNING
   ) -> None:
-    """Does what is due beside learning: reports and checkpoints."""
+    """Makes the reports and checkpoints that are due."""
     now = time.monotonic()
     if now >= self._report_at:
       self._report_at = now + _REPORT_PERIOD_S
@@ -194,13 +194,13 @@ class Learner:
     self.publish()
     self._wait_until_published()
     self._params_executor.shutdown()
-    self.report(status.WorkerState.SAVING)  # which its process may go on with
+    self.report(status.WorkerState.SAVING)  # the process may go on saving
 
   def save(self) -> None:
-    """Writes a checkpoint, if this learner has where to.
+    """Writes a checkpoint, if the learner was given a `save`.
 
     Raises:
-      FloatingPointError: if a metric is not finite: the state may not be either.
+      FloatingPointError: if a metric is not finite: the state may not be finite.
     """
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
@@ -208,18 +208,18 @@ class Learner:
       self._save(self.steps, self.state)
 
   def check(self) -> None:
-    """Waits for the last update and looks at its metrics.
+    """Waits for the last update and checks its metrics.
 
     Raises:
-      FloatingPointError: if one is not finite.
+      FloatingPointError: if a metric is not finite.
     """
     self._metrics()
 
   def report(self, state: status.WorkerState) -> None:
-    """Tells the run about progress and learns whether to stop.
+    """Reports progress to the run; the answer tells whether to stop.
 
     Raises:
-      FloatingPointError: if the loss or another metric is not finite any more.
+      FloatingPointError: if the loss or another metric is not finite.
     """
     metrics = None
     if self._output is not None and self._meter.due():
@@ -229,7 +229,7 @@ class Learner:
     self.directive = self._reporter.report(counts, metrics, state)
 
   def _metrics(self) -> dict[str, float]:
-    """Returns the last update's metrics, which are finite; waits for it."""
+    """Waits for the last update and returns its metrics, which are finite."""
     if self._output is None:
       return {}
     metrics = {k: float(v) for k, v in self._output.metrics.items()}
@@ -244,22 +244,22 @@ class Learner:
     return metrics
 
   def publish(self) -> None:
-    """Sends a copy of the params, unless the last sending is still under way."""
+    """Sends a copy of the params, unless the last sending is unfinished."""
     if self._publishing is not None:
       if not self._publishing.done():
         return
-      self._publishing.result()  # raises what went wrong
+      self._publishing.result()  # raises its error
     params = self._copy_params(self.state)
     self._publishing = self._params_executor.submit(
       self._sink.publish, self.steps, params
     )
 
   def _wait_for_room(self) -> None:
-    """Waits until few enough calls are under way, and lets go of what they took.
+    """Waits until few enough calls are unfinished, and drops their donated states.
 
-    To drop a state that an update was given, before that update has ended, is to
-    wait for it while holding Python's lock (jax 0.6.2, CPU): no thread could draw
-    batches meanwhile. Waiting first, without the lock, leaves nothing to wait for.
+    Dropping donated state before its update ends holds the GIL for the rest of the
+    update (jax 0.6.2, CPU), and no thread could draw batches. Waiting for the
+    update first does not hold the GIL.
     """
     while len(self._under_way) > _UNDER_WAY:
       _, output = self._under_way[0]
@@ -289,7 +289,7 @@ class Learner:
 
 
 class _Meter:
-  """What the learner measures of itself between two reports of metrics."""
+  """The learner's own metrics between two reports."""
 
   def __init__(self) -> None:
     self.waited_s = 0.0
@@ -303,7 +303,7 @@ class _Meter:
     self._calls += 1
     self._updates += updates
     self._items += len(info.key)
-    # Of one item in each call: a mean over all would cost more than it tells.
+    # Of one item in each call: a mean over all items would cost too much time.
     self._age += steps - int(info.params_version[0])
 
   def due(self) -> bool:
@@ -323,7 +323,7 @@ class _Meter:
 
 
 class _Starving:
-  """How long the learner has been without a batch."""
+  """The time that the learner has been without a batch."""
 
   def __init__(self, explain_after_s: float):
     self.seconds = 0.0
@@ -331,7 +331,7 @@ class _Starving:
     self._since = time.monotonic()
 
   def should_explain(self, learnt: bool) -> bool:
-    """Whether it is time to say why; `learnt`: there was a batch just now."""
+    """Returns whether a warning is due; `learnt`: there was a batch just now."""
     now = time.monotonic()
     if learnt:
       self._since, self._next_s = now, self._first_s
@@ -343,12 +343,12 @@ class _Starving:
 
 
 class InlineExecutor(futures.Executor):
-  """Runs what is submitted at once, in the submitting thread."""
+  """Runs submitted functions at once, in the submitting thread."""
 
   def submit(
     self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
   ) -> futures.Future[Any]:
-    """Returns a future that is done."""
+    """Runs `fn` and returns a future that is done."""
     future: futures.Future[Any] = futures.Future()
     future.set_result(fn(*args, **kwargs))
     return future

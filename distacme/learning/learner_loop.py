@@ -25,7 +25,7 @@ from distacme.run import status
 class LearnerLoop:
   """A learner and the replay that it samples, deterministic.
 
-  As it is, it is for agents that learn from demonstrations alone.
+  The class by itself serves agents that learn from demonstrations alone.
   """
 
   def __init__(
@@ -44,15 +44,15 @@ class LearnerLoop:
 
     Args:
       spec: of the environment.
-      agent: made for it.
-      demonstrations: fill the tables of replay that ask for them; None if those
-        are loaded from a checkpoint afterwards, or there are none.
+      agent: made for that spec.
+      demonstrations: fill the tables of demonstrations; None if these tables are
+        loaded from a checkpoint afterwards, or there are none.
       seed: of the agent: initial params, exploration, sampling.
-      params: how they leave the learner; by default at once.
-      run_state: counts, logs and stops; by default one of its own.
+      params: the way of the params out of the learner; by default without delay.
+      run_state: counts, logs and stops; by default a new one.
       state: learner state to start from; by default a new one.
-      **settings: others of `wiring.make_learner`, such as `updates_per_call`,
-        `publish_period` and `steps`.
+      **settings: other arguments of `wiring.make_learner`, such as
+        `updates_per_call`, `publish_period` and `steps`.
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
@@ -87,7 +87,7 @@ class LearnerLoop:
     )
 
   def step(self) -> int:
-    """Learns once; returns the environment steps made, which are none."""
+    """Learns once; returns the number of environment steps made, 0."""
     if not self.replay.can_sample(self.learner.updates_per_call):
       raise RuntimeError(
         f'there is nothing more to learn from, and no actor: '
@@ -98,7 +98,7 @@ class LearnerLoop:
     return 0
 
   def _learn(self) -> None:
-    """Learns as often as replay lets it, at most once where it always does."""
+    """Learns as often as replay allows; without actors, which is always, once."""
     while (
       self.replay.can_sample(self.learner.updates_per_call)
       and not self.is_hurried
@@ -112,7 +112,7 @@ class LearnerLoop:
       self.report()  # with which the run ends
 
   def report(self) -> None:
-    """Tells the run all that has been done, however short ago."""
+    """Reports all progress to the run, however recent."""
     self.learner.report(self._learner_state)
 
   @property
@@ -123,16 +123,16 @@ class LearnerLoop:
 
   @property
   def has_learnt_all(self) -> bool:
-    """Whether the learner has made the steps that the run's limits allow."""
+    """True if the learner has made the steps that the run's limits allow."""
     return self.learner.steps >= self._last_step
 
   @property
   def is_hurried(self) -> bool:
-    """Whether the run ends for a reason that leaves no time to go on."""
+    """True if the run ends for a reason that leaves no time to continue."""
     return not status.leaves_time(self.learner.directive.stop)
 
   def policy(self) -> greedy_policy.GreedyPolicy:
-    """Returns what has been learnt so far, as it is evaluated."""
+    """Returns the policy learnt so far, as an evaluator would use it."""
     params = self.params.newest()
     assert params is not None  # the learner publishes when it is made
     return greedy_policy.GreedyPolicy(self._agent, params, self._spec)

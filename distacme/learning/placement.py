@@ -1,4 +1,4 @@
-"""Where a learner's state and batches lie among its devices."""
+"""Places a learner's state and batches on devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_split(batch_size: int, num_devices: int) -> None:
   """Checks that a batch can be split evenly.
 
   Raises:
-    ValueError: if some devices would get less than others.
+    ValueError: if some devices would get fewer elements than others.
   """
   if batch_size % num_devices:
     raise ValueError(
@@ -28,8 +28,8 @@ def check_split(batch_size: int, num_devices: int) -> None:
 class Placement:
   """The devices of one learner: each holds the state and a share of each batch.
 
-  The update is compiled for all of them together and sees the whole batch, so
-  that a mean, or a minimum, over it is what it would be on one device.
+  The update is compiled for all devices together and sees the whole batch. So a
+  mean, or a minimum, over the batch is the same as on one device.
   """
 
   def __init__(
@@ -38,7 +38,7 @@ class Placement:
     count: int = 1,
     devices: Sequence[jax.Device] | None = None,
   ):
-    """Notes the devices.
+    """Takes the devices.
 
     Args:
       batch_size: of each batch.
@@ -46,7 +46,7 @@ class Placement:
       devices: by default all that this process sees.
 
     Raises:
-      ValueError: if a batch cannot be split evenly over them.
+      ValueError: if a batch cannot be split evenly over the devices.
     """
     devices = jax.local_devices() if devices is None else list(devices)
     check_split(batch_size, len(devices))
@@ -77,7 +77,7 @@ class Placement:
     return put
 
   def on_one_device(self, nest: Any) -> Any:
-    """Returns the first device's copy of what all of them hold; copies nothing."""
+    """Returns the first device's replica of a nest, without a copy."""
     if self._single:
       return nest
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), nest)

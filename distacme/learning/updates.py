@@ -1,4 +1,4 @@
-"""Several updates in one compiled call, where that is right for the device."""
+"""Several updates in one compiled call, if this suits the device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_count(count: int, agent: core.Agent) -> None:
   """Checks that the rate limits of all tables leave room for `count` batches.
 
   Raises:
-    ValueError: if drawing them at once would break the limits.
+    ValueError: if drawing so many batches at once would break the limits.
   """
   spec = agent.replay
   for table, limits in zip(spec.tables, spec.rate_limits, strict=True):
@@ -46,14 +46,14 @@ def choose_count(
   layout: rows.RowLayout,
   platform: str,
 ) -> int:
-  """Returns how many updates one call makes: `wanted`, or 1.
+  """Returns the number of updates in one call: `wanted`, or 1.
 
-  An update with a convolution is made alone on the CPU, whose compiler is 9 to
+  On the CPU an update with a convolution is made alone: the CPU's compiler is 9 to
   36 times slower on convolutions inside of a loop.
 
   Args:
     wanted: updates in one call.
-    agent: whose update it is.
+    agent: has the update.
     state: the learner's, or its shapes.
     layout: of the rows that replay gives.
     platform: of the learner's devices.
@@ -92,9 +92,9 @@ def _primitives(jaxpr: Any) -> Iterator[str]:
 def make(agent: core.Agent, count: int) -> Any:
   """Returns the function that makes `count` updates, to be compiled.
 
-  It takes a state and a batch, [count, B, ...] if `count` is above 1, and
-  returns the new state and an output: metrics of the last update, priorities of
-  all, flat: [count * B].
+  The function takes a state and a batch, [count, B, ...] if `count` is above 1,
+  and returns the new state and an output. The output has the metrics of the last
+  update and the priorities of all updates, flat: [count * B].
   """
   if count == 1:
     return agent.update

@@ -1,1 +1,1 @@
-"""Experience: what an agent wants of it as data, and two backends that obey."""
+"""Replay of experience: two backends of a `ReplaySpec`, and their common parts."""

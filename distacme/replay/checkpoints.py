@@ -11,7 +11,7 @@ from distacme import replay_spec
 from distacme.run import files
 from distacme.run import notices
 
-_KEEP = 2  # if the newest is damaged, there is the one before
+_KEEP = 2  # the older one is restored if the newest is damaged
 _CONTENTS = 'contents.json'
 _T = TypeVar('_T')
 
@@ -19,9 +19,9 @@ _T = TypeVar('_T')
 class Checkpoints:
   """Numbered folders in one directory, the newest few; one thread at a time.
 
-  A backend writes its files into `unfinished`, and `add` renames their folder.
-  The names and lengths of the files are kept beside them, since Reverb takes an
-  empty file for an empty table; backends check the contents of the files.
+  A backend writes its files into `unfinished`, and `add` renames the folder. A file
+  beside them keeps the names and lengths of the files, since Reverb takes an empty
+  file for an empty table. Backends check the contents of the files.
   """
 
   def __init__(
@@ -34,8 +34,8 @@ class Checkpoints:
 
     Args:
       directory: of the checkpoints; made if need be.
-      backend: whose files they are.
-      spec: of the tables; a checkpoint of another is not restored.
+      backend: name of the backend that writes the files.
+      spec: of the tables; a checkpoint with another spec is not restored.
     """
     self._directory = directory
     self._written_for = {'backend': backend, 'spec': str(spec)}
@@ -43,7 +43,7 @@ class Checkpoints:
     self.clear_unfinished()
 
   def clear_unfinished(self) -> None:
-    """Removes files that became no checkpoint and would fill the disk."""
+    """Removes files of an unfinished checkpoint, which would fill the disk."""
     shutil.rmtree(self.unfinished, ignore_errors=True)
     self.unfinished.mkdir(parents=True, exist_ok=True)
 
@@ -60,15 +60,15 @@ class Checkpoints:
     return path
 
   def restore(self, load: Callable[[pathlib.Path], _T]) -> _T | None:
-    """Returns what `load` makes of the newest checkpoint that is whole.
+    """Loads the newest whole checkpoint and returns the result of `load`.
 
-    A damaged one is skipped, with a warning that names the one used instead.
+    A damaged checkpoint is skipped, with a warning that names the one used instead.
 
     Args:
-      load: given a checkpoint's folder; raises any error if it cannot.
+      load: loads a checkpoint, given its folder; raises any error for a damaged one.
 
     Returns:
-      None if there is none, or none that is whole.
+      The result of `load`; None if there is no whole checkpoint.
     """
     skipped: list[str] = []
     for number in sorted(self._numbers(), reverse=True):
@@ -93,10 +93,10 @@ class Checkpoints:
     return None
 
   def _check(self, path: pathlib.Path) -> None:
-    """Checks that all files are there, as long as they were.
+    """Checks that all files are there, with their former lengths.
 
     Raises:
-      ValueError: if not, or if they were written for another replay.
+      ValueError: if not, or if the files were written for another replay.
     """
     contents = files.read_json(path / _CONTENTS)
     for name, value in self._written_for.items():

@@ -1,4 +1,4 @@
-"""Recorded episodes, written into replay as if they were acted."""
+"""Writes recorded episodes into replay as an actor writes its steps."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def write(
 ) -> int:
   """Writes episodes and returns how many steps they have.
 
-  What the agent's `act` would have stored beside the steps (`extras` and
-  `start_state`) is 0, and so is the version of the params.
+  The outputs of the agent's `act` that are stored beside the steps (`extras` and
+  `start_state`) are 0, and so is the version of the params.
 
   Args:
     episodes: to write, in this order.
-    spec: says how steps become windows.
+    spec: has the windows.
     layout: of the rows.
-    inserter: of the tables to fill, `ReplaySpec.tables_of_demonstrations` or some
-      of them; closed at the end.
+    inserter: into tables of `ReplaySpec.tables_of_demonstrations`; closed at the
+      end.
 
   Raises:
     ValueError: if an episode is not whole, or a table that evicts nothing is
@@ -59,7 +59,7 @@ def write(
     _check(episode, number)
     moments = [_batched(timestep) for timestep in episode.timesteps]
     if last is not None:
-      # As environments go on: the action at an episode's end is ignored.
+      # As with environments, the action at an episode's end is ignored.
       writer.append(last, output, moments[0], 0)
     for step, action in enumerate(episode.actions):
       output = output._replace(action=_with_batch_axis(action))
@@ -87,7 +87,7 @@ def _check(episode: Episode, number: int) -> None:
 
 
 def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:
-  """Returns zeros for all that an agent may store."""
+  """Returns zeros for the stored outputs of `act`."""
   moments: Any = layout.nest
   extras = tree.map_structure(
     lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), moments.extras
@@ -96,7 +96,7 @@ def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:
     return types.ActorOutput(action=(), extras=extras)
   return types.ActorOutput(
     action=(),
-    # Of a sequence the layout has them with an axis of rows.
+    # In the layout of a sequence these have an axis of rows.
     extras=tree.map_structure(lambda leaf: leaf[:, 0], extras),
     start_state=tree.map_structure(
       lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), moments.start_state
@@ -105,7 +105,7 @@ def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:
 
 
 def _batched(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-  """Returns a timestep of one environment as that of a vector of one."""
+  """Returns an environment's timestep as that of a vector of one environment."""
   first = int(timestep.step_type) == types.FIRST
   return dm_env.TimeStep(
     step_type=np.array([timestep.step_type], np.int8),

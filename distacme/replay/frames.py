@@ -1,8 +1,8 @@
-"""Frames of stacked observations, which travel and are stored once each.
+"""Frames of stacked observations, which are sent and stored once each.
 
-Of an observation that is a `specs.FrameStack`, only the newest frame is new. The
-frames go into replay by themselves, a window names those that it needs, and what
-is sampled holds each once; `learning.frame_stacks.unpack` makes stacks of them again.
+In an observation that is a `specs.FrameStack`, only the newest frame is new. Frames
+go into replay by themselves. A window refers to its frames, and a sampled window
+holds each of them once; `learning.frame_stacks.unpack` rebuilds the stacks.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from distacme import replay_spec
 from distacme import specs
 from distacme import types
 
-# The field of a row that says how many of its frames are from before its first
-# observation.
+# The field of a row with the number of its frames from before its first observation.
 FRAMES_BEFORE = 'frames_before'
 
 
@@ -31,9 +30,9 @@ class FrameLayout:
     stack: S, frames in an observation.
     dtype: of a frame: structured, with a field for each stacked leaf.
     moments: observations in a window at most.
-    slots: frames in a sampled window: of n-step windows the S frames of the
-      start and of each end, of sequences one for each row, after S - 1 from
-      before.
+    slots: frames in a sampled window. N-step windows have the S frames of the
+      start and of each end. Sequences have one frame for each row, after S - 1
+      earlier frames.
     ends: shape of the axis of ends in next observations; None for sequences.
   """
 
@@ -63,7 +62,7 @@ class FrameLayout:
       self.slots = window.length + self.stack - 1
 
   def without_frames(self, nest: Any) -> Any:
-    """Returns a nest like an observation, with nothing where stacks were."""
+    """Returns a nest like an observation, with empty arrays instead of stacks."""
     leaves = tree.flatten(nest)
     for i in self.indices:
       leaf = leaves[i]
@@ -87,8 +86,8 @@ class FrameLayout:
     """Returns frames in their slots, structured [B, slots].
 
     Args:
-      windows: the frames of each, structured, oldest first.
-      before: [B], how many of them are older than the first observation.
+      windows: the frames of each window, structured, oldest first.
+      before: [B], number of frames from before the window's first observation.
     """
     gathered = np.zeros((len(windows), self.slots), self.dtype)
     for into, frames, old in zip(
@@ -100,7 +99,7 @@ class FrameLayout:
         continue
       into[first : self.stack] = frames[: old + 1]
       for end, length in enumerate(self._lengths, 2):
-        seen = frames[: old + 1 + length][-self.stack :]  # by that end
+        seen = frames[: old + 1 + length][-self.stack :]  # up to that end
         stop = end * self.stack
         into[stop - len(seen) : stop] = seen
     return gathered
@@ -108,8 +107,8 @@ class FrameLayout:
   def put(self, data: Any, frames: np.ndarray) -> Any:
     """Returns a batch with frames [B, ...] in the empty leaves of observations.
 
-    Of sequences they are those of all slots, of transitions [B, S, ...], at
-    several ends [B, N, S, ...].
+    A sequence's observation gets the frames of all slots, a transition's get
+    [B, S, ...], or [B, N, S, ...] at several ends.
     """
     if self.ends is None:
       return data._replace(observation=self._put(data.observation, frames))
@@ -132,7 +131,7 @@ class FrameLayout:
 def make_layout(
   observations: types.NestedSpec, window: replay_spec.Window
 ) -> FrameLayout | None:
-  """Returns the layout, or None if there are no stacks, or some of other depth."""
+  """Returns the layout; None if there are no stacks, or of different depths."""
   depths = {
     leaf.shape[-1]
     for leaf in tree.flatten(observations)
@@ -142,7 +141,7 @@ def make_layout(
 
 
 def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-  """Returns the frames, each once, and the places of those of each window."""
+  """Returns each frame once, and the indices of each window's frames."""
   places: dict[int, int] = {}
   frames: list[np.ndarray] = []
   for frame in itertools.chain.from_iterable(windows):
@@ -162,7 +161,7 @@ def unpack(arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> list[Any]:
   """Undoes `pack`."""
   if 'frames' not in arrays:
     return []
-  # Copies: each goes when the last window that names it goes.
+  # Copies: each frame's memory is freed with the last window that refers to it.
   frames = [frame.copy().view(dtype) for frame in arrays['frames']]
   ends = np.cumsum(arrays['lengths']).tolist()
   named = [frames[place] for place in arrays['named'].tolist()]

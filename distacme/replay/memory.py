@@ -25,11 +25,11 @@ _BATCHES = 'batches'
 
 
 class Memory:
-  """The tables of a `ReplaySpec`, the ways into them and the way out.
+  """The tables of a `ReplaySpec` in memory; a `core.Sampler`, with inserters.
 
-  It serves one thread, which must not ask for a sample before `can_sample`: no
-  other could insert meanwhile. For the same reason inserts do not block; the
-  thread that acts also learns, whenever it may.
+  One thread uses it. This thread must not sample before `can_sample`, since no other
+  thread could insert meanwhile. For the same reason inserts do not block; the thread
+  that acts also learns, as often as the rate limits allow.
   """
 
   def __init__(
@@ -43,7 +43,7 @@ class Memory:
     Args:
       spec: of the tables.
       layout: of their rows.
-      seed: of what is drawn.
+      seed: of the drawing of items.
     """
     self._spec = spec
     self._layout = layout
@@ -62,11 +62,11 @@ class Memory:
     )
 
   def describe(self) -> str:
-    """Returns a sentence on what the tables hold, for messages."""
+    """Returns a sentence on the contents of the tables, for messages."""
     return f'replay holds {self.metrics()}, limits {self._limits}.'
 
   def inserter(self, tables: Sequence[replay_spec.Table]) -> MemoryInserter:
-    """Returns the way into some of the tables."""
+    """Returns an inserter for some of the tables."""
     return MemoryInserter(
       [self._tables[self._spec.tables.index(table)] for table in tables]
     )
@@ -79,11 +79,11 @@ class Memory:
     return demonstrations.write(episodes, self._spec, self._layout, inserter)
 
   def can_sample(self, batches: int = 1) -> bool:
-    """Returns whether the rate limits let so many batches be drawn now."""
+    """Returns whether the rate limits allow to draw so many batches now."""
     return self._blocking(batches) is None
 
   def _blocking(self, batches: int) -> int | None:
-    """Returns the first table that the next batches must wait for, if any."""
+    """Returns the index of the first table that blocks the next batches, or None."""
     numbers = range(self._batches, self._batches + batches)
     wanted = sum(self._mixture.counts(number) for number in numbers)
     for index, count in enumerate(np.asarray(wanted).tolist()):
@@ -98,7 +98,7 @@ class Memory:
     """Draws a batch; see `core.Sampler`.
 
     Raises:
-      RuntimeError: if the rate limits forbid it now.
+      RuntimeError: if the rate limits forbid to sample now.
     """
     blocking = self._blocking(1)
     if blocking is not None:
@@ -125,7 +125,7 @@ class Memory:
         table.update_priorities(info.key[of_table], priority[of_table])
 
   def save(self, folder: pathlib.Path) -> None:
-    """Writes all that decides what is sampled from now on, below `folder`."""
+    """Writes all state that decides later samples, below `folder`."""
     state = json.dumps(self._random.bit_generator.state)
     arrays = {_RANDOM: np.array(state), _BATCHES: np.array(self._batches)}
     for spec, table in zip(self._spec.tables, self._tables, strict=True):
@@ -134,7 +134,7 @@ class Memory:
     np.savez(folder / _FILE, **arrays)
 
   def load(self, arrays: Arrays) -> None:
-    """Takes over what `read` returned; only where nothing was inserted yet.
+    """Loads the arrays of `read`; call this before any insert.
 
     Raises:
       ValueError: if the rows were written with another layout.
@@ -161,7 +161,7 @@ class MemoryInserter:
     self._tables = tables
 
   def insert_frames(self, frames: np.ndarray) -> list[np.ndarray]:
-    """Returns each by itself: windows share them by keeping them."""
+    """Returns the frames one by one: windows share frames by reference."""
     return [frames[row : row + 1] for row in range(len(frames))]
 
   def insert(
@@ -175,14 +175,14 @@ class MemoryInserter:
       table.insert(rows, priorities, frames)
 
   def close(self) -> None:
-    """Does nothing: all is inserted."""
+    """Does nothing: all items are inserted."""
 
 
 def read(folder: pathlib.Path) -> Arrays:
-  """Returns what `Memory.save` wrote, for `Memory.load`.
+  """Reads the files of `Memory.save`, for `Memory.load`.
 
   Raises:
-    zipfile.BadZipFile: if a byte of it changed; or the error of reading.
+    zipfile.BadZipFile: if a byte of the files changed; or the error of reading.
   """
   with np.load(folder / _FILE) as file:
-    return dict(file.items())  # which compares their sums
+    return dict(file.items())  # compares checksums

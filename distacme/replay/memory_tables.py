@@ -32,7 +32,7 @@ def make(
   Args:
     spec: of the table.
     layout: of its rows.
-    random: decides what is drawn.
+    random: source of the draws.
   """
   if spec.used_once:
     return QueueTable(spec, layout)
@@ -40,7 +40,7 @@ def make(
 
 
 class Table:
-  """One table, used by one thread; rate limits are its owner's business."""
+  """One table, used by one thread; its owner checks the rate limits."""
 
   def __init__(self, spec: replay_spec.Table, layout: rows_lib.RowLayout):
     self._spec = spec
@@ -50,7 +50,7 @@ class Table:
     self._sampled = 0  # items
 
   def __len__(self) -> int:
-    """Items held."""
+    """Returns the number of items held."""
     raise NotImplementedError
 
   @property
@@ -71,7 +71,7 @@ class Table:
     self._inserted += len(rows)
 
   def draw(self, count: int) -> mixture.Drawn:
-    """Returns so many items; the caller has checked the rate limits."""
+    """Draws `count` items; the caller has checked the rate limits."""
     items, keys, probability, frames = self._draw(count)
     self._sampled += count
     if frames is not None:
@@ -83,12 +83,12 @@ class Table:
     raise NotImplementedError
 
   def contents(self) -> dict[str, np.ndarray]:
-    """Returns all that the table holds, as arrays to be saved."""
+    """Returns the table's contents, as arrays to be saved."""
     counts = np.array([self._inserted, self._sampled])
     return {'counts': counts, **self._contents()}
 
   def load(self, arrays: Arrays) -> None:
-    """Takes over what `contents` returned; only into a table that is new.
+    """Loads the arrays of `contents` into a new table.
 
     Raises:
       ValueError: if the rows were written with another layout.
@@ -106,22 +106,22 @@ class Table:
     raise NotImplementedError
 
   def _draw(self, count: int) -> tuple[Any, ...]:
-    """Returns what `mixture.Drawn` holds, but lists of frames."""
+    """Draws items; returns the fields of `mixture.Drawn`, but lists of frames."""
     raise NotImplementedError
 
   def _contents(self) -> dict[str, np.ndarray]:
-    """Returns the items as bytes, and all else but the counts."""
+    """Returns the items as bytes, and all other state but the counts."""
     raise NotImplementedError
 
   def _take(
     self, arrays: Arrays, rows: np.ndarray, frames: Frames | None
   ) -> None:
-    """Takes over what `_contents` returned."""
+    """Loads the arrays of `_contents`."""
     raise NotImplementedError
 
 
 class PriorityTable(Table):
-  """Items that are drawn by their priorities, again and again."""
+  """Items that are drawn by their priorities, any number of times."""
 
   def __init__(
     self,
@@ -140,7 +140,7 @@ class PriorityTable(Table):
     self._random = random
 
   def __len__(self) -> int:
-    """Items held."""
+    """Returns the number of items held."""
     return min(self._inserted, self._capacity)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
@@ -153,7 +153,7 @@ class PriorityTable(Table):
     self, rows: np.ndarray, priorities: np.ndarray, frames: Frames | None
   ) -> None:
     keys = np.arange(self._inserted, self._inserted + len(rows))
-    slots = keys % self._capacity  # where one repeats, the last row stands
+    slots = keys % self._capacity  # of a repeated slot the last row counts
     self._set_priorities(slots, priorities)
     self._items[slots] = rows
     self._keys[slots] = keys
@@ -169,12 +169,12 @@ class PriorityTable(Table):
     return self._items[slots], self._keys[slots], probability, frames
 
   def _draw_slots(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns slots and the chances with which they were drawn."""
+    """Draws slots; returns these and the chance of each."""
     uniform = self._random.random(count)
     if self._tree.total > 0:
       slots = self._tree.draw(uniform)
       return slots, self._tree.get(slots) / self._tree.total
-    # All priorities are zero: all are alike, as in Reverb.
+    # All priorities are zero: all items have the same chance, as in Reverb.
     slots = (uniform * len(self)).astype(np.int64)
     return slots, np.full(count, 1 / len(self))
 
@@ -214,11 +214,11 @@ class QueueTable(Table):
     self._items: collections.deque[Any] = collections.deque()
 
   def __len__(self) -> int:
-    """Items held."""
+    """Returns the number of items held."""
     return len(self._items)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Does nothing: every item is drawn."""
+    """Does nothing: every item is drawn once, whatever its priority."""
 
   def _insert(
     self, rows: np.ndarray, priorities: np.ndarray, frames: Frames | None

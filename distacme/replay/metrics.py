@@ -1,4 +1,4 @@
-"""The numbers that replay logs of its tables, the same for all backends."""
+"""Replay's metrics of its tables, the same for all backends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from distacme import replay_spec
 
 
 class Counts(NamedTuple):
-  """Windows that a table holds, and that went in and out so far."""
+  """Windows that a table holds now, and that were inserted and sampled so far."""
 
   size: int
   inserted: int
@@ -19,11 +19,12 @@ class Counts(NamedTuple):
 def of_tables(
   spec: replay_spec.ReplaySpec, counts: Sequence[Counts]
 ) -> dict[str, float]:
-  """Returns what replay logs of its tables.
+  """Returns replay's metrics of its tables.
 
   `samples_per_insert` is the ratio reached, counted from the first `min_size`
-  inserts on. Of several tables each number has the table's name as prefix;
-  without one stand the sums, and the ratio of the table that holds one.
+  inserts on. If there are several tables, each table's metrics have its name as
+  prefix. The metrics without prefix are sums, and the ratio of the table that has a
+  replay ratio.
   """
   by_table = []
   for limits, count in zip(spec.rate_limits, counts, strict=True):

@@ -1,4 +1,4 @@
-"""Batches whose elements come from several tables, the same for all backends."""
+"""Batches with elements of several tables, the same for all backends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Drawn(NamedTuple):
   Attributes:
     items: [K, block_size] structured rows.
     keys: [K] uint64.
-    probability: [K] float64, the chance that each had within its table.
-    frames: [K] structured frames of each item, or None if the rows need none.
+    probability: [K] float64, chance of each item within its table.
+    frames: [K] structured frames of each item, or None if the rows have none.
   """
 
   items: np.ndarray
@@ -28,15 +28,15 @@ class Drawn(NamedTuple):
   frames: Sequence[np.ndarray] | None
 
 
-# Draws so many items of one table.
+# Draws a number of items from one table.
 Draw: TypeAlias = Callable[[int], Drawn]
 
 
 class Mixture:
-  """Chooses the table of every element, and joins what they give to batches.
+  """Chooses the table of every element, and joins the tables' items to batches.
 
-  The choices for a batch depend on the seed and the batch's number alone, so
-  that a backend can know the next ones, and goes on with them once restored.
+  The choices for a batch depend on the seed and the batch's number alone. So a
+  backend can know later choices in advance, and a restored one makes the same.
   """
 
   def __init__(
@@ -50,7 +50,7 @@ class Mixture:
     Args:
       spec: of the tables.
       layout: of their rows.
-      seed: of the choices; None for others in every process.
+      seed: of the choices; None for different choices in every process.
     """
     self._layout = layout
     self._block = spec.block_size
@@ -69,7 +69,7 @@ class Mixture:
     return np.searchsorted(self._bounds, uniform, side='right').astype(np.int32)
 
   def counts(self, number: int) -> np.ndarray:
-    """Returns how many windows of each table batch `number` holds."""
+    """Returns the number of windows of each table in batch `number`."""
     return np.bincount(self.tables(number), minlength=len(self._shares))
 
   def sample(
@@ -79,7 +79,7 @@ class Mixture:
 
     Args:
       number: of the batch.
-      draws: of each table; called only if the batch holds some of its windows.
+      draws: of each table; called only if the batch has windows of the table.
     """
     tables = self.tables(number)
     if len(draws) == 1:
@@ -101,7 +101,7 @@ def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> Drawn:
   """Returns items of several tables, in the order of the elements."""
   counts = np.bincount(tables, minlength=len(draws)).tolist()
   parts = [draw(n) for draw, n in zip(draws, counts, strict=True) if n]
-  # The place of each element among the items as they were drawn.
+  # The index of each element among the items in the order of drawing.
   places = np.argsort(np.argsort(tables, kind='stable'), kind='stable')
   items, keys, probability = (
     np.concatenate(arrays)[places]

@@ -1,8 +1,8 @@
 """Rows: one window packed into one run of bytes, the same in all backends.
 
-A replay backend pays for every column and every chunk that it touches, so a
-transition, or a sequence, travels as a single column of bytes. A row is one
-element of a numpy structured array; packing and unpacking are views, not copies.
+Every column and every chunk costs a replay backend time, so a transition, or a
+sequence, is a single column of bytes. A row is one element of a numpy structured
+array; packing and unpacking are views, not copies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PARAMS_VERSION = 'params_version'  # a field that no agent sees
 
 
 class RowLayout:
-  """Where each leaf of a window lies in a row; immutable."""
+  """The place of each leaf of a window in a row; immutable."""
 
   def __init__(self, nest: Any, frames: frames_lib.FrameLayout | None = None):
     """Lays out windows.
@@ -55,7 +55,7 @@ class RowLayout:
     return self.dtype.itemsize
 
   def views(self, rows: np.ndarray) -> Any:
-    """Returns views on the leaves of structured `rows`, each [*rows.shape, ...]."""
+    """Returns views on the leaves of `rows`, structured; each [*rows.shape, ...]."""
     return self._read(rows)
 
   def read(self, rows: np.ndarray, frames: Sequence[np.ndarray] | None) -> Any:
@@ -63,7 +63,7 @@ class RowLayout:
 
     Args:
       rows: structured.
-      frames: of each row, structured, if the layout has any.
+      frames: of each row, structured; None if the layout has no frames.
     """
     data = self.views(rows)
     if self.frames is None:
@@ -113,10 +113,10 @@ def make_layout(
   """Returns the layout of an agent's windows.
 
   Args:
-    window: how steps become windows.
+    window: of the agent's replay.
     spec: of the environment.
-    extras: specs of what the agent stores with each step, without batch axis.
-    start_state: specs of what it stores where a sequence starts.
+    extras: specs of `types.ActorOutput.extras`, without batch axis.
+    start_state: specs of `types.ActorOutput.start_state`, without batch axis.
     share_frames: whether windows share the frames of stacked observations.
   """
   observations = spec.observations
@@ -156,7 +156,7 @@ def make_layout(
 def _reader(node: Any, names: list[str]) -> Callable[[np.ndarray], Any]:
   """Returns a function from rows to a nest of their fields.
 
-  Walking a nest for every batch and every step would take several times as long.
+  Traversing a nest for every batch and every step would take several times as long.
 
   Args:
     node: nest of places in `names`.
@@ -179,7 +179,7 @@ def _repeated(axes: tuple[int, ...], leaf: specs.Array) -> specs.Array:
 
 
 def _escaped(key: Any) -> str:
-  """Returns a key in which no slash stands, as JSON pointers (RFC 6901) do."""
+  """Returns a key with slashes escaped, as in JSON pointers (RFC 6901)."""
   return str(key).replace('~', '~0').replace('/', '~1')
 
 

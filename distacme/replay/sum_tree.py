@@ -8,8 +8,8 @@ import numpy as np
 class SumTree:
   """Weights of `capacity` slots; sets and draws batches in O(log capacity).
 
-  The tree is an implicit binary heap: node i has children 2i and 2i + 1, the
-  leaves are the last `size` nodes, and every inner node holds its leaves' sum.
+  The tree is an implicit binary heap: node i has children 2i and 2i + 1, the leaves
+  are the last `size` nodes, and every inner node holds the sum of its leaves.
   """
 
   def __init__(self, capacity: int):
@@ -27,7 +27,7 @@ class SumTree:
     return self._nodes[index + self._size]
 
   def set(self, index: np.ndarray, weight: np.ndarray) -> None:
-    """Sets weights [B]; where an index repeats, the last one stands."""
+    """Sets weights [B] of slots; of a repeated index the last weight counts."""
     nodes = index + self._size
     self._nodes[nodes] = weight
     for _ in range(self._depth):
@@ -41,7 +41,7 @@ class SumTree:
     for _ in range(self._depth):
       nodes *= 2
       left = self._nodes[nodes]
-      # A right subtree of weight zero is never entered, whatever rounding did.
+      # A right subtree of weight zero must not be entered because of rounding.
       right = (mass >= left) & (self._nodes[nodes + 1] > 0)
       mass -= left * right
       nodes += right

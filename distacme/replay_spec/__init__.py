@@ -1,7 +1,6 @@
 """Replay as an agent wants it, as data that every backend interprets.
 
-A `ReplaySpec` holds numbers and names only: a replay server that is given one
-imports no agent.
+A `ReplaySpec` holds numbers and names only, so a replay server imports no agent.
 """
 
 from distacme.replay_spec.spec import ReplaySpec

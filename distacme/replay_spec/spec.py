@@ -1,4 +1,4 @@
-"""Several tables, and how batches mix them."""
+"""Several tables, and their mixture in batches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from distacme.replay_spec import windows
 
 @dataclasses.dataclass(frozen=True)
 class ReplaySpec:
-  """Tables that store the same rows, and how batches mix them.
+  """Tables that store the same rows, and their mixture in batches.
 
   Attributes:
     tables: at least one.
     batch_size: windows in a sampled batch.
-    mixture: chance of each table to be the one that an element of a batch comes
-      from; sums to 1.
+    mixture: chance of each table to give an element of a batch; sums to 1.
   """
 
   tables: tuple[tables_lib.Table, ...]
@@ -93,12 +92,12 @@ class ReplaySpec:
 
   @property
   def window(self) -> windows.Window:
-    """How steps become the windows of every table."""
+    """The windows of every table."""
     return self.tables[0].window
 
   @property
   def block_size(self) -> int:
-    """Transitions of an item; 1 where there are several tables."""
+    """Transitions in an item; 1 if there are several tables."""
     return self.tables[0].block_size
 
   @property
@@ -115,8 +114,8 @@ class ReplaySpec:
   def needs_actors(self) -> bool:
     """True if there is a table for actors to fill.
 
-    False for an agent that learns from demonstrations alone, as behavioural
-    cloning does: it has neither actors nor a replay server.
+    False for an agent that learns from demonstrations alone, such as behavioural
+    cloning. A run of such an agent has neither actors nor a replay server.
     """
     return bool(self.tables_of_actors)
 
@@ -127,7 +126,7 @@ class ReplaySpec:
 
   @property
   def used_once(self) -> bool:
-    """True if any table is a queue, whose batches grow old while they wait."""
+    """True if any table is a queue. Batches of a queue age while they wait."""
     return any(table.used_once for table in self.tables)
 
   @property
@@ -171,13 +170,13 @@ def single(
 
 
 def queue(window: windows.Window, batch_size: int, max_size: int) -> ReplaySpec:
-  """Returns the spec of a queue, out of which every window is taken once.
+  """Returns the spec of a queue, which gives every window once.
 
   Args:
-    window: how steps become windows.
+    window: of the queue.
     batch_size: windows in a batch.
-    max_size: windows that may wait; actors that would add more are blocked,
-      which bounds the age of the policy that acted them.
+    max_size: windows that may wait. Actors block while the queue is full, which
+      bounds the age of the policy that acted.
   """
   table = tables_lib.Table(
     name=_ONLY_TABLE,
@@ -200,7 +199,7 @@ def as_dict(spec: Any) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Any:
-  """Returns what `as_dict` was given."""
+  """Undoes `as_dict`."""
   fields = {k: _unplain(v) for k, v in data.items() if k != 'type'}
   return _TYPES[data['type']](**fields)
 

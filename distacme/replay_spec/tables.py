@@ -18,8 +18,8 @@ def check_priorities(priority: np.ndarray) -> None:
   """Checks priorities that an agent computed.
 
   Raises:
-    ValueError: if one is negative, infinite or not a number; it would spoil
-      the chances of all other items.
+    ValueError: if a priority is negative, infinite or not a number; it would
+      spoil the chances of all other items.
   """
   right = np.isfinite(priority) & (priority >= 0)
   if np.count_nonzero(right) < right.size:
@@ -33,11 +33,11 @@ def check_priorities(priority: np.ndarray) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RateLimits:
-  """When a table lets a side go on; all in the unit of `samples_per_insert`.
+  """Limits at which a table blocks a side, in the unit of `samples_per_insert`.
 
-  With `balance = samples_per_insert * inserts - samples`, an insert may start
-  while it leaves `balance <= max_balance`, a sample once `min_size` items were
-  inserted and while it leaves `balance >= min_balance`.
+  With `balance = samples_per_insert * inserts - samples`, an insert may start if
+  it leaves `balance <= max_balance`. A sample may start once `min_size` items were
+  inserted, if the sample leaves `balance >= min_balance`.
   """
 
   samples_per_insert: float
@@ -57,7 +57,7 @@ class RateLimits:
 
   @property
   def most_unsampled(self) -> float:
-    """Inserts that fit before the first sample."""
+    """Number of inserts that fit before the first sample."""
     return max(self.min_size, self.max_balance // self.samples_per_insert)
 
 
@@ -65,31 +65,30 @@ class RateLimits:
 class Table:
   """Windows, sizes, rates and sampling of one table.
 
-  All counts are of windows: transitions, of which every environment step makes
-  one, or sequences.
+  All counts are of windows: transitions, one for every environment step, or
+  sequences.
 
   Attributes:
     name: names the table in metrics, messages and checkpoints.
-    window: how steps become windows.
+    window: the form of a window.
     max_size: windows kept.
     min_size: windows inserted before the first sample.
-    samples_per_insert: windows sampled for each one inserted, counted from the
-      first `min_size` on: the replay ratio, held by blocking either side. None
-      blocks neither once `min_size` windows were inserted.
-    error_buffer: samples by which either side may run ahead of that ratio. 0
+    samples_per_insert: the replay ratio: windows sampled for each one inserted,
+      counted from the first `min_size` on. The table blocks either side to hold
+      the ratio. None blocks neither once `min_size` windows were inserted.
+    error_buffer: samples by which either side may run ahead of the ratio. 0
       chooses a tenth of `min_size`, or the need of a batch if that is more.
-    priority_exponent: items are drawn with chance proportional to their
+    priority_exponent: the chance of an item is proportional to the item's
       priority to this power; 0 draws uniformly.
     block_size: transitions stored, drawn and replaced as one item. Blocks make
       writing and sampling cheaper by orders of magnitude, and batches less
       mixed; only for uniform sampling.
-    used_once: True for a queue: windows are drawn in the order of their
-      insertion, each once, and actors wait while it holds `max_size`. `queue`
-      makes one.
+    used_once: True for a queue, which `queue` makes: windows are drawn in the
+      order of insertion, each once, and actors wait while the table is full.
     evicts: True if the oldest window leaves a full table for a new one. False
-      keeps all: a full table refuses more.
-    filled_by: the side that writes. Actors write each window to all tables that
-      are theirs; `replay.demonstrations` fills the others.
+      keeps all windows: a full table refuses more.
+    filled_by: the side that writes. Actors write each window to all tables of
+      actors; `replay.demonstrations` fills the other tables.
   """
 
   name: str
@@ -227,7 +226,7 @@ class Table:
         )
 
   def check_room(self, held: int, more: int) -> None:
-    """Checks that items fit where none is evicted.
+    """Checks that new items fit into a table that evicts none.
 
     Args:
       held: items in the table.
@@ -266,7 +265,7 @@ class Table:
     """Returns the limits in windows; `min_size` is rounded up to whole blocks.
 
     Args:
-      batch_size: windows of a batch, which may all be of this table.
+      batch_size: windows in a batch; all of them may be of this table.
     """
     min_size = self._whole_min_size
     if self.used_once:

@@ -1,4 +1,4 @@
-"""How an actor's steps become what replay stores."""
+"""Windows: the parts of an actor's steps that replay stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distacme import config_checks
 
 
 def learnt_reward(reward: Any, scale: Any, max_abs: Any) -> Any:
-  """Returns rewards as they are learnt from: scaled, and then clipped.
+  """Returns rewards for learning: scaled, and then clipped.
 
   Args:
     reward: of any shape, of NumPy or of JAX.
@@ -22,20 +22,19 @@ def learnt_reward(reward: Any, scale: Any, max_abs: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class NStep:
-  """Windows of `n` steps of which the ends are kept (`types.Transition`).
+  """Windows of `n` steps; replay stores the ends (`types.Transition`).
 
-  Every step starts one window, so inserted windows equal environment steps.
-  An episode's end shortens the windows that meet it; none is dropped.
+  Every step starts one window, so there are as many inserted windows as environment
+  steps. An episode's end shortens the windows that meet it; none is dropped.
 
   Attributes:
     n: steps from a window's start to its end, at least 1. A tuple of ascending
-      numbers keeps several ends of one window, and an episode's end shortens
-      each by itself; rewards, discounts and next observations then have an axis
-      for them.
+      numbers keeps several ends of one window. An episode's end then shortens
+      each of them by itself, and rewards, discounts and next observations have
+      an axis of ends.
     discount: gamma per step, in [0, 1].
     reward_scale: factor of each step's reward.
-    max_abs_reward: size that scaled rewards are clipped to, before they are
-      added up.
+    max_abs_reward: size that scaled rewards are clipped to, before summation.
   """
 
   n: int | tuple[int, ...]
@@ -59,12 +58,12 @@ class NStep:
 
   @property
   def lengths(self) -> tuple[int, ...]:
-    """The steps to each end, ascending."""
+    """Steps to each end, ascending."""
     return (self.n,) if isinstance(self.n, int) else self.n
 
   @property
   def ends(self) -> tuple[int, ...]:
-    """The shape of the axis of ends: () if `n` is a number."""
+    """Shape of the axis of ends: () if `n` is a number."""
     return () if isinstance(self.n, int) else (len(self.n),)
 
 
@@ -76,11 +75,11 @@ class Sequences:
     length: rows, of which the last only bootstraps; at least 2.
     period: steps between the starts of two windows, from 1 to `length` - 1.
       Below `length` - 1 windows overlap in more than one row.
-    across_episodes: True for windows that go on over the ends of episodes: those
-      of all environments of an actor come at once, each full. False for windows
-      within an episode: the first starts where the episode does, and the last
-      ends where it does, padded if it is short. A last window whose steps are
-      all in the one before is left out.
+    across_episodes: True for windows that continue over the ends of episodes. The
+      windows of all environments of an actor are then complete at once, and each
+      is full. False for windows within an episode. The first window then starts
+      and the last one ends with the episode, padded if it is short. A last window
+      that has no step of its own is left out.
   """
 
   length: int

@@ -1,1 +1,1 @@
-"""What a run is: its status, its directory, its records."""
+"""A run as data: its status, its directory, its records."""

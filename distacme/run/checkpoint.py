@@ -22,8 +22,8 @@ from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
 
-# Orbax 0.11 numbers its operations per process: two managers that write at the
-# same time take each other's signals and delete each other's files. Each waits
+# Orbax 0.11 numbers its operations per process: two managers that write at the same
+# time take each other's signals and delete each other's files. So each manager waits
 # for the other's last write.
 _WRITING = threading.Lock()
 _last_writer: Any = None
@@ -40,8 +40,8 @@ class Checkpointer:
   """Saves a nest of arrays under a step number; one thread.
 
   Saving returns once the arrays are copied to the host; writing goes on in the
-  background. A checkpoint is complete or absent, whenever the process dies; what
-  a disk does to it later shows when it is restored, and one before is taken.
+  background. A checkpoint is complete or absent, even if the process dies. Damage by
+  a disk shows when a checkpoint is restored; then an older one is restored instead.
   """
 
   def __init__(
@@ -50,14 +50,14 @@ class Checkpointer:
     max_to_keep: int = 2,
     read_only: bool = False,
   ):
-    """Opens `directory`, and creates it unless it is only to be read.
+    """Opens `directory`, and creates it unless `read_only`.
 
     Args:
       directory: of the checkpoints.
-      max_to_keep: of them; older ones are deleted.
-      read_only: whether a run that goes on may be writing there meanwhile.
+      max_to_keep: number of checkpoints; older ones are deleted.
+      read_only: whether only to read; another run may be writing there.
     """
-    # Here and not above: it takes half a second, and few processes save.
+    # Not at the top: this import takes half a second, and few processes save.
     from orbax import checkpoint as ocp
 
     run_directory.check_path(directory.resolve(), read_only)
@@ -67,10 +67,10 @@ class Checkpointer:
     if read_only:
       logging.getLogger('absl').addFilter(_is_news)
     self._ocp = ocp
-    # Orbax checks its indices, not the arrays.
+    # Orbax checks its indices, but not the arrays.
     self._checksums = directory / 'checksums.json'
     self._unreadable: set[int] = set()
-    # The first that is saved, until it has been read back.
+    # The first saved checkpoint, until it has been read back.
     self._unproved: tuple[int, types.NestedArray] | None = None
     self._proved = False
     self._manager = ocp.CheckpointManager(
@@ -85,12 +85,12 @@ class Checkpointer:
     )
 
   def save(self, steps: int, state: types.NestedArray) -> None:
-    """Saves `state`; does nothing if there is one for `steps` already.
+    """Saves `state`; does nothing if there is a checkpoint of `steps` already.
 
-    Checkpoints of later steps go: the run was resumed before them.
+    Checkpoints of later steps are deleted: the run was resumed before them.
 
     Raises:
-      NotWrittenError: if this or the one before cannot be written.
+      NotWrittenError: if this checkpoint or the previous one cannot be written.
     """
     global _last_writer
     if steps in set(self._manager.all_steps()) - self._unreadable:
@@ -117,8 +117,8 @@ class Checkpointer:
           self._manager.delete(step)
 
   def _failure_explained(self) -> contextlib.AbstractContextManager[None]:
-    """Makes a sentence of what Orbax raises where it cannot write."""
-    # A ValueError comes from its C++.
+    """Makes a sentence of Orbax's error if Orbax cannot write."""
+    # Orbax's C++ raises a ValueError.
     return files.writing_to(self._manager.directory, ValueError)
 
   def _write_checksum(self, steps: int, state: types.NestedArray) -> None:
@@ -132,19 +132,19 @@ class Checkpointer:
     known: dict[str, int] | None = files.read_if_whole(
       self._checksums, dict, 'checkpoints there are read unchecked'
     )
-    return known or {}  # of a run that is older than they are
+    return known or {}  # {} for a run from before there were checksums
 
   def restore(self, like: types.NestedArray) -> Restored | None:
-    """Returns the newest checkpoint that is whole, or None if there is none.
+    """Returns the newest whole checkpoint, or None if there is no checkpoint.
 
-    One that is damaged is skipped, with a warning that says which is used.
+    A damaged checkpoint is skipped, with a warning that names the one used.
 
     Args:
       like: a nest of the same structure, of arrays or their shapes.
 
     Raises:
       ValueError: if the checkpoint has another structure or other arrays, or
-        there are some of which none is whole.
+        there are checkpoints but none is whole.
     """
     like = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, like)
     damaged: list[str] = []
@@ -172,10 +172,10 @@ class Checkpointer:
     """Returns a checkpoint's state.
 
     Raises:
-      _DamagedError: if it is damaged.
-      ValueError: if it is of another structure.
+      _DamagedError: if the checkpoint is damaged.
+      ValueError: if the checkpoint has another structure.
     """
-    # Whatever Orbax and TensorStore raise where a file is not what they wrote.
+    # Orbax and TensorStore raise many kinds of errors for a damaged file.
     try:
       saved = self._manager.item_metadata(steps)
       saved = self._ocp.tree.to_flat_dict(saved) if saved else {}
@@ -197,7 +197,7 @@ class Checkpointer:
   def _check_fits(
     self, steps: int, saved: dict[Any, Any], like: types.NestedArray
   ) -> None:
-    """Compares a checkpoint with what it is to fill; Orbax casts in silence."""
+    """Checks that a checkpoint has the form of `like`; Orbax casts silently."""
     saved, wanted = (
       {
         '/'.join(path): f'{np.dtype(leaf.dtype)} {tuple(leaf.shape)}'
@@ -222,12 +222,12 @@ class Checkpointer:
   def _wait(self) -> None:
     """Waits until everything is written, and reads the first checkpoint back.
 
-    Of a file system, or a path, from which nothing is read as it was written,
-    nobody would hear before it is needed.
+    Some file systems and paths do not return the written bytes. Without this test
+    the error would show only when a checkpoint is needed.
 
     Raises:
-      NotWrittenError: if it is not what was saved.
-      Exception: Orbax's, if it was not written.
+      NotWrittenError: if the checkpoint differs from the saved state.
+      Exception: Orbax's, if the checkpoint was not written.
     """
     unproved, self._unproved = self._unproved, None
     self._manager.wait_until_finished()
@@ -252,7 +252,7 @@ class Checkpointer:
       self._wait()
 
   def close(self) -> None:
-    """As `wait`, and lets go of the directory."""
+    """Waits like `wait`, and closes the directory."""
     global _last_writer
     with _WRITING, self._failure_explained():
       if _last_writer is self._manager:
@@ -262,12 +262,12 @@ class Checkpointer:
 
 
 def _on_host(leaf: Any) -> np.ndarray:
-  """Returns room for an array, where reading it takes none of a device's."""
+  """Returns host memory to read an array into, so that no device's is used."""
   return np.empty(leaf.shape, leaf.dtype)
 
 
 class _DamagedError(Exception):
-  """A checkpoint is not what was written."""
+  """A checkpoint differs from the saved state."""
 
 
 def _first_line(error: Exception) -> str:
@@ -284,10 +284,10 @@ def _checksum(state: types.NestedArray) -> int:
 
 
 def read(directory: pathlib.Path, like: types.NestedArray) -> Restored | None:
-  """Returns a directory's newest checkpoint that is whole, if there is any.
+  """Returns a directory's newest whole checkpoint, or None if there is none.
 
-  It is put on this process's first device: without saying where, Orbax asks for
-  the device that it came from. A run that goes on may be writing there.
+  The arrays are put on this process's first device: by default Orbax asks for the
+  device that saved them. A run may be writing to the directory meanwhile.
 
   Args:
     directory: of the checkpoints.
@@ -311,17 +311,17 @@ def read(directory: pathlib.Path, like: types.NestedArray) -> Restored | None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Leaves out that what was opened to be read is only to be read."""
+  """Drops Orbax's notice that a read-only manager is read-only."""
   return 'directory is read only' not in record.getMessage()
 
 
 def _is_not_raised(record: logging.LogRecord) -> bool:
-  """Leaves out the tracebacks of what Orbax raises as well."""
+  """Drops the logged tracebacks of errors that Orbax raises as well."""
   return not (record.exc_info and 'orbax' in record.pathname)
 
 
 def _is_not_given_up(record: logging.LogRecord) -> bool:
-  """Leaves out what fails in Orbax after it has given all up for a failure."""
+  """Drops errors that Orbax logs after it has given all up for a failure."""
   trace = record.exc_info and record.exc_info[2]
   return not trace or not any(
     'orbax' in frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace)
@@ -330,10 +330,11 @@ def _is_not_given_up(record: logging.LogRecord) -> bool:
 
 @functools.cache
 def _ignore_late_answers() -> None:
-  """Lets TensorStore's threads answer an event loop that Orbax has closed.
+  """Silences errors of TensorStore's threads after Orbax closed the event loop.
 
-  Orbax gives all reads or writes up when one fails; those still under way then
-  raise where nobody can catch it, which Python prints, a traceback each.
+  Orbax gives all reads or writes up when one fails. The unfinished ones then raise
+  in threads where no caller can catch the error. Python would print a traceback for
+  each.
   """
   before = sys.unraisablehook
 
@@ -360,14 +361,14 @@ class BestParams:
     self.mean_return = -math.inf if best is None else best
 
   def offer(self, params: core.VersionedParams, mean_return: float) -> None:
-    """Keeps `params` if they are better than the best."""
-    if not mean_return > self.mean_return:  # nor if it is not a number
+    """Saves `params` if their score is better than the best."""
+    if not mean_return > self.mean_return:  # false for NaN, too
       return
     if self._checkpointer is None:
       self._checkpointer = Checkpointer(self._directory, max_to_keep=1)
     self.mean_return = mean_return
     self._checkpointer.save(params.version, params.params)
-    self._checkpointer.wait()  # or the score of what is not there might stay
+    self._checkpointer.wait()  # else the score of absent params might stay
     score = {'params_version': params.version, 'mean_return': mean_return}
     files.write_json(self._score, score)
 

@@ -19,7 +19,7 @@ class Curve(NamedTuple):
   Attributes:
     steps: [N] of the clock, increasing.
     returns: [N] of the evaluations made there.
-    clock: that counts the steps.
+    clock: the counter of the steps.
   """
 
   steps: np.ndarray
@@ -55,16 +55,16 @@ def has_points(run_dir: pathlib.Path) -> bool:
 
 
 def _read_curve(run_dir: pathlib.Path) -> Curve:
-  """Returns a run's curve; it may have no points."""
+  """Returns a run's curve, which may have no points."""
   config = run_directory.RunDirectory(run_dir).read_config()
   return curve_of(_rows(run_dir), clock_of(config['run']))
 
 
 def curve_of(rows: Iterable[Mapping[str, Any]], clock: status.Clock) -> Curve:
-  """Returns the curve that lies in rows of metrics; it may have no points.
+  """Returns the curve of rows of metrics; the curve may have no points.
 
-  Steps that a run made after the checkpoint that it was resumed from are lost
-  to the run, and left out.
+  A resumed run has lost its steps after the checkpoint that it was resumed from;
+  these are left out.
   """
   points: list[tuple[int, float]] = []
   for row in rows:

@@ -1,4 +1,4 @@
-"""Where the services of a run listen, found by the name of the worker."""
+"""The endpoints of a run's services, found by the name of the worker."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _EXPLAIN_AFTER_S = 5.0  # four times as long until the next warning, and so on
 
 
 class Endpoint(NamedTuple):
-  """Where a service listens.
+  """The address of a service, its key, and the number of its restarts.
 
   Attributes:
-    host: a number or a name that clients can reach, e.g. '127.0.0.1'.
+    host: an IP address or a name that clients can reach, e.g. '127.0.0.1'.
     port: TCP port.
     key: file of the run's key (`variables.keys`) that both sides show; None for
       a service that talks in plain text, on loopback only.
-    incarnation: how often the service was started before, in this run. A client
-      that finds a higher one than it knows talks to a new process.
+    incarnation: number of earlier starts of the service in this run. A higher one
+      than before tells a client that the service is a new process.
   """
 
   host: str
@@ -35,28 +35,28 @@ class Endpoint(NamedTuple):
 
   @property
   def address(self) -> str:
-    """Returns host:port, as gRPC and Reverb take it."""
+    """host:port, as gRPC and Reverb take it."""
     host = f'[{self.host}]' if ':' in self.host else self.host
     return f'{host}:{self.port}'
 
   @property
   def allowed(self) -> bool:
-    """Whether this user may read the key, if there is one."""
+    """True if this user may read the key, or there is none."""
     return self.key is None or os.access(self.key, os.R_OK)
 
   @property
   def loopback(self) -> bool:
-    """Whether only clients on the same host can reach the service."""
+    """True if only clients on the same host can reach the service."""
     return self.host in ('localhost', '127.0.0.1', '::1')
 
 
 def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
-  """Lets others find a service.
+  """Writes a service's endpoint, for clients to find.
 
   Args:
     folder: of the run's endpoints, `run_directory.RunDirectory.endpoints`.
-    worker: the name of the worker that listens, e.g. 'variables/0'.
-    endpoint: where it listens.
+    worker: name of the worker that listens, e.g. 'variables/0'.
+    endpoint: of the service.
 
   Raises:
     NotWrittenError: if the file cannot be written.
@@ -69,7 +69,7 @@ def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
 
 
 def find(folder: pathlib.Path, worker: str) -> Endpoint | None:
-  """Returns where a service listens, or listened last; None before the first."""
+  """Returns a service's newest endpoint; None before the first."""
   return files.read_if_whole(
     _path(folder, worker), _parse, f'where {worker} listens is not known'
   )
@@ -82,17 +82,17 @@ def wait(
   timeout_s: float = math.inf,
   explain_after_s: float = _EXPLAIN_AFTER_S,
 ) -> Endpoint | None:
-  """Returns where a service listens, once it does; None if the run stops first.
+  """Waits for a service's endpoint; returns None if the run stops first.
 
   Args:
     folder: of the run's endpoints.
-    worker: the name of the service.
-    stopped: whether the run is over.
-    timeout_s: how long to wait.
-    explain_after_s: how long to wait before a warning says for whom.
+    worker: name of the service.
+    stopped: returns whether the run is over.
+    timeout_s: seconds to wait.
+    explain_after_s: seconds to wait before a warning names the service.
 
   Raises:
-    TimeoutError: if the service did not come in time.
+    TimeoutError: if there is no endpoint in time.
   """
   start = time.monotonic()
   while (endpoint := find(folder, worker)) is None and not stopped():

@@ -1,8 +1,8 @@
 """One run at a time in a directory, until the last of its processes has ended.
 
-A run holds a shared lock on a file there (flock), and so does each of its workers'
-processes: a launcher that was killed is outlived by workers that still write. Who
-begins asks for an exclusive one first, which there is only where nobody else is.
+A run's launcher holds a shared lock on a file there (flock), and so does each process
+of a worker: workers outlive a killed launcher and still write. A new run first takes
+an exclusive lock, which succeeds only while no other process holds the lock.
 """
 
 from __future__ import annotations
@@ -26,26 +26,27 @@ _logger = logging.getLogger(__name__)
 def share(directory: run_directory.RunDirectory) -> None:
   """Holds the lock of this worker's run until this process ends.
 
-  To be called before `runtime.process_tree.die_with_parent`: either the launcher is
-  found alive, and held the lock until now, or this process ends.
+  Call this before `runtime.process_tree.die_with_parent`. That call either finds the
+  launcher alive, so that the launcher has held the lock until then, or ends this
+  process.
   """
-  with contextlib.suppress(OSError):  # which the launcher has warned of
+  with contextlib.suppress(OSError):  # the launcher has warned
     file = os.open(directory.lock, os.O_RDWR)
     os.register_at_fork(after_in_child=functools.partial(os.close, file))
     _flock(file, exclusive=False)
 
 
 def take(directory: run_directory.RunDirectory) -> IO[str]:
-  """Returns the lock of a directory, held until it is closed.
+  """Returns the lock of a directory, held until the file is closed.
 
-  Waits a while for those that are there to end. Where the file system has no
-  locks there is a warning instead.
+  Waits a while for the processes of an earlier run to end. Warns instead if the
+  file system has no locks.
 
   Raises:
     ValueError: if the directory is in use.
   """
   file = open(directory.lock, 'a+')
-  # What an environment forks may outlive the run.
+  # A process that an environment forks may outlive the run.
   os.register_at_fork(after_in_child=file.close)
   deadline = time.monotonic() + _WAIT_S
   said = False
@@ -81,10 +82,10 @@ def take(directory: run_directory.RunDirectory) -> IO[str]:
 
 
 def _take(file: IO[str]) -> bool:
-  """Takes the shared lock if nobody else has one."""
+  """Takes the shared lock if no other process has one; returns whether it did."""
   try:
     _flock(file.fileno(), exclusive=True)
-    # Not in one step: who asks in between may get it instead.
+    # The change is not atomic: another process may take the lock in between.
     _flock(file.fileno(), exclusive=False)
   except BlockingIOError:
     return False
@@ -99,7 +100,7 @@ def _flock(file: int, exclusive: bool) -> None:
 
 
 def _holder(directory: run_directory.RunDirectory) -> str:
-  """Says who holds the lock, as far as can be known."""
+  """Describes the processes that hold the lock, as far as they are known."""
   running = directory.read_running()
   if running is not None and running.here and not running.gone:
     return f'process {running.pid}'

@@ -21,13 +21,13 @@ from distacme.run import status
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
-# JSON has no word for these; the names are those of protobuf's JSON, and
-# Python's float() reads them.
+# JSON has no such numbers. Protobuf's JSON has the same words for them, and Python's
+# float() reads the words.
 _NON_FINITE = ('NaN', 'Infinity', '-Infinity')
 
 
 def worker_kind(worker: str) -> str:
-  """Returns what a worker's name says without its number: actor for actor/3."""
+  """Returns a worker's name without the number: 'actor' for 'actor/3'."""
   return re.sub(r'[-_/.:]?\d+$', '', worker) or worker
 
 
@@ -55,14 +55,14 @@ class MetricsSink:
     clock: status.Clock = 'env_steps',
     resumed_at: int = 0,
   ) -> None:
-    """Opens the files, to go on at their end where a run is resumed.
+    """Opens the files, and appends to those of a resumed run.
 
     Args:
       run_dir: made if it does not exist.
       tensorboard: whether to write TensorBoard events; needs tensorboardX.
       clock: the counter over which TensorBoard shows curves.
-      resumed_at: step of the clock that the run goes on from. What TensorBoard
-        has of later ones is lost to the run, and not shown any more.
+      resumed_at: step of the clock that the run goes on from. TensorBoard hides
+        events of later steps, which are lost to the run.
     """
     run_dir = pathlib.Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ class MetricsSink:
     """Writes one report.
 
     Args:
-      worker: who reports, e.g. 'actor/0'.
+      worker: name of the reporting worker, e.g. 'actor/0'.
       seconds: since the run's start.
       counts: the run's counters now.
       metrics: scalars.
@@ -107,7 +107,7 @@ class MetricsSink:
     with self._lock:
       try:
         self._file.write(line)
-      except OSError as error:  # which does not know the file
+      except OSError as error:  # it lacks the file's name
         raise OSError(error.errno, error.strerror, self._file.name) from error
       if self._tensorboard:
         step = counts.get(self._clock, 0)
@@ -115,15 +115,14 @@ class MetricsSink:
       self._warn_once(worker, kind, metrics)
 
   def close(self) -> None:
-    """Writes what TensorBoard has not yet, and closes the files."""
+    """Flushes TensorBoard's events, and closes the files."""
     with self._lock:
       self._file.close()
       if self._tensorboard:
         self._tensorboard.close()
 
   def _end_torn_line(self) -> None:
-    # A run that was killed may have left half a line; the next must not be
-    # glued to it.
+    # A killed run may have left half a line; the next line must not be glued to it.
     if self._file.seek(0, os.SEEK_END):
       self._file.seek(-1, os.SEEK_END)
       if self._file.read(1) != b'\n':
@@ -145,7 +144,7 @@ class MetricsSink:
 
 
 class _TensorBoard:
-  """One directory of events per worker, which TensorBoard shows as a curve."""
+  """A directory of events for each worker; TensorBoard shows one as a curve."""
 
   def __init__(self, directory: pathlib.Path, resumed_at: int) -> None:
     try:
@@ -158,7 +157,7 @@ class _TensorBoard:
     self._directory = directory
     self._summary_writer: Any = tensorboardX.SummaryWriter
     self._writers: dict[str, Any] = {}  # by the name of their directory
-    # Of workers that are not there any more as well.
+    # Also those of workers that this run does not have any more.
     for path in sorted(directory.glob('*')):
       self._open(path.name, purge_step=resumed_at + 1)
 
@@ -177,8 +176,8 @@ class _TensorBoard:
       if not _is_alive(writer):
         raise OSError(errno.EIO, 'its writer has ended', str(self._directory))
       if math.isfinite(value):
-        # An array, since tensorboardX 2.6 wraps a float in one of shape [1], whose
-        # conversion back NumPy deprecates.
+        # An array, since tensorboardX 2.6 wraps a float in an array of shape [1], and
+        # NumPy deprecates the conversion of such an array to a float.
         scalar = np.asarray(value)
         writer.add_scalar(f'{kind}/{name}', scalar, step)
 
@@ -191,13 +190,14 @@ class _TensorBoard:
 def _is_alive(writer: Any) -> bool:
   """Returns whether the thread of a tensorboardX writer still writes.
 
-  A disk that is full ends it (2.6), after which ten calls wait for ever.
+  A full disk ends the thread (tensorboardX 2.6). Ten calls later its queue is full,
+  and a call would wait for ever.
   """
   return bool(writer.file_writer.event_writer._worker.is_alive())
 
 
 class MetricsReader:
-  """Reads `metrics.jsonl` from where it was read last; one thread."""
+  """Reads the new lines of `metrics.jsonl` at each call; one thread."""
 
   def __init__(self, path: str | os.PathLike[str]) -> None:
     """Takes the file, which need not exist yet, or its run directory."""
@@ -208,8 +208,8 @@ class MetricsReader:
   def read(self) -> list[dict[str, Any]]:
     """Returns a dict for each report since the last call, oldest first.
 
-    Lines cut short by a crash are skipped, and those still being written left
-    for the next call.
+    Lines cut short by a crash are skipped. A line that is still being written is
+    left for the next call.
     """
     with open(self._path, 'rb') as file:
       file.seek(self._offset)
@@ -228,10 +228,10 @@ class MetricsReader:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads `metrics.jsonl`, also while it is being written.
+  """Reads `metrics.jsonl`, also while a run writes it.
 
   Args:
-    path: the file, or the run directory it is in.
+    path: the file, or its run directory.
 
   Returns:
     One dict per report, oldest first. Lines cut short by a crash are skipped.

@@ -10,7 +10,7 @@ _logger = logging.getLogger(__name__)
 
 
 def warnings_to(path: pathlib.Path) -> None:
-  """Keeps the warnings of this process in a file, too, one a line."""
+  """Writes the warnings of this process to a file as well, one a line."""
   handler = logging.FileHandler(path, delay=True)
   handler.setFormatter(logging.Formatter('%(message)s'))
   _logger.addHandler(handler)
@@ -18,8 +18,8 @@ def warnings_to(path: pathlib.Path) -> None:
 
 @functools.cache
 def warn_once(message: str) -> None:
-  """Says what of a run is damaged, or lost.
+  """Warns once that something of a run is damaged, or lost.
 
-  Where a worker says it, the launcher says it again (`warnings_to`).
+  The launcher repeats the warnings of workers (`warnings_to`).
   """
   _logger.warning('%s', message)

@@ -1,4 +1,4 @@
-"""One directory per run: where everything of it lies."""
+"""One directory per run: the paths in it, and its small files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from distacme.run import files
 from distacme.run import notices
 from distacme.run import status as status_lib
 
-_COUNTS_KEPT = 4  # and those of all checkpoints
+_COUNTS_KEPT = 4  # beside those of all checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-  """Who runs a run that goes on; the contents of `running.json`."""
+  """The launcher of a run that goes on; the contents of `running.json`."""
 
   pid: int  # of the launcher
   host: str  # that it runs on
@@ -30,25 +30,25 @@ class Running:
 
   @property
   def here(self) -> bool:
-    """Whether this is the host."""
+    """True if the launcher is on this host."""
     return self.host == platform.node()
 
   @property
   def gone(self) -> bool:
-    """Whether the launcher is known not to run any more."""
+    """True if the launcher is known to have ended."""
     if not self.here:
       return False
     try:
       os.kill(self.pid, 0)
     except ProcessLookupError:
       return True
-    except PermissionError:  # there is one, of another user
+    except PermissionError:  # a process of another user
       pass
     return False
 
 
 class Progress(NamedTuple):
-  """How far a run had come when its variable server was last heard of."""
+  """A run's progress at the last answer of its variable server."""
 
   counts: Mapping[str, int]
   seconds: float  # of the run's clock
@@ -72,17 +72,17 @@ class RunDirectory:
 
   @property
   def replay(self) -> pathlib.Path:
-    """What replay held."""
+    """Saved tables of replay."""
     return self.path / 'replay'
 
   @property
   def logs(self) -> pathlib.Path:
-    """What each worker printed."""
+    """Output of each worker."""
     return self.path / 'logs'
 
   @property
   def endpoints(self) -> pathlib.Path:
-    """Where the run's services listen; see `run.endpoints`."""
+    """Endpoints of the run's services; see `run.endpoints`."""
     return self.path / 'endpoints'
 
   @property
@@ -92,12 +92,12 @@ class RunDirectory:
 
   @property
   def pickles(self) -> pathlib.Path:
-    """What a user gave to the run and workers cannot import."""
+    """Functions of the user that workers cannot import, as pickles."""
     return self.path / 'pickles'
 
   @property
   def warnings(self) -> pathlib.Path:
-    """What workers' processes said by `warn_once`."""
+    """Warnings of workers' processes by `warn_once`."""
     return self.logs / 'warnings'
 
   @property
@@ -107,17 +107,17 @@ class RunDirectory:
 
   @property
   def summary(self) -> pathlib.Path:
-    """How the run ended, as JSON."""
+    """The run's last status, as JSON."""
     return self.path / 'summary.json'
 
   @property
   def lock(self) -> pathlib.Path:
-    """An empty file; see `runtime.directory_lock`."""
+    """An empty file; see `run.lock`."""
     return self.path / 'lock'
 
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
-    """Lets others find the run while it goes on; forgets how it ended before."""
+    """Keeps `running.json` while the run goes on; deletes an earlier summary."""
     self.summary.unlink(missing_ok=True)
     self._progress.unlink(missing_ok=True)
     self._forget_endpoints()
@@ -135,9 +135,9 @@ class RunDirectory:
       path.unlink(missing_ok=True)
 
   def read_running(self) -> Running | None:
-    """Returns who runs the run; None if it does not go on.
+    """Returns the run's launcher; None if the run does not go on.
 
-    A launcher that was killed leaves the file: see `Running.gone`.
+    A killed launcher leaves the file: see `Running.gone`.
     """
     return files.read_if_whole(
       self._running,
@@ -146,11 +146,11 @@ class RunDirectory:
     )
 
   def write_progress(self, progress: Progress) -> None:
-    """Keeps how far the run has come, for a restarted variable server."""
+    """Writes the run's progress, for a restarted variable server."""
     files.write_json(self._progress, progress._asdict())
 
   def read_progress(self) -> Progress | None:
-    """Returns how far this run had come; None if it begins, or is resumed."""
+    """Returns the run's progress; None if the run begins, or is resumed."""
     return files.read_if_whole(
       self._progress,
       lambda value: Progress(dict(value['counts']), float(value['seconds'])),
@@ -158,11 +158,11 @@ class RunDirectory:
     )
 
   def write_summary(self, status: status_lib.Status) -> None:
-    """Keeps how the run ended; if that cannot be, a warning says so."""
+    """Writes the run's last status; warns if it cannot be written."""
     files.write_if_possible(self.summary, status.to_dict())
 
   def read_summary(self) -> status_lib.Status | None:
-    """Returns how the run ended; None if that is not known."""
+    """Returns the run's last status; None if it is not known."""
     return files.read_if_whole(
       self.summary,
       status_lib.Status.from_dict,
@@ -173,7 +173,7 @@ class RunDirectory:
     """Returns config.json.
 
     Raises:
-      ValueError: if there is none, so that the directory is no run's.
+      ValueError: if the file is missing: the directory is no run's.
     """
     try:
       config: Any = files.read_json(self.config)
@@ -208,20 +208,20 @@ class RunDirectory:
     return max((int(name) for name in names if name.isdigit()), default=None)
 
   def last_saved(self) -> str:
-    """Says in a sentence where the newest checkpoint is."""
+    """Returns a sentence with the place of the newest checkpoint."""
     step = self.last_step()
     if step is None:
       return 'There is no checkpoint yet.'
     return f'The last checkpoint is {self.checkpoints / str(step)}.'
 
   def write_counts(self, step: int, counts: Mapping[str, int]) -> None:
-    """Keeps the run's counters that belong to the checkpoint of `step`."""
+    """Writes the run's counters at the checkpoint of `step`."""
     known = files.read_if_whole(
       self._counts, _counts, 'counters of earlier checkpoints are lost'
     )
     known = known or {}
     newest = sorted(known)[-_COUNTS_KEPT:]
-    # Or a checkpoint's would go while later ones cannot be written.
+    # Else a checkpoint's counters would go while no later one can be written.
     kept = {
       number: known[number]
       for number in known
@@ -233,11 +233,11 @@ class RunDirectory:
   def read_counts(self, step: int) -> dict[str, int]:
     """Returns the counters of the checkpoint of `step`.
 
-    If there are none, a warning says what is taken instead: those nearest
-    before, or none.
+    If these are missing, a warning names the substitute: the nearest earlier
+    counters, or none.
 
     Raises:
-      ValueError: if their file is damaged.
+      ValueError: if the file of counters is damaged.
     """
     try:
       known = _counts(files.read_json(self._counts))
@@ -275,10 +275,10 @@ class RunDirectory:
     return self.path / 'counts.json'
 
   def create(self) -> None:
-    """Makes the directory; changes nothing of a run that is there.
+    """Makes the directory; leaves an existing run unchanged.
 
     Raises:
-      ValueError: if the path is taken by something else, or cannot be written to.
+      ValueError: if the path is something else, or cannot be written to.
     """
     check_path(self.path)
     with self.refused_if_not_writable():
@@ -292,17 +292,17 @@ class RunDirectory:
         raise PermissionError(f'it is not writable for user {os.getuid()}')
 
   def _may_be_a_run(self) -> bool:
-    """Whether it is a run's, or empty, or another process makes it just now."""
+    """Returns whether the directory is a run's, empty, or in the making."""
     return self.path.is_dir() and (
       all(path == self.lock for path in self.path.iterdir())
       or self.config.exists()
     )
 
   def begin(self, config: Mapping[str, Any]) -> None:
-    """Keeps the configuration, and puts aside the logs of a run resumed.
+    """Writes the configuration, and puts the logs of a resumed run aside.
 
     Raises:
-      ValueError: if that cannot be written.
+      ValueError: if the directory cannot be written to.
     """
     with self.refused_if_not_writable():
       files.write_json(self.config, config)
@@ -314,7 +314,7 @@ class RunDirectory:
 
   @contextlib.contextmanager
   def refused_if_not_writable(self) -> Iterator[None]:
-    """Makes a ValueError of what a directory that cannot be written to raises."""
+    """Turns errors of a directory that cannot be written to into a ValueError."""
     try:
       yield
     except files.NotWrittenError as error:
@@ -326,13 +326,13 @@ class RunDirectory:
 
 
 def check_path(path: pathlib.Path, only_read: bool = False) -> None:
-  """Refuses a path at which nothing can be saved so that it can be read again.
+  """Refuses a path from which Orbax could not read its own checkpoints.
 
-  Orbax looks for what it has written by a pattern that begins with the path, and
+  Orbax finds checkpoints by a glob pattern that begins with the path, and
   TensorStore takes a backslash for a slash.
 
   Raises:
-    ValueError: naming the characters.
+    ValueError: if the path has such characters; the message names them.
   """
   text = str(path)
   found = sorted(set(text) & set('\\' if only_read else '*?[\\'))
@@ -347,12 +347,12 @@ def check_path(path: pathlib.Path, only_read: bool = False) -> None:
 
 
 def default_path(agent: str, env: str, what: str) -> pathlib.Path:
-  """Returns a path that nothing else has, below ./runs.
+  """Returns an unused path below ./runs.
 
   Args:
-    agent: its name.
+    agent: the agent's name.
     env: the environment's name.
-    what: of all that they do together, e.g. 'seed3'.
+    what: tells runs of this agent and environment apart, e.g. 'seed3'.
   """
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
   name = re.sub(r'[^\w-]+', '-', f'{agent}-{env}')
@@ -365,7 +365,7 @@ def default_path(agent: str, env: str, what: str) -> pathlib.Path:
 
 
 def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the runs directly below `path`; none if it is a run itself."""
+  """Returns the runs directly below `path`; none if `path` is a run itself."""
   if RunDirectory(path).config.exists():
     return []
   return sorted(
@@ -378,5 +378,5 @@ def runs_below(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _counts(value: Any) -> dict[int, dict[str, int]]:
-  """Returns counters by checkpoint from JSON, whose keys are texts."""
+  """Returns counters by checkpoint, from JSON with texts as keys."""
   return {int(step): dict(counts) for step, counts in value.items()}

@@ -1,4 +1,4 @@
-"""Sums what the workers of a run report, and decides when the run ends."""
+"""Sums the reports of a run's workers, and decides when the run ends."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from distacme.run import status as status_lib
 # Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
 RATE_WINDOW_S = 10.0
 
-# Of workers, of counters, and of one worker's metrics: what a run keeps may not
-# grow with whatever a peer thinks of.
+# Of workers, of counters, and of one worker's metrics: a run's memory may not grow
+# without bound with the names that a peer sends.
 _MAX_NAMES = 10_000
 
-# That may be asked for while a run goes on: a variable server was tried with so
-# many, and a typing error must not make a launcher start processes without end.
+# The limit of `scale`: a variable server was tested with 1,000 actors, and a typing
+# error must not make a launcher start processes without end.
 MAX_ACTORS = 1000
 
 
@@ -42,11 +42,11 @@ class Sink(Protocol):
 
 
 class RunState:
-  """Sums what the workers report and decides when they stop.
+  """Sums the workers' reports and decides when the workers stop.
 
-  Thread-safe. Workers of this process use `reporter`; `variables.server` puts
-  the same object behind gRPC. The clock is looked at in every report and every
-  `status`, so that a time limit needs no thread of its own.
+  Thread-safe. Workers of this process use `reporter`; `variables.server` puts the
+  same object behind gRPC. Every report and every `status` checks the clock, so that
+  a time limit needs no thread of its own.
   """
 
   def __init__(
@@ -60,11 +60,11 @@ class RunState:
     """Starts the run's clock.
 
     Args:
-      limits: when to stop.
-      sink: where metrics go, if anywhere.
-      counts: what a resumed run had counted before.
+      limits: of the run.
+      sink: takes the metrics, if given.
+      counts: a resumed run's counters before.
       clock: returns seconds.
-      elapsed_s: what the clock shows at first.
+      elapsed_s: seconds on the clock at the start, above 0 for a restarted server.
     """
     self.limits = limits
     self._sink = sink
@@ -79,7 +79,7 @@ class RunState:
     self._num_actors: int | None = None
 
   def reporter(self, worker: str) -> core.Reporter:
-    """Returns the line of a worker that lives in this process."""
+    """Returns the line of a worker in this process."""
     return _Reporter(self, worker)
 
   def report(
@@ -112,8 +112,8 @@ class RunState:
       try:
         self._sink.write(worker, now - self._start, directive.counts, metrics)
       except OSError as error:
-        # The report itself has been counted: raising would make a caller repeat
-        # it. Training on without a record is not wanted either.
+        # The report itself has been counted: raising would make a caller repeat the
+        # report. A run must not train on without a record either.
         unwritten = files.NotWrittenError(
           error.filename or 'the metrics', error.strerror or error
         )
@@ -123,7 +123,7 @@ class RunState:
     return directive
 
   def directive(self) -> core.Directive:
-    """Returns what a report would answer, without being a heartbeat."""
+    """Returns the answer to a report, without being a heartbeat."""
     with self._lock:
       directive = self._directive(self._clock())
     if directive.stop:
@@ -133,12 +133,12 @@ class RunState:
   def request_stop(
     self, reason: status_lib.StopReason, detail: str = '', worker: str = ''
   ) -> None:
-    """Ends the run unless it ends already: the first reason given stands.
+    """Ends the run unless the run ends already: the first reason given stands.
 
     Args:
       reason: of the end.
       detail: for people; the traceback of a worker that failed.
-      worker: that asks, if a worker does.
+      worker: the worker that asks, if a worker does.
     """
     with self._lock:
       now = self._clock()
@@ -147,7 +147,7 @@ class RunState:
     self._call_back()
 
   def on_stop(self, callback: Callable[[], None]) -> None:
-    """Calls `callback` once when the run is to stop; now if it is already."""
+    """Calls `callback` once when the run is to stop; now if it stops already."""
     with self._lock:
       self._on_stop.append(callback)
     if self.directive().stop:
@@ -163,7 +163,7 @@ class RunState:
     """Asks the run's launcher for so many actors, by `status`.
 
     Raises:
-      ValueError: if it is less than one, or more than MAX_ACTORS.
+      ValueError: if `num_actors` is less than one, or more than MAX_ACTORS.
     """
     check_num_actors(num_actors)
     with self._lock:
@@ -175,7 +175,7 @@ class RunState:
       self._params_version = version
 
   def status(self) -> status_lib.Status:
-    """Returns all that is known of the run."""
+    """Returns the run's status."""
     now = self._clock()
     with self._lock:
       self._check_limits(now)
@@ -196,7 +196,7 @@ class RunState:
     return status
 
   def _worker(self, name: str, now: float) -> _Worker:
-    """Returns what is known of a worker, which may be heard of just now."""
+    """Returns the record of a worker, which is made at the first report."""
     _check_room(self._workers, [name])
     return self._workers.setdefault(name, _Worker(_Tally({}, now), now))
 
@@ -232,7 +232,7 @@ class RunState:
 
 
 def check_num_actors(num_actors: int) -> None:
-  """Raises ValueError if a run cannot be asked for so many actors."""
+  """Raises ValueError if a run may not have so many actors."""
   if not 1 <= num_actors <= MAX_ACTORS:
     raise ValueError(
       f'num_actors must be at least 1 and at most {MAX_ACTORS} for a run that '
@@ -294,16 +294,17 @@ class _Worker:
 
 
 class _Tally:
-  """Counters, and what they were over the last seconds."""
+  """Counters, and their history over the last seconds."""
 
   def __init__(self, counts: Mapping[str, int], now: float) -> None:
     self.counts = dict(counts)
     self._past = collections.deque([(now, dict(counts))])
 
   def add(self, increments: Mapping[str, int], now: float) -> None:
-    """Adds increments; a rate is of those above 0.
+    """Adds increments; rates count positive increments only.
 
-    A learner that goes back to its checkpoint takes back steps that it made.
+    An increment is negative if a learner that goes back to its checkpoint takes
+    back steps.
     """
     counts = self.counts
     for name, increment in increments.items():

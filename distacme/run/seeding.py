@@ -10,7 +10,7 @@ import numpy as np
 
 from distacme import types
 
-_WORD = 2**32  # JAX looks at a seed modulo this
+_WORD = 2**32  # JAX takes a seed modulo this
 
 
 def learner_key(seed: int) -> types.Key:
@@ -31,7 +31,7 @@ def _key(seed: int) -> types.Key:
     raise ValueError(f'seed must be at least 0, got {seed}.')
   if seed < _WORD:
     return jax.random.key(seed)
-  # Not by folding words in: `split(key)[1]` is `fold_in(key, 1)`, so that
-  # the keys of 2**32 would be some of those of 0.
+  # Not by folding words in: `split(key)[1]` is `fold_in(key, 1)`, so that seed
+  # 2**32 would have some keys of seed 0.
   hashed = np.random.SeedSequence(seed).generate_state(2)
   return jax.random.wrap_key_data(jnp.asarray(hashed))

@@ -1,6 +1,6 @@
-"""Holds a run's limits, its end, and the states of its workers, as data.
+"""A run's limits, its end, and the states of its workers, as data.
 
-A `Status` is made by `run.run_state.RunState`, travels through the variable
+`run.run_state.RunState` makes a `Status`. The status travels through the variable
 server to the launcher and to every display, and is kept as `summary.json`.
 """
 
@@ -17,19 +17,19 @@ from typing import Any, Literal
 # The counter on which evaluations are due, and over which curves are drawn.
 Clock = Literal['env_steps', 'learner_steps']
 
-# What people call a clock.
+# Names of the clocks for people.
 CLOCKS: Mapping[Clock, str] = {
   'env_steps': 'environment steps',
   'learner_steps': 'learner steps',
 }
 
 
-# In JSON, which has no such numbers; see `files.to_json`.
+# As JSON has no such numbers; see `files.to_json`.
 _NON_FINITE = ('NaN', 'Infinity', '-Infinity')
 
 
 class WorkerState(str, enum.Enum):
-  """Names the states of workers."""
+  """The states of workers."""
 
   STARTING = 'starting'
   WAITING_FOR_PARAMS = 'waiting_for_params'  # the first of the run
@@ -47,7 +47,7 @@ class WorkerState(str, enum.Enum):
 
 
 class StopReason(str, enum.Enum):
-  """Names the reasons for which a run ends."""
+  """The reasons for which a run ends."""
 
   SOLVED = 'solved'
   STEP_LIMIT = 'step_limit'
@@ -63,17 +63,17 @@ class StopReason(str, enum.Enum):
 
 
 def leaves_time(stop: StopReason | None) -> bool:
-  """Returns whether a run goes on, or ended so that it may yet be measured.
+  """Returns whether a run goes on, or ended with time for a last evaluation.
 
   Args:
-    stop: as of `core.Directive`.
+    stop: see `core.Directive`.
   """
   return stop in (None, StopReason.STEP_LIMIT)
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Ends a run by itself at the first limit that it reaches; None is none."""
+  """The limits of a run, which ends at the first one reached; None is none."""
 
   max_env_steps: int | None = None  # summed over all actors, resumed ones too
   max_learner_steps: int | None = None  # those before a resumption count, too
@@ -90,25 +90,26 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-  """Ends a run, for the first reason that was given."""
+  """The end of a run, for the first reason that was given."""
 
   reason: StopReason
   detail: str = ''  # for people; the traceback of a worker that failed
-  worker: str = ''  # that asked, if a worker did
-  seconds: float | None = None  # since the run's start, if that is known
+  worker: str = ''  # the worker that asked, if one did
+  seconds: float | None = None  # since the run's start, if known
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerStatus:
-  """Describes one worker by its reports.
+  """One worker, by its reports.
 
   Attributes:
-    state: None if it has not said, or a version that this one does not know has.
-    seconds_since_report: its last one.
-    counts: increments of the run's counters that are its own.
-    rates: the same per second, over the last seconds.
-    metrics: the newest value of each.
-    failure: the detail of its last failure, '' if it has had none.
+    state: None before the first report of a state, or if another version of
+      distacme reported a state that this version does not know.
+    seconds_since_report: since the worker's last report.
+    counts: the worker's own increments of the run's counters.
+    rates: of `counts` per second, over the last seconds.
+    metrics: the newest value of each metric.
+    failure: the detail of the worker's last failure; '' before any.
   """
 
   state: WorkerState | None = None
@@ -121,24 +122,24 @@ class WorkerStatus:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-  """Describes a run at one moment, or at its end.
+  """A run at one moment, or at its end.
 
-  Metrics may hold NaN and infinity.
+  Metrics may hold NaN and infinity. Only the launcher knows `failures`, `restarts`
+  and `shown_failures`.
 
   Attributes:
-    seconds: since its start.
-    counts: its counters, summed over all workers and resumptions.
-    rates: the same per second, over the last seconds.
+    seconds: since the run's start.
+    counts: the run's counters, summed over all workers and resumptions.
+    rates: of `counts` per second, over the last seconds.
     workers: by name.
-    stop: None while it goes on.
-    limits: when it ends by itself.
+    stop: None while the run goes on.
+    limits: of the run.
     params_version: of the newest params, None before the first.
-    num_actors: that were asked for since it began, if any were.
-    failures: how each worker failed that was not restarted, by name. This and
-      what follows is known to the launcher only.
-    restarts: how each worker ended before it was started again, every time.
-    shown_failures: to be shown once above a display. They are not kept with
-      the rest: readers of a summary have not seen them.
+    num_actors: number asked for since the run began; None if none was.
+    failures: the end of each worker that failed and was not restarted, by name.
+    restarts: the ends of each worker that was started again, one for each restart.
+    shown_failures: failures for a display to show once, above itself. They are not
+      kept in the summary: readers of a summary have not seen them.
   """
 
   seconds: float
@@ -163,13 +164,13 @@ class Status:
 
   @classmethod
   def from_dict(cls, value: Any) -> Status:
-    """Returns the status that `to_dict` made plain, in this version or another.
+    """Undoes `to_dict`, of this version of distacme or another.
 
-    A field that is missing is at its default, one that is unknown left out, and
-    a worker's state that is unknown None.
+    A missing field gets its default, an unknown field is left out, and an unknown
+    state of a worker becomes None.
 
     Raises:
-      ValueError: if `value` is something else.
+      ValueError: if `value` is no status.
     """
     try:
       status: Status = _read_fields(cls, value)
@@ -179,9 +180,9 @@ class Status:
 
 
 def _plain(value: Any) -> Any:
-  """Returns a value of a field above as JSON has it."""
-  # Not by dataclasses.asdict, which copies every number: for 1,000 workers it
-  # takes ten times as long.
+  """Returns a value of a field above as plain data for JSON."""
+  # Not by dataclasses.asdict, which copies every number and takes ten times as long
+  # for 1,000 workers.
   if dataclasses.is_dataclass(value):
     return {name: _plain(field) for name, field in vars(value).items()}
   if isinstance(value, enum.Enum):
@@ -196,9 +197,9 @@ def _plain(value: Any) -> Any:
 
 @functools.cache
 def _reader(kind: Any) -> Callable[[Any], Any]:
-  """Returns a function from what JSON gave to a `kind`.
+  """Returns a function from plain data to a `kind`.
 
-  It raises a ValueError for anything else.
+  The function raises a ValueError for other data.
 
   Args:
     kind: a class or the annotation of a field above.
@@ -250,7 +251,7 @@ def _read_fields(kind: Any, value: Any) -> Any:
 
 @functools.cache
 def _fields(kind: Any) -> dict[str, tuple[Callable[[Any], Any], bool]]:
-  """Returns for each field of a dataclass its reader, and if it is required."""
+  """Returns for each field of a dataclass its reader, and whether it is required."""
   annotations = typing.get_type_hints(kind)
   missing = dataclasses.MISSING
   return {

@@ -1,1 +1,1 @@
-"""What turns a program into threads, processes or jobs."""
+"""Turns a program into threads, processes or jobs."""

@@ -1,10 +1,11 @@
-"""Launchpad: starts a program's workers as threads or processes.
+"""Starts a program's workers by Launchpad, as threads or processes.
 
-The only module that imports launchpad. It makes a `launchpad.Program` of ours and
-launches it. Of Launchpad's own parts it does not use addresses, since our workers
-find each other by the run directory; nor Courier, which unpickles whatever a peer
-sends; nor the launchers' supervision, which takes a killed worker for one that is
-done and needs 10 s to stop (launchpad 0.5.2, launch/worker_manager.py).
+No other module imports launchpad. This module turns a `topology.Program` into a
+`launchpad.Program` and launches that. Three parts of Launchpad are not used. One is
+addresses, since our workers find each other by the run directory. Another is Courier,
+which unpickles data from any peer. The third is the launchers' supervision, which
+takes a killed worker for a done one and needs 10 s to stop (launchpad 0.5.2,
+launch/worker_manager.py).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def launch_processes(
   """Starts every worker that has a process of its own; see `processes.start_all`.
 
   Launchpad's processes become those of the workers, by the same commands that
-  restarts use: none of Launchpad's modules, handlers or files is left in them.
+  restarts use: the workers' processes have none of Launchpad's modules, handlers or
+  files.
   """
   launched = _make_program(
     program,
@@ -58,7 +60,7 @@ def launch_processes(
   for name, process in _members(manager):
     log = logs / name
     log.parent.mkdir(exist_ok=True)
-    (fresh / name).rename(log)  # it goes on writing there
+    (fresh / name).rename(log)  # the process goes on writing there
     workers.append(
       processes.Process(program[name], command, logs, process).worker(name)
     )
@@ -67,10 +69,10 @@ def launch_processes(
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str]) -> None:
-  """Replaces the program that this process runs, unless it is to end."""
-  # From here on a SIGTERM waits for whoever unblocks it: the worker's handler.
+  """Replaces this process's program by a command, unless the process is to end."""
+  # From here on a SIGTERM waits until the worker's handler unblocks it.
   signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-  if not lp.wait_for_stop(0):  # Launchpad's handler has kept those until here
+  if not lp.wait_for_stop(0):  # Launchpad's handler has taken earlier signals
     os.execve(command[0], list(command), {**os.environ, **environment})
 
 
@@ -94,8 +96,8 @@ def _make_program(
   """Returns Launchpad's program, with a node for each process or thread.
 
   Args:
-    program: ours.
-    function: returns what a worker's node calls.
+    program: the program as a topology.
+    function: returns the function that a worker's node calls.
   """
   launched = lp.Program('distacme')
   for spec in program.owners():
@@ -105,8 +107,8 @@ def _make_program(
 
 def _launch(program: lp.Program, launch_type: str, **kwargs: Any) -> Any:
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS(['distacme'])  # not sys.argv: those flags are not absl's
-  # No countdown to SIGKILL, which would take the launcher with it.
+    flags.FLAGS(['distacme'])  # not sys.argv, which has other flags
+  # No countdown to SIGKILL, which would kill the launcher, too.
   flags.FLAGS['lp_termination_notice_secs'].value = -1
   handlers = {
     number: signal.getsignal(number)
@@ -116,7 +118,7 @@ def _launch(program: lp.Program, launch_type: str, **kwargs: Any) -> Any:
     manager = lp.launch(program, launch_type=launch_type, **kwargs)
   for number, handler in handlers.items():
     signal.signal(number, handler)
-  # `supervision` does this, and says what went wrong once.
+  # `supervision` waits, and reports errors once.
   atexit.unregister(manager.wait)
   waits: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]
   waits[:] = [call for call in waits if call.func != manager.wait]
@@ -126,7 +128,7 @@ def _launch(program: lp.Program, launch_type: str, **kwargs: Any) -> Any:
 def _members(manager: Any) -> Iterable[tuple[str, Any]]:
   """Yields the name and the Popen or ThreadWorker of each worker.
 
-  Launchpad offers no public way to them; the version is pinned.
+  Launchpad has no public access to these; the version is pinned.
   """
   for label, workers in manager._active_workers.items():
     for index, worker in enumerate(workers):

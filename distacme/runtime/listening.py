@@ -1,4 +1,4 @@
-"""Where the sockets of this host listen, as its kernel says."""
+"""Asks the kernel for the addresses on which sockets of this host listen."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LISTENS = '0A'  # in the tables below
 
 
 def addresses(port: int) -> list[Address]:
-  """Returns the addresses on which something listens on a TCP port.
+  """Returns the addresses on which a socket listens on a TCP port.
 
-  Of the network namespace that this process is in. Empty if nothing listens, or
-  the kernel is not Linux.
+  Sees sockets of this process's network namespace only. Returns [] if no socket
+  listens, or the kernel is not Linux.
   """
   found = []
   for table in ('tcp', 'tcp6'):
@@ -34,7 +34,7 @@ def addresses(port: int) -> list[Address]:
 
 
 def free_port() -> int:
-  """Returns a port of loopback on which nothing listens just now."""
+  """Returns a free port of loopback, which another process may take later."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port: int = probe.getsockname()[1]
@@ -42,13 +42,13 @@ def free_port() -> int:
 
 
 def beyond_loopback(port: int) -> list[Address]:
-  """Returns those of `addresses` that other hosts may reach."""
+  """Returns the `addresses` of a port that other hosts may reach."""
   return [address for address in addresses(port) if not address.is_loopback]
 
 
 def _parse(digits: str) -> Address:
-  """Reads an address that the kernel writes as numbers of the machine's order."""
+  """Reads an address of the kernel, hexadecimal in the machine's byte order."""
   words = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
   address = ipaddress.ip_address(struct.pack(f'={len(words)}I', *words))
-  # 127.0.0.1 in a socket that speaks both is that.
+  # An IPv4 address of a socket of both IPv4 and IPv6 is mapped.
   return getattr(address, 'ipv4_mapped', None) or address

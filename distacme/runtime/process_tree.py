@@ -1,4 +1,4 @@
-"""Processes end with their parent, and leave no orphans."""
+"""Ends processes with their parent, and kills orphans."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-_LAST_S = 15.0  # for a process whose parent is gone to save and end
+_LAST_S = 15.0  # for a process without its parent to save and end
 
 _PARENT_PERIOD_S = 1.0
 
@@ -19,22 +19,22 @@ PARENT_VARIABLE = 'DISTACME_PARENT'
 
 
 def parent_variable() -> dict[str, str]:
-  """Returns what children that call `die_with_parent` need in their environment."""
+  """Returns the environment variable for children that call `die_with_parent`."""
   return {PARENT_VARIABLE: str(os.getpid())}
 
 
 def die_with_parent() -> None:
-  """Lets this process get SIGTERM when its parent is gone.
+  """Makes this process get SIGTERM when its parent is gone.
 
-  On Linux the kernel sends it at once, elsewhere a thread within a second. If the
-  process has not ended 15 s later, as when it hangs, the thread ends it. The parent
-  said who it is (`parent_variable`): it may be gone already, since a process takes
-  a while to get here.
+  On Linux the kernel sends the signal at once, elsewhere a thread sends it within a
+  second. If the process hangs and has not ended 15 s later, the thread ends it. The
+  parent gives its process id by `parent_variable`: the parent may be gone before this
+  call, which the process reaches only after a while.
   """
   parent = int(os.environ.get(PARENT_VARIABLE, os.getppid()))
   if sys.platform == 'linux':
     _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-  if os.getppid() != parent:  # it went before the call
+  if os.getppid() != parent:  # the parent ended before the call
     os.kill(os.getpid(), signal.SIGTERM)
   threading.Thread(
     target=_end_after, args=(parent,), name='parent watch', daemon=True
@@ -61,10 +61,10 @@ def _prctl(option: int, value: int) -> None:
 
 @contextlib.contextmanager
 def no_orphans() -> Iterator[None]:
-  """Kills, at the end, what ended children of this process have left (Linux only).
+  """Kills, at the end, orphans of this process's ended children (Linux only).
 
-  An environment may start processes, which do not end with a worker that is killed.
-  Such orphans become children of this process, and are known by the variable of
+  An environment may start processes, which do not end when their worker is killed.
+  Such orphans become children of this process. They are known by the variable of
   `parent_variable`, which they inherited.
   """
   if sys.platform != 'linux':
@@ -74,7 +74,7 @@ def no_orphans() -> Iterator[None]:
   try:
     yield
   finally:
-    while orphans := _orphans():  # each may leave others
+    while orphans := _orphans():  # each orphan may leave others
       for pid in orphans:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -82,7 +82,7 @@ def no_orphans() -> Iterator[None]:
 
 
 def _orphans() -> list[int]:
-  """Returns the children of this process that a child of it has started."""
+  """Returns children of this process that one of its children had started."""
   mine = f'{PARENT_VARIABLE}={os.getpid()}'.encode()
   found = []
   for task in pathlib.Path('/proc/self/task').iterdir():

@@ -1,4 +1,4 @@
-"""Workers as processes of this host, by `subprocess`: first starts and restarts."""
+"""Starts workers as processes of this host, by `subprocess`, and restarts them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
 
-# Returns the command line of a worker's process, by the worker's name.
+# Returns the command line of a worker's process, given the worker's name.
 Command = Callable[[str], Sequence[str]]
 
 
 class Process:
-  """The process of a worker, which can be started again by the same command."""
+  """The process of a worker; restarts use the same command."""
 
   def __init__(
     self,
@@ -26,13 +26,13 @@ class Process:
     logs: pathlib.Path,
     first: subprocess.Popen[bytes] | None = None,
   ):
-    """Starts the process, or takes over one that was started.
+    """Starts the process, or takes over a started one.
 
     Args:
       spec: of the worker.
-      command: of its process.
-      logs: directory; what the process prints goes into a file by its name.
-      first: the process, if it was started.
+      command: of the worker's process.
+      logs: directory for the process's output, a file named after the worker.
+      first: the process, if it was started already.
     """
     self._command = command(spec.name)
     self._environment = environment(spec)
@@ -40,7 +40,7 @@ class Process:
     self._process = first or self._start('w')
 
   def worker(self, name: str) -> supervision.Worker:
-    """Returns what supervision needs to know of the process."""
+    """Returns the process's worker for supervision."""
     return supervision.Worker(
       name,
       exit_code=lambda: self._process.poll(),
@@ -55,7 +55,7 @@ class Process:
     self._process = self._start('a')
 
   def _start(self, mode: str) -> subprocess.Popen[bytes]:
-    self._log.parent.mkdir(parents=True, exist_ok=True)  # or a user moved it
+    self._log.parent.mkdir(parents=True, exist_ok=True)  # if a user moved it
     with open(self._log, mode) as output, signals.children_deaf():
       return subprocess.Popen(
         self._command,
@@ -66,7 +66,7 @@ class Process:
 
 
 def environment(spec: topology.WorkerSpec) -> Mapping[str, str]:
-  """Returns the variables that a worker's process has besides its launcher's."""
+  """Returns variables for a worker's process, to add to the launcher's."""
   return {**spec.env, **process_tree.parent_variable()}
 
 
@@ -77,11 +77,11 @@ def start(
 
   Args:
     spec: of the worker.
-    command: of its process.
-    logs: directory for what it prints.
+    command: of the worker's process.
+    logs: directory for the process's output.
   """
   log = logs / spec.name
-  if log.exists():  # of another worker of that name, which ended before
+  if log.exists():  # of an earlier worker of that name
     log.rename(log.with_name(f'{log.name}.before'))
   return Process(spec, command, logs).worker(spec.name)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal as requests to stop, not as exceptions."""
+"""Turns Ctrl-C, SIGTERM and a closed terminal into requests to stop."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _REASONS = {
   signal.SIGHUP: status.StopReason.TERMINATED,
 }
 
-# What a shell reports of a process that a signal ended, and our own.
+# The codes that a shell reports of a process ended by a signal, and our own.
 EXIT_CODES = {
   status.StopReason.INTERRUPTED: 128 + signal.SIGINT,
   status.StopReason.TERMINATED: 128 + signal.SIGTERM,
   status.StopReason.FAILED: 1,
 }
 
-# Makes a process that called `explain_when_asked` write where each thread is.
+# Makes a process that called `explain_when_asked` write the stacks of its threads.
 EXPLAIN = signal.SIGUSR1
 
 
 def explain_when_asked() -> None:
-  """Lets this process write the stacks of its threads to stderr at `EXPLAIN`."""
+  """Makes this process write its threads' stacks to stderr at `EXPLAIN`."""
   faulthandler.register(EXPLAIN, all_threads=True)
 
 
 def exit_code(reason: status.StopReason) -> int:
-  """Returns the exit code of a run that ended for `reason`; 0 if it is done."""
+  """Returns the exit code of a run that ended for `reason`; 0 if it was done."""
   return int(EXIT_CODES.get(reason, 0))
 
 
@@ -50,10 +50,10 @@ def requested_from(
 ) -> Iterator[None]:
   """Calls `request_stop` at the first signal; the second one acts as usual.
 
-  SIGHUP is no request where it was ignored, as by nohup. From the first signal on it
-  is ignored for good: a shell and the kernel send one each, and who pressed Ctrl-C may
-  close the terminal next. In the main thread only, as Python has it; elsewhere nothing
-  is changed.
+  SIGHUP is no request if the process ignored it before, as under nohup. From the first
+  signal on SIGHUP is ignored for good: a shell and the kernel send one each, and a user
+  may close the terminal after Ctrl-C. Python handles signals in the main thread only;
+  in another thread this changes nothing.
   """
   if threading.current_thread() is not threading.main_thread():
     yield
@@ -64,7 +64,7 @@ def requested_from(
     previous[signal.SIGHUP] = signal.SIG_IGN
     for again in (signal.SIGHUP, signal.Signals(number)):
       signal.signal(again, previous[again])
-    # In a thread: whoever was interrupted may hold the lock that is needed.
+    # In a thread: the interrupted code may hold the lock that `request_stop` needs.
     reason = _REASONS[signal.Signals(number)]
     threading.Thread(target=request_stop, args=(reason,), daemon=True).start()
 
@@ -78,16 +78,16 @@ def requested_from(
       signal.signal(number, handler)
 
 
-# What a terminal sends to all who belong to it; the launcher decides what it means.
+# The signals of a terminal to all its processes. The launcher decides for the run.
 _FROM_TERMINALS = (signal.SIGINT, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def children_deaf() -> Iterator[None]:
-  """Processes that are started in this context hear nothing from their terminal.
+  """Blocks the terminal's signals for processes that are started in this context.
 
-  Until they call `ignore_terminal`: a signal that comes before, while they import,
-  would end them at once.
+  The signals are blocked until such a process calls `ignore_terminal`. Otherwise a
+  signal during the process's imports would end the process at once.
   """
   before = signal.pthread_sigmask(signal.SIG_BLOCK, _FROM_TERMINALS)
   try:
@@ -97,7 +97,7 @@ def children_deaf() -> Iterator[None]:
 
 
 def ignore_terminal() -> None:
-  """Ignores what a terminal sends, for good, in a worker's process."""
+  """Ignores a terminal's signals, for good, in a worker's process."""
   for number in _FROM_TERMINALS:
     signal.signal(number, signal.SIG_IGN)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _FROM_TERMINALS)

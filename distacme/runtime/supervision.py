@@ -1,8 +1,8 @@
 """Keeps the workers of a program running: restarts those that fail or hang.
 
-Workers know nothing of it. Whoever launched them calls `Supervisor.watch`, in the main
-thread: a process gets the kernel's signal of its parent's end when the thread that
-made it ends.
+Workers know nothing of supervision. The launcher calls `Supervisor.watch` in the main
+thread: the kernel signals a parent's end to a process when the thread that started the
+process ends.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class Worker(NamedTuple):
   """A running worker.
 
   Attributes:
-    name: group and number.
-    exit_code: returns None while it runs, 0 if it is done.
-    terminate: asks it to end (SIGTERM).
-    kill: makes it. Threads have neither.
-    explain: asks a process to write into its log where it is.
-    log: the file of what it printed.
-    restart: starts it again, once it has ended; None if that cannot be.
+    name: kind and number.
+    exit_code: returns None while the worker runs, 0 if it is done.
+    terminate: asks the worker to end (SIGTERM). For a thread, does nothing.
+    kill: ends the worker (SIGKILL). For a thread, does nothing.
+    explain: asks a process to write its threads' stacks into its log.
+    log: file of the worker's output.
+    restart: starts the worker again, once it has ended; None if it cannot restart.
   """
 
   name: str
@@ -41,17 +41,17 @@ class Worker(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RestartPolicy:
-  """How often a worker may fail, and how long it may be silent.
+  """Limits of a worker's failures and of its silence.
 
   Attributes:
     max_restarts: of one worker within `period_s`; one more failure ends the run.
-    period_s: seconds after which a restart is forgotten.
-    first_delay_s: seconds before the first restart within that time; every
-      further one waits twice as long.
+    period_s: seconds after which a restart does not count any more.
+    first_delay_s: seconds before the first restart within `period_s`; every further
+      restart waits twice as long.
     hang_timeout_s: seconds without a heartbeat after which a worker is killed.
-    start_s: what the first heartbeat may take longer.
-    explain_s: seconds for a worker to write where it hangs, before it is killed.
-    dismiss_s: seconds within which a worker that is not wanted any more ends.
+    start_s: additional seconds for the first heartbeat.
+    explain_s: seconds for a hanging worker to write its stacks, before it is killed.
+    dismiss_s: seconds for a dismissed worker to end.
   """
 
   max_restarts: int = 3
@@ -64,41 +64,42 @@ class RestartPolicy:
 
 
 class Run(Protocol):
-  """What a supervisor must know of the run, and tell it."""
+  """A supervisor's questions and messages to the run."""
 
   def stopping(self) -> bool:
-    """Whether the run is to end: then nothing is restarted."""
+    """Returns whether the run is to end; then no worker is restarted."""
 
   def grace_s(self) -> float:
-    """Returns how long workers of a run that is to end may take to save and end.
+    """Returns the seconds for workers to save and end, once the run is to end.
 
-    They are asked once more, by a signal, at half that time, and then killed.
+    Workers are asked once more, by a signal, at half of this time. At its end they
+    are killed.
     """
 
   def poll(self) -> None:
-    """Called between looks at the workers, many times a second."""
+    """Does regular work; called between checks of the workers, often a second."""
 
   def refresh(self) -> None:
-    """Learns at once whether the run is to end; called when a worker has ended."""
+    """Updates `stopping` at once; called when a worker has ended."""
 
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first."""
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Whether it is of use to start a worker again that ended with `code`."""
+    """Returns whether a worker that ended with `code` should be restarted."""
 
   def on_restart(self, worker: Worker, how: str, delay_s: float) -> None:
-    """Called when a worker will be started again, with how it ended."""
+    """Notes that a worker will be restarted, and how the worker ended."""
 
   def on_absence(self, worker: Worker) -> None:
-    """Called for a worker that is gone for good and could not say so."""
+    """Notes that a worker is gone for good and could not report it."""
 
   def on_failure(self, worker: Worker, how: str) -> None:
-    """Called for a worker that is not started again; makes the run end."""
+    """Notes that a worker failed and is not restarted; ends the run."""
 
 
 class _Life:
-  """One worker, over its restarts."""
+  """A worker and its restarts."""
 
   def __init__(self, worker: Worker):
     self.worker = worker
@@ -120,13 +121,13 @@ class Supervisor:
     *,
     period_s: float = 0.05,
   ):
-    """Takes over workers that were started.
+    """Takes over started workers.
 
     Args:
       workers: to watch.
-      run: that they belong to.
-      policy: of their restarts.
-      period_s: seconds between looks.
+      run: the workers' run.
+      policy: of restarts.
+      period_s: seconds between checks.
     """
     self._lives = [_Life(worker) for worker in workers]
     self._run = run
@@ -138,18 +139,18 @@ class Supervisor:
     self._lives += [_Life(worker) for worker in workers]
 
   def dismiss(self, name: str) -> None:
-    """Lets a worker end, and not start again."""
+    """Ends a worker, without a restart."""
     for life in self._lives:
       if life.worker.name == name:
         life.dismissed_at = time.monotonic()
         life.worker.terminate()
 
   def has(self, name: str) -> bool:
-    """Whether a worker is looked after: it runs, or is to run again."""
+    """Returns whether a worker is watched: it runs, or is to run again."""
     return any(life.worker.name == name for life in self._lives)
 
   def watch(self) -> None:
-    """Returns once every worker has ended, or was killed for not ending."""
+    """Watches until every worker has ended, or was killed for not ending."""
     asked = False
     stop_at = math.inf
     while self._lives:
@@ -175,7 +176,7 @@ class Supervisor:
       time.sleep(self._period_s)
 
   def _goes_on(self, life: _Life) -> bool:
-    """Looks after one worker; returns whether it will be looked after again."""
+    """Checks one worker; returns whether to watch the worker any more."""
     if life.restart_at is not None:
       return self._goes_on_waiting(life)
     code = life.worker.exit_code()
@@ -189,7 +190,7 @@ class Supervisor:
       if code:
         self._run.on_absence(life.worker)
       return False
-    # One that had not begun yet when it was asked to end did nothing wrong.
+    # A worker that is asked to end before it has begun has not failed.
     if stopping and code in (0, -signal.SIGTERM):
       return False
     how = life.hung or _how_it_ended(code)
@@ -230,7 +231,7 @@ class Supervisor:
     silent_s = self._run.silent_s(life.worker.name)
     timeout_s = self._policy.hang_timeout_s
     age_s = now - life.since
-    if silent_s > age_s:  # none yet, or one of the process before this one
+    if silent_s > age_s:  # no heartbeat of this process yet
       silent_s = age_s
       timeout_s += self._policy.start_s
     if silent_s > timeout_s and not life.hung:

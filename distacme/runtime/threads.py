@@ -9,14 +9,14 @@ import threading
 from distacme.runtime import supervision
 from distacme.runtime import topology
 
-# Runs a worker by its name, until its end; returns its exit code.
+# Runs a worker, given its name, until its end; returns its exit code.
 RunWorker = Callable[[str], int]
 
 
 def start_all(
   program: topology.Program, run: RunWorker
 ) -> list[supervision.Worker]:
-  """Starts every worker that does not live with another one."""
+  """Starts every worker that does not live with another worker."""
   return [_start(spec.name, run) for spec in program.owners()]
 
 
@@ -34,7 +34,7 @@ def _start(name: str, run: RunWorker) -> supervision.Worker:
 
 
 def worker(name: str, ended: futures.Future[int]) -> supervision.Worker:
-  """Returns what supervision needs to know of a thread.
+  """Returns a thread's worker for supervision.
 
   Args:
     name: of the worker.
@@ -47,7 +47,7 @@ def worker(name: str, ended: futures.Future[int]) -> supervision.Worker:
     return 1 if ended.exception() or ended.result() else 0
 
   def nothing() -> None:
-    """Threads end by themselves or not at all."""
+    """Does nothing: no code can end a thread from outside."""
 
   return supervision.Worker(
     name,

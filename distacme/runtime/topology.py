@@ -1,6 +1,6 @@
-"""A program as data: its workers, and who needs whom.
+"""A program as data: its workers and the services that each worker needs.
 
-Nothing here starts anything. A launcher of any kind reads it, and so does each
+This module starts no worker. Launchers of any kind read the program, and so does each
 worker, from a file in the run directory.
 """
 
@@ -17,13 +17,13 @@ class WorkerSpec:
 
   Attributes:
     name: kind and number, e.g. 'actor/3'.
-    listens: whether the worker is a service, which writes where it listens.
-    needs: names of the services that the worker talks to.
-    lives_in: the worker whose process this one shares, in a thread; '' for one
-      with a process of its own.
-    env: variables of its process's environment.
-    resources: for launchers that place processes: 'cpus' and 'accelerators', by
-      number. One that is not named is left to the launcher.
+    listens: whether the worker is a service, which writes its endpoint.
+    needs: names of the services that the worker uses.
+    lives_in: name of the worker in the process of which this worker is a thread; ''
+      for a process of its own.
+    env: environment variables of the worker's process.
+    resources: for launchers that place processes: numbers of 'cpus' and
+      'accelerators'. The launcher decides about resources that are not named.
   """
 
   name: str
@@ -35,18 +35,18 @@ class WorkerSpec:
 
   @property
   def kind(self) -> str:
-    """Returns the name without the number: 'actor' for 'actor/3'."""
+    """The name without the number: 'actor' for 'actor/3'."""
     return self.name.partition('/')[0]
 
   @property
   def index(self) -> int:
-    """Returns the number in the name."""
+    """The number in the name."""
     return int(self.name.partition('/')[2])
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """The workers of a run, and from where they import.
+  """The workers of a run, and their import path.
 
   Attributes:
     workers: in the order in which they start.
@@ -73,7 +73,7 @@ class Program:
     self._check_order()
 
   def _check_references(self, worker: WorkerSpec) -> None:
-    """Refuses needs and hosts that are not there."""
+    """Refuses names of missing workers in `needs` and `lives_in`."""
     services = [other.name for other in self.workers if other.listens]
     for name in worker.needs:
       if name not in services:
@@ -107,7 +107,7 @@ class Program:
     """Returns the worker of that name.
 
     Raises:
-      ValueError: if there is none.
+      ValueError: if there is no such worker.
     """
     for worker in self.workers:
       if worker.name == name:
@@ -118,7 +118,7 @@ class Program:
     )
 
   def __contains__(self, name: str) -> bool:
-    """Whether there is a worker of that name."""
+    """Returns whether there is a worker of that name."""
     return any(worker.name == name for worker in self.workers)
 
   def owners(self) -> Iterator[WorkerSpec]:
@@ -126,11 +126,11 @@ class Program:
     return (worker for worker in self.workers if not worker.lives_in)
 
   def lodgers(self, name: str) -> list[str]:
-    """Returns the workers that live in the process of `name`."""
+    """Returns the names of the workers that live in the process of `name`."""
     return [worker.name for worker in self.workers if worker.lives_in == name]
 
   def clients(self, service: str) -> list[str]:
-    """Returns the workers that need a service."""
+    """Returns the names of the workers that need a service."""
     return [worker.name for worker in self.workers if service in worker.needs]
 
   def plus(self, *workers: WorkerSpec) -> Program:
@@ -138,7 +138,7 @@ class Program:
     return dataclasses.replace(self, workers=(*self.workers, *workers))
 
   def without(self, *names: str) -> Program:
-    """Returns the program but for some workers."""
+    """Returns the program without some workers."""
     kept = [worker for worker in self.workers if worker.name not in names]
     return dataclasses.replace(self, workers=tuple(kept))
 
@@ -148,10 +148,10 @@ class Program:
 
 
 def from_dict(data: Mapping[str, Any]) -> Program:
-  """Returns the program that `Program.as_dict` was made of.
+  """Undoes `Program.as_dict`.
 
   Raises:
-    ValueError, TypeError, KeyError: if it is none.
+    ValueError, TypeError, KeyError: if `data` is no program.
   """
   return Program(
     tuple(

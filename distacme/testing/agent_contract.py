@@ -1,4 +1,4 @@
-"""Checks of the promises that any agent makes, `core.Agent`, but for learning.
+"""Checks that an agent keeps the contract `core.Agent`, but not that it learns.
 
 def test_my_agent_keeps_the_contract():
   spec = specs.make_environment_spec(environments.Catch(seed=0))
@@ -32,17 +32,17 @@ def check_agent(
   seed: int = 0,
   without_jit: bool = True,
 ) -> None:
-  """Checks everything that workers rely on; takes some seconds.
+  """Checks every promise of an agent that workers rely on; takes some seconds.
 
   Args:
     agent: made for `spec`.
     spec: of the environment.
     seed: of params, observations and batches.
-    without_jit: whether to run the agent without compiling, too, as in a
-      debugger; the slowest check, and the same for all settings of an agent.
+    without_jit: whether to run the agent without compiling as well, as in a
+      debugger. This is the slowest check, and the same for all settings of an agent.
 
   Raises:
-    AssertionError: naming the promise that the agent breaks.
+    AssertionError: if the agent breaks a promise; the message names the promise.
   """
   check = _Check(agent, spec, seed)
   check.learner_state_depends_on_the_key_alone()
@@ -63,7 +63,7 @@ def check_agent(
 
 
 class _Check:
-  """One method for each promise, named like it."""
+  """One method for each promise, with the promise as its name."""
 
   def __init__(self, agent: core.Agent, spec: specs.EnvironmentSpec, seed: int):
     self._agent = agent
@@ -120,7 +120,7 @@ class _Check:
     initial, _ = self._actor_states(size)
     first, second = self._observations(size), self._observations(size)
     later = self._act(self._params, self._act_key, first, initial).state
-    # Row 0 starts an episode, the others are in the midst of theirs.
+    # Row 0 starts an episode; the other rows are in the midst of episodes.
     row_0 = np.arange(size) == 0
     mixed = self._act(
       self._params, self._act_key, second, _where(row_0, initial, later)
@@ -264,7 +264,7 @@ class _Check:
     )
 
   def _sequences(self, size: int, length: int) -> types.Sequence:
-    """Returns sequences of which some start an episode and some are padded."""
+    """Returns sequences; some of them start an episode, and some are padded."""
     observation, output = self._acted(size * length)
     shape = (size, length)
 
@@ -319,7 +319,7 @@ class _Check:
 
 
 def _only_steps(data: types.Sequence, step_type: np.ndarray) -> types.Sequence:
-  """Returns sequences that do nothing where `step_type` says so."""
+  """Returns sequences with `step_type`; rewards and discounts are 0 at LAST."""
   stepped = step_type != types.LAST
   return data._replace(
     reward=data.reward * stepped,

@@ -1,4 +1,4 @@
-"""Delays params, as a program does whose actors are slow or far away."""
+"""Delays params, like a program with slow or distant actors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from distacme import types
 
 
 class DelayedParams:
-  """Shows the params of `delay` publications ago; a sink and a source.
+  """Params from `delay` publications ago; a sink and a source.
 
-  Shows the first params until there are so many publications. In an
-  `EnvironmentLoop` the policy that acts is `delay` updates late:
+  The source gives the first params until there are so many publications. In an
+  `EnvironmentLoop` the acting policy is `delay` updates late:
 
       loop = EnvironmentLoop(environment, agent, params=DelayedParams(50))
   """
 
   def __init__(self, delay: int):
-    """Takes a number of publications; 0 for none."""
+    """Takes the delay, a number of publications; 0 for no delay."""
     if delay < 0:
       raise ValueError(f'delay must not be negative, got {delay}.')
     self._published: collections.deque[core.VersionedParams] = (
@@ -26,7 +26,7 @@ class DelayedParams:
     )
 
   def publish(self, version: int, params: types.Params) -> None:
-    """Takes the newest params, to be shown later."""
+    """Takes the newest params, to give them later."""
     self._published.append(core.VersionedParams(version, params))
 
   def newest(self) -> core.VersionedParams | None:

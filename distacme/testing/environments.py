@@ -1,6 +1,6 @@
-"""Tiny environments whose steps a test can compute.
+"""Tiny environments with steps that a test can compute.
 
-Their names: 'distacme.testing.environments:catch', ':counting', ':nested',
+The names are 'distacme.testing.environments:catch', ':counting', ':nested',
 ':reward_at_the_end', ':cartpole_without_velocities' and ':slow_pendulum'.
 """
 
@@ -20,10 +20,10 @@ from distacme import types
 class Catch(dm_env.Environment):
   """Drops a ball through a grid; +1 if the paddle catches it, else -1.
 
-  The game is that of bsuite (https://arxiv.org/abs/1908.03568). The ball starts
-  in a random column of the top row and falls one row a step. The paddle starts
-  in the middle of the bottom row; actions 0, 1, 2 move the paddle left, not,
-  right. The reward is 0 until the ball is down, which terminates the episode.
+  The game is from bsuite (https://arxiv.org/abs/1908.03568). The ball starts in a
+  random column of the top row and falls one row a step. The paddle starts in the
+  middle of the bottom row; actions 0, 1, 2 move the paddle left, not at all, right.
+  The reward is 0 until the ball is down, which terminates the episode.
   """
 
   def __init__(self, seed: int, rows: int = 10, columns: int = 5):
@@ -86,11 +86,10 @@ class Catch(dm_env.Environment):
 
 
 class Counting(dm_env.Environment):
-  """Observes [episode, step] for any action, so that tests can recompute all.
+  """Observes [episode, step] for any action, so that tests can compute all steps.
 
-  Episode e has `lengths[e % len(lengths)]` steps and one observation more,
-  [e, 0] to [e, length]. The step that arrives at [e, t] brings the reward
-  `reward(e, t)`.
+  Episode e has `lengths[e % len(lengths)]` steps and one observation more, [e, 0] to
+  [e, length]. The step that arrives at [e, t] has the reward `reward(e, t)`.
   """
 
   def __init__(
@@ -107,7 +106,7 @@ class Counting(dm_env.Environment):
       truncated: whether each episode ends truncated (discount 1) rather than
         terminated (discount 0), in turn.
       reward: of the step that arrives at [episode, step].
-      first_episode: the number of the first episode; another one for each row
+      first_episode: number of the first episode; a different number for each row
         tells the rows of a vector apart.
     """
     self._lengths = tuple(lengths)
@@ -124,7 +123,7 @@ class Counting(dm_env.Environment):
     return dm_env.restart(self._observation())
 
   def step(self, action: int) -> dm_env.TimeStep:
-    """Counts on; the action has no effect."""
+    """Counts a step; the action has no effect."""
     if self._step == self._length:
       return self.reset()
     self._step += 1
@@ -158,11 +157,10 @@ class Counting(dm_env.Environment):
 
 
 class Nested(dm_env.Environment):
-  """Observes and takes nests of dicts and tuples, of several dtypes.
+  """Has nests of dicts and tuples as observations and actions, of several dtypes.
 
-  The reward is 1 for a step that picks the number shown and moves to the side
-  of the light, else 0. Number and light change with every step; an episode has
-  3 steps.
+  The reward is 1 for a step that picks the shown number and moves to the side of the
+  light, else 0. Number and light change with every step; an episode has 3 steps.
   """
 
   def __init__(self, seed: int):
@@ -225,11 +223,11 @@ class Nested(dm_env.Environment):
 
 
 class RewardAtTheEnd(dm_env.Environment):
-  """Shows the right action, and pays only at the end of a long episode.
+  """Shows the right action, and rewards only at the end of a long episode.
 
-  In every step one of three actions is right, at random. The last step brings
-  the share of steps in which the right action was taken, and terminates the
-  episode; all other rewards are 0. The best return is 1, that of chance 1/3.
+  In every step one of three actions is right, at random. The reward of the last step
+  is the share of steps with the right action; all other rewards are 0. The last step
+  terminates the episode. The best return is 1; random actions have a mean of 1/3.
   """
 
   NUM_ACTIONS = 3
@@ -264,8 +262,8 @@ class RewardAtTheEnd(dm_env.Environment):
   def observation_spec(self) -> specs.BoundedArray:
     """Returns the spec of a float32 [5].
 
-    They are the share of the episode that is over, the share of its steps that
-    were right so far, and one-hot the action that is right now.
+    The elements are the share of the episode that is over, the share of its steps
+    that were right so far, and the right action as a one-hot vector.
     """
     return specs.BoundedArray(
       (2 + self.NUM_ACTIONS,), np.float32, 0.0, 1.0, 'progress_and_right_action'
@@ -316,8 +314,8 @@ def reward_at_the_end(seed: int) -> dm_env.Environment:
 def cartpole_without_velocities(seed: int) -> Any:
   """Returns gymnasium's CartPole-v1, observing positions only.
 
-  The observation [2] is the cart's position and the pole's angle; an agent
-  needs a memory to know their velocities.
+  The observation [2] is the cart's position and the pole's angle. An agent needs a
+  memory to know the two velocities.
   """
   del seed  # `environments.make` seeds the first reset.
   import gymnasium
@@ -334,8 +332,8 @@ def cartpole_without_velocities(seed: int) -> Any:
 def slow_pendulum(seed: int) -> Any:
   """Returns gymnasium's Pendulum-v1 that sleeps 10 ms in every step.
 
-  Stands for one that waits for a simulator on another machine, or for a robot.
-  The sleep leaves the cores free, so several environments run as fast as one.
+  This imitates an environment that waits for a simulator on another machine, or for a
+  robot. The sleep leaves the cores free, so several environments run as fast as one.
   """
   del seed  # `environments.make` seeds the first reset.
   import gymnasium

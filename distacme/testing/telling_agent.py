@@ -1,4 +1,4 @@
-"""A fake agent whose learner state and outputs tell what it was given."""
+"""A fake agent with a learner state and outputs that tell its inputs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class TellingLearnerState(NamedTuple):
 
 
 class TellingAgent:
-  """An agent for tests of workers: its outputs tell the inputs.
+  """An agent for tests of workers: its outputs tell its inputs.
 
-  Its action is the version of the params that it acts with, wherever it is. Its
-  `values` hold the key, the params' rewards and how many steps each row's
-  episode had. Its priorities are rewards plus 1.
+  The action is the version of the acting params, for any observation. The `values`
+  hold the key, the params' rewards and the number of steps of each row's episode.
+  The priorities are rewards plus 1.
   """
 
   replay = replay_spec.single(
@@ -37,7 +37,7 @@ class TellingAgent:
   )
 
   def __init__(self) -> None:
-    self.traces = 0  # of `act`: how often it was compiled
+    self.traces = 0  # of `act`: number of compilations
     self.streams: types.Streams | None | str = 'never asked'
 
   def initial_learner_state(self, key: types.Key) -> TellingLearnerState:

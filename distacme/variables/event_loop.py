@@ -13,10 +13,10 @@ _T = TypeVar('_T')
 
 @functools.cache
 def shared() -> asyncio.AbstractEventLoop:
-  """Returns the loop, which goes on until the process ends.
+  """Returns the loop, which runs until the process ends.
 
-  It is one for all servers, since gRPC has one queue of events in a process:
-  each event would wake every loop, all but one of them in vain.
+  All servers share one loop, since gRPC has one queue of events in a process: each
+  event would wake every loop, all but one of them in vain.
   """
   loop = asyncio.new_event_loop()
   threading.Thread(
@@ -26,5 +26,5 @@ def shared() -> asyncio.AbstractEventLoop:
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-  """Runs a coroutine in the loop; waits for it, in any other thread."""
+  """Runs a coroutine in the loop and waits for the result; in any other thread."""
   return asyncio.run_coroutine_threadsafe(coroutine, shared()).result()

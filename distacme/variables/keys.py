@@ -1,9 +1,9 @@
 """The key of a run, for workers on several hosts: TLS that both sides check.
 
-Whoever has the file belongs to the run. It holds a private key and its
-certificate. Every server and every client of the run shows this certificate,
-and trusts no other. So there is no authority, no list of hosts and nothing to
-revoke: the key is made for one run and is worth nothing after the run.
+A process that has the file belongs to the run. The file holds a private key and its
+certificate. Every server and every client of the run shows this certificate, and
+trusts no other. So there is no authority, no list of hosts and nothing to revoke: the
+key is made for one run and is worth nothing after the run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import pathlib
 import grpc
 
 FILE = 'key.pem'  # in the run directory
-# The name in the certificate, on every host: a certificate says to which run its
-# holder belongs, not on which host that is.
+# The name in the certificate, on every host: a certificate tells the holder's run, not
+# the holder's host.
 NAME = 'distacme'
 _DAYS = 365  # more than any run lasts
-_CLOCK_DAYS = 1  # by which hosts may disagree
+_CLOCK_DAYS = 1  # by which the clocks of hosts may differ
 
 
 def make(run_dir: pathlib.Path) -> pathlib.Path:
-  """Makes a new key in `run_dir`, in the place of an older one.
+  """Makes a new key in `run_dir`, which replaces an older key.
 
   Returns:
     The key's file, which only this user may read.
@@ -54,7 +54,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
     .not_valid_before(now - datetime.timedelta(days=_CLOCK_DAYS))
     .not_valid_after(now + datetime.timedelta(days=_DAYS))
     .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), False)
-    # The certificate is its own authority, and signs no other.
+    # The certificate is its own authority, and signs no other one.
     .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
     .sign(key, hashes.SHA256())
   )
@@ -66,7 +66,7 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
   ) + certificate.public_bytes(encoding)
   path = run_dir / FILE
   path.unlink(missing_ok=True)
-  # The file may not be readable by others even while it is written.
+  # Other users must not be able to read the file, even while it is written.
   with os.fdopen(
     os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 'wb'
   ) as file:
@@ -75,10 +75,10 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
 
 
 def server_credentials(path: pathlib.Path) -> grpc.ServerCredentials:
-  """Returns credentials of a server, for clients that have the key only.
+  """Returns a server's credentials; only clients with the key can connect.
 
   Raises:
-    ValueError: if `path` is no key, or others can read it.
+    ValueError: if `path` is no key, or other users can read the file.
   """
   key, certificate = _read(path)
   return grpc.ssl_server_credentials(
@@ -87,10 +87,10 @@ def server_credentials(path: pathlib.Path) -> grpc.ServerCredentials:
 
 
 def channel_credentials(path: pathlib.Path) -> grpc.ChannelCredentials:
-  """Returns credentials of a client, for servers that have the key only.
+  """Returns a client's credentials; it connects only to servers with the key.
 
   Raises:
-    ValueError: if `path` is no key, or others can read it.
+    ValueError: if `path` is no key, or other users can read the file.
   """
   key, certificate = _read(path)
   return grpc.ssl_channel_credentials(certificate, key, certificate)

@@ -1,4 +1,4 @@
-"""A line to the variable server, also after it was started again elsewhere."""
+"""A line to the variable server, which follows the server to a new endpoint."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _OPTIONS = (
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 1000),
 )
-_NOTICE_S = 2.0  # of waiting for a server, before a log says so
-# Between two looks for another server: a thousand workers may look at once, in
-# a directory that the network brings.
+_NOTICE_S = 2.0  # of waiting for a server, before a log entry
+# Between two searches for another server: a thousand workers may search at once, in a
+# directory of a network file system.
 _FIND_PERIOD_S = 1.0
 
 Find = Callable[[], endpoints.Endpoint | None]
 
 
 class Line:
-  """Calls the variable server; moves to where it is found if it is silent.
+  """Calls the variable server; moves to its new endpoint if it does not answer.
 
-  Thread-safe. A move closes the channel to the former server, which ends all
-  calls that wait there.
+  Thread-safe. A move closes the channel to the former server, which ends all calls
+  that wait for that server.
   """
 
   def __init__(
@@ -42,11 +42,11 @@ class Line:
 
     Args:
       endpoint: of the server.
-      find: returns where the server listens now, if that is known.
+      find: returns the server's newest endpoint, or None if it is not known.
 
     Raises:
       OSError: if the key of `endpoint` cannot be read.
-      ValueError: if it is no key.
+      ValueError: if the file is no key.
     """
     self._endpoint = endpoint
     self._channel = _open(endpoint)
@@ -57,30 +57,30 @@ class Line:
 
   @property
   def endpoint(self) -> endpoints.Endpoint:
-    """Returns where the server was found last."""
+    """The server's endpoint, as found last."""
     return self._endpoint
 
   @property
   def address(self) -> str:
-    """Returns host:port of the server, for messages."""
+    """host:port of the server, for messages."""
     return self._endpoint.address
 
   def wait_for_server(self, worker: str, timeout_s: float) -> None:
     """Waits until the server is there.
 
     Args:
-      worker: the name of the worker that waits, for messages.
-      timeout_s: how long it waits.
+      worker: name of the waiting worker, for messages.
+      timeout_s: seconds to wait.
 
     Raises:
-      TimeoutError: if the server did not come.
+      TimeoutError: if the server is not there in time.
     """
     start = time.monotonic()
     told = False
     while True:
       waited_s = time.monotonic() - start
       if waited_s >= timeout_s:
-        # A server with another key looks like none.
+        # A server with another key seems absent.
         key = ', and this the key of its run' if self._endpoint.key else ''
         raise TimeoutError(
           f'{worker} waited {timeout_s:g} s for the variable server at'
@@ -108,12 +108,12 @@ class Line:
     timeout_s: float,
     wait_for_server: bool = False,
   ) -> dict[str, Any]:
-    """Calls the server, and another one if it has moved meanwhile.
+    """Calls the server, and its new endpoint if the server has moved.
 
     Args:
       method: name of the method.
-      request: one message; or an iterator of messages, which cannot be sent
-        twice and so only goes to the server that is known.
+      request: one message; or an iterator of messages, which cannot be sent twice
+        and so goes to the known server only.
       timeout_s: for each server that is tried.
       wait_for_server: whether to wait for a server that is not there yet.
 
@@ -122,7 +122,7 @@ class Line:
 
     Raises:
       ValueError: if the server refuses the request.
-      ConnectionRefusedError: if the server is busy with another of that kind.
+      ConnectionRefusedError: if the server is busy with another such request.
       ConnectionError: if the server does not answer.
     """
     while True:
@@ -155,7 +155,7 @@ class Line:
     return wire.unpack(data)
 
   def stream(self, method: str, request: bytes) -> Iterator[bytes]:
-    """Yields the messages that the server answers with.
+    """Yields the messages of the server's answer.
 
     Raises:
       ConnectionError: if the stream breaks, or the server refuses the request.
@@ -170,7 +170,7 @@ class Line:
       raise ConnectionError(f'{error.code().name}: {error.details()}') from None
 
   def start(self, method: str, request: bytes) -> grpc.Future:
-    """Starts a call that may take for ever; it is cancelled by a move.
+    """Starts a call that may take for ever; a move cancels the call.
 
     Raises:
       ConnectionError: if the line moved or was closed meanwhile.
@@ -188,7 +188,7 @@ class Line:
       self._channel.close()
 
   def _move_from(self, channel: grpc.Channel) -> bool:
-    """Leaves a server that does not answer, if another one is found.
+    """Leaves a server that does not answer, if `find` returns another one.
 
     Args:
       channel: to the server that did not answer.
@@ -228,7 +228,7 @@ class Line:
   def _closed_meanwhile(
     self, channel: grpc.Channel, error: ValueError
   ) -> ConnectionError:
-    """Returns an error for a call on a channel that was closed; else raises."""
+    """Returns an error for a call on a closed channel; else raises `error`."""
     if channel is self._channel and not self._closed:
       raise error
     return ConnectionError(
@@ -239,7 +239,7 @@ class Line:
 def _open(endpoint: endpoints.Endpoint) -> grpc.Channel:
   if endpoint.key is None:
     return grpc.insecure_channel(endpoint.address, _OPTIONS)
-  # A key says which run a server belongs to, not on which host.
+  # A key names a server's run, not its host.
   override = ('grpc.ssl_target_name_override', keys.NAME)
   return grpc.secure_channel(
     endpoint.address,

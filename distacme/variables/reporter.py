@@ -18,26 +18,25 @@ from distacme.variables import line as line_lib
 from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
-# Between two sends; more are dropped, oldest first.
+# Between two sends; the oldest are dropped if there are more.
 _MAX_METRICS = 1000
 
 
 class Reporter:
-  """`core.Reporter` over gRPC; `report` only adds, a thread sends.
+  """A `core.Reporter` over gRPC: `report` only adds, and a thread sends.
 
-  A report is kept until the server has acknowledged it. Until then it is
-  repeated under the same sequence number, so that each counts once (a server
-  that died before it answered may count it twice). Answers are the newest
-  directive known: its counts are about `period_s` old and lack the counts that
-  this worker has not sent yet. A stop comes at once, by a call that waits for
-  it.
+  A report is kept until the server has acknowledged it. Until then the report is
+  repeated under the same sequence number, so that each report counts once (a report
+  may count twice if a server dies before it answers). `report` returns the newest
+  known directive: its counts are about `period_s` old and lack the counts that this
+  worker has not sent yet. A stop arrives at once, by a call that waits for the stop.
 
-  A server that does not answer is asked again, since it may be restarted. After
-  `lost_after_s` without an answer the directive says 'failed', `lost` says why,
-  and the worker is to end itself.
+  A server that does not answer is called again, since it may be restarted. After
+  `lost_after_s` without an answer the directive says 'failed', `lost` gives the
+  reason, and the worker must end itself.
 
   Attributes:
-    lost: why the server is given up; '' while it is not.
+    lost: the reason for which the server is given up; '' before.
   """
 
   def __init__(
@@ -48,16 +47,16 @@ class Reporter:
     lost_after_s: float,
     on_answer: Callable[[dict[str, Any]], None],
   ) -> None:
-    """Starts sending; `variables.client.VariableClient.reporter` makes these.
+    """Starts the sending thread; see `variables.client.VariableClient.reporter`.
 
     Args:
       line: to the server.
-      worker: the name of the worker.
-      period_s: time between sends, which are also made if there is nothing to
-        say, to learn the directive and whether the server is there. A server of
-        many workers makes it longer.
-      lost_after_s: how long the server may be silent.
-      on_answer: is given every answer to a report.
+      worker: name of the worker.
+      period_s: time between sends. Empty reports are sent, too, to get the directive
+        and to notice that the server is gone. A server of many workers asks for a
+        longer time.
+      lost_after_s: seconds without an answer after which the server is given up.
+      on_answer: takes every answer to a report.
     """
     self.lost = ''
     self._line = line
@@ -65,7 +64,7 @@ class Reporter:
     self._least_period_s = self._period_s = period_s
     self._lost_after_s = lost_after_s
     self._on_answer = on_answer
-    self._lock = threading.Lock()  # Held for no longer than an addition takes.
+    self._lock = threading.Lock()  # held only during an addition
     self._alive = False
     self._counts: dict[str, int] = {}
     self._metrics = _recent()
@@ -91,7 +90,7 @@ class Reporter:
     metrics: Mapping[str, float] | None = None,
     state: status.WorkerState | None = None,
   ) -> core.Directive:
-    """Adds to the next report; never waits. See `core.Reporter.report`."""
+    """Adds to the next report, without waiting; see `core.Reporter.report`."""
     with self._lock:
       self._alive = True
       if counts:
@@ -116,7 +115,7 @@ class Reporter:
     )
 
   def fail(self, detail: str) -> None:
-    """Tells the run that this worker failed; raises as `request_stop`."""
+    """Tells the run that this worker failed; raises like `request_stop`."""
     self._call('Fail', {'worker': self._worker, 'detail': detail})
 
   def _call(self, method: str, request: dict[str, Any]) -> None:
@@ -124,7 +123,7 @@ class Reporter:
     self._learn_from(answer)
 
   def flush(self, timeout_s: float = 5.0) -> bool:
-    """Sends what is left; returns whether the server acknowledged it."""
+    """Sends all unsent reports; returns whether the server acknowledged them."""
     deadline = time.monotonic() + timeout_s
     while self._alive or self._unacknowledged:
       left = deadline - time.monotonic()
@@ -149,10 +148,10 @@ class Reporter:
       self._closed.wait(self._period_s)
 
   def _send(self, timeout_s: float) -> bool:
-    """Sends the report that was left, or else a new one.
+    """Sends the report without an acknowledgement, or else a new one.
 
     Returns:
-      Whether the server acknowledged it.
+      Whether the server acknowledged the report.
     """
     with self._sending:
       if self._unacknowledged is None:

@@ -1,4 +1,4 @@
-"""Checks requests to the server, whose senders are not trusted."""
+"""Checks requests to the server, which does not trust their senders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_TEXT = 1_000  # characters of a name
 
 
 def version(data: bytes) -> int:
-  """Reads the version that a subscriber has.
+  """Reads the version of a subscriber's params.
 
   Raises:
     ValueError: if `data` is anything else.
@@ -33,8 +33,8 @@ def report(data: bytes) -> dict[str, Any]:
     The fields, with `state` as a `WorkerState` or None.
 
   Raises:
-    ValueError: if a field is missing or of another type, a number is none, the
-      state unknown, or a text longer than any of a client of ours.
+    ValueError: if a field is missing or of another type, a number is no number, the
+      state is unknown, or a text is longer than our clients' texts.
   """
   message = wire.unpack(data)
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
@@ -46,7 +46,7 @@ def report(data: bytes) -> dict[str, Any]:
         f' {message.get(name)!r:.80}.'
       )
   for name, count in message['counts'].items():
-    # A learner that went back to its last checkpoint sends less than 0.
+    # A learner that went back to its last checkpoint sends negative increments.
     if type(count) is not int or not -(2**63) <= count < 2**63:
       raise ValueError(
         f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
@@ -84,10 +84,10 @@ def _state(value: Any) -> status.WorkerState | None:
 
 
 def stop(data: bytes) -> status.Stop:
-  """Reads who asks for the end of the run, and why.
+  """Reads a request to end the run: its reason, detail and worker.
 
   Raises:
-    ValueError: if the reason is none.
+    ValueError: if the reason is unknown.
   """
   message = wire.unpack(data)
   detail, worker = (str(message.get(key, '')) for key in ('detail', 'worker'))

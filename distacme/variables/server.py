@@ -1,7 +1,7 @@
 """The variable server: hands params to subscribers and keeps the run's state.
 
-The server knows neither JAX nor the run's agent: params are bytes, which it
-checks, keeps in the chunks they came in, and sends on.
+The server knows neither JAX nor the run's agent: params are bytes. The server checks
+the bytes, keeps them in chunks as received, and sends these to subscribers.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from distacme.variables import event_loop
 from distacme.variables import keys
 from distacme.variables import service
 
-# A worker has a call that waits for the stop, one that waits for params, and
-# now and then one that reports. Calls beyond those of `run_state.MAX_ACTORS`
-# workers are refused, so that the memory that calls take is bounded.
+# A worker has a call that waits for the stop, a call that waits for params, and at
+# times a report. Calls beyond those of `run_state.MAX_ACTORS` workers are refused, so
+# that the memory of calls is bounded.
 MAX_CALLS = 4096
 
 _OPTIONS = (
   # Two servers on one port would each get half of the workers.
   ('grpc.so_reuseport', 0),
-  # Calls that no handler has begun. All workers come at once to a server that
-  # was started again, and gRPC refuses some of a thousand such calls by chance.
+  # Calls that no handler has begun. All workers call a restarted server at once, and
+  # by default gRPC refuses some of a thousand such calls at random.
   ('grpc.server.max_pending_requests', MAX_CALLS),
   ('grpc.server.max_pending_requests_hard_limit', MAX_CALLS),
 )
@@ -36,10 +36,10 @@ _OPTIONS = (
 class VariableServer:
   """Serves a `RunState` and the newest params, in the event loop's thread.
 
-  Its methods are for any other thread.
+  The methods are for any other thread.
 
   Attributes:
-    endpoint: where it listens, for clients.
+    endpoint: of the server, for clients.
   """
 
   def __init__(
@@ -53,16 +53,18 @@ class VariableServer:
     """Starts serving.
 
     Args:
-      run_state: where reports go.
+      run_state: takes the reports.
       host: the interface to listen on; 'localhost' is 127.0.0.1.
       port: TCP port; 0 chooses a free one.
-      key: file of the run's key (`keys`), which clients then need too; without,
-        the server listens on loopback only.
-      incarnation: how often the run's server was started before.
+      key: file of the run's key (`keys`), which clients then need too; without a
+        key the server listens on loopback only.
+      incarnation: number of earlier starts of the run's server.
 
     Raises:
-      ValueError: if `host` is not loopback and there is no key, or it is none.
-      OSError: if `host` and `port` cannot be listened on, or the key be read.
+      ValueError: if `host` is not loopback and there is no key, or the file is no
+        key.
+      OSError: if the server cannot listen on `host` and `port`, or the key cannot
+        be read.
     """
     interface = _interface(host, encrypted=key is not None)
     credentials = None if key is None else keys.server_credentials(key)
@@ -73,7 +75,7 @@ class VariableServer:
     self.endpoint = self.endpoint._replace(port=port)
 
   async def _start(self, credentials: grpc.ServerCredentials | None) -> int:
-    """Starts the server of gRPC; returns its port."""
+    """Starts gRPC's server; returns the port."""
     self._server = grpc.aio.server(
       handlers=[self._service.handlers()],
       options=_OPTIONS,
@@ -104,14 +106,14 @@ class VariableServer:
     await self._server.stop(grace_s)
 
   def wait(self, timeout_s: float | None = None) -> bool:
-    """Waits until the server has been stopped; returns whether it has."""
+    """Waits until the server has been stopped; returns whether it was."""
     return self._stopped.wait(timeout_s)
 
 
 def _interface(host: str, encrypted: bool) -> str:
-  """Returns the interface to listen on; refuses to be open to everyone."""
+  """Returns the interface to listen on; refuses an open server without key."""
   if host == 'localhost':
-    return '127.0.0.1'  # one interface, whatever localhost resolves to
+    return '127.0.0.1'  # one interface; localhost may resolve to several
   try:
     loopback = ipaddress.ip_address(host).is_loopback
   except ValueError:

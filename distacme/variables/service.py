@@ -16,28 +16,28 @@ from distacme.variables import event_loop
 from distacme.variables import requests
 from distacme.variables import wire
 
-_MAX_DETAIL = 20_000  # characters of a traceback, of which the end tells most
-# Time between reports for each worker that there is. A report costs half a
-# millisecond of a core, so that all reports together take a quarter of a core.
+_MAX_DETAIL = 20_000  # last characters of a traceback, which tell most
+# Time between reports, times the number of workers. A report costs half a millisecond
+# of a core, so that all reports together take a quarter of a core.
 _PERIOD_S = 0.002
-# Of clients; the one that was silent for longest is forgotten first.
+# Of clients; the client that was silent for longest is dropped first.
 _MAX_SESSIONS = 10_000
 
 
 class Service:
   """A run's state and newest params, behind coroutines of one event loop.
 
-  A call that waits is a coroutine, and costs no thread. All handlers run in the
-  thread of the loop, so that they need no locks; only metrics, which go to a
-  disk, are written in another thread.
+  A waiting call is a coroutine, and costs no thread. All handlers run in the thread of
+  the loop, so that they need no locks. Only metrics, which go to a disk, are written in
+  another thread.
 
-  A version that is not newer than the newest is ignored. So a publisher may
-  repeat itself; and actors keep newer params than those of a learner that went
-  back to a checkpoint, until the learner has caught up.
+  A version that is not newer than the newest is ignored. So a publisher may send a
+  version twice. If a learner goes back to a checkpoint, actors keep the newer params
+  until the learner has caught up.
   """
 
   def __init__(self, run_state: run_state_lib.RunState) -> None:
-    """Takes the state that reports go to; `end` ends all calls that wait."""
+    """Takes the state that reports go to; `end` ends all waiting calls."""
     self._state = run_state
     self._newest = wire.VersionedBytes(-1, b'', [])
     self._published = asyncio.Event()  # another one for each version
@@ -74,20 +74,20 @@ class Service:
     event_loop.shared().call_soon_threadsafe(self._to_stop.set)
 
   def end(self) -> None:
-    """Ends the calls that wait; in the thread of the loop."""
+    """Ends the waiting calls; call this in the thread of the loop."""
     self._ended = True
     self._to_stop.set()
     self._published.set()
 
   def close(self) -> None:
-    """Waits until all metrics are written, once no call comes any more."""
+    """Waits until all metrics are written; call this after the last report."""
     self._disk.shutdown()
 
   async def _publish(
     self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
   ) -> bytes:
-    # The iterator of gRPC is a cycle of references, and would keep its last
-    # chunk until Python looks for such: `_read` reads instead.
+    # gRPC's iterator is a cycle of references, and would keep its last chunk until
+    # Python's garbage collection: `_read` reads instead.
     del messages
     # One at a time bounds the memory that half-received versions can take.
     if self._publishing:
@@ -133,8 +133,8 @@ class Service:
       if newest.version <= version:
         await self._published.wait()
         continue
-      # The slower the subscriber, the more versions pass while it is sent one;
-      # after that it goes on with the newest.
+      # A slow subscriber skips the versions that were published while it received
+      # this one.
       version = newest.version
       await context.write(newest.header)
       for chunk in newest.chunks:
@@ -145,17 +145,17 @@ class Service:
   ) -> bytes:
     message = requests.report(request)
     worker, session = message['worker'], message['session']
-    # A client repeats a report whose answer it did not get.
+    # A client repeats a report if it did not get the answer.
     if message['sequence'] <= self._acknowledged.get(session, -1):
       return self._answer()
-    self._acknowledged.pop(session, None)  # the one heard of last comes last
+    self._acknowledged.pop(session, None)  # the newest comes last
     self._acknowledged[session] = message['sequence']
     if len(self._acknowledged) > _MAX_SESSIONS:
       del self._acknowledged[next(iter(self._acknowledged))]
     if message['alive']:
       self._state.report(worker, message['counts'], state=message['state'])
     if message['metrics']:
-      # In a thread: a disk that stalls must not hold up a thousand workers.
+      # In a thread: a stalled disk must not block a thousand workers.
       await asyncio.wrap_future(
         self._disk.submit(self._keep, worker, message['metrics'])
       )
@@ -205,10 +205,9 @@ class Service:
     return wire.pack(self._state.status().to_dict())
 
   def _answer(self) -> bytes:
-    """Returns the directive, and what else a worker should know.
+    """Returns the directive, the params' version and the time between reports.
 
-    That is the version of the params, -1 before any, and the time to wait
-    between reports.
+    The version is -1 before the first params.
     """
     directive = self._state.directive()
     return wire.pack(

@@ -11,7 +11,7 @@
   Scale       {num_actors}               ->  as Report
   Status      {}                         ->  run.status.Status
 
-{...} and headers are JSON. NaN and infinities, which metrics may be, are the
+{...} and headers are JSON. Metrics may be NaN and infinities, which are the
 strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is
 {version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
 in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
@@ -31,9 +31,9 @@ from distacme.run import files
 
 SERVICE = 'distacme.Variables'
 CHUNK_BYTES = 1 << 20
-# JAX uses a buffer of that alignment on the CPU without a copy.
+# JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
-# No message exceeds gRPC's default limit of 4 MiB, which is left in force.
+# No message exceeds gRPC's default limit of 4 MiB, which stays in force.
 MAX_HEADER_BYTES = 1 << 20
 MAX_PARAMS_BYTES = 1 << 30
 _MAX_NDIM = 32  # numpy's
@@ -55,7 +55,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class VersionedArrays(NamedTuple):
-  """A version of params as named arrays, which clients send and receive."""
+  """A version of params as named arrays, for clients."""
 
   version: int
   names: list[str]
@@ -63,7 +63,7 @@ class VersionedArrays(NamedTuple):
 
 
 class VersionedBytes(NamedTuple):
-  """A version of params as it crosses the wire, which the server keeps."""
+  """A version of params as bytes on the wire, for the server."""
 
   version: int
   header: bytes
@@ -81,7 +81,7 @@ class Leaf(NamedTuple):
 
 
 class Header(NamedTuple):
-  """The contents of a header: which arrays follow in the chunks."""
+  """The contents of a header: a list of the arrays in the chunks."""
 
   version: int
   leaves: tuple[Leaf, ...]
@@ -102,10 +102,10 @@ def pack(message: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> dict[str, Any]:
-  """Reads a JSON object; raises ValueError if `data` is none."""
+  """Reads a JSON object; raises ValueError for other data."""
   try:
     message = _DECODER.decode(data.decode())
-    if b'\\u' in data:  # half a character can be neither answered nor logged
+    if b'\\u' in data:  # half a surrogate pair can be neither sent nor logged
       json.dumps(message, ensure_ascii=False).encode()
   except (ValueError, RecursionError) as error:
     raise ValueError(f'Not JSON: {error}.') from None
@@ -117,7 +117,7 @@ def unpack(data: bytes) -> dict[str, Any]:
 def encode(
   version: int, names: Sequence[str], arrays: Sequence[np.ndarray]
 ) -> tuple[bytes, Iterator[bytes]]:
-  """Returns header and chunks; the arrays are read as the chunks are drawn."""
+  """Returns header and chunks; the iterator of chunks reads the arrays lazily."""
   if len(names) != len(arrays):
     raise ValueError(f'{len(names)} names for {len(arrays)} arrays.')
   native = [
@@ -132,7 +132,7 @@ def encode(
       ],
     }
   )
-  decode_header(header)  # raises what the server would refuse
+  decode_header(header)  # raises if the server would refuse it
   return header, _chunks(native)
 
 
@@ -164,7 +164,7 @@ def decode_header(data: bytes) -> Header:
     data: JSON.
 
   Returns:
-    The header, whose sizes agree and are at most MAX_PARAMS_BYTES.
+    The header. Its sizes agree and are at most MAX_PARAMS_BYTES.
 
   Raises:
     ValueError: if `data` is anything else.
@@ -206,7 +206,7 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
       f'Leaf {name!r:.80} has dtype {dtype!r:.80}; taken are'
       f' {", ".join(_ITEMSIZE)}.'
     )
-  # Zeros are left out of the product: [0, 2**62, 2**62] is no array either.
+  # The product omits zeros: [0, 2**62, 2**62] is too large an array as well.
   if (
     not isinstance(shape, list)
     or len(shape) > _MAX_NDIM
@@ -223,19 +223,19 @@ def _decode_leaf(entry: Any, offset: int) -> Leaf:
 
 
 def check_chunk(header: Header, received: int, chunk: bytes) -> int:
-  """Checks the next chunk of those that `header` promised.
+  """Checks the next chunk of a header.
 
   Args:
-    header: promises the chunks.
-    received: bytes of the chunks before this one.
-    chunk: what came; b'' if nothing did.
+    header: of the chunks.
+    received: bytes of the earlier chunks.
+    chunk: the received message; b'' if there was none.
 
   Returns:
-    The bytes that are received with this one.
+    The bytes received so far, with this chunk.
 
   Raises:
     ValueError: if the chunk has another length than its place asks for. Lengths
-      are exact so that memory cannot be wasted on small ones.
+      are exact, so that a sender cannot waste memory by small chunks.
   """
   wanted = min(CHUNK_BYTES, header.size - received)
   if len(chunk) != wanted:
@@ -248,13 +248,13 @@ def check_chunk(header: Header, received: int, chunk: bytes) -> int:
 
 
 def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
-  """Reads the chunks of `header`, and no message beyond them.
+  """Reads the chunks of `header`, and no message after the last chunk.
 
   Returns:
     Read-only arrays, in fresh memory.
 
   Raises:
-    ValueError: if a chunk is missing or has another length than it should.
+    ValueError: if a chunk is missing or has a wrong length.
   """
   memory = np.empty(header.size + ALIGNMENT, np.uint8)
   buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]

@@ -1,4 +1,4 @@
-"""Reaching a Reverb server, and noticing that it is gone."""
+"""Connects to a Reverb server, and notices that the server is gone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import weakref
 from distacme.replay.reverb import extension
 
 ANSWER_S = 2  # for the answer to a question
-EXPLAIN_AFTER_S = 5.0  # how long to wait for something before saying so
+EXPLAIN_AFTER_S = 5.0  # of waiting, before a warning gives the reason
 LOOK_S = 0.5  # between looks for a server that is not there
 
 
@@ -27,17 +27,18 @@ def connect(
 ) -> Any:
   """Returns a client once the server at `address` answers, or the run is over.
 
-  A server that loads a large checkpoint is there only when it has.
+  A server answers only after it has loaded its checkpoint.
 
   Args:
     address: of the server.
-    stopped: whether the run is over; what the client makes then waits for ever.
-    timeout_s: how long to wait.
-    explain_after_s: how long to wait before a warning says for whom; four times
-      as long until the next, and so on.
+    stopped: returns whether the run is over; samplers and writers that the client
+      makes afterwards wait for ever.
+    timeout_s: seconds to wait.
+    explain_after_s: seconds to wait before a warning names the server; four times
+      as long until the next warning, and so on.
 
   Raises:
-    ConnectionError: if it does not answer within `timeout_s`.
+    ConnectionError: if the server does not answer within `timeout_s`.
   """
   _ask_no_proxy(address)
   client = extension.load().Client(address)
@@ -46,7 +47,7 @@ def connect(
   while not stopped():
     tries += 1
     try:
-      # Not by gRPC, which tries ever more rarely while nobody is there.
+      # Not by gRPC, which tries ever more rarely while no server listens.
       knock(address)
       client.ServerInfo(ANSWER_S)
       break
@@ -72,10 +73,10 @@ def connect(
 
 
 def _ask_no_proxy(address: str) -> None:
-  """Keeps Reverb's channels to a server from asking $http_proxy for it.
+  """Keeps Reverb's channels to a server from using $http_proxy.
 
-  Reverb takes no option for that: its gRPC reads the environment, of which
-  no_grpc_proxy stands in for no_proxy. Nothing but gRPC reads that one.
+  Reverb has no such option: its gRPC reads the environment, and takes
+  $no_grpc_proxy instead of $no_proxy. Only gRPC reads $no_grpc_proxy.
   """
   host = address.rpartition(':')[0].strip('[]')
   name = 'no_grpc_proxy'
@@ -85,45 +86,41 @@ def _ask_no_proxy(address: str) -> None:
 
 
 def knock(address: str) -> None:
-  """Raises OSError if nobody listens at `address`."""
+  """Raises OSError if no server listens at `address`."""
   host, _, port = address.rpartition(':')
   socket.create_connection((host.strip('[]'), int(port)), ANSWER_S).close()
 
 
 class Watch:
-  """Notices that a server is gone, to which writers and samplers connect again.
-
-  They do so by themselves, and Reverb tells nobody; so it is looked for. Any
-  thread.
-  """
+  """Probes the server, since Reverb's clients reconnect silently. Thread-safe."""
 
   def __init__(self, address: str, client: Any, doing: str, waiting: str):
-    """Looks for nothing yet.
+    """Probes nothing yet.
 
     Args:
       address: of the server.
       client: of the server.
-      doing: what needs it, for messages.
-      waiting: who waits for whom, if the server is there.
+      doing: the work that needs the server, for messages.
+      waiting: the side that waits if the server is there, for messages.
     """
     self._address = address
     self._client = client
     self._doing = doing
     self._waiting = waiting
-    self._in_vain = 0  # looks since it was last of use
-    self._used = False  # since the last look
+    self._in_vain = 0  # probes since the server was last used
+    self._used = False  # since the last probe
 
   def look(self) -> None:
-    """Notes whether the server is gone."""
+    """Probes the server and notes whether it is gone."""
     try:
       knock(self._address)
     except OSError:
       self._in_vain += 1
 
   def look_now_and_then(self) -> None:
-    """Looks from a thread of its own, as long as somebody else keeps this.
+    """Probes from a thread of its own, as long as other code refers to this object.
 
-    While the server is of use there is nothing to look for.
+    A server in use needs no probe.
     """
     this = weakref.ref(self)
 
@@ -138,7 +135,7 @@ class Watch:
     threading.Thread(target=look, daemon=True, name='replay').start()
 
   def note_use(self) -> None:
-    """Logs how often the server was tried in vain, now that it answers."""
+    """Notes that the server answers; logs the number of failed tries before."""
     self._used = True
     if self._in_vain:
       in_vain, self._in_vain = self._in_vain, 0
@@ -150,7 +147,7 @@ class Watch:
       )
 
   def describe(self) -> str:
-    """Describes the tables and who waits for whom, or says that it is gone."""
+    """Describes the tables and the side that waits, or that the server is gone."""
     try:
       knock(self._address)
       infos = self._client.ServerInfo(ANSWER_S)
@@ -162,7 +159,7 @@ class Watch:
     tables = [extension.table_stats(info) for info in infos]
     waiting = self._waiting
     if self._in_vain:
-      # It cannot be told which of the two is still to happen.
+      # The probe cannot tell which of the two is still to happen.
       waiting = (
         f'It was tried {self._in_vain} times in vain and is connected to again; '
         f'once that is done, {waiting[0].lower()}{waiting[1:]}'

@@ -1,9 +1,9 @@
-"""Reverb's C++ extension, without the TensorFlow import that Python pays for.
+"""Reverb's C++ extension, without the import of TensorFlow.
 
-`import reverb` costs about 4 s and 300 MB, because its Python layer imports
-TensorFlow; the extension below it links one small library of TensorFlow's.
-Loading the two by hand takes 0.2 s and 50 MB. It leans on the layout of the
-pinned wheel; where that differs, the plain import takes over.
+`import reverb` costs about 4 s and 300 MB, because Reverb's Python layer imports
+TensorFlow. The extension below this layer links one small library of TensorFlow's.
+Loading the two by hand takes 0.2 s and 50 MB. This depends on the layout of the
+pinned wheel; for another layout the plain import is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def load() -> Any:
   Raises:
     ImportError: if Reverb is not installed.
   """
-  if 'reverb' in sys.modules:  # imported in full by somebody else
+  if 'reverb' in sys.modules:  # other code imported Reverb in full
     return importlib.import_module('reverb.pybind')
   try:
     return _load_alone()
@@ -50,11 +50,11 @@ def library() -> str:
 def _load_alone() -> Any:
   package, tensorflow = (_folder(name) for name in ('reverb', 'tensorflow'))
   library = tensorflow / 'libtensorflow_framework.so.2'
-  # Not RTLD_GLOBAL: its copy of BoringSSL would shadow the OpenSSL of whatever is
-  # imported later, which crashes the interpreter (hashlib, ssl).
+  # Not RTLD_GLOBAL: the library's copy of BoringSSL would shadow the OpenSSL of later
+  # imports (hashlib, ssl), which crashes the interpreter.
   ctypes.CDLL(str(library))
-  # The extension calls itself reverb.libpybind; an empty package of that name
-  # lets it be found without running reverb/__init__.py.
+  # The extension's name is reverb.libpybind. With an empty package `reverb` Python
+  # finds the extension without running reverb/__init__.py.
   stand_in = types.ModuleType('reverb')
   stand_in.__path__ = [str(package)]
   sys.modules['reverb'] = stand_in
@@ -84,8 +84,8 @@ class TableStats(NamedTuple):
 def table_stats(info: bytes) -> TableStats:
   """Reads the counters of a serialised TableInfo message.
 
-  Reverb's own message classes need TensorFlow; these are the few field numbers
-  of its schema.proto that matter: TableInfo.rate_limiter_info = 5, current_size = 7
+  Reverb's own message classes need TensorFlow. The field numbers used, of Reverb's
+  schema.proto, are: TableInfo.rate_limiter_info = 5, current_size = 7
   and name = 8; RateLimiterInfo.min_size_to_sample = 4, insert_stats = 5 and
   sample_stats = 6; RateLimiterCallStats.completed = 2.
   """

@@ -1,4 +1,4 @@
-"""The way into tables of a Reverb server."""
+"""Inserts items into tables of a Reverb server."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from distacme.replay.reverb import extension
 
 _MAX_IN_FLIGHT = 40  # items; Reverb's writer complains from 50 on
 
-# Items are collected and sent together, since every sending wakes Reverb's
-# threads, and those the actor's core; an item inserted so long after the last
-# sending goes at once.
+# Items are collected and sent together, since every sending wakes Reverb's threads,
+# which take the actor's core. An item that is inserted later than _SEND_AFTER_S after
+# the last sending is sent at once.
 _SEND_TOGETHER = 8
 
 _SEND_AFTER_S = 0.05
 
-_FRAMES_PER_CHUNK = 4  # sampled as a whole, and so long a window may wait
+# Reverb samples whole chunks; a window waits for its last chunk.
+_FRAMES_PER_CHUNK = 4
 
-_POLL_MS = 100  # how soon a blocked writer notices a stop
+_POLL_MS = 100  # time in which a blocked writer notices a stop
 
 
 class ReverbInserter:
   """A `replay.writers.inserter.Inserter`; blocks while the rate limits ask it to.
 
-  Used by one thread. `stopped` is asked while it is blocked: once the answer is
-  yes, items in flight are given up, and `insert` does nothing any more. An insert
-  into a queue lasts until its items are there, so that none is under way while
-  the queue asks actors to wait.
+  Used by one thread. A blocked inserter calls `stopped`: once the run is over, items
+  in flight are given up, and `insert` does nothing any more. An insert into a queue
+  lasts until the queue has the items, so that no items are in flight while the queue
+  asks actors to wait.
   """
 
   def __init__(
@@ -50,15 +51,15 @@ class ReverbInserter:
     *,
     explain_after_s: float = connection.EXPLAIN_AFTER_S,
   ):
-    """Connects to the server; waits for it as long as the run goes on.
+    """Connects to the server; waits for the server while the run goes on.
 
     Args:
       address: of the server.
-      tables: that every item goes into.
+      tables: to insert every item into.
       layout: of the rows.
-      stopped: whether the run is over.
-      explain_after_s: how long to be blocked before a warning says why; four
-        times as long until the next, and so on.
+      stopped: returns whether the run is over.
+      explain_after_s: seconds of being blocked before a warning gives the reason;
+        four times as long until the next warning, and so on.
     """
     reverb = extension.load()
     client = connection.connect(address, stopped)
@@ -71,8 +72,8 @@ class ReverbInserter:
     self._writer = client.NewTrajectoryWriter(
       reverb.ConstantChunkerOptions(1, 1), False
     )
-    # A writer that is destroyed open flushes, holding Python's lock, perhaps for
-    # ever: an actor that fails while it is blocked would freeze its process.
+    # An open writer flushes when it is destroyed, and holds the GIL, perhaps for ever:
+    # an actor that fails while blocked would freeze its process.
     self._close = weakref.finalize(self, self._writer.Close)
     self._names = [table.name for table in tables]
     self._keeping = [table for table in tables if not table.evicts]
@@ -86,11 +87,11 @@ class ReverbInserter:
     self._send_at = 0.0
     # Reverb counts an item in each table.
     self._most = max(1, _SEND_TOGETHER // len(tables))
-    # A sequence costs little for each of its steps, and the next is far.
+    # A sequence costs little for each of its steps, and the next comes much later.
     transitions = isinstance(layout.nest, types.Transition)
     self._together = self._most if transitions else 1
     self._given_up = False
-    self.blocked_s = 0.0  # time spent waiting for the rate limits, in all
+    self.blocked_s = 0.0  # total seconds spent waiting for the rate limits
 
   def insert_frames(self, frames: np.ndarray) -> list[Any]:
     """Inserts frames; see `replay.writers.inserter.Inserter`."""
@@ -103,11 +104,11 @@ class ReverbInserter:
     return references
 
   def _make_frame_columns(self, count: int) -> None:
-    """Gives each environment a column, whose frames come in small chunks."""
+    """Gives each environment a column of frames, in small chunks."""
     layout = self._layout.frames
     assert layout is not None
-    # Some windows are named later: they wait for their priority, or are
-    # collected.
+    # Some windows refer to their frames later: windows that wait for a priority, and
+    # collected ones.
     keep = layout.moments + layout.stack + 2 * _SEND_TOGETHER
     options = extension.load().ConstantChunkerOptions(_FRAMES_PER_CHUNK, keep)
     for column in range(1, count + 1):
@@ -122,9 +123,9 @@ class ReverbInserter:
   ) -> None:
     """Inserts items, perhaps a little later; see `replay.writers.inserter.Inserter`."""
     numbers = priorities.tolist()
-    # Four numpy calls would cost half of what Reverb takes for an item.
+    # Four numpy calls would cost half of Reverb's time for an item.
     if not all([0 <= number < math.inf for number in numbers]):
-      replay_spec.check_priorities(priorities)  # says which is wrong
+      replay_spec.check_priorities(priorities)  # raises
     self._check_room(len(rows))
     data = self._layout.to_bytes(rows)
     named = itertools.repeat(None) if frames is None else frames
@@ -138,7 +139,7 @@ class ReverbInserter:
       self._send()
 
   def _count_held(self, client: Any) -> dict[str, int]:
-    """Returns the items that each table holds."""
+    """Returns the number of items in each table."""
     infos = [] if self._stopped() else client.ServerInfo(connection.ANSWER_S)
     return {s.name: s.size for s in map(extension.table_stats, infos)}
 
@@ -160,7 +161,7 @@ class ReverbInserter:
     self._close()
 
   def _send(self) -> None:
-    """Hands what was collected to Reverb."""
+    """Gives the collected items to Reverb."""
     items, self._items = self._items, []
     append, create_item = self._writer.Append, self._writer.CreateItem
     for start in range(0, len(items), self._most):

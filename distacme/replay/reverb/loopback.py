@@ -1,13 +1,13 @@
-"""Makes Reverb listen on loopback, for which it has no option.
+"""Makes Reverb listen on loopback, since Reverb has no such option.
 
-Reverb's server binds its port on all interfaces, without authentication. Its
-library asks the system for that by `bind`, whose address it has from the loader
-in a table of its own; the entry is replaced by a function here that puts
-127.0.0.1 in the place of "any". That needs no rights, works beside threads, and
-costs nothing once the server listens.
+Reverb's server binds its port on all interfaces, without authentication. Reverb's
+library calls the system's `bind` by an address in a table that the loader filled.
+This module replaces that address by a function that binds 127.0.0.1 instead of
+"any". The replacement needs no rights, works beside threads, and costs nothing once
+the server listens.
 
-It leans on how shared libraries look on 64-bit Linux, where Reverb exists, and
-promises nothing: who wants to know where a server listens asks the kernel
+The module depends on the form of shared libraries on 64-bit Linux, the only system
+with Reverb, and promises nothing. To learn where a server listens, ask the kernel
 (`runtime.listening`).
 """
 
@@ -22,8 +22,8 @@ import struct
 import sys
 from typing import Any
 
-# Tags of a library's dynamic section (elf.h): its calls of other libraries,
-# their size, and the symbols and names that they refer to.
+# Tags of a library's dynamic section (elf.h): its calls of other libraries, the size
+# of these, and the symbols and names that the calls refer to.
 _JMPREL, _PLTRELSZ, _SYMTAB, _STRTAB = 23, 2, 6, 5
 _ENTRY_BYTES = 24  # of a call, and of a symbol
 
@@ -34,13 +34,13 @@ _Bind = ctypes.CFUNCTYPE(
 
 @functools.lru_cache
 def confine(library: str) -> bool:
-  """Lets the servers that a library starts from now on listen on loopback.
+  """Makes servers that a library starts from now on listen on loopback.
 
   Args:
-    library: the path of a shared library that is loaded.
+    library: path of a loaded shared library.
 
   Returns:
-    Whether it looked as expected; if not, nothing was changed.
+    Whether the library has the expected form; if not, nothing was changed.
   """
   if sys.platform != 'linux' or sys.maxsize < 2**32:
     return False
@@ -52,9 +52,9 @@ def confine(library: str) -> bool:
   return True
 
 
-@functools.lru_cache  # which keeps it, for C
+@functools.lru_cache  # keeps the function alive for C
 def _bind() -> Any:
-  """Returns `bind` for C, with loopback in the place of all interfaces."""
+  """Returns `bind` for C, with loopback instead of all interfaces."""
   libc = ctypes.CDLL(None, use_errno=True)
 
   def bind(number: int, address: int, size: int) -> int:
@@ -63,7 +63,7 @@ def _bind() -> Any:
     if family == socket.AF_INET and not any(raw[4:8]):
       raw[4:8] = socket.inet_aton('127.0.0.1')
     elif family == socket.AF_INET6 and not any(raw[8:24]):
-      # What 127.0.0.1 is to a socket that speaks both.
+      # 127.0.0.1 for a socket of both IPv4 and IPv6.
       raw[8:24] = socket.inet_pton(socket.AF_INET6, '::ffff:127.0.0.1')
     result: int = libc.bind(number, bytes(raw), size)
     return result
@@ -72,14 +72,14 @@ def _bind() -> Any:
 
 
 def _find_slot(library: str, function: bytes) -> int:
-  """Returns where a library keeps the address of a function that it calls.
+  """Returns the place in a library's table of the address of a function.
 
   Raises:
     OSError: if the library is not loaded.
-    LookupError: if it does not call the function, or not by such a table.
+    LookupError: if the library does not call the function by such a table.
   """
   handle = ctypes.CDLL(library, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-  # The loader's link_map: where it is loaded, its name, its dynamic section.
+  # The loader's link_map: the library's base, its name, its dynamic section.
   base, _, section = (ctypes.c_size_t * 3).from_address(handle._handle)
   tags: dict[int, int] = {}
   while (pair := (ctypes.c_size_t * 2).from_address(section))[0]:
@@ -108,7 +108,7 @@ def _write(slot: int, function: ctypes.c_void_p) -> None:
 
 
 def _protection(address: int) -> int:
-  """Returns what may be done with the memory at `address`."""
+  """Returns the protection flags of the memory at `address`."""
   with open('/proc/self/maps') as maps:
     for line in maps:
       span, allowed, *_ = line.split()

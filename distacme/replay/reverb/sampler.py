@@ -1,4 +1,4 @@
-"""A learner's way out of a Reverb server."""
+"""Samples a learner's batches from a Reverb server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ReverbSampler:
     layout: rows_lib.RowLayout,
     stopped: Callable[[], bool] = lambda: False,
   ):
-    """Connects to the server; waits for it as long as the run goes on."""
+    """Connects to the server; waits for the server while the run goes on."""
     self._address = address
     self._client = connection.connect(address, stopped)
     self._watch = connection.Watch(
@@ -63,7 +63,7 @@ class ReverbSampler:
   ) -> None:
     """Sets priorities; see `core.Sampler`.
 
-    Those of a server that is gone are lost, as its items may be.
+    Priorities for a server that is gone are lost, as the server's items may be.
     """
     replay_spec.check_priorities(priority)
     for index, table in self._prioritized:
@@ -89,7 +89,7 @@ class ReverbSampler:
         )
 
   def describe(self) -> str:
-    """Describes the tables and who waits for whom; see `core.Sampler`."""
+    """Describes the tables and the side that waits; see `core.Sampler`."""
     return self._watch.describe()
 
 
@@ -108,18 +108,18 @@ class _TableSampler:
     Args:
       client: of the server.
       table: to sample from.
-      windows: of the table in a batch, on average.
+      windows: mean number of the table's windows in a batch.
       layout: of the rows.
     """
     self._layout = layout
     self._block = table.block_size
-    # At most a batch's share is fetched ahead: fetched items count as sampled,
-    # so more would blur the rate limits.
+    # At most a batch's share is fetched ahead: fetched items count as sampled, so
+    # fetching more would blur the rate limits.
     ahead = math.ceil(windows / self._block)
     self._sampler = client.NewSampler(table.name, -1, ahead)
 
   def draw(self, count: int) -> mixture.Drawn:
-    """Collects so many items."""
+    """Collects `count` items."""
     next_item = self._sampler.GetNextTrajectory
     items = [next_item() for _ in range(count)]
     keys, probability, _, _, _, data, *frames = zip(*items, strict=True)

@@ -21,7 +21,7 @@ from distacme.replay.reverb import extension
 from distacme.replay.reverb import loopback
 from distacme.run import files
 
-_SAVING_S = 60  # for an answer while the tables may be being saved
+_SAVING_S = 60  # for an answer; the tables may be being saved meanwhile
 
 # Samples per insert that no run reaches, for a limit of inserts alone.
 _NEVER = 1e15
@@ -30,7 +30,7 @@ _NEVER = 1e15
 class ReplayServer:
   """A Reverb server with the tables that a `ReplaySpec` asks for.
 
-  It starts with what the newest checkpoint in `directory` holds.
+  The tables start with the items of the newest checkpoint in `directory`.
   """
 
   def __init__(
@@ -41,7 +41,7 @@ class ReplayServer:
   ):
     """Starts the server.
 
-    It listens on loopback if `loopback` can confine it there, else on all
+    The server listens on loopback if `loopback` can confine it, else on all
     interfaces.
 
     Args:
@@ -62,16 +62,16 @@ class ReplayServer:
       self._checkpoints = checkpoints.Checkpoints(directory, 'reverb', spec)
       self._server = self._checkpoints.restore(self._start)
       self._server = self._server or self._start(None)
-    # Restored tables are not those that the server was given.
+    # Restored tables are not the objects that the server was given.
     self._client = connection.connect(f'127.0.0.1:{port}', timeout_s=_SAVING_S)
 
   def _start(self, checkpoint: pathlib.Path | None) -> Any:
-    """Returns a running server; raises RuntimeError if it cannot restore."""
+    """Starts a server; raises RuntimeError if it cannot restore `checkpoint`."""
     reverb = extension.load()
     loopback.confine(extension.library())
     checkpointer = None
     if self._checkpoints is not None:
-      # It looks for a checkpoint where it writes, in vain, and then here.
+      # Reverb looks in the folder that it writes to, in vain, and then here.
       checkpointer = reverb.create_default_checkpointer(
         str(self._checkpoints.unfinished), '', checkpoint and str(checkpoint)
       )
@@ -93,9 +93,10 @@ class ReplayServer:
     return metrics.of_tables(self._spec, counts)
 
   def save(self) -> pathlib.Path:
-    """Writes a checkpoint and returns its path; from any one thread.
+    """Writes a checkpoint and returns its path; one thread at a time.
 
-    It takes some 25 us for a transition; for 3 of them inserts and samples wait.
+    Saving takes some 25 us for a transition. Inserts and samples wait for 3 us of
+    that time.
     """
     assert self._checkpoints is not None
     directory = self._checkpoints.unfinished.parent
@@ -107,18 +108,18 @@ class ReplayServer:
       raise
 
   def stop(self) -> None:
-    """Ends the server; waits some seconds for clients that are still there."""
+    """Ends the server; waits some seconds for connected clients."""
     self._server.Stop()
 
 
 def _check_free(port: int) -> None:
   """Raises OSError if the port is taken.
 
-  Asked first, or a checkpoint would be blamed. Reverb does not refuse the port of
-  another Reverb: each would get half of the clients.
+  Call this first, else the message would blame a checkpoint. Reverb does not refuse
+  the port of another Reverb server: each would get half of the clients.
   """
   with socket.socket() as probe:
-    # Connections that an earlier server left closing do not count.
+    # Closing connections of an earlier server do not count.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       probe.bind(('127.0.0.1', port))
@@ -142,7 +143,7 @@ def _make_table(spec: replay_spec.Table, batch_size: int) -> Any:
     sampler=sampler,
     remover=reverb.FifoSelector(),
     max_size=spec.max_items,
-    # 0: as often as it is drawn.
+    # 0: without limit.
     max_times_sampled=1 if spec.used_once else 0,
     rate_limiter=_make_rate_limiter(spec, batch_size),
     extensions=[],
@@ -151,13 +152,14 @@ def _make_table(spec: replay_spec.Table, batch_size: int) -> Any:
 
 
 def _make_rate_limiter(spec: replay_spec.Table, batch_size: int) -> Any:
-  """Returns Reverb's limiter, which counts items, and balances in items."""
+  """Returns Reverb's limiter, with all numbers in items."""
   limits, block = spec.rate_limits(batch_size), spec.block_size
   ratio = limits.samples_per_insert
   unlimited = sys.float_info.max  # Reverb knows no infinity
   most = min(limits.max_balance / block, unlimited)
   if not spec.evicts:
-    # Inserters refuse what does not fit; a second one that knew of less waits.
+    # An inserter refuses items that do not fit. A second inserter may not know of the
+    # first one's latest items, and then waits.
     ratio, most = _NEVER, _NEVER * spec.max_items
   return extension.load().RateLimiter(
     ratio,

@@ -1,1 +1,1 @@
-"""From an actor's steps to the windows that replay keeps."""
+"""Writers: make windows for replay from an actor's steps."""

@@ -1,4 +1,4 @@
-"""From an agent's replay to its writers."""
+"""Makes the writers that an agent's replay needs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def make_writer(
   """Returns an actor's writer.
 
   Args:
-    agent: says how steps become windows, and computes their first priority.
+    agent: has the replay with the windows, and computes first priorities.
     layout: of the rows.
     num_envs: environments of the actor.
     inserter: of the tables of actors.
 
   Raises:
-    TypeError: if actors fill a prioritised table, and the agent cannot say with
-      which priority.
+    TypeError: if actors fill a prioritised table, and the agent has no
+      `first_priority`.
   """
   first_priority = None
   if any(table.prioritized for table in agent.replay.tables_of_actors):
@@ -47,10 +47,11 @@ def make_demonstration_writer(
 ) -> core.Writer:
   """Returns the writer of one recorded environment.
 
-  All windows get priority 1: no policy acted, whose values would give another.
+  All windows get priority 1: no policy acted, so there are no values to compute a
+  priority from.
 
   Args:
-    spec: says how steps become windows.
+    spec: has the windows.
     layout: of the rows.
     inserter: of the tables of demonstrations.
   """

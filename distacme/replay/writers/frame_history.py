@@ -18,12 +18,12 @@ def make_history(
   num_envs: int,
   inserter: inserter_lib.Inserter,
 ) -> FrameHistory | None:
-  """Returns the history of environments whose frames travel by themselves."""
+  """Returns a history, or None if the layout has no frames."""
   return None if layout is None else FrameHistory(layout, num_envs, inserter)
 
 
 class FrameHistory:
-  """The last frames of every environment, as the inserter knows them."""
+  """The inserter's references to the last frames of every environment."""
 
   def __init__(
     self,
@@ -34,7 +34,7 @@ class FrameHistory:
     self._layout = layout
     self._inserter = inserter
     keep = layout.moments + layout.stack - 1
-    # Each with how many frames its stack has from before it, in its episode.
+    # Each with the number of earlier frames of its episode in its stack.
     self._frames = [
       collections.deque[tuple[int, Any]](maxlen=keep) for _ in range(num_envs)
     ]
@@ -43,7 +43,7 @@ class FrameHistory:
   def without_frames(
     self, timestep: dm_env.TimeStep, next_timestep: dm_env.TimeStep
   ) -> tuple[dm_env.TimeStep, dm_env.TimeStep]:
-    """Inserts what is new to see in two timesteps; returns them without it."""
+    """Inserts the new frames of two timesteps; returns these without frames."""
     before = self._seen or self._see(timestep)
     self._seen = self._see(next_timestep)
     return before, self._seen
@@ -51,12 +51,12 @@ class FrameHistory:
   def name(
     self, rows: np.ndarray, envs: Iterable[int], moments: Iterable[int]
   ) -> list[list[Any]]:
-    """Returns the frames of windows, and notes in their rows how old they are.
+    """Returns the frames of windows; writes `frames.FRAMES_BEFORE` to their rows.
 
     Args:
       rows: [K], written to.
-      envs: [K] environments of which they are.
-      moments: [K] last observations that they hold.
+      envs: [K] environments of the windows.
+      moments: [K] number of observations in each window, the newest ones.
     """
     named = []
     for row, (env, count) in enumerate(zip(envs, moments, strict=True)):
@@ -72,7 +72,7 @@ class FrameHistory:
     for history, frame, kind in zip(
       self._frames, frames, timestep.step_type.tolist(), strict=True
     ):
-      before = 0  # The others of an episode's first observation are blank.
+      before = 0  # An episode's first stack is blank but for its newest frame.
       if history and kind != dm_env.StepType.FIRST:
         before = min(history[-1][0] + 1, self._layout.stack - 1)
       history.append((before, frame))

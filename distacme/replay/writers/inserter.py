@@ -1,4 +1,4 @@
-"""The way into replay that the writers of all windows share."""
+"""The interface to replay's backends that all writers use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Inserter(Protocol):
   """A backend's way into some of its tables; each item goes to all of them.
 
   Attributes:
-    blocked_s: time spent waiting for the rate limits, in all.
+    blocked_s: total seconds spent waiting for the rate limits.
   """
 
   blocked_s: float
@@ -42,13 +42,13 @@ class Inserter(Protocol):
     """
 
   def insert_frames(self, frames: np.ndarray) -> Sequence[Any]:
-    """Inserts a frame of each environment, for items to name.
+    """Inserts a frame of each environment, for later items to refer to.
 
     Args:
       frames: structured [num_envs].
 
     Returns:
-      A reference to each.
+      A reference to each frame.
     """
 
   def close(self) -> None:

@@ -20,11 +20,10 @@ _UNSCALED = (np.float32(1.0), np.float32(np.inf))
 class NStepWriter:
   """A `core.Writer` that makes n-step transitions of `num_envs` environments.
 
-  The last n steps of every environment lie in `slots` [n, num_envs]. Each is a
-  row in the making: its reward and discount grow with every step until its
-  window is full or its episode ends. Of several lengths n is the longest, and
-  the reward and discount of a shorter one stop growing at its own end. Used by
-  one thread.
+  The last n steps of every environment lie in `slots` [n, num_envs]. Each slot is
+  an unfinished row: its reward and discount grow with every step until its window
+  is full or its episode ends. Of several lengths, n is the longest. The reward and
+  discount of a shorter length stop growing at its own end. Used by one thread.
   """
 
   def __init__(
@@ -39,7 +38,7 @@ class NStepWriter:
     self._lengths = window.lengths
     self._n = window.lengths[-1]
     self._gamma = np.float32(window.discount)
-    # float32, or rewards would become float64.
+    # float32, else rewards would become float64.
     self._reward_scale = np.float32(window.reward_scale)
     self._max_abs_reward = np.float32(window.max_abs_reward)
     self._scales = (self._reward_scale, self._max_abs_reward) != _UNSCALED
@@ -101,7 +100,7 @@ class NStepWriter:
       self._emit(timestep, next_timestep)
 
   def close(self) -> None:
-    """Inserts what is complete and ends the connection to replay."""
+    """Inserts the complete windows and ends the connection to replay."""
     if self._waiting is not None:
       self._insert_waiting(self._values[self._cursor])
     self._blocks.close()
@@ -156,7 +155,7 @@ class NStepWriter:
       self._emit_ended(env, next_timestep.observation)
 
   def _emit_full(self, envs: np.ndarray | None) -> None:
-    """Emits the oldest window of every environment in the mask `envs`, or all."""
+    """Emits the oldest window of each environment in the mask `envs`; None: all."""
     slot = (self._cursor + 1) % self._n
     rows = self._slots[slot].copy() if envs is None else self._slots[slot][envs]
     frames = None
@@ -166,7 +165,8 @@ class NStepWriter:
     if self._first_priority is None:
       self._blocks.insert(rows, np.ones(len(rows)), frames)
       return
-    # The values at the window's last observation come with the next action.
+    # The policy gives the values at the window's last observation with the next
+    # action.
     values = [
       _take(self._values[(slot + steps) % self._n], envs)
       for steps in self._within
@@ -197,9 +197,9 @@ class NStepWriter:
     if self._first_priority is None:
       self._blocks.insert(rows, np.ones(count), frames)
       return
-    # Nobody acts on the last observation. After termination its values do not
-    # count; after truncation those of the step before stand in for them, until
-    # the learner sets the priority.
+    # No policy acts on the last observation. After termination its values do not
+    # count. After truncation the values of the previous step stand in for them,
+    # until the learner sets the priority.
     values = []
     for length in (0, *self._lengths):
       acted_on = np.where(
@@ -221,7 +221,7 @@ class NStepWriter:
 
 
 class _Waiting(NamedTuple):
-  """Full windows whose priority needs the values of the next action."""
+  """Full windows that wait for the next action's values, to get a priority."""
 
   rows: np.ndarray  # [K]
   values: list[Any]  # at the windows' observations but the last, [K, ...]
@@ -263,7 +263,7 @@ class _Blocks:
 
 
 def _growing(lengths: tuple[int, ...]) -> np.ndarray:
-  """Returns [cursor, slot, 1, end]: whether a step reaches a window before it."""
+  """Returns a mask [cursor, slot, 1, end] of windows that a step adds to."""
   slots = np.arange(lengths[-1])
   taken = (slots[:, None] - slots) % lengths[-1]  # before this step
   return np.array(taken[..., None, None] < np.array(lengths))
@@ -291,7 +291,7 @@ def _of_env(values: list[Any], env: int, slots: np.ndarray) -> Any:
 def _take(nest: Any, rows: np.ndarray | None) -> Any:
   if rows is None:
     return nest
-  if isinstance(nest, dict):  # five times as fast as the general way
+  if isinstance(nest, dict):  # five times as fast as tree.map_structure
     return {name: _take(leaf, rows) for name, leaf in nest.items()}
   if isinstance(nest, np.ndarray):
     return nest[rows]

@@ -19,8 +19,8 @@ from distacme.replay.writers import inserter as inserter_lib
 class SequenceWriter:
   """A `core.Writer` that makes sequences of `num_envs` environments.
 
-  The last L moments of all environments lie in `history` [L, num_envs], and a
-  window is cut out of it as soon as the observation that bootstraps it is there.
+  The last L moments of all environments lie in `history` [L, num_envs]. A window is
+  cut out of the history as soon as the observation that bootstraps it is there.
   Used by one thread.
   """
 
@@ -41,7 +41,7 @@ class SequenceWriter:
     self._history = _make_history(layout.nest, self._window.length, num_envs)
     self._params_version = np.zeros((self._window.length, num_envs), np.int64)
     self._values: Any = None  # of `act`, like the history
-    self._cursor = -1  # the moment that comes next; before the first
+    self._cursor = -1  # of the next moment; before the first
     self._moments = 0
     self._age = np.zeros(num_envs, np.int64)  # steps of the current episode
     self._waiting: list[_Waiting] = []
@@ -78,17 +78,17 @@ class SequenceWriter:
       self._emit_of_episodes(stepped, next_timestep.step_type == types.LAST)
 
   def close(self) -> None:
-    """Inserts what is complete and ends the connection to replay."""
+    """Inserts the complete windows and ends the connection to replay."""
     if self._waiting:
-      # Nobody acts on the last observations any more: the values of the step
-      # before stand in for theirs.
+      # No policy acts on the last observations: the values of the previous step
+      # stand in for theirs.
       for leaf in tree.flatten(self._values):
         leaf[self._cursor] = leaf[self._cursor - 1]
       self._insert_waiting()
     self._inserter.close()
 
   def _see(self, timestep: dm_env.TimeStep) -> None:
-    """Notes the next moment's observation."""
+    """Adds the next moment's observation."""
     self._cursor = (self._cursor + 1) % self._window.length
     history = self._history
     inserter_lib.copy(
@@ -103,7 +103,7 @@ class SequenceWriter:
     next_timestep: dm_env.TimeStep,
     params_version: int,
   ) -> None:
-    """Notes this moment's action, and what followed it."""
+    """Adds this moment's action, its reward and its discount."""
     cursor, history = self._cursor, self._history
     inserter_lib.copy(_at(history.action, cursor), output.action)
     inserter_lib.copy(_at(history.extras, cursor), output.extras)
@@ -123,12 +123,12 @@ class SequenceWriter:
     """Emits the windows that are full, and those that an episode's end cut."""
     length, period = self._window.length, self._window.period
     self._age = (self._age + 1) * stepped
-    rows = self._age + 1  # with the one that bootstraps
+    rows = self._age + 1  # with the row that bootstraps
     beyond = rows - length
     full = stepped & (beyond >= 0) & (beyond % period == 0)
     for env in np.flatnonzero(full | (stepped & ended)):
       count = length
-      if not full[env]:  # From where the next window would have started.
+      if not full[env]:  # From the start of the next window.
         count = rows[env] - max(0, (beyond[env] // period + 1) * period)
       self._emit(np.array([env]), int(count))
 
@@ -159,7 +159,7 @@ class SequenceWriter:
     if self._first_priority is None:
       self._inserter.insert(rows[:, None], np.ones(len(rows)), frames)
     else:
-      # The values of the row that bootstraps come with the next action.
+      # The policy gives the values of the row that bootstraps with the next action.
       self._waiting.append(_Waiting(rows, envs, slots, frames))
 
   def _insert_waiting(self) -> None:
@@ -175,7 +175,7 @@ class SequenceWriter:
 
 
 class _Waiting(NamedTuple):
-  """Windows whose priority needs the values of the next action."""
+  """Windows that wait for the next action's values, to get a priority."""
 
   rows: np.ndarray  # [K]
   envs: np.ndarray  # [K]
@@ -196,7 +196,7 @@ def _make_history(
 ) -> types.Sequence:
   """Returns zeros [length, num_envs, ...] for every leaf of a row.
 
-  A window may start with any row, so start states are kept of all.
+  A window may start with any row, so the start states of all rows are kept.
   """
 
   def zeros(spec: Any) -> np.ndarray:
