@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import modes
 from distacme.programs import presets
-from distacme.programs.launchers import table
+from distacme.programs import run_config
 from distacme.run import files
 from distacme.run import lock as lock_lib
 from distacme.run import notices
@@ -41,7 +42,7 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
   experiment.read_demonstrations(agent)
-  if run.demonstrations and table.find(run.mode).has_services:
+  if run.demonstrations and modes.find(run.mode).has_services:
     raise ValueError(
       f'{run.agent} learns from demonstrations, which runs in one process so far, '
       f"got mode={run.mode!r}. Add '--mode local'."
@@ -89,21 +90,21 @@ def _record(
 ) -> None:
   """Writes what the run's workers read, and whoever comes after the run."""
   from distacme.programs import program
-  from distacme.programs import recorded
+  from distacme.programs import recorded_run
 
   run = experiment.run
-  launcher = table.find(run.mode)
+  launcher = modes.find(run.mode)
   pickles: list[str] = []
   if launcher.has_processes:
     with directory.refused_if_not_writable():
-      pickles = recorded.write_pickles(experiment, directory)
+      pickles = recorded_run.write_pickles(experiment, directory)
   if pickles and launcher.remote:
     raise ValueError(
       f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
       f'hosts would have to, in mode {run.mode!r}. Move it to a module that is '
       'installed there.'
     )
-  config = recorded.as_dict(experiment, agent.replay, counts, pickles)
+  config = recorded_run.as_dict(experiment, agent.replay, counts, pickles)
   directory.begin(config)
   if not launcher.has_services:
     return
@@ -132,7 +133,7 @@ def check_resumable(
   for field in dataclasses.fields(experiment.agent):
     before['agent'].setdefault(field.name, _as_read(field.default))
   pairs = [('agent', name) for name in now['agent']]
-  fixed = experiment_lib.fields_with(resume='fixed')
+  fixed = run_config.fields_with(resume='fixed')
   pairs += [('run', name) for name in fixed]
   changed = [
     f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'

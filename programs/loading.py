@@ -20,7 +20,7 @@ from distacme.acting import greedy_policy
 from distacme.environments import families
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
-from distacme.programs import recorded as recorded_lib
+from distacme.programs import recorded_run
 from distacme.run import checkpoint
 from distacme.run import notices
 from distacme.run import run_directory
@@ -81,7 +81,7 @@ def _experiment(
 ) -> experiment_lib.Experiment:
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
-  run = recorded_lib.run_config(config, directory)
+  run = recorded_run.run_config(config, directory)
   changes: dict[str, Any] = {}
   for name, given in (('env', env), ('network', network)):
     recorded = getattr(run, name)
@@ -95,7 +95,7 @@ def _experiment(
       )
   experiment = experiment_lib.Experiment(
     dataclasses.replace(run, **changes),
-    recorded_lib.agent_config(config, run, directory),
+    recorded_run.agent_config(config, run, directory),
     environment=None if isinstance(env, str) else env,
     network=None if isinstance(network, str) else network,
   )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
-from distacme.run import status as status_lib
-from distacme.runtime import processes
+from distacme.runtime import subprocesses
 from distacme.runtime import supervision
 from distacme.runtime import topology
 
@@ -27,17 +27,17 @@ def run(
     directory,
     show,
     functools.partial(_start_all, command=command, directory=directory),
-    functools.partial(processes.start, command=command, logs=directory.logs),
+    functools.partial(subprocesses.start, command=command, logs=directory.logs),
   )
 
 
 def _start_all(
   program: topology.Program,
-  command: processes.Command,
+  command: subprocesses.Command,
   directory: run_directory.RunDirectory,
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
-  start_all = processes.start_all
+  start_all = subprocesses.start_all
   try:
     from distacme.runtime import launchpad
   except ImportError:

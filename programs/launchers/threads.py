@@ -6,14 +6,14 @@ from collections.abc import Callable
 import functools
 
 from distacme import lazy_imports
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import supervision
-from distacme.runtime import threads
 from distacme.runtime import topology
+from distacme.runtime import worker_threads
 
 
 def run(
@@ -35,11 +35,11 @@ def run(
 
 
 def _start_all(
-  program: topology.Program, run: threads.RunWorker
+  program: topology.Program, run: worker_threads.RunWorker
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
-  start_all = threads.start_all
+  start_all = worker_threads.start_all
   try:
     from distacme.runtime import launchpad
   except ImportError:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distacme.programs import experiment
+from distacme.programs import run_config
 from distacme.run import curves as curves_lib
 from distacme.run import run_directory
 
@@ -32,7 +32,7 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     ValueError: if one is neither, or has not been evaluated.
   """
   groups: dict[str, Group] = {}
-  ignored = experiment.fields_with(plot='ignore')
+  ignored = run_config.fields_with(plot='ignore')
   # A run that is named twice would count twice.
   for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
     config = run_directory.RunDirectory(path).read_config()

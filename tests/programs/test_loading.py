@@ -15,6 +15,7 @@ from distacme.agents import ppo
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import loading
+from distacme.programs import run_config
 from distacme.programs import training
 from distacme.run import run_directory
 from distacme.testing import environments
@@ -165,7 +166,7 @@ def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   directory = run_directory.RunDirectory(tmp_path / 'run')
   directory.create()
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig('ppo', seed=2**70),
+    run_config.RunConfig('ppo', seed=2**70),
     ppo.Config(max_abs_reward=math.inf),
   )
   directory.begin(experiment.as_dict())

@@ -10,6 +10,7 @@ import jax
 
 from distacme import core
 from distacme import specs
+from distacme import status
 from distacme import types
 from distacme import wiring
 from distacme.acting import greedy_policy
@@ -19,7 +20,6 @@ from distacme.replay import memory
 from distacme.replay import rows
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
-from distacme.run import status
 
 
 class LearnerLoop:
