@@ -17,7 +17,7 @@ from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
 from distacme.replay import demonstrations as demonstrations_lib
 from distacme.replay import memory
-from distacme.replay import rows
+from distacme.replay.items import rows
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
 

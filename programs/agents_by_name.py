@@ -14,7 +14,6 @@ if TYPE_CHECKING:
   pass
 
 
-
 def known_agents() -> list[str]:
   """Returns the names of the agents in distacme.agents."""
   return sorted(module.name for module in pkgutil.iter_modules(agents.__path__))

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
   from distacme.replay import demonstrations
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Experiment:
   """A run and the configuration of its agent; what all workers are given."""

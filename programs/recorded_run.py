@@ -102,7 +102,8 @@ def read_experiment(
   config = directory.read_config()
   run = run_config(config, directory)
   parts = {
-    part: given_functions.read_pickle(directory, part) for part in config['pickles']
+    part: given_functions.read_pickle(directory, part)
+    for part in config['pickles']
   }
   for part, known in config['functions'].items():
     if path := known.get('import_path'):

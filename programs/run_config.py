@@ -15,7 +15,6 @@ if TYPE_CHECKING:
   from distacme.acting import evaluator
 
 
-
 def _field(
   default: Any,
   *,

@@ -38,7 +38,7 @@ class Layer(NamedTuple):
 LAYERS = {
   # L0: plain data.
   'data': Layer(
-    'types specs config_checks replay_spec replay_spec.* run.status',
+    'types specs config_checks replay_spec replay_spec.* status',
     'numpy dm_env tree',
     'data',
   ),
@@ -52,7 +52,7 @@ LAYERS = {
     'data lazy contracts kit',
   ),
   'writers': Layer(
-    'replay.writers replay.writers.* replay.frames replay.rows replay.sum_tree',
+    'replay.items replay.items.* replay.writers replay.writers.*',
     'numpy dm_env tree',
     'data contracts writers',
   ),
@@ -74,21 +74,21 @@ LAYERS = {
     'data contracts run',
   ),
   'workers': Layer(
-    'acting acting.* learning learning.* environment_loop row_layout wiring',
+    'acting acting.* learning learning.* environment_loop learner_loop row_layout '
+    'wiring',
     'numpy dm_env tree jax',
     'data lazy contracts writers environments run replay workers',
-  ),
-  'replay': Layer(
-    'replay replay.memory replay.memory_tables replay.mixture replay.metrics '
-    'replay.demonstrations replay.checkpoints',
-    'numpy dm_env tree',
-    'data contracts writers run replay',
   ),
   # L4: one backend each.
   'reverb': Layer(
     'replay.reverb replay.reverb.*',
     'numpy dm_env tree reverb tensorflow',
     'data contracts writers run replay reverb',
+  ),
+  'replay': Layer(
+    'replay replay.*',
+    'numpy dm_env tree',
+    'data contracts writers run replay',
   ),
   'variables': Layer(
     'variables variables.*',

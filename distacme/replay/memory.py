@@ -14,8 +14,8 @@ from distacme import types
 from distacme.replay import demonstrations
 from distacme.replay import memory_tables
 from distacme.replay import mixture
-from distacme.replay import rows as rows_lib
 from distacme.replay import table_metrics
+from distacme.replay.items import rows as rows_lib
 
 Arrays = Mapping[str, np.ndarray]
 

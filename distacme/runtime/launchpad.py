@@ -85,7 +85,8 @@ def launch_threads(
   )
   manager = _launch(launched, 'local_mt')
   return [
-    worker_threads.worker(name, thread.future) for name, thread in _members(manager)
+    worker_threads.worker(name, thread.future)
+    for name, thread in _members(manager)
   ]
 
 

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     print(line, flush=True)
   print(f'\nlocal mode {"works" if local else "does not work"}')
   works = 'work' if local and programs else 'do not work'
-  modes = [mode for mode, way in modes_lib.LAUNCHERS.items() if way.has_services]
+  modes = [
+    mode for mode, way in modes_lib.LAUNCHERS.items() if way.has_services
+  ]
   print(f'{" and ".join(modes)} {works}')
   return 0 if local else 1
 

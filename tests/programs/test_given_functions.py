@@ -88,9 +88,7 @@ def test_what_cannot_be_pickled_is_named(directory):
 
 def recorded_run(tmp_path, **settings):
   """Returns the experiment of a run in mode processes, and its directory."""
-  run = run_config.RunConfig(
-    run_dir=tmp_path / 'run', **settings.pop('run')
-  )
+  run = run_config.RunConfig(run_dir=tmp_path / 'run', **settings.pop('run'))
   config = dqn.Config(hidden_sizes=(8,), **settings.pop('agent', {}))
   experiment = experiment_lib.Experiment(run, config, **settings)
   directory, lock = checks.check(experiment)

@@ -120,9 +120,7 @@ def test_another_environment_of_the_same_name_is_refused_at_a_resumption(
   directory = run_directory.RunDirectory(tmp_path / 'run')
   before = directory.read_config()
   agent = dqn.Config(hidden_sizes=(64,), min_replay_size=300)
-  run = run_config.RunConfig(
-    mode='local', env='catch', run_dir=directory.path
-  )
+  run = run_config.RunConfig(mode='local', env='catch', run_dir=directory.path)
 
   def resume(environment):
     experiment = experiment_lib.Experiment(run, agent, environment=environment)

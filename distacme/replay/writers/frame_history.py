@@ -9,7 +9,7 @@ from typing import Any
 import dm_env
 import numpy as np
 
-from distacme.replay import frames as frames_lib
+from distacme.replay.items import frames as frames_lib
 from distacme.replay.writers import inserter as inserter_lib
 
 
@@ -51,7 +51,7 @@ class FrameHistory:
   def name(
     self, rows: np.ndarray, envs: Iterable[int], moments: Iterable[int]
   ) -> list[list[Any]]:
-    """Returns the frames of windows; writes `frames.FRAMES_BEFORE` to their rows.
+    """Returns the frames of windows; writes `replay.items.frames.FRAMES_BEFORE` to their rows.
 
     Args:
       rows: [K], written to.
