@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 import contextlib
 import dataclasses
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from distacme import core
@@ -42,7 +41,7 @@ class Experiment:
     module = agents_by_name.agent_module(self.run.agent)
     network = self.network
     if network is None and self.run.network:
-      network = load_function(self.run.network)
+      network = given_functions_lib.load(self.run.network)
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
@@ -67,7 +66,7 @@ class Experiment:
       )
     episodes: Iterable[demonstrations.Episode] | None = None
     if path:
-      episodes = load_function(path)()
+      episodes = given_functions_lib.load(path)()
     return episodes
 
   def learner_settings(
@@ -146,23 +145,5 @@ class Experiment:
       path = getattr(self.run, part)
       if path.partition(':')[0] not in families.FAMILIES:
         with contextlib.suppress(ValueError):  # there is none
-          found[part] = load_function(path)
+          found[part] = given_functions_lib.load(path)
     return found
-
-
-def load_function(path: str) -> Any:
-  """Returns what 'package.module:name' names.
-
-  Raises:
-    ValueError: if it cannot be found.
-  """
-  module_name, colon, name = path.partition(':')
-  if not colon:
-    raise ValueError(f'expected package.module:function, got {path!r}.')
-  try:
-    return getattr(importlib.import_module(module_name), name)
-  except (ImportError, AttributeError) as error:
-    raise ValueError(
-      f'{path!r} cannot be loaded: {error}. Check the spelling, and that its '
-      'folder is on PYTHONPATH.'
-    ) from error

@@ -32,15 +32,23 @@ def import_path(given: Any) -> str:
 
 
 def load(path: str) -> Any:
-  """Returns the object of an `import_path`.
+  """Returns the object that module:name names.
 
   Raises:
-    ImportError, AttributeError: if it is not there.
+    ValueError: if it cannot be found.
   """
-  module, _, name = path.partition(':')
-  found: Any = importlib.import_module(module)
-  for part in name.split('.'):
-    found = getattr(found, part)
+  module_name, colon, name = path.partition(':')
+  if not colon:
+    raise ValueError(f'expected package.module:function, got {path!r}.')
+  try:
+    found: Any = importlib.import_module(module_name)
+    for part in name.split('.'):
+      found = getattr(found, part)
+  except (ImportError, AttributeError) as error:
+    raise ValueError(
+      f'{path!r} cannot be loaded: {error}. Check the spelling, and that its '
+      'folder is on PYTHONPATH.'
+    ) from error
   return found
 
 

@@ -74,6 +74,15 @@ LAUNCHERS: dict[str, Launcher] = {
 }
 
 
+def default() -> Mode:
+  """Returns processes where they can run, else local."""
+  try:
+    LAUNCHERS['processes'].check_installed()
+  except ImportError:
+    return 'local'
+  return 'processes'
+
+
 def find(mode: str) -> Launcher:
   """Returns the launcher of a mode.
 

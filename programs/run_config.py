@@ -50,8 +50,9 @@ class RunConfig:
   demonstrations: str = _field('', resume='fixed')
   """package.module:function, which returns recorded episodes
   (distacme.replay.demonstrations.Episode), for agents that learn from them."""
-  mode: modes.Mode = 'processes'
-  """local: one debuggable process; threads or processes: workers side by side."""
+  mode: modes.Mode = dataclasses.field(default_factory=modes.default)
+  """local: one debuggable process; threads or processes: workers side by side, the
+  default where a replay server is installed."""
   num_actors: int = 2
   """Actors of a program; in local mode there is one."""
   envs_per_actor: int = 1
