@@ -1,12 +1,13 @@
 """D4PG: DDPG with a categorical critic, n steps and many actors.
 
-Barth-Maron et al. 2018 (arXiv:1804.08617). What differs: replay is uniform, as the
-paper finds that priorities help least of its parts; exploration and first actions are
-those of our DDPG, whose file has all that is not here. Acme (Hoffman et al. 2020,
-arXiv:2006.00979) has step sizes of 1e-4, not 1e-3, noise of 0.3, not 0.2, 32 samples
-per insert, not 256, networks 300-200 and 400-300, not 256-256; it clips the gradient of
-the value by the action, takes the policy's loss where windows end, not where they
-start, and lets actors follow the target policy, where ours follow the one that learns.
+Barth-Maron et al. 2018 (arXiv:1804.08617). Differences: replay is uniform, as the paper
+finds that priorities help least of its parts; exploration and first actions are those
+of our DDPG. The file of DDPG has all parts that are not here. Acme (Hoffman et al.
+2020, arXiv:2006.00979) has step sizes of 1e-4, not 1e-3, noise of 0.3, not 0.2, 32
+samples per insert, not 256, and networks 300-200 and 400-300, not 256-256. Acme clips
+the gradient of the value by the action, and takes the policy's loss at the windows'
+ends, not their starts. Acme's actors follow the target policy; ours follow the online
+policy.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class Config(ddpg.Config):
   num_atoms: int = 51
   """Atoms of the critic's distributions."""
   min_value: float = -150.0
-  """The lowest atom: no return below it can be told from it."""
+  """The lowest atom; lower returns count as this one."""
   max_value: float = 150.0
-  """The highest. Rewards in [0, 1] make returns of up to 1 / (1 - discount)."""
+  """The highest atom. Rewards in [0, 1] make returns of up to 1 / (1 - discount)."""
   target_update_period: int = 100
   """Learner steps between two moves of the target networks."""
   target_step_size: float = 1.0
-  """Tau: how far they move each time; 1 copies."""
+  """Tau: share of the distance that targets move each time; 1 copies."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -46,7 +47,7 @@ class Config(ddpg.Config):
 
   @property
   def atoms(self) -> critics.Atoms:
-    """The atoms of these settings."""
+    """Atoms of the critic, by these settings."""
     return critics.Atoms(self.min_value, self.max_value, self.num_atoms)
 
 
@@ -106,10 +107,9 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given how many outputs the policy must have;
-      see `ActorCritic`. The policy's outputs [B, size] are squashed to
-      [-1, 1] by tanh, the critic's are logits [B, num_atoms]; by default two
-      normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. The policy's outputs [B, size] are squashed to [-1, 1] by tanh,
+      the critic's are logits [B, num_atoms]; by default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

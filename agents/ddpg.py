@@ -1,10 +1,10 @@
 """DDPG: a deterministic policy that climbs the gradient of its critic.
 
-Lillicrap et al. 2016 (arXiv:1509.02971). What differs: n steps may be made at once,
-networks are normalised after their first layer, rather than every batch before it,
-weights do not decay, both networks step at once, and the first actions, before anything
-is learnt, are even over their bounds, as in later work. Batches are of 256, not 64,
-networks 256-256, not 400-300; other defaults that differ say so below.
+Lillicrap et al. 2016 (arXiv:1509.02971). Differences: returns of n steps are possible;
+networks are normalised after their first layer, and inputs are not batch-normalised;
+weights do not decay; both networks step at once; the first actions, before the first
+learner step, are uniform over their bounds, as in later work. Batches are of 256, not
+64, and networks 256-256, not 400-300. Other defaults that differ say so below.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Config(settings.UniformConfig):
   """Settings of DDPG."""
 
   min_replay_size: int = 1_000
-  """Transitions before learning begins; until the first params that were learnt, a
-  new run acts evenly at random."""
+  """Transitions before learning begins; until the first learnt params a new run acts
+  uniformly at random."""
   policy_learning_rate: float = 1e-3
   """Adam's first step size for the policy; 1e-4 in DDPG's paper."""
   critic_learning_rate: float = 1e-3
@@ -45,12 +45,13 @@ class Config(settings.UniformConfig):
   target_update_period: int = 1
   """Learner steps between two moves of the target networks."""
   target_step_size: float = 0.02
-  """Tau: how far they move each time; 0.001 in DDPG's paper, 1 copies."""
+  """Tau: share of the distance that targets move each time; 0.001 in DDPG's paper,
+  1 copies."""
   noise_std: float = 0.2
   """Sigma: deviation of the noise on actions in [-1, 1], at every step."""
   noise_reversion: float = 1.0
-  """Theta: how much of the noise is forgotten from step to step. 1 draws it anew;
-  less is an Ornstein-Uhlenbeck process, 0.15 in DDPG's paper."""
+  """Theta: share of the noise that is dropped at every step. 1 draws new noise; less
+  is an Ornstein-Uhlenbeck process, 0.15 in DDPG's paper."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
 
@@ -73,20 +74,20 @@ class Config(settings.UniformConfig):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: actor_critic.Params
   target_params: actor_critic.Params
   policy_optimizer_state: optimizers.OptState
   critic_optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of networks that draw
+  key: types.Key  # of random networks
 
 
 class ActorState(NamedTuple):
-  """Exploration."""
+  """State of exploration."""
 
-  noise: jax.Array | np.ndarray  # [B, size], the last that was added
+  noise: jax.Array | np.ndarray  # [B, size], of the last action
   explores: jax.Array | np.ndarray  # [B] bool, constant
 
 
@@ -97,13 +98,13 @@ def explore(
   learnt: jax.Array,
   config: Config,
 ) -> tuple[jax.Array, ActorState]:
-  """Returns action vectors [B, size] with noise, and the noise; consumes `key`.
+  """Returns action vectors [B, size] with noise, and the new state.
 
   Args:
-    vector: [B, size] in [-1, 1], the policy's.
-    key: for chance.
+    vector: [B, size] in [-1, 1], the policy's actions.
+    key: consumed; decides the noise.
     state: of exploration.
-    learnt: [] bool; if not, actions are even over [-1, 1].
+    learnt: [] bool; if False, actions are uniform over [-1, 1].
     config: has `noise_std` and `noise_reversion`.
   """
   noise_key, even_key = jax.random.split(key)
@@ -121,7 +122,7 @@ class DDPG:
   """DDPG for one environment spec; see `core.Agent`."""
 
   name = 'DDPG'
-  num_values = 1  # that the critic gives for an action
+  num_values = 1  # outputs of the critic for an action
 
   def __init__(
     self,
@@ -163,7 +164,7 @@ class DDPG:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
-    """Returns no noise; the policy that is evaluated does not explore."""
+    """Returns a state without noise; the evaluated policy does not explore."""
     return ActorState(
       np.zeros((batch_size, self._bounds.size), np.float32),
       np.full(batch_size, streams is not None),
@@ -176,7 +177,7 @@ class DDPG:
     observation: types.NestedArray,
     state: ActorState,
   ) -> types.ActorOutput:
-    """Follows the policy, with noise; or anything, before it has learnt."""
+    """Chooses the policy's actions with noise, or random ones before learning."""
     vector = self.act_vector(
       params['policy'], networks.network_key(key), observation
     )
@@ -194,7 +195,7 @@ class DDPG:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam with both networks and moves their targets."""
+    """Takes one step of Adam with both networks and moves the target networks."""
     key, target_key, critic_key, policy_key = jax.random.split(state.key, 4)
     a_t = self.act_vector(
       state.target_params.policy, target_key, batch.data.next_observation
@@ -246,8 +247,8 @@ class DDPG:
       critic: params that learn.
       target_critic: params that make the target.
       data: the windows.
-      a_t: [B, size] the target policy's action vectors at their ends.
-      key: consumed, if the network draws.
+      a_t: [B, size] the target policy's action vectors at the windows' ends.
+      key: consumed if the network is random.
     """
     o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
     tm1_key, t_key = jax.random.split(key)
@@ -264,7 +265,7 @@ class DDPG:
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns minus the mean value of the policy's actions (eq. 6).
 
-    Consumes `key`, if the networks draw.
+    Consumes `key` if the networks are random.
     """
     policy_key, critic_key = jax.random.split(key)
     vector = self.act_vector(policy, policy_key, o_tm1)
@@ -282,7 +283,7 @@ class DDPG:
     return self._critic.apply(critic, key, observation, vector)[:, 0]
 
   def actor_params(self, state: LearnerState) -> types.Params:
-    """Returns the policy's params, and how often they were updated."""
+    """Returns the policy's params, and the number of their updates."""
     return {'policy': state.params.policy, 'steps': state.steps}
 
   def _moved_target(
@@ -334,9 +335,9 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given how many outputs the policy must have;
-      see `ActorCritic`. The policy's outputs [B, size] are squashed to
-      [-1, 1] by tanh, the critic's are [B, 1]; by default two normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. The policy's outputs [B, size] are squashed to [-1, 1] by tanh,
+      the critic's are [B, 1]; by default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

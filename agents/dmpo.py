@@ -1,9 +1,9 @@
 """DMPO: MPO with a categorical critic.
 
 Hoffman et al. 2020 (arXiv:2006.00979). The target is the mixture of the critic's
-distributions over the actions drawn; Acme averages their log-softmaxed logits by
-logsumexp, which is this mixture up to its normalisation. All that is not here stands
-in our MPO.
+distributions for the drawn actions. Acme averages their log-softmaxed logits by
+logsumexp, which is this mixture up to its normalisation. The file of our MPO has all
+parts that are not here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Config(mpo.Config):
   num_atoms: int = 51
   """Atoms of the critic's distributions."""
   min_value: float = -150.0
-  """The lowest atom: no return below it can be told from it."""
+  """The lowest atom; lower returns count as this one."""
   max_value: float = 150.0
-  """The highest. Rewards in [0, 1] make returns of up to 1 / (1 - discount)."""
+  """The highest atom. Rewards in [0, 1] make returns of up to 1 / (1 - discount)."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -35,7 +35,7 @@ class Config(mpo.Config):
 
   @property
   def atoms(self) -> critics.Atoms:
-    """The atoms of these settings."""
+    """Atoms of the critic, by these settings."""
     return critics.Atoms(self.min_value, self.max_value, self.num_atoms)
 
 
@@ -64,10 +64,10 @@ class DMPO(mpo.MPO):
     """Returns the mean cross-entropy to the projected mixtures.
 
     Args:
-      output_tm1: [B, num_atoms] logits of the actions that were done.
+      output_tm1: [B, num_atoms] logits of the stored actions.
       r_t: [B] discounted returns over the windows.
       discount_t: [B] multiply the atoms at the windows' ends.
-      outputs_t: [N, B, num_atoms] target logits of actions there.
+      outputs_t: [N, B, num_atoms] target logits of drawn actions at the ends.
     """
     mixture_t = jax.nn.softmax(outputs_t).mean(axis=0)
     return self._atoms.loss(output_tm1, r_t, discount_t, mixture_t)
@@ -87,10 +87,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given how many outputs the policy must have;
-      see `ActorCritic`. The policy's outputs [B, 2 * size] are means, and
-      deviations before softplus and a scale, so that 0 means `initial_std`; the
-      critic's are logits [B, num_atoms]; by default two normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. The policy's outputs [B, 2 * size] are means, and deviations
+      before softplus and a scale, so that 0 means `initial_std`. The critic's
+      outputs are logits [B, num_atoms]. By default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

@@ -1,11 +1,10 @@
 """DQN as Ape-X runs it: double Q, n steps, prioritised replay, many actors.
 
 Mnih et al. 2015 (Nature 518) with van Hasselt et al. 2016 (double Q-learning),
-Schaul et al. 2016 (prioritised replay) and, by choice, Wang et al. 2016 (dueling
-heads), distributed as in Horgan et al. 2018 (Ape-X, arXiv:1803.00933). What
-differs: losses are scaled by importance weights over the sampled batch rather
-than over the table, and the exploration ladder is defined for one and two
-environments as well.
+Schaul et al. 2016 (prioritised replay) and, optionally, Wang et al. 2016 (dueling
+heads), distributed as in Horgan et al. 2018 (Ape-X, arXiv:1803.00933). Differences:
+importance weights are scaled by their maximum over the sampled batch rather than over
+the table, and the exploration ladder is defined for one and two environments as well.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ class Config(settings.EpsilonGreedyConfig):
   n_step: int = 3
   """Steps between the two ends of a transition."""
   reward_scale: float = 1.0
-  """Rewards are multiplied by this to learn from."""
+  """Factor of rewards for learning."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after they are scaled, 1 in Mnih et al. 2015;
-  evaluation reports raw ones."""
+  """Clips scaled rewards for learning to this size, 1 in Mnih et al. 2015; evaluation
+  reports raw rewards."""
   learning_rate: float = 1e-3
   """Adam's first step size; 6.25e-5 in Atari's preset."""
   adam_epsilon: float = 1e-5
@@ -70,7 +69,7 @@ class Config(settings.EpsilonGreedyConfig):
   samples_per_insert: float = 32.0
   """Transitions learnt from per environment step."""
   error_buffer: float = 0.0
-  """Samples by which either side may run ahead of that ratio; 0 chooses."""
+  """Samples by which either side may run ahead of samples_per_insert; 0 chooses."""
   min_replay_size: int = 1_000
   """Transitions collected before learning starts."""
   max_replay_size: int = 100_000
@@ -104,7 +103,7 @@ class Config(settings.EpsilonGreedyConfig):
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """The replay that these settings ask for."""
+    """Spec of the replay, by these settings."""
     return replay_spec.single(
       window=replay_spec.NStep(
         self.n_step, self.discount, self.reward_scale, self.max_abs_reward
@@ -120,20 +119,20 @@ class Config(settings.EpsilonGreedyConfig):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: hk.Params
   target_params: hk.Params
   optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of networks that draw
+  key: types.Key  # of random networks
 
 
 class ActorState(NamedTuple):
   """Exploration, constant over a run."""
 
   epsilon: jax.Array | np.ndarray  # [B], before any learner step
-  explores: jax.Array | np.ndarray  # [B] bool; else epsilon follows no schedule
+  explores: jax.Array | np.ndarray  # [B] bool; False for a constant epsilon
 
 
 def td_error(
@@ -146,19 +145,19 @@ def td_error(
 ) -> jax.Array:
   """Returns the double Q-learning error of one transition.
 
-  Eq. 4 of van Hasselt et al. 2016 over an n-step window: the online network
-  chooses the action at the window's end and the target network values it.
+  Eq. 4 of van Hasselt et al. 2016 over an n-step window: the online network chooses the
+  action at the window's end and the target network gives the action's value.
 
   Args:
     q_tm1: [num_actions] values at the window's start.
-    a_tm1: the action taken there.
+    a_tm1: the action taken at the window's start.
     r_t: discounted return over the window.
     discount_t: factor of the value at the window's end; 0 if terminal.
     q_t_target: [num_actions] target network's values at the window's end.
     q_t_online: [num_actions] online network's values at the window's end.
 
   Returns:
-    The error, target minus estimate; its gradient reaches `q_tm1` only.
+    The error, target minus estimate; the gradient reaches `q_tm1` only.
   """
   return rlax.double_q_learning(
     q_tm1, a_tm1, r_t, discount_t, q_t_target, q_t_online
@@ -169,8 +168,8 @@ def importance_weights(probability: jax.Array, exponent: float) -> jax.Array:
   """Returns weights [B] in (0, 1] (Schaul et al. 2016, section 3.4).
 
   Args:
-    probability: [B] chance with which each item was drawn.
-    exponent: beta; 0 weighs all alike.
+    probability: [B] chance of drawing each item.
+    exponent: beta; 0 weighs all items equally.
   """
   return (probability.min() / probability) ** exponent
 
@@ -180,9 +179,10 @@ def exploration_ladder(
 ) -> np.ndarray:
   """Returns epsilon [B]: base ** (1 + exponent * i / (N - 1)) for stream i of N.
 
-  Section 4.1 of Horgan et al. 2018. One or two environments cannot span the
-  ladder, and its ends are a bad choice for them (nearly random, nearly greedy):
-  two take the middle of its halves, and one explores like the first of two.
+  Section 4.1 of Horgan et al. 2018. One or two environments cannot span the ladder, and
+  the ladder's ends are a bad choice for so few (nearly random, nearly greedy). Two
+  environments take the middles of the ladder's halves, and one environment explores
+  like the first of two.
   """
   if streams.total < 3:
     position = (streams.indices + 0.5) / 2
@@ -196,7 +196,7 @@ def initial_exploration(
   streams: types.Streams | None,
   config: settings.EpsilonGreedyConfig,
 ) -> ActorState:
-  """Returns each row's place on the ladder, or the epsilon of evaluation."""
+  """Returns each row's epsilon on the ladder, or the epsilon of evaluation."""
   if streams is None:
     epsilon = np.full(batch_size, config.evaluation_epsilon, np.float32)
   else:
@@ -207,7 +207,7 @@ def initial_exploration(
 
 
 def current_epsilon(state: ActorState, share: jax.Array) -> jax.Array:
-  """Returns the chance [B] of a random action, of which `share` [] holds."""
+  """Returns the chance [B] of a random action, after `share` [] of the schedule."""
   return jnp.where(state.explores, share * state.epsilon, state.epsilon)
 
 
@@ -216,7 +216,10 @@ def epsilon_greedy(
 ) -> jax.Array:
   """Returns actions [B] int32: random with chance `epsilon` [B], else the best.
 
-  Consumes `key`; `q` is [B, num_actions].
+  Args:
+    key: consumed.
+    q: [B, num_actions] action values.
+    epsilon: [B] chance of a random action.
   """
   explore, choice = jax.random.uniform(key, (2, q.shape[0]))
   return jnp.where(
@@ -230,8 +233,8 @@ def acted_values(q: jax.Array, action: jax.Array) -> dict[str, jax.Array]:
   """Returns the values [B] of the chosen and of the best actions.
 
   Args:
-    q: [B, num_actions] values of all.
-    action: [B] the chosen ones.
+    q: [B, num_actions] values of all actions.
+    action: [B] chosen actions.
   """
   chosen_q = jnp.take_along_axis(q, action[:, None], axis=-1)[:, 0]
   return {'chosen_q': chosen_q, 'max_q': q.max(axis=-1)}
@@ -245,7 +248,7 @@ def num_actions(spec: specs.EnvironmentSpec, agent: str) -> int:
 
   Args:
     spec: of the environment.
-    agent: its name, for the message.
+    agent: name of the agent, for the message.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.
@@ -316,7 +319,7 @@ class DQN:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam and, when it is due, copies the target network."""
+    """Takes one step of Adam; copies to the target network every period."""
     key, loss_key = jax.random.split(state.key)
     step = optimizers.gradient_step(
       self.loss,
@@ -352,7 +355,7 @@ class DQN:
   ) -> tuple[jax.Array, types.UpdateOutput]:
     """Returns the weighted mean Huber loss of the batch, and new priorities.
 
-    Consumes `key`, if the network draws: thrice, once for each of its uses.
+    Consumes `key` if the network is random, which draws in each of three uses.
     """
     o_tm1, a_tm1, r_t, discount_t, o_t, _ = batch.data
     keys = jax.random.split(key, 3)
@@ -379,10 +382,10 @@ class DQN:
   def first_priority(
     self, window: types.Transition, values: list[dict[str, np.ndarray]]
   ) -> np.ndarray:
-    """Returns priorities [B], from the values [B] that the actor acted with.
+    """Returns priorities [B], given the values [B] of the actor's policy.
 
-    The online network stands in for the target network, as the actor has no
-    other (Horgan et al. 2018, section 3).
+    The online network stands in for the target network, as the actor has no target
+    network (Horgan et al. 2018, section 3).
     """
     first, last = values
     target = window.reward + window.discount * last['max_q']
@@ -396,13 +399,13 @@ class DQN:
 
     Args:
       q_tm1: [B, num_actions] online network's values at the windows' starts.
-      error: [B] their `td_error`.
-      data: the transitions; unused here, for losses added to this one.
+      error: [B] each transition's `td_error`.
+      data: the transitions; unused here, for subclasses that add losses.
     """
     return rlax.huber_loss(error, self._config.huber_delta)
 
   def actor_params(self, state: LearnerState) -> types.Params:
-    """Returns the online network's params, and the schedule's share of epsilon."""
+    """Returns the online network's params, and the share of the epsilons."""
     return {
       'network': state.params,
       'epsilon_share': self._config.epsilons.share(state.steps),

@@ -1,9 +1,9 @@
 """IMPALA: actor-critic on unrolls of many actors, corrected by V-trace.
 
-Espeholt et al. 2018 (arXiv:1802.01561). What differs: losses are means over steps
-where the paper has sums, so that learning rates do not depend on the size of a
-batch; Adam without momentum stands for RMSProp; rewards are divided by the running
-size of returns, as PPO's are; and actions may be continuous.
+Espeholt et al. 2018 (arXiv:1802.01561). Differences: losses are means over steps, where
+the paper has sums, so that learning rates do not depend on the size of a batch; Adam
+without momentum replaces RMSProp; rewards are divided by the running size of returns,
+as in our PPO; and actions may be continuous.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from distacme.kit import settings
 
 rlax = lazy_imports.module('rlax')
 
-# Makes the parts of a network, given how many parameters the distribution over
-# actions has. Its outputs are those [B, num_params], and state values [B].
+# Makes the parts of a network, given the number of params of the distribution over
+# actions. The network's outputs are these params [B, num_params], and state values [B].
 Network = Callable[[int], recurrent.RecurrentNetwork]
 
 
@@ -49,20 +49,19 @@ class Config(settings.LearningRateConfig):
   batch_size: int = 16
   """Unrolls per learner step."""
   queue_size: int = 32
-  """Unrolls that may wait for the learner; bounds how old their policy is."""
+  """Unrolls that may wait for the learner; bounds the age of their policy."""
   off_policy_correction: bool = True
   """Whether V-trace corrects for the age of the policy that acted."""
   clip_rho: float = 1.0
-  """Rho-bar: how far importance weights of the values' targets may go."""
+  """Rho-bar: limit of the importance weights in the values' targets."""
   clip_pg_rho: float = 1.0
-  """The same for the policy's gradient."""
+  """Limit of the importance weights in the policy's gradient."""
   trace_decay: float = 1.0
-  """Lambda: how much of the trace is kept from step to step."""
+  """Lambda: share of the trace that is kept from step to step."""
   reward_scale: float = 1.0
-  """Rewards are multiplied by this to learn from; values of about 1 learn best."""
+  """Factor of rewards for learning; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after they are scaled; evaluation reports raw
-  ones."""
+  """Clips scaled rewards for learning to this size; evaluation reports raw rewards."""
   normalize_returns: bool = True
   """Whether clipped rewards are divided by the running size of returns, so that
   values and advantages are of size 1."""
@@ -79,14 +78,14 @@ class Config(settings.LearningRateConfig):
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (256,) in the paper."""
   convolutions: convolutions_lib.Convolutions = 'shallow'
-  """Those of pictures of 36 pixels and more: the paper's shallow or deep ones, or
-  Mnih's; smaller pictures have `kit.convolutions.SmallTorso`."""
+  """Convolutions for pictures of 36 pixels and more: the paper's shallow or deep ones,
+  or Mnih's; smaller pictures go through `kit.convolutions.SmallTorso`."""
   lstm_size: int = 0
   """Width of the default network's memory; 0 for none, 256 in the paper."""
   initialization: initializers.Initialization = 'orthogonal'
   """First weights of the default network: see kit.initializers."""
   evaluate_greedily: bool = True
-  """Whether the policy that is evaluated takes the likeliest action, or draws it."""
+  """Whether the evaluated policy takes the likeliest action instead of drawing it."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -107,13 +106,13 @@ class Config(settings.LearningRateConfig):
     config_checks.check_at_least_one(
       self, 'unroll_length', 'batch_size', 'hidden_sizes'
     )
-    # Or a batch would never be complete.
+    # Else a batch would never be complete.
     config_checks.check_at_most(self, 'batch_size', 'queue_size')
     _ = self.replay  # checks itself
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """The replay that these settings ask for."""
+    """Spec of the replay, by these settings."""
     return replay_spec.queue(
       replay_spec.Sequences(
         self.unroll_length + 1, self.unroll_length, across_episodes=True
@@ -124,12 +123,12 @@ class Config(settings.LearningRateConfig):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: hk.Params
-  returns: normalization.Statistics  # before they are normalised
+  returns: normalization.Statistics  # of returns before normalisation
   optimizer_state: optimizers.OptState
-  key: types.Key  # of networks that draw
+  key: types.Key  # of random networks
 
 
 class ActorState(NamedTuple):
@@ -138,14 +137,14 @@ class ActorState(NamedTuple):
   memory: recurrent.Memory
   explores: (
     jax.Array | np.ndarray
-  )  # [B] bool, constant; the others take the mode
+  )  # [B] bool, constant; other rows take the mode
 
 
 class VTrace(NamedTuple):
-  """The targets and advantages of an unroll by V-trace, gradients stopped.
+  """V-trace targets and advantages of an unroll, without gradient.
 
   Attributes:
-    target_tm1: [T] of the values, v_s (eq. 1).
+    target_tm1: [T] targets of the values, v_s (eq. 1).
     advantage_tm1: [T] weights of the policy's gradient (eq. 4, with rho).
   """
 
@@ -166,14 +165,14 @@ def v_trace(
   Args:
     v: [T + 1] values of all rows: v_tm1, and v_t from the second row on.
     r_t: [T].
-    discount_t: [T] gamma times the environment's.
+    discount_t: [T] gamma times the environment's discount.
     rho_tm1: [T] pi(a|o) / mu(a|o).
-    stepped_tm1: [T] bool; where not, nothing was done: the observation is the
-      last of an episode, and its value bootstraps a truncated one.
-    config: its clips and lambda are used.
+    stepped_tm1: [T] bool; False in rows without an action: the observation is an
+      episode's last one, and its value bootstraps a truncated episode.
+    config: has the clips and lambda.
   """
-  # With a weight of 0 such a row keeps its value as its target, and cuts the
-  # trace.
+  # With a weight of 0, a row without an action has its own value as target, and cuts
+  # the trace.
   rho_tm1 = jax.lax.stop_gradient(rho_tm1 * stepped_tm1)
   v_tm1, v_t = jax.lax.stop_gradient((v[:-1], v[1:]))
   out = rlax.vtrace_td_error_and_advantage(
@@ -214,7 +213,7 @@ class IMPALA:
     )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns params and an optimiser that has seen nothing."""
+    """Returns a state with new params and a new optimiser."""
     params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
       params,
@@ -226,7 +225,7 @@ class IMPALA:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> ActorState:
-    """Returns an empty memory, and which rows draw actions."""
+    """Returns an empty memory, and a mask of rows that draw actions."""
     exploration = distributions.initial_exploration(
       batch_size, streams, self._config.evaluate_greedily
     )
@@ -241,7 +240,7 @@ class IMPALA:
     observation: types.NestedArray,
     state: ActorState,
   ) -> types.ActorOutput:
-    """Draws actions from the policy, or takes the likeliest."""
+    """Draws actions from the policy, or takes the likeliest ones."""
     (pi, _), memory = self._network.step(
       params, networks.network_key(key), observation, state.memory
     )
@@ -285,13 +284,13 @@ class IMPALA:
     returns: normalization.Statistics,
     key: types.Key,
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], normalization.Statistics]]:
-    """Returns the loss of unrolls [B, T + 1], a mean over their steps.
+    """Returns the loss of unrolls [B, T + 1], a mean over steps.
 
     Args:
       params: of the network.
       data: the unrolls.
-      returns: statistics of the unrolls before.
-      key: consumed, if the network draws.
+      returns: statistics of earlier unrolls' returns.
+      key: consumed if the network is random.
 
     Returns:
       The loss; and metrics, and the statistics with these unrolls' returns.
@@ -304,7 +303,7 @@ class IMPALA:
       data.step_type == types.FIRST,
       data.start_state,
     )
-    # The last row bootstraps, and is the first one of the next unroll.
+    # The last row bootstraps, and is the next unroll's first row.
     pi_tm1, sample_tm1, log_mu_tm1, r_t, discount_t, step_type_tm1 = (
       jax.tree.map(
         lambda leaf: leaf[:, :-1],
@@ -404,10 +403,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes the parts of a network, given how many parameters the
-      distribution over actions has: (num_params) to `RecurrentNetwork`. Its
-      outputs are those [B, num_params], and values [B]; by default an MLP, after
-      convolutions of pictures, and an LSTM if asked for.
+    network: makes the parts of a network, given the number of params of the
+      distribution over actions: (num_params) to `RecurrentNetwork`. The network's
+      outputs are these params [B, num_params], and values [B]. By default an MLP,
+      after convolutions of pictures, and an LSTM if `lstm_size` is above 0.
 
   Raises:
     ValueError: if the environment's actions are neither one discrete one nor

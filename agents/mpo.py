@@ -2,11 +2,11 @@
 
 Abdolmaleki et al. 2018 (arXiv:1806.06920), with the mean and the deviation bounded
 apart (arXiv:1812.02256) and the penalty on actions out of bounds of Abdolmaleki et
-al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). What
-differs from the paper: the critic learns from n-step returns instead of Retrace. What
-differs from Acme: networks are 256-256, not 256-256-256 and 512-512-256, the critic's
-output is one value, not a mixture of Gaussians, and other defaults that differ, chosen
-for some tens of thousands of learner steps, say so below.
+al. 2020 (arXiv:2005.07513), as in Acme (Hoffman et al. 2020, arXiv:2006.00979). Unlike
+the paper's, the critic learns from n-step returns instead of Retrace. Differences from
+Acme: networks are 256-256, not 256-256-256 and 512-512-256, and the critic's output is
+one value, not a mixture of Gaussians. Other defaults that differ, chosen for some tens
+of thousands of learner steps, say so below.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Config(settings.UniformConfig):
   """Settings of MPO."""
 
   n_step: int = 1
-  """Steps between the two ends of a transition; 5 in Acme. The actions of these
-  steps are an older policy's, and noise to the critic."""
+  """Steps between the two ends of a transition; 5 in Acme. An older policy chose the
+  actions of these steps, which are noise to the critic."""
   samples_per_insert: float = 64.0
   """Transitions sampled per environment step; 32 in Acme."""
   num_action_samples: int = 20
@@ -56,14 +56,15 @@ class Config(settings.UniformConfig):
   target_update_period: int = 25
   """Learner steps between two moves of the target networks; 100 in Acme."""
   target_step_size: float = 1.0
-  """Tau: how far they move each time; 1 copies."""
+  """Tau: share of the distance that targets move each time; 1 copies."""
   epsilon: float = 0.1
   """Bound on the divergence of the weighted actions from the target policy."""
   epsilon_mean: float = 1e-2
-  """Bound on that of the policy's mean, in each dimension of an action; 2.5e-3 in
-  Acme."""
+  """Bound on the divergence of the policy's mean, in each dimension of an action;
+  2.5e-3 in Acme."""
   epsilon_std: float = 1e-5
-  """Bound on that of the policy's deviation, in each dimension; 1e-6 in Acme."""
+  """Bound on the divergence of the policy's deviation, in each dimension; 1e-6 in
+  Acme."""
   epsilon_penalty: float = 1e-3
   """Bound for the weights that punish actions out of bounds."""
   initial_std: float = 0.7
@@ -73,8 +74,8 @@ class Config(settings.UniformConfig):
   initial_alpha_mean: float = 1.0
   """First multiplier of the mean's divergence; 10 in Acme."""
   initial_alpha_std: float = 10.0
-  """First multiplier of the deviation's; 1000 in Acme. It falls by no more than
-  dual_learning_rate in a step."""
+  """First multiplier of the deviation's divergence; 1000 in Acme. The multiplier falls
+  by no more than dual_learning_rate in a step."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
 
@@ -125,7 +126,7 @@ def positive(dual: jax.Array) -> jax.Array:
   return jax.nn.softplus(dual) + 1e-8
 
 
-# So low that `positive` is nearly 0, and has a gradient still.
+# At this dual `positive` is nearly 0, but still has a gradient.
 _LEAST_DUAL = -18.0
 
 
@@ -153,13 +154,13 @@ class Learnt(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: Learnt
   target_params: actor_critic.Params
   optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of the actions that are drawn, and of networks that draw
+  key: types.Key  # of drawn actions, and of random networks
 
 
 def policy_loss(
@@ -172,22 +173,23 @@ def policy_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Returns the loss of policy and duals, a mean over states.
 
-  The expectation (1806.06920, eq. 7 to 9) weights the actions; the maximisation
-  fits the online policy to them, its mean with the target's deviation and its
-  deviation with the target's mean (1812.02256, eq. 12 to 14), both held back by a
+  The expectation (1806.06920, eq. 7 to 9) weights the actions. The maximisation fits
+  the online policy to the weighted actions: the mean with the target's deviation and
+  the deviation with the target's mean (1812.02256, eq. 12 to 14), both held back by a
   divergence.
 
   Args:
     online: policy [B, size].
     target: policy [B, size] that drew the actions.
-    vectors: [N, B, size] those actions.
-    q: [N, B] their values.
+    vectors: [N, B, size] drawn actions.
+    q: [N, B] values of the drawn actions.
     duals: temperatures and multipliers.
-    config: whose bounds to use.
+    config: has the bounds.
   """
 
-  # `rlax.mpo_loss` is these parts, but for the weights of the penalty: with them
-  # beside it, and a state at a time for its multipliers, it would be no shorter.
+  # `rlax.mpo_loss` has these parts, but for the weights of the penalty. A call needs
+  # these weights beside it and one state at a time for the multipliers, and would be
+  # no shorter.
   def weigh(
     values: jax.Array, dual: jax.Array, bound: float
   ) -> tuple[jax.Array, jax.Array]:
@@ -230,7 +232,7 @@ def policy_loss(
   return loss, {
     'policy_loss': fit_loss,
     'temperature': positive(duals.temperature),
-    # Divergences as shares of their bounds.
+    # Divergences, as shares of their bounds.
     'kl_q_rel': uneven.mean() / config.epsilon,
     'kl_mean_rel': divergence_mean.mean() / config.epsilon_mean,
     'kl_std_rel': divergence_std.mean() / config.epsilon_std,
@@ -242,7 +244,7 @@ class MPO:
   """MPO for one environment spec; see `core.Agent`."""
 
   name = 'MPO'
-  num_values = 1  # that the critic gives for an action
+  num_values = 1  # outputs of the critic for an action
 
   def __init__(
     self,
@@ -286,7 +288,7 @@ class MPO:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns which rows explore: none of a policy that is evaluated."""
+    """Returns a mask of exploring rows: none for an evaluated policy."""
     return distributions.initial_exploration(batch_size, streams)
 
   def act(
@@ -296,7 +298,7 @@ class MPO:
     observation: types.NestedArray,
     state: distributions.Exploration,
   ) -> types.ActorOutput:
-    """Draws actions from the policy, or takes its means."""
+    """Draws actions from the policy, or takes the policy's means."""
     pi = self.policy(params, networks.network_key(key), observation)
     vector = jnp.where(state.explores[:, None], pi.sample(key), pi.mean)
     return types.ActorOutput(self._bounds.action(vector), state)
@@ -313,7 +315,7 @@ class MPO:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes a step of Adam with all that is learnt, and moves the targets."""
+    """Takes one step of Adam with all learnt params, and moves the targets."""
     key, loss_key = jax.random.split(state.key)
     step = optimizers.gradient_step(
       self.loss,
@@ -347,7 +349,7 @@ class MPO:
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the losses of critic, policy and duals, added; consumes `key`."""
+    """Returns the sum of critic's, policy's and duals' losses; consumes `key`."""
     o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
     t_key, tm1_key = jax.random.split(key)
     critic_key, policy_key = networks.network_keys(key, 2)
@@ -371,10 +373,10 @@ class MPO:
     key: types.Key,
     observation: types.NestedArray,
   ) -> tuple[distributions.Normal, jax.Array, jax.Array]:
-    """Returns actions of the target networks, and their values.
+    """Returns the target policy, actions of the policy, and the actions' values.
 
-    That is the policy [B, size], actions of it [N, B, size], and the critic's
-    outputs for those [N, B, num_values]. Consumes `key`.
+    The policy is [B, size], the actions are [N, B, size], and the values, outputs of
+    the target critic, are [N, B, num_values]. Consumes `key`.
     """
     policy_key, critic_key = networks.network_keys(key, 2)
     pi = self.policy(target_params.policy, policy_key, observation)
@@ -395,10 +397,10 @@ class MPO:
     """Returns half the mean squared error of the critic.
 
     Args:
-      output_tm1: [B, 1] values of the actions that were done.
+      output_tm1: [B, 1] values of the stored actions.
       r_t: [B] discounted returns over the windows.
       discount_t: [B] multiply the values at the windows' ends.
-      outputs_t: [N, B, 1] target values of actions there.
+      outputs_t: [N, B, 1] target values of drawn actions at the ends.
     """
     q_t = self.q(outputs_t).mean(axis=0)
     return critics.td_loss(self.q(output_tm1)[None], r_t, discount_t, q_t)
@@ -441,10 +443,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, given how many outputs the policy must have;
-      see `ActorCritic`. The policy's outputs [B, 2 * size] are means, and
-      deviations before softplus and a scale, so that 0 means `initial_std`; the
-      critic's are [B, 1]; by default two normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. The policy's outputs [B, 2 * size] are means, and deviations
+      before softplus and a scale, so that 0 means `initial_std`. The critic's
+      outputs are [B, 1]. By default two normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

@@ -1,14 +1,14 @@
 """PPO: several epochs on each batch of unrolls, held back by a clipped ratio.
 
 Schulman et al. 2017 (arXiv:1707.06347), with generalised advantage estimation
-(Schulman et al. 2016, arXiv:1506.02438), and with what implementations have beside
-(Huang et al. 2022, "The 37 implementation details"): normalised observations,
-returns and advantages, orthogonal weights, a network apart for the values, small last
-layers, and by choice a step size that falls, and values that are clipped. What
-differs: unrolls come from a queue, so that in a program they are some updates old
-(`data_age`); the ratio is taken to the policy that acted; and returns are normalised by
-the root of their mean square so far, of bootstrapped ones, rather than
-by the deviation of each environment's running return.
+(Schulman et al. 2016, arXiv:1506.02438), and with usual additions of implementations
+(Huang et al. 2022, "The 37 implementation details"): normalised observations, returns
+and advantages, orthogonal weights, a separate network for the values, small last
+layers, and optionally a falling step size and clipped values. Differences: unrolls come
+from a queue, so that in a program they are some updates old (`data_age`); the ratio is
+to the policy that acted; and returns are normalised by the root of the mean square of
+all bootstrapped returns so far, rather than by the deviation of each environment's
+running return.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from distacme.kit import settings
 
 rlax = lazy_imports.module('rlax')
 
-# Maps a nest of observations [B, ...], and how many parameters the distribution
-# over actions has, to those [B, num_params] and state values [B].
+# Maps a nest of observations [B, ...], and the number of params of the distribution
+# over actions, to these params [B, num_params] and state values [B].
 Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 
 
@@ -53,9 +53,9 @@ class Config(settings.LearningRateConfig):
   unroll_length: int = 128
   """Steps of an unroll."""
   batch_size: int = 8
-  """Unrolls per learner step, which goes through them in several epochs."""
+  """Unrolls per learner step, which takes several epochs on them."""
   queue_size: int = 8
-  """Unrolls that may wait for the learner; bounds how old their policy is."""
+  """Unrolls that may wait for the learner; bounds the age of their policy."""
   num_epochs: int = 4
   """Passes over each batch."""
   num_minibatches: int = 4
@@ -63,11 +63,11 @@ class Config(settings.LearningRateConfig):
   gae_lambda: float = 0.95
   """Lambda of generalised advantage estimation."""
   clip_ratio: float = 0.2
-  """How far the policy may leave the one that acted before it is held back."""
+  """Limit of the change of the ratio to the policy that acted, in learning."""
   clip_ratio_schedule: schedules.Kind = 'constant'
-  """How clip_ratio falls: not at all, along a line, or along half a cosine."""
+  """The fall of clip_ratio: none, along a line, or along half a cosine."""
   clip_ratio_steps: int = 0
-  """Learner steps in which it falls; 0 of a constant one."""
+  """Learner steps in which clip_ratio falls; 0 if it is constant."""
   clip_ratio_end_share: float = 0.0
   """Share of clip_ratio that is left at the end, and stays."""
   value_weight: float = 0.5
@@ -75,19 +75,18 @@ class Config(settings.LearningRateConfig):
   entropy_weight: float = 0.0
   """Weight of the policy's entropy."""
   reward_scale: float = 1.0
-  """Rewards are multiplied by this to learn from; values of about 1 learn best."""
+  """Factor of rewards for learning; values of about 1 learn best."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after they are scaled; evaluation reports raw
-  ones."""
+  """Clips scaled rewards for learning to this size; evaluation reports raw rewards."""
   normalize_returns: bool = True
-  """Whether clipped rewards are divided by the running size of returns, so that
-  values are of size 1, and their gradient does not crowd the policy's out."""
+  """Whether clipped rewards are divided by the running size of returns, so that values
+  are of size 1, and their gradient does not dominate the policy's."""
   normalize_observations: bool = True
   """Whether floats are observed in deviations from their running mean."""
   normalize_advantages: bool = True
   """Whether each minibatch's advantages get mean 0 and deviation 1."""
   clip_values: bool = False
-  """Whether values are held back by clip_ratio, too."""
+  """Whether clip_ratio limits the change of values, too."""
   learning_rate: float = 1e-3
   """Adam's first step size."""
   adam_epsilon: float = 1e-5
@@ -97,12 +96,12 @@ class Config(settings.LearningRateConfig):
   hidden_sizes: tuple[int, ...] = (64, 64)
   """Widths of the default network's hidden layers; (512,) for Atari."""
   convolutions: convolutions_lib.Convolutions = 'nature'
-  """Those of pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or deep
-  ones; smaller pictures have `kit.convolutions.SmallTorso`."""
+  """Convolutions for pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or
+  deep ones; smaller pictures go through `kit.convolutions.SmallTorso`."""
   initialization: initializers.Initialization = 'orthogonal'
   """First weights of the default network: see kit.initializers."""
   evaluate_greedily: bool = True
-  """Whether the policy that is evaluated takes the likeliest action, or draws it."""
+  """Whether the evaluated policy takes the likeliest action instead of drawing it."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -125,7 +124,7 @@ class Config(settings.LearningRateConfig):
       'num_minibatches',
       'hidden_sizes',
     )
-    # Or a batch would never be complete.
+    # Else a batch would never be complete.
     config_checks.check_at_most(self, 'batch_size', 'queue_size')
     steps = self.batch_size * self.unroll_length
     if steps % self.num_minibatches:
@@ -144,7 +143,7 @@ class Config(settings.LearningRateConfig):
 
   @property
   def clip_ratios(self) -> schedules.Schedule:
-    """The schedule of clip_ratio."""
+    """Schedule of clip_ratio."""
     return schedules.Schedule(
       'clip_ratio',
       self.clip_ratio_schedule,
@@ -154,7 +153,7 @@ class Config(settings.LearningRateConfig):
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """The replay that these settings ask for."""
+    """Spec of the replay, by these settings."""
     return replay_spec.queue(
       replay_spec.Sequences(
         self.unroll_length + 1, self.unroll_length, across_episodes=True
@@ -165,14 +164,14 @@ class Config(settings.LearningRateConfig):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: hk.Params
   statistics: normalization.Statistics  # of observations
-  returns: normalization.Statistics  # before they are normalised
+  returns: normalization.Statistics  # of returns before normalisation
   optimizer_state: optimizers.OptState
   steps: jax.Array  # int32, of the learner
-  key: types.Key  # of the shuffling, and of networks that draw
+  key: types.Key  # of the shuffling, and of random networks
 
 
 class Steps(NamedTuple):
@@ -180,12 +179,12 @@ class Steps(NamedTuple):
 
   Attributes:
     o_tm1: observations, normalised.
-    sample_tm1: of which the action was made, see `distributions`.
-    log_mu_tm1: logarithm of the chance with which it was drawn.
-    advantage_tm1: of it.
-    v_tm1: value of the state, when the batch came.
-    target_tm1: of that value.
-    weight_tm1: 1; or 0 where nothing was done.
+    sample_tm1: the action's sample, see `distributions`.
+    log_mu_tm1: logarithm of the chance of drawing the sample.
+    advantage_tm1: of the sample.
+    v_tm1: value of the state by the params before the update.
+    target_tm1: target of the value.
+    weight_tm1: 1; or 0 in rows without an action.
   """
 
   o_tm1: types.NestedArray
@@ -209,12 +208,13 @@ def advantages(
   Args:
     v: [T + 1] values of all rows: v_tm1, and v_t from the second row on.
     r_t: [T].
-    discount_t: [T] gamma times the environment's.
-    stepped_tm1: [T] bool; where not, nothing was done: the observation is the
-      last of an episode, and its value bootstraps a truncated one.
+    discount_t: [T] gamma times the environment's discount.
+    stepped_tm1: [T] bool; False in rows without an action: the observation is an
+      episode's last one, and its value bootstraps a truncated episode.
     gae_lambda: lambda.
   """
-  # Such a row's TD error, and so its advantage, is zero, which ends the trace.
+  # The TD error, and so the advantage, of a row without an action is zero, which ends
+  # the trace.
   r_t = jnp.where(stepped_tm1, r_t, v[:-1])
   return rlax.truncated_generalized_advantage_estimation(
     r_t, discount_t * stepped_tm1, gae_lambda, v
@@ -239,8 +239,8 @@ class PPO:
     self._spec = spec
     self._distribution = distributions.for_actions(spec.actions, 'PPO')
     self._network = self._transformed(network or self._default_network)
-    # XLA's CPU compiler is many times slower on convolutions in a loop. There the
-    # default network has matrix products; of a user's network the loop is unrolled.
+    # XLA's CPU compiler is many times slower on convolutions in a loop. In a loop the
+    # default network has matrix products; the loop over a user's network is unrolled.
     self._in_loop = self._transformed(
       network or functools.partial(self._default_network, in_loop=True)
     )
@@ -260,7 +260,7 @@ class PPO:
     return hk.transform(lambda o: make(o, self._distribution.num_params))
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns params, and an optimiser that has seen nothing."""
+    """Returns a state with new params and a new optimiser."""
     params_key, key = jax.random.split(key)
     params = self._network.init(
       params_key, networks.example(self._spec.observations)
@@ -277,7 +277,7 @@ class PPO:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns which rows draw actions: all that are not evaluated greedily."""
+    """Returns a mask of rows that draw actions: none if evaluated greedily."""
     return distributions.initial_exploration(
       batch_size, streams, self._config.evaluate_greedily
     )
@@ -289,7 +289,7 @@ class PPO:
     observation: types.NestedArray,
     state: distributions.Exploration,
   ) -> types.ActorOutput:
-    """Draws actions from the policy, or takes the likeliest."""
+    """Draws actions from the policy, or takes the likeliest ones."""
     pi, _ = self._network.apply(
       params['network'],
       networks.network_key(key),
@@ -305,7 +305,7 @@ class PPO:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Goes through the unrolls in several epochs of minibatches."""
+    """Takes gradient steps on the unrolls, in several epochs of minibatches."""
     config = self._config
     key, shuffle_key = jax.random.split(state.key)
     num_shares = config.num_epochs * config.num_minibatches
@@ -346,11 +346,11 @@ class PPO:
   def _steps(
     self, state: LearnerState, data: types.Sequence, key: types.Key
   ) -> tuple[Steps, normalization.Statistics, normalization.Statistics]:
-    """Returns the steps of unrolls [B, T + 1], and statistics with them.
+    """Returns the steps of unrolls [B, T + 1], and statistics that include them.
 
-    They are learnt from with the statistics before, as they were acted; but the
-    first ones with their own, since there are none before. Consumes `key`, if
-    the network draws.
+    The steps are normalised by the earlier statistics, as the actor's were. The first
+    unrolls are normalised by their own, since there are no earlier ones. Consumes
+    `key` if the network is random.
     """
     config = self._config
     stepped_tm1 = data.step_type[:, :-1] != types.LAST
@@ -406,8 +406,8 @@ class PPO:
     Args:
       params: of the network.
       steps: [N, ...].
-      clip_ratio: [] how far the policy's ratio to the one that acted may go.
-      key: consumed, if the network draws.
+      clip_ratio: [] limit of the change of the ratio to the policy that acted.
+      key: consumed if the network is random.
     """
     config = self._config
     pi_tm1, v_tm1 = self._in_loop.apply(params, key, steps.o_tm1)
@@ -442,7 +442,7 @@ class PPO:
       'value_loss': value_loss,
       'entropy': entropy,
       'mean_value': mean(v_tm1),
-      # Schulman's estimator of the divergence from the policy that acted.
+      # Schulman's estimator of the KL divergence from the policy that acted.
       'approximate_kl': mean(ratio - 1 - log_ratio),
       'share_clipped': mean((jnp.abs(ratio - 1) > clip_ratio) * 1.0),
     }
@@ -493,7 +493,7 @@ class PPO:
         name,
       )
 
-    if observations.has_image(spec):  # Convolutions are shared: they cost most.
+    if observations.has_image(spec):  # Shared convolutions: they cost most.
       return head(torso(jax.nn.relu, 'torso')(observation))
     return head(
       torso(jnp.tanh, 'policy_torso')(observation),
@@ -518,10 +518,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: maps a nest of observations [B, ...], and how many parameters the
-      distribution over actions has, to those [B, num_params] and state values
-      [B], and may use Haiku modules; by default two MLPs, or convolutions that
-      both share if an image is observed.
+    network: maps a nest of observations [B, ...], and the number of params of the
+      distribution over actions, to these params [B, num_params] and state values
+      [B], and may use Haiku modules; by default two MLPs, with shared convolutions
+      if an image is observed.
 
   Raises:
     ValueError: if the environment's actions are neither one discrete one nor

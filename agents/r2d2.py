@@ -1,15 +1,14 @@
 """R2D2: deep Q-learning with a memory, from sequences, by many actors.
 
-Kapturowski et al. 2019 (openreview r1lyTjAqYX): double Q-learning with a dueling
-LSTM network, n steps and rescaled values, on overlapping sequences whose stored
-start state is warmed up ("burn-in") before anything is learnt. What differs: a
-sequence that starts where its episode does has a start state that is right, so
-that all of its steps are learnt from; returns are cut at a sequence's end, which
-bootstraps, rather than reaching beyond it; importance weights are scaled over the
-sampled batch; the memory is told the last action and reward only where the
-observation holds them (`wrappers.ObservationActionReward`); and steps, batches
-and networks are by default of a size for two cores. Exploration is that of our
-DQN.
+Kapturowski et al. 2019 (openreview r1lyTjAqYX): double Q-learning with a dueling LSTM
+network, n steps and rescaled values, on overlapping sequences. Their first steps only
+warm the stored start state up ("burn-in"). Differences: a sequence that starts with its
+episode has a correct start state, so all of its steps are learnt from; returns are cut
+at a sequence's end, which bootstraps, and do not reach beyond it; importance weights
+are scaled by their maximum over the sampled batch; the network gets the last action and
+reward only if the observation holds them (`wrappers.ObservationActionReward`); and
+steps, batches and networks are by default of a size for two cores. Exploration is that
+of our DQN.
 """
 
 from __future__ import annotations
@@ -36,22 +35,22 @@ from distacme.kit import optimizers
 from distacme.kit import recurrent
 from distacme.kit import settings
 
-# Makes the parts of a network whose outputs are action values [B, num_actions].
+# Makes the parts of a network with action values [B, num_actions] as outputs.
 Network = Callable[[], recurrent.RecurrentNetwork]
 
 
-# The actor computes its first priorities in numpy, the learner its targets in JAX.
+# The actor computes first priorities in numpy, the learner computes targets in JAX.
 Array = TypeVar('Array', np.ndarray, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(settings.EpsilonGreedyConfig):
-  """Settings of R2D2; the paper's, where they differ, stand beside them."""
+  """Settings of R2D2, with the paper's values if these differ."""
 
   discount: float = 0.997
   """Gamma, per environment step."""
   n_step: int = 5
-  """Steps between an action and the value that bootstraps it."""
+  """Steps between an action and the value that bootstraps its return."""
   burn_in_length: int = 8
   """Steps that only warm up the memory, unless an episode starts there; 40."""
   trace_length: int = 40
@@ -63,10 +62,9 @@ class Config(settings.EpsilonGreedyConfig):
   value_rescaling: bool = True
   """Whether returns are squashed, so that rewards need no clipping."""
   reward_scale: float = 1.0
-  """Rewards are multiplied by this to learn from."""
+  """Factor of rewards for learning."""
   max_abs_reward: float = float('inf')
-  """Rewards are clipped to this size after they are scaled; evaluation reports raw
-  ones."""
+  """Clips scaled rewards for learning to this size; evaluation reports raw rewards."""
   learning_rate: float = 1e-3
   """Adam's first step size; 1e-4."""
   adam_epsilon: float = 1e-3
@@ -78,8 +76,8 @@ class Config(settings.EpsilonGreedyConfig):
   hidden_sizes: tuple[int, ...] = (64,)
   """Widths of the default network's layers before the memory; (512,)."""
   convolutions: convolutions_lib.Convolutions = 'nature'
-  """Those of pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or deep
-  ones; smaller pictures have `kit.convolutions.SmallTorso`."""
+  """Convolutions for pictures of 36 pixels and more: Mnih's, or IMPALA's shallow or
+  deep ones; smaller pictures go through `kit.convolutions.SmallTorso`."""
   lstm_size: int = 64
   """Width of the memory and of the dueling head; 512."""
   initialization: initializers.Initialization = 'lecun'
@@ -87,9 +85,9 @@ class Config(settings.EpsilonGreedyConfig):
   batch_size: int = 32
   """Sequences per learner step; 64."""
   samples_per_insert: float = 4.0
-  """Sequences learnt from for each one that is added."""
+  """Sequences learnt from for each sequence added."""
   error_buffer: float = 0.0
-  """Samples by which either side may run ahead of that ratio; 0 chooses."""
+  """Samples by which either side may run ahead of samples_per_insert; 0 chooses."""
   min_replay_size: int = 50
   """Sequences collected before learning starts."""
   max_replay_size: int = 10_000
@@ -135,7 +133,7 @@ class Config(settings.EpsilonGreedyConfig):
 
   @property
   def replay(self) -> replay_spec.ReplaySpec:
-    """The replay that these settings ask for."""
+    """Spec of the replay, by these settings."""
     return replay_spec.single(
       window=replay_spec.Sequences(
         self.burn_in_length + self.trace_length + 1, self.period
@@ -171,8 +169,8 @@ def rescale(x: Array, xp: ModuleType = jnp) -> Array:
 
 def unscale(x: Array, xp: ModuleType = jnp) -> Array:
   """Returns the inverse of `rescale`."""
-  # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers:
-  # in float32 that is wrong by up to 2e-4 below 1.
+  # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers, which
+  # in float32 is wrong by up to 2e-4 below 1.
   y = abs(x) + 1 + _RESCALING
   root = 2 * y / (xp.sqrt(1 + 4 * _RESCALING * y) + 1)
   return xp.sign(x) * (root**2 - 1)
@@ -186,24 +184,24 @@ def n_step_returns(
   n_step: int,
   xp: ModuleType = jnp,
 ) -> Array:
-  """Returns the n-step returns [..., T] of steps, bootstrapped.
+  """Returns the bootstrapped n-step returns [..., T] of steps.
 
-  `rlax.n_step_bootstrapped_returns` is this for JAX alone; actors load no rlax.
+  `rlax.n_step_bootstrapped_returns` is the same for JAX alone; actors load no rlax.
 
   Args:
     r_t: [..., T].
     discount_t: [..., T].
     v_t: [..., T] values of the observations that the steps led to. Returns that
-      would reach beyond the last are cut there.
-    goes_on_t: [..., T] bool; where not, the episode ends, and its last value
-      bootstraps the return.
+      would reach beyond the last one are cut there.
+    goes_on_t: [..., T] bool; False if the episode ends with the step: then the
+      step's value bootstraps the return.
     n_step: steps of a return.
     xp: the module of the arrays.
   """
   length = r_t.shape[-1]
   cut = xp.repeat(v_t[..., -1:], min(n_step - 1, length), axis=-1)
   returns = xp.concatenate([v_t[..., n_step - 1 :], cut], axis=-1)
-  # A step beyond the sequence would change nothing, as the last value bootstraps.
+  # A step beyond the sequence would change no return, as the last value bootstraps.
   for step in reversed(range(min(n_step, length))):
     onward = xp.where(
       goes_on_t[..., step:], returns[..., : length - step], v_t[..., step:]
@@ -216,10 +214,10 @@ def n_step_returns(
 def targets(
   v_t: Array, data: types.Sequence, config: Config, xp: ModuleType = jnp
 ) -> Array:
-  """Returns the targets [..., T] of the values of acting, in sequences of T + 1.
+  """Returns the targets [..., T] of action values, for sequences of T + 1 rows.
 
-  Section 2.3 of the paper: the target of a step is h of the n-step return, which
-  is bootstrapped with h^-1 of a value.
+  Section 2.3 of the paper: the target of a step is h of the n-step return, which is
+  bootstrapped with h^-1 of a value.
 
   Args:
     v_t: [..., T] values of the observations that the steps led to.
@@ -247,8 +245,8 @@ def td_errors(
 ) -> jax.Array:
   """Returns the double Q-learning errors [B, T] of sequences of T + 1 rows.
 
-  The target network values what the online network chooses. Where nothing was
-  done the error is without meaning.
+  The target network gives the values of the online network's actions. Errors of rows
+  without an action have no meaning.
 
   Args:
     q: [B, T + 1, num_actions] online network's values.
@@ -265,15 +263,15 @@ def td_errors(
 
 
 def at(q: jax.Array, action: jax.Array) -> jax.Array:
-  """Returns the values [...] of actions [...], of q [..., num_actions]."""
+  """Returns the values [...] of actions [...], given q [..., num_actions]."""
   return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]
 
 
 def learnt_steps(step_type: Array, burn_in_length: int) -> Array:
-  """Returns which steps [B, T] of sequences are learnt from, as 0 or 1.
+  """Returns a mask [B, T], 0 or 1, of the steps that are learnt from.
 
-  Not padding, and not the burn-in, unless the sequence starts an episode: then
-  its start state is right.
+  Padding is not learnt from. The burn-in is learnt from only if the sequence starts an
+  episode, since then the start state is correct.
 
   Args:
     step_type: [B, T + 1].
@@ -363,7 +361,7 @@ class R2D2:
   def update(
     self, state: dqn.LearnerState, batch: types.Batch
   ) -> tuple[dqn.LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam and, when it is due, copies the target network."""
+    """Takes one step of Adam; copies to the target network every period."""
     key, loss_key = jax.random.split(state.key)
     step = optimizers.gradient_step(
       self.loss,
@@ -397,11 +395,11 @@ class R2D2:
     batch: types.Batch,
     key: types.Key,
   ) -> tuple[jax.Array, types.UpdateOutput]:
-    """Returns half the squared errors, and new priorities.
+    """Returns the loss, half the squared errors, and new priorities.
 
-    Errors are summed over the steps learnt from, as in the paper: a mean would
-    have gradients far below its epsilon of Adam. Over the sequences the loss is
-    a weighted mean. Consumes `key`.
+    Errors are summed over the steps learnt from, as in the paper: a mean would have
+    gradients far below the paper's epsilon of Adam. The loss is a weighted mean over
+    sequences. Consumes `key`.
     """
     config = self._config
     data: types.Sequence = batch.data
@@ -430,10 +428,10 @@ class R2D2:
   def first_priority(
     self, window: types.Sequence, values: dict[str, np.ndarray]
   ) -> np.ndarray:
-    """Returns priorities [B], from the values [B, L] that the actor acted with.
+    """Returns priorities [B], given the values [B, L] of the actor's policy.
 
-    The online network stands in for the target network, of which an actor has
-    none.
+    The online network stands in for the target network, as the actor has no target
+    network.
     """
     config = self._config
     target = targets(values['max_q'][:, 1:], window, config, np)
@@ -446,13 +444,13 @@ class R2D2:
   def action_values(
     self, params: hk.Params, data: types.Sequence, key: types.Key
   ) -> jax.Array:
-    """Returns action values [B, L, num_actions], remembering from row to row.
+    """Returns action values [B, L, num_actions], with a memory from row to row.
 
-    Their gradient does not reach back into the burn-in, unless the burn-in is
-    learnt from. Consumes `key`.
+    The gradient does not reach back into the burn-in, unless the burn-in is learnt
+    from. Consumes `key`.
     """
-    # Shorter sequences all start with their episode, as those in its midst have
-    # more rows than their burn-in.
+    # Sequences that are shorter than the burn-in start with their episode: sequences in
+    # an episode's midst have more rows.
     length = min(self._config.burn_in_length, data.step_type.shape[1])
     first = data.step_type == types.FIRST
     memory = data.start_state
@@ -485,7 +483,7 @@ class R2D2:
     return jnp.concatenate([before, after], axis=1)
 
   def actor_params(self, state: dqn.LearnerState) -> types.Params:
-    """Returns the online network's params, and the schedule's share of epsilon."""
+    """Returns the online network's params, and the share of the epsilons."""
     return {
       'network': state.params,
       'epsilon_share': self._config.epsilons.share(state.steps),
@@ -524,9 +522,9 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes the parts of a network whose outputs are action values
-      [B, num_actions]; by default an MLP, after convolutions of pictures,
-      an LSTM and a dueling head.
+    network: makes the parts of a network with action values [B, num_actions] as
+      outputs; by default an MLP, after convolutions of pictures, an LSTM and a
+      dueling head.
 
   Raises:
     ValueError: if the environment's action is not a single discrete one.

@@ -1,8 +1,8 @@
-"""SAC: two critics and a policy that is paid for its entropy.
+"""SAC: two critics and a policy that is rewarded for its entropy.
 
-Haarnoja et al. 2018 (arXiv:1812.05905), with the temperature that is learnt. What
-differs: networks are normalised after their first layer, the first actions, before
-anything is learnt, are even over their bounds, and step sizes are 1e-3, not 3e-4.
+Haarnoja et al. 2018 (arXiv:1812.05905), with a learnt temperature. Differences:
+networks are normalised after their first layer; the first actions, before the first
+learner step, are uniform over their bounds; and step sizes are 1e-3, not 3e-4.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ class Config(settings.UniformConfig):
   n_step: int = 1
   """Steps between the two ends of a transition; entropy counts at the last."""
   min_replay_size: int = 1_000
-  """Transitions before learning begins; until the first params that were learnt, a
-  new run acts evenly at random."""
+  """Transitions before learning begins; until the first learnt params a new run acts
+  uniformly at random."""
   learning_rate: float = 1e-3
-  """Adam's first step size, for all that is learnt; 3e-4 in the paper."""
+  """Adam's first step size, for all learnt params; 3e-4 in the paper."""
   max_gradient_norm: float = 40.0
   """Gradients of each network are scaled down to this global norm; not so in the
   paper."""
   target_update_period: int = 1
   """Learner steps between two moves of the target critics."""
   target_step_size: float = 0.005
-  """Tau: how far they move each time; 1 copies."""
+  """Tau: share of the distance that targets move each time; 1 copies."""
   initial_temperature: float = 1.0
   """Alpha at first: the worth of a nat of entropy, in rewards."""
   target_entropy: float | None = None
-  """The entropy that alpha is to keep, in nats of actions in [-1, 1]; by default
+  """Entropy that alpha keeps the policy at, in nats of actions in [-1, 1]; by default
   minus the size of an action."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default networks' hidden layers."""
@@ -79,13 +79,13 @@ class Learnt(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-  """All that learning changes."""
+  """All state that learning changes."""
 
   params: Learnt
   target_critic: hk.Params
   optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
-  key: types.Key  # of the actions that are drawn, and of networks that draw
+  key: types.Key  # of drawn actions, and of random networks
 
 
 class SAC:
@@ -132,7 +132,7 @@ class SAC:
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
   ) -> distributions.Exploration:
-    """Returns which rows explore: none of a policy that is evaluated."""
+    """Returns a mask of exploring rows: none for an evaluated policy."""
     return distributions.initial_exploration(batch_size, streams)
 
   def act(
@@ -142,9 +142,9 @@ class SAC:
     observation: types.NestedArray,
     state: distributions.Exploration,
   ) -> types.ActorOutput:
-    """Draws actions from the policy, or takes the likeliest.
+    """Draws actions from the policy, or takes the likeliest ones.
 
-    Before the policy has learnt, they are even over their bounds.
+    Before the first learner step, actions are uniform over their bounds.
     """
     draw_key, even_key = jax.random.split(key)
     pi = self._policy.apply(
@@ -162,7 +162,7 @@ class SAC:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes a step of Adam with all three, and moves the target critics."""
+    """Takes one step of Adam with all learnt params; moves the target critics."""
     key, loss_key = jax.random.split(state.key)
     step = optimizers.gradient_step(
       self.loss,
@@ -195,10 +195,10 @@ class SAC:
     data: types.Transition,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the losses of critics, policy and temperature, added.
+    """Returns the sum of critics', policy's and temperature's losses.
 
-    Each has a gradient for its own params only, as if they were minimised one by
-    one; consumes `key`.
+    Each loss has a gradient for its own params only, as if the losses were minimised
+    one by one. Consumes `key`.
     """
     o_tm1, a_tm1, r_t, discount_t, o_t, _ = data
     fixed = jax.lax.stop_gradient(params)
@@ -216,12 +216,12 @@ class SAC:
       q_tm1, r_t, discount_t, q_t - temperature * log_pi_t
     )
 
-    # The policy (eq. 9), whose actions are not those that were done.
+    # The policy (eq. 9), at newly drawn actions, not the stored ones.
     vector_tm1, log_pi_tm1 = self._drawn(params.policy, tm1_key, o_tm1)
     q = self._q(fixed.critic, critic_keys[2], o_tm1, vector_tm1).min(axis=0)
     policy_loss = (temperature * log_pi_tm1 - q).mean()
 
-    # The temperature (eq. 18), whose logarithm is learnt.
+    # The temperature (eq. 18); its logarithm is learnt.
     entropy = -jax.lax.stop_gradient(log_pi_tm1).mean()
     excess = entropy - self._target_entropy
     temperature_loss = params.log_temperature * excess
@@ -251,7 +251,7 @@ class SAC:
     return self._critic.apply(critic, key, observation, vector)[..., 0]
 
   def actor_params(self, state: LearnerState) -> types.Params:
-    """Returns the policy's params, and how often they were updated."""
+    """Returns the policy's params, and the number of their updates."""
     return {'policy': state.params.policy, 'steps': state.steps}
 
   @property
@@ -286,10 +286,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, of which there will be two, given how many
-      outputs the policy must have; see `ActorCritic`. The policy's outputs
-      [B, 2 * size] are means and logarithms of deviations before tanh, the
-      critic's are [B, 1]; by default normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. There are two such critics. The policy's outputs [B, 2 * size]
+      are means and logarithms of deviations before tanh, the critic's are [B, 1]; by
+      default normalised MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

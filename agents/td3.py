@@ -1,9 +1,10 @@
 """TD3: DDPG with two critics, late policy updates and smoothed targets.
 
-Fujimoto et al. 2018 (arXiv:1802.09477). What differs: networks are normalised after
+Fujimoto et al. 2018 (arXiv:1802.09477). Differences: networks are normalised after
 their first layer, and 256-256, not 400-300; batches are of 256, not 100; gradients are
-clipped; exploration and first actions are those of our DDPG, whose file has all that
-is not here. The policy climbs the critic as its step has left it (algorithm 1).
+clipped; exploration and first actions are those of our DDPG. The file of DDPG has all
+parts that are not here. The policy climbs the critic after the critic's step
+(algorithm 1).
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ class Config(ddpg.Config):
   noise_std: float = 0.1
   """Sigma: deviation of the noise on actions in [-1, 1], at every step."""
   target_update_period: int = 2
-  """Updates of the critics for each one of policy and target networks."""
+  """Updates of the critics for each update of policy and target networks."""
   target_step_size: float = 0.005
-  """Tau: how far the targets move each time; 1 copies."""
+  """Tau: share of the distance that targets move each time; 1 copies."""
   smoothing_std: float = 0.2
   """Deviation of the noise on the targets' actions in [-1, 1]."""
   smoothing_clip: float = 0.5
-  """That noise is clipped to this size."""
+  """Size that the noise on the targets' actions is clipped to."""
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -66,7 +67,7 @@ class TD3(ddpg.DDPG):
   def update(
     self, state: ddpg.LearnerState, batch: types.Batch
   ) -> tuple[ddpg.LearnerState, types.UpdateOutput]:
-    """Takes a step with the critics, and when it is due with all else."""
+    """Takes one step with the critics; every period also with policy and targets."""
     key, smoothing_key = jax.random.split(state.key)
     critic_key, policy_key = networks.network_keys(state.key, 2)
     a_t = self.smoothed_vector(
@@ -84,8 +85,8 @@ class TD3(ddpg.DDPG):
     )
     steps = state.steps + 1
 
-    # The loss of the policy is not logged: it is known every period only, and
-    # would cost a forward pass of all networks at other steps.
+    # The policy's loss is not logged: it is known every period only, and would cost a
+    # forward pass of all networks at other steps.
     def learn(
       policy: hk.Params, optimizer_state: optimizers.OptState
     ) -> tuple[hk.Params, optimizers.OptState]:
@@ -144,7 +145,7 @@ class TD3(ddpg.DDPG):
     a_t: jax.Array,
     key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns half the mean squared errors of both critics, added (sec. 4.2).
+    """Returns half the mean squared error, summed over both critics (sec. 4.2).
 
     Both learn from the lower of the two targets.
     """
@@ -189,10 +190,10 @@ def make_agent(
   Args:
     config: settings.
     spec: of the environment.
-    network: makes policy and critic, of which there will be two, given how many
-      outputs the policy must have; see `ActorCritic`. The policy's outputs
-      [B, size] are squashed to [-1, 1] by tanh, the critic's are [B, 1]; by
-      default normalised MLPs.
+    network: makes policy and critic, given the number of the policy's outputs; see
+      `ActorCritic`. There are two such critics. The policy's outputs [B, size] are
+      squashed to [-1, 1] by tanh, the critic's are [B, 1]; by default normalised
+      MLPs.
 
   Raises:
     ValueError: if the environment's actions are not bounded floats.

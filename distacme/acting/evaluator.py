@@ -18,7 +18,7 @@ from distacme.run import notices
 
 _MAX_ROWS = 20
 _POLL_S = 0.05
-_LAST_PARAMS_S = 5.0  # how long to wait for the learner's last publication
+_LAST_PARAMS_S = 5.0  # to wait for the learner's last publication
 
 
 def num_rows(episodes: int) -> int:

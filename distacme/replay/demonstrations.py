@@ -35,7 +35,7 @@ def write(
   layout: rows_lib.RowLayout,
   inserter: inserter_lib.Inserter,
 ) -> int:
-  """Writes episodes and returns how many steps they have.
+  """Writes episodes and returns the number of their steps.
 
   The outputs of the agent's `act` that are stored beside the steps (`extras` and
   `start_state`) are 0, and so is the version of the params.

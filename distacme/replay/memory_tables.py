@@ -218,7 +218,7 @@ class QueueTable(Table):
     return len(self._items)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
-    """Does nothing: every item is drawn once, whatever its priority."""
+    """Does nothing: every item is drawn once, with any priority."""
 
   def _insert(
     self, rows: np.ndarray, priorities: np.ndarray, frames: Frames | None

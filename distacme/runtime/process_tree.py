@@ -61,7 +61,7 @@ def _prctl(option: int, value: int) -> None:
 
 @contextlib.contextmanager
 def no_orphans() -> Iterator[None]:
-  """Kills, at the end, orphans of this process's ended children (Linux only).
+  """Kills orphans of this process's ended children, at the end (Linux only).
 
   An environment may start processes, which do not end when their worker is killed.
   Such orphans become children of this process. They are known by the variable of

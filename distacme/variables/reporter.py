@@ -134,7 +134,7 @@ class Reporter:
     return True
 
   def close(self) -> None:
-    """Flushes, and ends the thread."""
+    """Flushes, then ends the thread."""
     self._closed.set()
     self._thread.join()
     self.flush(timeout_s=0.0 if self.lost else 2.0)
