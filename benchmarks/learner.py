@@ -141,9 +141,7 @@ def publishing() -> None:
   ):
     from distacme.variables import client
 
-    sink = params_lib.RemoteParams(
-      client.VariableClient(running.endpoint, 'learner/0')
-    )
+    sink = client.VariableClient(running.endpoint, 'learner/0')
     case = of_dqn(_SEVEN_MB)
     state = case.state()
     costs = [

@@ -41,18 +41,16 @@ def main() -> None:
     _bare_push() as (push, address),
     _subscribers(_receive_bare, address) as bare_pipes,
   ):
-    from distacme.acting import params as params_lib
     from distacme.variables import client
 
     connection = client.VariableClient(server.endpoint, 'learner/0')
-    sink = params_lib.RemoteParams(connection)
     data = b''.join(
       leaf.tobytes() for module in params.values() for leaf in module.values()
     )
     ours, bare = [], []
     for version in range(_ROUNDS + 1):
       ours.append(
-        _seconds(lambda v: sink.publish(v, params), version, our_pipes)
+        _seconds(lambda v: connection.publish(v, params), version, our_pipes)
       )
       bare.append(_seconds(lambda _: push(data), version, bare_pipes))
     resident_mb = server.process.memory_info().rss / 1e6
@@ -123,19 +121,17 @@ def _subscribers(
 def _receive_ours(endpoint: endpoints.Endpoint, pipe: Any) -> None:
   import jax
 
-  from distacme.acting import params as params_lib
   from distacme.variables import client
 
   jax.config.update('jax_platforms', 'cpu')
   connection = client.VariableClient(endpoint, 'actor/0')
   connection.subscribe()
-  source = params_lib.RemoteParams(connection)
   version = -1
   pipe.send(version)
   while True:
     if connection.wait_newer(version, 1.0) is None:
       continue
-    newest = source.newest()
+    newest = connection.newest()
     assert newest is not None
     jax.block_until_ready(jax.device_put(newest.params))  # as a policy does
     version = newest.version

@@ -224,7 +224,7 @@ class ParamsSource(Protocol):
 class ParamsSink(Protocol):
   """A learner's way to publish its params."""
 
-  def publish(self, version: int, params: types.Params) -> None:
+  def publish(self, version: int, params: types.Params) -> object:
     """Makes `params` the newest; keeps no reference to donated buffers."""
 
 

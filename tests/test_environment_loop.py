@@ -196,7 +196,7 @@ def test_it_goes_on_from_a_state():
   resumed = make_loop(state=state, steps=loop.learner.steps)
   assert resumed.learner.steps == loop.learner.steps > 0
   assert resumed.params.newest().version == loop.learner.steps
-  assert_equal(resumed.params.newest().params, state.params)
+  assert_equal(resumed.params.newest().params['network'], state.params)
 
 
 class NotANumber(testing_environments.Catch):
@@ -228,10 +228,10 @@ def test_it_runs_without_jit_so_that_a_debugger_stops_in_the_loss():
   seen = []
 
   class Watched(dqn.DQN):
-    def loss(self, params, target_params, batch):
+    def loss(self, params, target_params, batch, key):
       # A breakpoint() here would show these numbers; under jit they have none.
       seen.append(float(batch.data.reward.sum()))
-      return super().loss(params, target_params, batch)
+      return super().loss(params, target_params, batch, key)
 
   config = dataclasses.replace(
     SMALL, hidden_sizes=(4,), batch_size=4, samples_per_insert=1.0,

@@ -105,7 +105,7 @@ LAYERS = {
   'testing': Layer(
     'testing testing.*',
     'numpy dm_env tree jax haiku gymnasium pytest hypothesis',
-    'data contracts environments writers run workers testing',
+    'data contracts environments writers run variables workers testing',
   ),
 }
 

@@ -50,7 +50,7 @@ class Batches:
       padded: whether batches are of sequences to be `trimmed`.
     """
     self.count = count
-    self._sampler = sampler
+    self.sampler = sampler
     self._placement = placement
     self._padded = padded
 
@@ -59,21 +59,11 @@ class Batches:
     del timeout_s  # A sampler of one process answers at once.
     return self._draw()
 
-  def update_priorities(
-    self, info: types.SampleInfo, priority: np.ndarray
-  ) -> None:
-    """Hands priorities to the sampler."""
-    self._sampler.update_priorities(info, priority)
-
-  def describe(self) -> str:
-    """Returns a sentence on the tables to sample from."""
-    return self._sampler.describe()
-
   def close(self) -> None:
     """Stops drawing."""
 
   def _draw(self) -> Drawn:
-    sampled = [self._sampler.sample() for _ in range(self.count)]
+    sampled = [self.sampler.sample() for _ in range(self.count)]
     data = [data for data, _ in sampled]
     if self._padded:
       data = trimmed(data)

@@ -95,14 +95,14 @@ class Learner:
     make_executor = executor or InlineExecutor
     self._params_executor = make_executor()
     self._priorities = priorities_lib.PrioritySender(
-      batches.update_priorities,
+      batches.sampler.update_priorities,
       make_executor(),
       together=-(-_TOGETHER // batches.count) if executor else 1,
     )
     self._explain_after_s = explain_after_s
     self._stop_if_not_finite = stop_if_not_finite
     self._last_saved = last_saved
-    self._publishing: futures.Future[None] | None = None
+    self._publishing: futures.Future[object] | None = None
     self._update = jax.jit(
       updates.make(agent, batches.count),
       donate_argnums=0,
@@ -169,7 +169,7 @@ class Learner:
         logging.warning(
           'the learner has waited for data for %.1f s: %s',
           starving.seconds,
-          self._batches.describe(),
+          self._batches.sampler.describe(),
         )
     self.close()
 
@@ -280,10 +280,11 @@ class Learner:
   def _send_priorities(
     self, info: types.SampleInfo, priorities: jax.Array
   ) -> None:
-    self._priorities.add(info, priorities)
-    while self._priorities.behind() and self.directive.stop is None:
+    behind = self._priorities.add(info, priorities)
+    while behind and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
-      if self._priorities.behind():
+      behind = self._priorities.behind()
+      if behind:
         self.tend(status.WorkerState.SETTING_PRIORITIES)
 
 

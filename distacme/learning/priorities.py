@@ -40,11 +40,16 @@ class PrioritySender:
     self._collected: list[tuple[types.SampleInfo, jax.Array]] = []
     self._pending: list[futures.Future[None]] = []
 
-  def add(self, info: types.SampleInfo, priorities: jax.Array) -> None:
-    """Adds the priorities [B] of items; raises an earlier sending's error."""
+  def add(self, info: types.SampleInfo, priorities: jax.Array) -> bool:
+    """Adds the priorities [B] of items; raises an earlier sending's error.
+
+    Returns:
+      Whether the learner should wait; see `behind`.
+    """
     self._collected.append((info, priorities))
     if len(self._collected) >= self._together:
       self.send()
+    return self.behind()
 
   def send(self) -> None:
     """Sends the collected priorities; raises an earlier sending's error."""

@@ -17,9 +17,9 @@ from distacme import core
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.acting import params as params_lib
 from distacme.learning import batches
 from distacme.run import seeding
+from distacme.variables import nests
 
 _BATCH_SIZES = (1, 5)
 
@@ -88,8 +88,8 @@ class _Check:
       )
 
   def actor_params_can_travel(self) -> None:
-    flat = params_lib.flatten(self._params)
-    _same(self._params, params_lib.unflatten(flat), 'actor_params and its copy')
+    flat = nests.flatten(self._params)
+    _same(self._params, nests.unflatten(flat), 'actor_params and its copy')
 
   def actor_state_has_a_row_for_each_environment(self, batch_size: int) -> None:
     training, evaluated = self._actor_states(batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import contextlib
 import itertools
 import logging
@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from distacme import core
+from distacme import types
 from distacme.run import endpoints
 from distacme.run import status as status_lib
 from distacme.variables import line as line_lib
+from distacme.variables import nests
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
 
@@ -24,7 +27,7 @@ _AGAIN_S = 10.0
 
 
 class VariableClient:
-  """A worker's connection to the variable server.
+  """A worker's connection to the variable server; a source and sink of params.
 
   `newest` may be called from any thread at any rate; a thread of this client
   receives the params.
@@ -52,7 +55,7 @@ class VariableClient:
     """
     self._line = line_lib.Line(endpoint, find)
     self._worker = worker
-    self._newest: wire.VersionedArrays | None = None
+    self._newest: core.VersionedParams | None = None
     self._arrived = threading.Condition()
     self._broken = 0  # broken streams of params since params arrived
     self._closed = threading.Event()
@@ -69,17 +72,15 @@ class VariableClient:
   def publish(
     self,
     version: int,
-    names: Sequence[str],
-    arrays: Sequence[np.ndarray],
+    params: types.Params,
     timeout_s: float = 60.0,
   ) -> bool:
     """Sends params; waits until the server has them.
 
     Args:
       version: larger than earlier versions; 0 or more.
-      names: of the leaves, as `newest` returns them; all different.
-      arrays: the leaves, which must not change later: a restarted server gets the
-        same arrays again.
+      params: arrays nested in dicts with string keys. The arrays must not change
+        later: a restarted server gets the same arrays again.
       timeout_s: for all tries together.
 
     Returns:
@@ -87,13 +88,15 @@ class VariableClient:
       or a newer one, and ignored these params.
 
     Raises:
+      TypeError: if `params` is another nest.
       ValueError: if the params cannot be sent, or the server refuses them.
       ConnectionError: if the server does not answer.
     """
-    accepted = self._send(
-      wire.VersionedArrays(version, list(names), list(arrays)), timeout_s
-    )
-    self._published = wire.VersionedArrays(version, list(names), list(arrays))
+    flat = nests.flatten(params)
+    arrays = [np.asarray(leaf) for leaf in flat.values()]
+    sent = wire.VersionedArrays(version, list(flat), arrays)
+    accepted = self._send(sent, timeout_s)
+    self._published = sent
     return accepted
 
   def _send(self, params: wire.VersionedArrays, timeout_s: float) -> bool:
@@ -143,16 +146,16 @@ class VariableClient:
       )
       self._thread.start()
 
-  def newest(self) -> wire.VersionedArrays | None:
+  def newest(self) -> core.VersionedParams | None:
     """Returns the newest params that have arrived; None before the first."""
     return self._newest
 
   def wait_newer(
     self, version: int, timeout_s: float
-  ) -> wire.VersionedArrays | None:
+  ) -> core.VersionedParams | None:
     """Waits for params newer than `version`; returns None if none came in time."""
 
-    def newer() -> wire.VersionedArrays | None:
+    def newer() -> core.VersionedParams | None:
       newest = self._newest
       return newest if newest and newest.version > version else None
 
@@ -203,7 +206,9 @@ class VariableClient:
   def _read(self, messages: Iterator[bytes]) -> None:
     for message in messages:
       header = wire.decode_header(message)
-      newest = wire.receive(header, messages)
+      version, names, arrays = wire.receive(header, messages)
+      params = nests.unflatten(dict(zip(names, arrays, strict=True)))
+      newest = core.VersionedParams(version, params)
       with self._arrived:
         self._newest = newest
         self._arrived.notify_all()

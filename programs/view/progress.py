@@ -1,4 +1,4 @@
-"""Shows a run's progress in the terminal: a live table, or lines without one."""
+"""Shows a run's progress: a live table in a terminal or notebook, or lines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich import live as rich_live
 from rich import table as rich_table
 from rich import text as rich_text
 
+from distacme.programs.view import notebook
 from distacme.programs.view import terminal
 from distacme.run import status as status_lib
 
@@ -26,12 +27,15 @@ class Display:
   def __init__(self, console: rich_console.Console | None = None):
     self._console = console or terminal.console()
     self._live: rich_live.Live | None = None
+    self._picture: notebook.Picture | None = None
     self._next = 0.0
     self._ends = False
     self._shown_failures = 0
 
   def __enter__(self) -> Display:
-    if self._console.is_terminal:
+    if notebook.is_here():
+      self._picture = notebook.Picture()
+    elif self._console.is_terminal:
       self._live = rich_live.Live(
         console=self._console, auto_refresh=False, transient=False
       )
@@ -43,7 +47,7 @@ class Display:
       self._live.__exit__(*args)
 
   def show(self, status: status_lib.Status) -> None:
-    """Shows `status`; on a terminal in place, else a line every few seconds.
+    """Shows `status`; in place where that is possible, else a line now and then.
 
     Failures that are to be seen are shown once, above all that comes.
     """
@@ -58,9 +62,13 @@ class Display:
       lambda: progress_table(status),
       lambda: [progress_line(status)],
       # The table is to be the last; of lines, one when it begins to end will do.
-      last=ends and (self._live is not None or not self._ends),
+      last=ends and (self._in_place or not self._ends),
     )
     self._ends = ends
+
+  @property
+  def _in_place(self) -> bool:
+    return self._live is not None or self._picture is not None
 
   def show_view(
     self,
@@ -72,9 +80,12 @@ class Display:
     now = time.monotonic()
     if now < self._next and not last:
       return
-    if self._live is not None:
+    if self._in_place:
       self._next = now + _REFRESH_PERIOD_S
-      self._live.update(table(), refresh=True)
+      if self._picture is not None:
+        self._picture.update(table())
+      elif self._live is not None:
+        self._live.update(table(), refresh=True)
     else:
       self._next = now + _LINE_PERIOD_S
       for line in lines():

@@ -9,7 +9,6 @@ import threading
 import time
 
 from distacme import core
-from distacme.acting import params
 from distacme.programs import program
 from distacme.run import endpoints
 from distacme.run import status as status_lib
@@ -55,7 +54,7 @@ class Connection:
     )
     self._reporter = self._client.reporter()
     self._terminated = threading.Event()
-    self.params = params.RemoteParams(self._client)
+    self.params = self._client
 
   def report(
     self,

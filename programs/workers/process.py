@@ -32,13 +32,14 @@ class WorkerProcess:
     signal.signal(signal.SIGTERM, lambda *_: self._terminate())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     signals.ignore_terminal()
-    # Orbax tells absl about every step it takes.
-    logging.getLogger('absl').setLevel(logging.WARNING)
     logging.basicConfig(
       level=logging.INFO,
       format='%(asctime)s %(levelname)s %(name)s: %(message)s',
       force=True,
     )
+    # Orbax tells absl about every step it takes, and of what it raises as well.
+    for handler in logging.getLogger().handlers:
+      handler.addFilter(lambda record: record.name != 'absl')
     directory = run_directory.RunDirectory(run_dir)
     notices.warnings_to(directory.warnings)
     signals.explain_when_asked()

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from distacme import specs
-from distacme.acting import params
 from distacme.kit import normalization
+from distacme.variables import nests
 
 FLOATS = specs.Array((2, 3), np.float32)
 NEST = {
@@ -135,7 +135,7 @@ def test_only_the_floats_of_a_nest_change():
   for leaf in (result['speed'], result['clock'][0]):
     np.testing.assert_allclose(np.mean(leaf, axis=0), 0.0, atol=1e-4)
   # So that it can be published, and in one step of the learner as in another.
-  again = params.unflatten(params.flatten(statistics))
+  again = nests.unflatten(nests.flatten(statistics))
   assert jax.tree.structure(again) == jax.tree.structure(statistics)
   assert [x.shape for x in jax.tree.leaves(statistics)] == [
     x.shape for x in jax.tree.leaves(normalization.initial(NEST))

@@ -264,7 +264,7 @@ def test_help_explains_every_field(capsys):
     cli.main(['train', '--help'])
   text = ' '.join(capsys.readouterr().out.replace('│', ' ').split())
   assert 'Gamma, per environment step.' in text
-  assert 'Environment steps between evaluations.' in text
+  assert 'Steps of the clock between evaluations.' in text
 
 
 def test_a_local_run_ends_with_its_files_and_its_best_return(capsys, folder):

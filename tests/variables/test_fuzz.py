@@ -182,7 +182,7 @@ def test_a_header_alone_takes_no_memory_from_the_server(connect, channel):
       assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
   assert peak_bytes(call) < MEMORY_BYTES
-  assert connect().publish(1, ['w'], [np.zeros(1)])  # 3 never came
+  assert connect().publish(1, {'w': np.zeros(1)})  # 3 never came
 
 
 @pytest.fixture
@@ -301,6 +301,6 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(
   for _ in range(3):
     garbage.send(endpoint.address, garbage.KINDS[kind])
   learner = client.VariableClient(endpoint, 'learner/0')
-  assert learner.publish(1, ['w'], [np.zeros(3)])
+  assert learner.publish(1, {'w': np.zeros(3)})
   learner.close()
   assert process.poll() is None

@@ -60,9 +60,9 @@ def test_who_has_the_key_publishes_subscribes_and_reports(endpoint):
     client.VariableClient(endpoint, name) for name in ('learner/0', 'actor/0')
   )
   actor.subscribe()
-  assert learner.publish(1, ['w'], [np.arange(3.0)])
+  assert learner.publish(1, {'w': np.arange(3.0)})
   np.testing.assert_array_equal(
-    actor.wait_newer(-1, 10).arrays[0], np.arange(3.0)
+    actor.wait_newer(-1, 10).params['w'], np.arange(3.0)
   )
   reporter = actor.reporter(period_s=60.0)
   reporter.report({'env_steps': 5})

@@ -85,7 +85,7 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
   assert reporter.flush()
   wait_until(lambda: reporter._period_s > 1.0)
   for version in range(2):
-    learner.publish(version, ['w'], [np.zeros(1000)])
+    learner.publish(version, {'w': np.zeros(1000)})
     assert {version_of(stream) for stream in streams} == {version}
   learner.close()
   assert len(list(threads.iterdir())) < threads_before + MAX_MORE_THREADS

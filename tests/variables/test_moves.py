@@ -54,14 +54,14 @@ def test_all_go_on_with_a_server_that_was_started_elsewhere(
   actor.subscribe()
   idle.subscribe()  # and reports nothing
   reports = learner.reporter(period_s=0.02), actor.reporter(period_s=0.02)
-  assert learner.publish(1, ['w'], [np.zeros(3)])
+  assert learner.publish(1, {'w': np.zeros(3)})
   assert actor.wait_newer(0, 10) and idle.wait_newer(0, 10)
   moving.end()
   moving.start()
-  assert learner.publish(2, ['w'], [np.ones(3)])
+  assert learner.publish(2, {'w': np.ones(3)})
   for subscriber in (actor, idle):
     np.testing.assert_array_equal(
-      subscriber.wait_newer(1, 10).arrays[0], np.ones(3)
+      subscriber.wait_newer(1, 10).params['w'], np.ones(3)
     )
   for reporter in reports:
     reporter.report({'env_steps': 3})
@@ -83,7 +83,7 @@ def test_a_restarted_server_elsewhere_gets_the_params_that_it_had(moving):
     moving.endpoint, 'learner/0', find=moving.find
   )
   learner.reporter(period_s=0.02)
-  assert learner.publish(3, ['w'], [np.arange(3.0)])
+  assert learner.publish(3, {'w': np.arange(3.0)})
   moving.end()
   moving.start()
   actor = client.VariableClient(moving.endpoint, 'actor/0')
@@ -109,7 +109,7 @@ def test_a_client_that_starts_meanwhile_finds_the_server(moving):
   moving.end()
   moving.start()
   actor = client.VariableClient(first, 'actor/0', find=moving.find)
-  assert actor.publish(1, ['w'], [np.zeros(3)])
+  assert actor.publish(1, {'w': np.zeros(3)})
   actor.close()
 
 
@@ -126,11 +126,11 @@ def test_a_host_that_is_gone_is_left_by_calls_that_wait_for_it(
   )
   actor.subscribe()
   reports = learner.reporter(period_s=0.02), actor.reporter(period_s=0.02)
-  assert learner.publish(1, ['w'], [np.zeros(3)])
+  assert learner.publish(1, {'w': np.zeros(3)})
   assert actor.wait_newer(0, 10)
   process.send_signal(signal.SIGSTOP)
   publishing = threading.Thread(
-    target=learner.publish, args=(2, ['w'], [np.zeros(3)])
+    target=learner.publish, args=(2, {'w': np.zeros(3)})
   )
   publishing.start()
   later = server.VariableServer(run_state.RunState())

@@ -51,10 +51,10 @@ def test_a_reporter_says_how_many_reports_were_not_answered(
 def test_a_publisher_says_how_often_it_tried(server, caplog):
   endpoint, restart = server
   learner = client.VariableClient(endpoint, 'learner/0')
-  assert learner.publish(1, ['w'], [np.zeros(3)])
+  assert learner.publish(1, {'w': np.zeros(3)})
   tried = []
   send = threading.Thread(
-    target=lambda: tried.append(learner.publish(2, ['w'], [np.zeros(3)]))
+    target=lambda: tried.append(learner.publish(2, {'w': np.zeros(3)}))
   )
   restart(send.start)
   send.join(30)
@@ -71,7 +71,7 @@ def test_a_publisher_that_gives_up_says_how_often_it_tried(start_process):
   process.wait()
   message = f'{endpoint.address} did not answer.* were to be sent in 0.5 s, and that was try \\d'
   with pytest.raises(ConnectionError, match=message):
-    learner.publish(1, ['w'], [np.zeros(3)], timeout_s=0.5)
+    learner.publish(1, {'w': np.zeros(3)}, timeout_s=0.5)
   learner.close()
 
 
@@ -83,10 +83,10 @@ def test_a_subscriber_says_how_often_the_stream_was_opened_in_vain(
   actor = client.VariableClient(endpoint, 'actor/0')
   learner.reporter(period_s=0.01)  # which learns that params are missing
   actor.subscribe()
-  assert learner.publish(1, ['w'], [np.zeros(3)])
+  assert learner.publish(1, {'w': np.zeros(3)})
   assert actor.wait_newer(-1, 10).version == 1
   restart(lambda: wait_until(lambda: actor._broken >= 3))
-  assert learner.publish(2, ['w'], [np.zeros(3)])
+  assert learner.publish(2, {'w': np.zeros(3)})
   assert actor.wait_newer(1, 10).version == 2
   wait_until(lambda: 'Params come from' in caplog.text)
   actor.close()

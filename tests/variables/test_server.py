@@ -22,7 +22,7 @@ LEAF = np.zeros(16, np.float32)
 
 
 def publish(learner, version, array=LEAF):
-  return learner.publish(version, ['w'], [array])
+  return learner.publish(version, {'w': array})
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def test_every_subscriber_gets_what_was_published(connect):
   assert publish(learner, 3, np.arange(5.0))
   for actor in actors:
     assert actor.wait_newer(-1, 10).version == 3
-    assert actor.newest().names == ['w']
-    np.testing.assert_array_equal(actor.newest().arrays[0], np.arange(5.0))
+    assert actor.newest().params.keys() == {'w'}
+    np.testing.assert_array_equal(actor.newest().params['w'], np.arange(5.0))
 
 
 def test_a_late_subscriber_gets_the_newest(connect):
@@ -68,7 +68,7 @@ def test_a_version_that_is_not_newer_is_ignored(connect, run_state):
   assert not publish(learner, 4, np.full(1, 4.0))
   actor.subscribe()
   newest = actor.wait_newer(-1, 10)
-  assert (newest.version, newest.arrays[0][0]) == (5, 5.0)
+  assert (newest.version, newest.params['w'][0]) == (5, 5.0)
   assert run_state.status().params_version == 5
 
 
@@ -77,7 +77,7 @@ def test_a_hundred_megabytes_pass(connect):
   actor.subscribe()
   big = np.random.default_rng(0).integers(0, 256, 100_000_000, np.uint8)
   assert publish(learner, 0, big)
-  np.testing.assert_array_equal(actor.wait_newer(-1, 30).arrays[0], big)
+  np.testing.assert_array_equal(actor.wait_newer(-1, 30).params['w'], big)
 
 
 def test_a_slow_subscriber_skips_to_the_newest(connect, channel):
@@ -389,7 +389,7 @@ def test_a_restarted_server_gets_the_params_that_it_had():
   reporter = learner.reporter(period_s=0.05)
   # more than passes in a moment
   arrays = [np.arange(8_000_000, dtype=np.float32)]
-  assert learner.publish(3, ['w'], arrays)
+  assert learner.publish(3, {'w': arrays[0]})
   first.stop()
   second = server.VariableServer(
     run_state_lib.RunState(), port=first.endpoint.port
@@ -399,10 +399,10 @@ def test_a_restarted_server_gets_the_params_that_it_had():
     actor.subscribe()
     newest = actor.wait_newer(-1, timeout_s=30.0)
     assert newest is not None and newest.version == 3
-    np.testing.assert_array_equal(newest.arrays[0], arrays[0])
+    np.testing.assert_array_equal(newest.params['w'], arrays[0])
     reporter.report(state=status.WorkerState.LEARNING)
     # The next version does not get in the way of the one that is sent again.
-    assert learner.publish(4, ['w'], arrays)
+    assert learner.publish(4, {'w': arrays[0]})
   finally:
     actor.close()
     learner.close()

@@ -36,7 +36,11 @@ class ReverbSampler:
       'The learner waits for the actors to insert more.',
     )
     self._watch.look_now_and_then()
-    self._tables = spec.tables
+    self._prioritized = [
+      (index, table.name)
+      for index, table in enumerate(spec.tables)
+      if table.prioritized
+    ]
     self._mixture = mixture.Mixture(spec, layout)
     self._batches = 0  # sampled
     self._samplers = [
@@ -62,19 +66,18 @@ class ReverbSampler:
     Priorities for a server that is gone are lost, as the server's items may be.
     """
     replay_spec.check_priorities(priority)
-    for index, table in enumerate(self._tables):
-      if table.prioritized:
-        of_table = info.table == index
-        self._set_priorities(table, info.key[of_table], priority[of_table])
+    for index, table in self._prioritized:
+      of_table = info.table == index
+      self._set_priorities(table, info.key[of_table], priority[of_table])
 
   def _set_priorities(
-    self, table: replay_spec.Table, key: np.ndarray, priority: np.ndarray
+    self, table: str, key: np.ndarray, priority: np.ndarray
   ) -> None:
     updates = list(zip(key.tolist(), priority.tolist(), strict=True))
     if not updates:
       return
     try:
-      self._client.MutatePriorities(table.name, updates, [])
+      self._client.MutatePriorities(table, updates, [])
     except RuntimeError as error:
       self._lost_priorities += 1
       if self._lost_priorities.bit_count() == 1:  # 1, 2, 4, ... times
