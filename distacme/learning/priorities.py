@@ -41,7 +41,7 @@ class PrioritySender:
     self._pending: list[futures.Future[None]] = []
 
   def add(self, info: types.SampleInfo, priorities: jax.Array) -> bool:
-    """Takes the priorities [B] of items; raises what an earlier sending met.
+    """Adds the priorities [B] of items; raises an earlier sending's error.
 
     Returns:
       Whether the learner should wait; see `behind`.

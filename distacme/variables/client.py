@@ -78,9 +78,9 @@ class VariableClient:
     """Sends params; waits until the server has them.
 
     Args:
-      version: larger than those before; 0 or more.
-      params: arrays nested in dicts with string keys. The arrays must not
-        change: a server that is restarted gets them again.
+      version: larger than earlier versions; 0 or more.
+      params: arrays nested in dicts with string keys. The arrays must not change
+        later: a restarted server gets the same arrays again.
       timeout_s: for all tries together.
 
     Returns:
@@ -153,7 +153,7 @@ class VariableClient:
   def wait_newer(
     self, version: int, timeout_s: float
   ) -> core.VersionedParams | None:
-    """Waits for params newer than `version`; None if none came in time."""
+    """Waits for params newer than `version`; returns None if none came in time."""
 
     def newer() -> core.VersionedParams | None:
       newest = self._newest

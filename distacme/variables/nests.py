@@ -12,8 +12,8 @@ def flatten(params: types.Params) -> dict[str, Any]:
   """Returns the leaves of a nest of dicts under names that keep their paths.
 
   Raises:
-    TypeError: if `params` is not a dict, or has other containers than dicts
-      with string keys, which could not be rebuilt from names.
+    TypeError: if `params` is not a dict, or has other containers than dicts with
+      string keys: names could not rebuild such containers.
   """
   flat: dict[str, Any] = {}
 
