@@ -9,7 +9,7 @@
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  run.status.Status
+  Status      {}                         ->  status.Status
 
 {...} and headers are JSON. Metrics may be NaN and infinities, which are the
 strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is
