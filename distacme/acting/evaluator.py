@@ -165,7 +165,9 @@ class Evaluator:
       if self._must_end():
         break
       time.sleep(_POLL_S)
-    self.evaluate()
+    # The last params may arrive while others, taken for them, are evaluated.
+    while self.evaluate() is not None and not self._must_end():
+      pass
     newest = self._source.newest()
     if newest is not None and newest.version != self._evaluated:
       notices.warn_once(

@@ -33,7 +33,10 @@ class Picture:
   def update(self, renderable: rich_console.RenderableType) -> None:
     """Shows what rich would print."""
     text = io.StringIO()
-    console = rich_console.Console(file=text, width=_WIDTH, color_system=None)
+    # Or rich would put the table into the cell by itself, below the last.
+    console = rich_console.Console(
+      file=text, width=_WIDTH, color_system=None, force_jupyter=False
+    )
     console.print(renderable)
     picture = f'<pre>{html.escape(text.getvalue())}</pre>'
     self._handle.update(self._display.HTML(picture))

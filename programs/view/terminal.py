@@ -18,7 +18,7 @@ def console() -> rich_console.Console:
   from rich import console as rich_console
 
   forgiving: Any = _Forgiving(sys.stdout)
-  return rich_console.Console(file=forgiving)
+  return rich_console.Console(file=forgiving, force_jupyter=False)
 
 
 def say(text: str) -> None:

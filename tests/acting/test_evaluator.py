@@ -281,6 +281,18 @@ def finish_under(on_step, **kwargs):
   return rig
 
 
+def test_params_that_arrive_during_the_last_evaluation_are_evaluated(warnings):
+  # Counters are behind: params that are not the last look like it.
+  at_step = AtStep(7, lambda: rigs[0].publish(10))
+  limits = status.Limits(max_env_steps=50)
+  rigs = [Rig(Watched(*rows(100), on_step=at_step), limits=limits)]
+  rigs[0].publish(9)
+  rigs[0].count(50)
+  rigs[0].evaluator.run()
+  assert rigs[0].kept == [(9, 100), (10, 100)]
+  assert warnings == []
+
+
 def test_who_is_in_a_hurry_gives_up_the_last_evaluation_and_says_so(warnings):
   hurry = []
   at_step = AtStep(7, lambda: hurry.append(1))
