@@ -165,9 +165,8 @@ class Evaluator:
       if self._must_end():
         break
       time.sleep(_POLL_S)
-    # The last params may arrive while others, taken for them, are evaluated.
-    while self.evaluate() is not None and not self._must_end():
-      pass
+    if self.evaluate() is not None and not self._has_evaluated_all():
+      self.evaluate()  # the counter was behind: those were not the last params
     newest = self._source.newest()
     if newest is not None and newest.version != self._evaluated:
       notices.warn_once(
@@ -175,6 +174,11 @@ class Evaluator:
         "play its episodes, run 'distacme evaluate --newest' on the run's "
         'directory.'
       )
+
+  def _has_evaluated_all(self) -> bool:
+    """Returns whether no learner step was counted after the evaluated params."""
+    steps = self.directive.counts.get('learner_steps', 0)
+    return self._evaluated is not None and self._evaluated >= steps
 
   def _has_last_params(self) -> bool:
     """Returns whether the newest params are of the last learner step counted."""

@@ -283,7 +283,11 @@ def finish_under(on_step, **kwargs):
 
 def test_params_that_arrive_during_the_last_evaluation_are_evaluated(warnings):
   # Counters are behind: params that are not the last look like it.
-  at_step = AtStep(7, lambda: rigs[0].publish(10))
+  def learn():
+    rigs[0].state.report('learner/0', {'learner_steps': 10})
+    rigs[0].publish(10)
+
+  at_step = AtStep(7, learn)
   limits = status.Limits(max_env_steps=50)
   rigs = [Rig(Watched(*rows(100), on_step=at_step), limits=limits)]
   rigs[0].publish(9)
