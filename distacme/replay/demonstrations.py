@@ -10,6 +10,7 @@ import numpy as np
 import tree
 
 from distacme import replay_spec
+from distacme import specs
 from distacme import types
 from distacme.replay import rows as rows_lib
 from distacme.replay.writers import factory
@@ -126,13 +127,16 @@ _SAME_ENVIRONMENT = (
 
 
 def _of_one_step(layout: rows_lib.RowLayout) -> tuple[Any, Any]:
-  """Returns an observation and an action as one step of an environment has them."""
-  # With frames that rows share, which the layout's nest leaves out.
-  example = layout.example(1)
-  at = (0, 0) if isinstance(example, types.Sequence) else (0,)
-  return tree.map_structure(
-    lambda leaf: leaf[at], (example.observation, example.action)
-  )
+  """Returns specs of the observation and the action of one step."""
+  one = layout.nest.observation, layout.nest.action
+  if isinstance(layout.nest, types.Sequence):
+    one = tree.map_structure(
+      lambda leaf: specs.Array(leaf.shape[1:], leaf.dtype), one
+    )
+  observation, action = one
+  if layout.frames is not None:
+    observation = layout.frames.with_stacks(observation)
+  return observation, action
 
 
 def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:

@@ -244,3 +244,16 @@ def test_fewer_than_a_table_needs_to_be_sampled_are_refused():
     ValueError, match=r"7 steps.* 'expert'.* min_size=8\. Give"
   ):
     replay.write_demonstrations(episodes)
+
+
+@pytest.mark.parametrize(
+  'window', [replay_spec.NStep((1, 3), 0.9), replay_spec.Sequences(4, 2)]
+)
+def test_stacks_whose_frames_rows_share_are_checked_whole(window):
+  stack = specs.FrameStack((2, 3), np.uint8, 0, 255)
+  spec = playing.SPEC._replace(observations={'screen': stack})
+  layout = rows_lib.make_layout(window, spec)
+  assert layout.frames is not None
+  observation, action = demonstrations._of_one_step(layout)
+  assert observation['screen'].shape == (2, 3)
+  assert action['push'].shape == (2,)
