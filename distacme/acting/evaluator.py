@@ -119,7 +119,7 @@ class Evaluator:
   ) -> None:
     """Goes on as one that was made of these; consumes `key`."""
     self._environment = environment
-    self._policy.start_anew(key)
+    self._policy.start_anew(environment, key)
     self._evaluated = None
     self._schedule(steps)
 
