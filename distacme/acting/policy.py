@@ -146,14 +146,10 @@ class CheckedPolicy:
       policy: that acts.
       expected: of `act`; arrays or their shapes, of any batch size.
     """
+    self.version = policy.version
     self._policy = policy
     self._expected = expected
     self._checked = False
-
-  @property
-  def version(self) -> int:
-    """The version of the params that acted last."""
-    return self._policy.version
 
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray
@@ -165,6 +161,7 @@ class CheckedPolicy:
         agent's `act`.
     """
     output = self._policy.act(observation, is_first)
+    self.version = self._policy.version
     if not self._checked:
       self._check(output)
       self._checked = True
