@@ -36,7 +36,28 @@ Network = Callable[[types.NestedArray], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(settings.EpsilonGreedyConfig):
+class LearningConfig(settings.EpsilonGreedyConfig):
+  """Settings of how action values are learnt, which R2D2 has, too."""
+
+  learning_rate: float = 1e-3
+  """Adam's first step size; 6.25e-5 in Atari's preset."""
+  adam_epsilon: float = 1e-5
+  """Adam's epsilon."""
+  max_gradient_norm: float = 10.0
+  """Gradients are scaled down to this global norm."""
+  target_update_period: int = 50
+  """Learner steps between copies to the target network."""
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    config_checks.check_positive(
+      self, 'learning_rate', 'adam_epsilon', 'max_gradient_norm'
+    )
+    config_checks.check_at_least_one(self, 'target_update_period')
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(LearningConfig):
   """Settings of DQN."""
 
   discount: float = 0.99
@@ -46,18 +67,10 @@ class Config(settings.EpsilonGreedyConfig):
   reward_scale: float = 1.0
   """Factor of rewards for learning."""
   max_abs_reward: float = float('inf')
-  """Clips scaled rewards for learning to this size, 1 in Mnih et al. 2015; evaluation
-  reports raw rewards."""
-  learning_rate: float = 1e-3
-  """Adam's first step size; 6.25e-5 in Atari's preset."""
-  adam_epsilon: float = 1e-5
-  """Adam's epsilon."""
-  max_gradient_norm: float = 10.0
-  """Gradients are scaled down to this global norm."""
+  """Rewards are clipped to this size after they are scaled, 1 in Mnih et al. 2015;
+  evaluation reports raw ones."""
   huber_delta: float = 1.0
   """TD error beyond which the loss is linear."""
-  target_update_period: int = 50
-  """Learner steps between copies to the target network."""
   hidden_sizes: tuple[int, ...] = (256, 256)
   """Widths of the default network's hidden layers; (512,) in Mnih et al. 2015."""
   dueling: bool = False
@@ -87,13 +100,10 @@ class Config(settings.EpsilonGreedyConfig):
       self,
       'reward_scale',
       'max_abs_reward',
-      'learning_rate',
-      'adam_epsilon',
-      'max_gradient_norm',
       'huber_delta',
     )
     config_checks.check_at_least_one(
-      self, 'n_step', 'hidden_sizes', 'target_update_period', 'min_replay_size'
+      self, 'n_step', 'hidden_sizes', 'min_replay_size'
     )
     config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
     config_checks.check_share(self, 'importance_exponent')
@@ -262,7 +272,95 @@ def num_actions(spec: specs.EnvironmentSpec, agent: str) -> int:
   )
 
 
-class DQN:
+class QLearner:
+  """Learns action values with Adam and a target network; `loss` is the agent's."""
+
+  def __init__(
+    self,
+    config: LearningConfig,
+    spec: specs.EnvironmentSpec,
+    init: Callable[[types.Key, types.NestedArray], hk.Params],
+  ):
+    """Prepares to learn.
+
+    Args:
+      config: settings.
+      spec: of the environment.
+      init: returns the first params, given observations of one row.
+    """
+    self._learning = config
+    self._spec = spec
+    self._init = init
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state whose target network equals its online network."""
+    params = self._init(key, networks.example(self._spec.observations))
+    return LearnerState(
+      params,
+      optimizers.first_target(params),
+      self._optimizer.init(params),
+      steps=jnp.int32(0),
+      key=networks.network_key(key),
+    )
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam and, when it is due, copies the target network."""
+    key, loss_key = jax.random.split(state.key)
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      state.target_params,
+      batch,
+      loss_key,
+    )
+    steps = state.steps + 1
+    target_params = optimizers.moved_target(
+      step.params,
+      state.target_params,
+      steps,
+      period=self._learning.target_update_period,
+    )
+    output = step.aux
+    output.metrics['gradient_norm'] = step.gradient_norm
+    return (
+      LearnerState(
+        step.params, target_params, step.optimizer_state, steps, key
+      ),
+      output,
+    )
+
+  def loss(
+    self,
+    params: hk.Params,
+    target_params: hk.Params,
+    batch: types.Batch,
+    key: types.Key,
+  ) -> tuple[jax.Array, types.UpdateOutput]:
+    """Returns the loss of a batch, and what `update` does; consumes `key`."""
+    raise NotImplementedError
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the online network's params, and the schedule's share of epsilon."""
+    return {
+      'network': state.params,
+      'epsilon_share': self._learning.epsilons.share(state.steps),
+    }
+
+  @property
+  def _optimizer(self) -> optimizers.Optimizer:
+    config = self._learning
+    return optimizers.adam(
+      config.learning_rates.step_size(config.learning_rate),
+      config.max_gradient_norm,
+      eps=config.adam_epsilon,
+    )
+
+
+class DQN(QLearner):
   """DQN for one environment spec; see `core.Agent`."""
 
   def __init__(
@@ -272,9 +370,9 @@ class DQN:
     network: Network | None = None,
   ):
     self._config = config
-    self._spec = spec
     self._num_actions = num_actions(spec, 'DQN')
     self._network = hk.transform(network or self._default_network)
+    super().__init__(config, spec, self._network.init)
     networks.check_action_values(
       self._network.init,
       self._network.apply,
@@ -282,17 +380,6 @@ class DQN:
       self._num_actions,
     )
     self.replay = config.replay
-
-  def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns a state whose target network equals its online network."""
-    params = self._network.init(key, networks.example(self._spec.observations))
-    return LearnerState(
-      params,
-      optimizers.first_target(params),
-      self._optimizer.init(params),
-      steps=jnp.int32(0),
-      key=networks.network_key(key),
-    )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
@@ -315,36 +402,6 @@ class DQN:
       key, q, current_epsilon(state, params['epsilon_share'])
     )
     return types.ActorOutput(action, state, values=acted_values(q, action))
-
-  def update(
-    self, state: LearnerState, batch: types.Batch
-  ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam; copies to the target network every period."""
-    key, loss_key = jax.random.split(state.key)
-    step = optimizers.gradient_step(
-      self.loss,
-      self._optimizer,
-      state.params,
-      state.optimizer_state,
-      state.target_params,
-      batch,
-      loss_key,
-    )
-    steps = state.steps + 1
-    target_params = optimizers.moved_target(
-      step.params,
-      state.target_params,
-      steps,
-      period=self._config.target_update_period,
-    )
-    output = step.aux
-    output.metrics['gradient_norm'] = step.gradient_norm
-    return (
-      LearnerState(
-        step.params, target_params, step.optimizer_state, steps, key
-      ),
-      output,
-    )
 
   def loss(
     self,
@@ -403,22 +460,6 @@ class DQN:
       data: the transitions; unused here, for subclasses that add losses.
     """
     return rlax.huber_loss(error, self._config.huber_delta)
-
-  def actor_params(self, state: LearnerState) -> types.Params:
-    """Returns the online network's params, and the share of the epsilons."""
-    return {
-      'network': state.params,
-      'epsilon_share': self._config.epsilons.share(state.steps),
-    }
-
-  @property
-  def _optimizer(self) -> optimizers.Optimizer:
-    config = self._config
-    return optimizers.adam(
-      config.learning_rates.step_size(config.learning_rate),
-      config.max_gradient_norm,
-      eps=config.adam_epsilon,
-    )
 
   def _default_network(self, observation: types.NestedArray) -> jax.Array:
     config = self._config

@@ -295,7 +295,6 @@ class IMPALA:
     Returns:
       The loss; and metrics, and the statistics with these unrolls' returns.
     """
-    config = self._config
     (pi, v), _ = self._network.unroll(
       params,
       key,
@@ -303,53 +302,29 @@ class IMPALA:
       data.step_type == types.FIRST,
       data.start_state,
     )
-    # The last row bootstraps, and is the next unroll's first row.
-    pi_tm1, sample_tm1, log_mu_tm1, r_t, discount_t, step_type_tm1 = (
-      jax.tree.map(
-        lambda leaf: leaf[:, :-1],
-        (
-          pi,
-          data.extras['sample'],
-          data.extras['log_prob'],
-          data.reward,
-          data.discount,
-          data.step_type,
-        ),
-      )
+    # The last row bootstraps, and is the first one of the next unroll.
+    pi_tm1, sample_tm1, log_mu_tm1, step_type_tm1 = jax.tree.map(
+      lambda leaf: leaf[:, :-1],
+      (pi, data.extras['sample'], data.extras['log_prob'], data.step_type),
     )
     stepped_tm1 = step_type_tm1 != types.LAST
     log_pi_tm1 = self._distribution.log_prob(pi_tm1, sample_tm1)
     rho_tm1 = jnp.exp(log_pi_tm1 - log_mu_tm1)
-    corrects = config.off_policy_correction
-    size = normalization.root_mean_square(returns)
-    target_tm1, advantage_tm1 = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
-      size * v,
-      replay_spec.learnt_reward(
-        r_t, config.reward_scale, config.max_abs_reward
-      ),
-      config.discount * discount_t,
-      rho_tm1 if corrects else jnp.ones_like(rho_tm1),
-      stepped_tm1,
-      config,
+    v_trace_tm1, size, returns = self.targets(
+      v, rho_tm1, stepped_tm1, data, returns
     )
-    if config.normalize_returns:
-      returns, size = normalization.with_returns(
-        returns,
-        target_tm1.reshape(-1),
-        stepped_tm1.reshape(-1).astype(target_tm1.dtype),
-      )
 
     def mean(x: jax.Array) -> jax.Array:
       return (x * stepped_tm1).sum() / stepped_tm1.sum().clip(1)
 
     v_tm1 = v[:, :-1]
-    policy_loss = -mean(log_pi_tm1 * advantage_tm1 / size)
-    value_loss = mean((target_tm1 / size - v_tm1) ** 2) / 2
+    policy_loss = -mean(log_pi_tm1 * v_trace_tm1.advantage_tm1 / size)
+    value_loss = mean((v_trace_tm1.target_tm1 / size - v_tm1) ** 2) / 2
     entropy = mean(self._distribution.entropy(pi_tm1))
     loss = (
       policy_loss
-      + config.value_weight * value_loss
-      - config.entropy_weight * entropy
+      + self._config.value_weight * value_loss
+      - self._config.entropy_weight * entropy
     )
     metrics = {
       'loss': loss,
@@ -361,6 +336,48 @@ class IMPALA:
       'size_of_returns': normalization.root_mean_square(returns),
     }
     return loss, (metrics, returns)
+
+  def targets(
+    self,
+    v: jax.Array,
+    rho_tm1: jax.Array,
+    stepped_tm1: jax.Array,
+    data: types.Sequence,
+    returns: normalization.Statistics,
+  ) -> tuple[VTrace, jax.Array, normalization.Statistics]:
+    """Returns V-trace of unrolls [B, T + 1], in the units of rewards.
+
+    Args:
+      v: [B, T + 1] values, in units of the size of returns.
+      rho_tm1: see `v_trace`, as `stepped_tm1`; [B, T].
+      stepped_tm1: [B, T].
+      data: the unrolls.
+      returns: statistics of the unrolls before.
+
+    Returns:
+      Targets and advantages, the size of returns to divide them by, and the
+      statistics with these unrolls' returns.
+    """
+    config = self._config
+    size = normalization.root_mean_square(returns)
+    corrects = config.off_policy_correction
+    made = jax.vmap(v_trace, (0, 0, 0, 0, 0, None))(
+      size * v,
+      replay_spec.learnt_reward(
+        data.reward[:, :-1], config.reward_scale, config.max_abs_reward
+      ),
+      config.discount * data.discount[:, :-1],
+      rho_tm1 if corrects else jnp.ones_like(rho_tm1),
+      stepped_tm1,
+      config,
+    )
+    if config.normalize_returns:
+      returns, size = normalization.with_returns(
+        returns,
+        made.target_tm1.reshape(-1),
+        stepped_tm1.reshape(-1).astype(made.target_tm1.dtype),
+      )
+    return made, size, returns
 
   def actor_params(self, state: LearnerState) -> hk.Params:
     """Returns the network's params."""

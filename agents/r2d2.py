@@ -31,9 +31,7 @@ from distacme.agents import dqn
 from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
 from distacme.kit import networks
-from distacme.kit import optimizers
 from distacme.kit import recurrent
-from distacme.kit import settings
 
 # Makes the parts of a network with action values [B, num_actions] as outputs.
 Network = Callable[[], recurrent.RecurrentNetwork]
@@ -44,8 +42,8 @@ Array = TypeVar('Array', np.ndarray, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(settings.EpsilonGreedyConfig):
-  """Settings of R2D2, with the paper's values if these differ."""
+class Config(dqn.LearningConfig):
+  """Settings of R2D2; the paper's, where they differ, stand beside them."""
 
   discount: float = 0.997
   """Gamma, per environment step."""
@@ -106,15 +104,11 @@ class Config(settings.EpsilonGreedyConfig):
       self,
       'reward_scale',
       'max_abs_reward',
-      'learning_rate',
-      'adam_epsilon',
-      'max_gradient_norm',
     )
     config_checks.check_at_least_one(
       self,
       'n_step',
       'trace_length',
-      'target_update_period',
       'lstm_size',
       'hidden_sizes',
       'min_replay_size',
@@ -296,7 +290,7 @@ def sequence_priority(error: Array, learnt: Array, max_weight: float) -> Array:
   return mixed + dqn.LEAST_PRIORITY
 
 
-class R2D2:
+class R2D2(dqn.QLearner):
   """R2D2 for one environment spec; see `core.Agent`."""
 
   def __init__(
@@ -306,9 +300,9 @@ class R2D2:
     network: Network | None = None,
   ):
     self._config = config
-    self._spec = spec
     self._num_actions = dqn.num_actions(spec, 'R2D2')
     self._network = recurrent.unrolled(network or self._default_parts)
+    super().__init__(config, spec, self._network.init)
     memory = self._network.initial_state(1)
     networks.check_action_values(
       self._network.init,
@@ -317,17 +311,6 @@ class R2D2:
       self._num_actions,
     )
     self.replay = config.replay
-
-  def initial_learner_state(self, key: types.Key) -> dqn.LearnerState:
-    """Returns a state whose target network equals its online network."""
-    params = self._network.init(key, networks.example(self._spec.observations))
-    return dqn.LearnerState(
-      params,
-      optimizers.first_target(params),
-      self._optimizer.init(params),
-      steps=jnp.int32(0),
-      key=networks.network_key(key),
-    )
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
@@ -356,36 +339,6 @@ class R2D2:
       state._replace(memory=memory),
       start_state=state.memory,
       values=dqn.acted_values(q, action),
-    )
-
-  def update(
-    self, state: dqn.LearnerState, batch: types.Batch
-  ) -> tuple[dqn.LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam; copies to the target network every period."""
-    key, loss_key = jax.random.split(state.key)
-    step = optimizers.gradient_step(
-      self.loss,
-      self._optimizer,
-      state.params,
-      state.optimizer_state,
-      state.target_params,
-      batch,
-      loss_key,
-    )
-    steps = state.steps + 1
-    target_params = optimizers.moved_target(
-      step.params,
-      state.target_params,
-      steps,
-      period=self._config.target_update_period,
-    )
-    output = step.aux
-    output.metrics['gradient_norm'] = step.gradient_norm
-    return (
-      dqn.LearnerState(
-        step.params, target_params, step.optimizer_state, steps, key
-      ),
-      output,
     )
 
   def loss(
@@ -481,22 +434,6 @@ class R2D2:
       return before
     after, _ = unroll(after_key, np.s_[length:], memory)
     return jnp.concatenate([before, after], axis=1)
-
-  def actor_params(self, state: dqn.LearnerState) -> types.Params:
-    """Returns the online network's params, and the share of the epsilons."""
-    return {
-      'network': state.params,
-      'epsilon_share': self._config.epsilons.share(state.steps),
-    }
-
-  @property
-  def _optimizer(self) -> optimizers.Optimizer:
-    config = self._config
-    return optimizers.adam(
-      config.learning_rates.step_size(config.learning_rate),
-      config.max_gradient_norm,
-      eps=config.adam_epsilon,
-    )
 
   def _default_parts(self) -> recurrent.RecurrentNetwork:
     config = self._config

@@ -83,7 +83,12 @@ class PrioritizingAgent(Agent, Protocol):
 
 @runtime_checkable
 class SearchingAgent(Agent, Protocol):
-  """An agent whose policy is more than its `act`, such as a search."""
+  """An agent whose policy is more than its `act`, such as a search.
+
+  What the policy returns as extras, start_state and values has the structure, the
+  shapes and the dtypes of what `act` returns: replay's rows are laid out by
+  `act`. The first action of an actor is checked.
+  """
 
   def make_policy(
     self,
@@ -122,8 +127,14 @@ class Policy(Protocol):
         row's previous episode.
     """
 
-  def start_anew(self, key: types.Key) -> None:
-    """Resets all state that acting has changed; consumes `key`."""
+  def start_anew(self, environment: VectorEnvironment, key: types.Key) -> None:
+    """Goes on in other environments, and forgets all that acting has changed.
+
+    Args:
+      environment: that is acted in from here on, of as many rows; the one before
+        is closed.
+      key: consumed; decides all that is random.
+    """
 
 
 class VectorEnvironment(Protocol):

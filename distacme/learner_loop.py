@@ -38,6 +38,7 @@ class LearnerLoop:
     params: core.ParamsStore | None = None,
     run_state: run_state_lib.RunState | None = None,
     state: types.LearnerState | None = None,
+    steps: int = 0,
     **settings: Any,
   ):
     """Makes replay and the learner.
@@ -51,8 +52,9 @@ class LearnerLoop:
       params: the way of the params out of the learner; by default without delay.
       run_state: counts, logs and stops; by default a new one.
       state: learner state to start from; by default a new one.
-      **settings: other arguments of `wiring.make_learner`, such as
-        `updates_per_call`, `publish_period` and `steps`.
+      steps: learner steps that made `state`.
+      **settings: others of `wiring.make_learner`, such as `updates_per_call` and
+        `publish_period`.
 
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
@@ -64,6 +66,8 @@ class LearnerLoop:
     self.params = params or params_lib.LocalParams()
     if state is None:
       state = jax.jit(agent.initial_learner_state)(seeding.learner_key(seed))
+    counted = run_state.directive().counts.get('learner_steps', 0)
+    most = run_state.limits.max_learner_steps
 
     def make_replay(layout: rows.RowLayout) -> memory.Memory:
       self.replay = memory.Memory(agent.replay, layout, seed)
@@ -76,15 +80,12 @@ class LearnerLoop:
       make_replay,
       self.params,
       run_state.reporter('learner/0'),
+      steps=steps,
+      last_step=math.inf if most is None else steps + most - counted,
       **settings,
     )
     if demonstrations is not None:
       self.replay.write_demonstrations(demonstrations)
-    counted = run_state.directive().counts.get('learner_steps', 0)
-    most = run_state.limits.max_learner_steps
-    self._last_step = (
-      math.inf if most is None else self.learner.steps + most - counted
-    )
 
   def step(self) -> int:
     """Learns once; returns the number of environment steps made, 0."""
@@ -123,8 +124,8 @@ class LearnerLoop:
 
   @property
   def has_learnt_all(self) -> bool:
-    """True if the learner has made the steps that the run's limits allow."""
-    return self.learner.steps >= self._last_step
+    """Whether the learner has made the steps that the run's limits allow."""
+    return self.learner.has_learnt_all
 
   @property
   def is_hurried(self) -> bool:

@@ -11,15 +11,13 @@ from distacme import types
 from distacme.replay.items import rows
 
 
-def row_layout(
-  agent: core.Agent,
-  spec: specs.EnvironmentSpec,
-  params: types.Params,
-) -> rows.RowLayout:
-  """Returns the layout of the rows that an agent writes and samples.
+def acted(
+  agent: core.Agent, spec: specs.EnvironmentSpec, params: types.Params
+) -> types.ActorOutput:
+  """Returns the shapes, with one row, of what an agent's `act` returns.
 
   Args:
-    agent: its `act` is traced for the outputs to store; nothing is computed.
+    agent: its `act` is traced; nothing is computed.
     spec: of the environment.
     params: the agent's acting params, or their shapes.
   """
@@ -28,13 +26,23 @@ def row_layout(
     spec.observations,
   )
   one = types.Streams(np.zeros(1, np.int64), 1)
-  output = jax.eval_shape(
+  output: types.ActorOutput = jax.eval_shape(
     agent.act,
     params,
     jax.ShapeDtypeStruct((2,), np.uint32),
     observation,
     agent.initial_actor_state(1, one),
   )
+  return output
+
+
+def row_layout(
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  params: types.Params,
+) -> rows.RowLayout:
+  """Returns the layout of the rows that an agent writes and samples; see `acted`."""
+  output = acted(agent, spec, params)
   return rows.make_layout(
     agent.replay.window,
     spec,

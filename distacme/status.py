@@ -166,8 +166,9 @@ class Status:
   def from_dict(cls, value: Any) -> Status:
     """Undoes `to_dict`, of this version of distacme or another.
 
-    A missing field gets its default, an unknown field is left out, and an unknown
-    state of a worker becomes None.
+    A field that is missing is at its default, one that is unknown left out, and
+    a worker's state that is unknown None. An unknown reason of the run's end is
+    a failure, with the reason in its detail.
 
     Raises:
       ValueError: if `value` is no status.
@@ -211,6 +212,8 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     return functools.partial(_read_mapping, _reader(inner[1]))
   if container is not None:
     return functools.partial(_read_list, _reader(inner[0]))
+  if kind is Stop:
+    return _read_stop
   if dataclasses.is_dataclass(kind):
     return functools.partial(_read_fields, kind)
   if issubclass(kind, enum.Enum):
@@ -224,6 +227,16 @@ def _read_optional(kind: Any, value: Any) -> Any:
   if kind is WorkerState and value not in [state.value for state in kind]:
     return None
   return _reader(kind)(value)
+
+
+def _read_stop(value: Any) -> Any:
+  given = dict(_expect(dict, value))
+  reason, detail = given.get('reason'), given.get('detail', '')
+  known = [reason.value for reason in StopReason]
+  if type(reason) is str and type(detail) is str and reason not in known:
+    given['reason'] = StopReason.FAILED.value
+    given['detail'] = f'{reason}: {detail}' if detail else reason
+  return _read_fields(Stop, given)
 
 
 def _read_mapping(read: Callable[[Any], Any], value: Any) -> dict[str, Any]:

@@ -118,9 +118,13 @@ def make_actor(
   assert newest is not None  # as promised
   layout = row_layout.row_layout(agent, spec, newest.params)
   inserter = make_inserter(layout)
+  policy = make_policy(agent, source, environment, key, streams)
+  if isinstance(agent, core.SearchingAgent):
+    expected = row_layout.acted(agent, spec, newest.params)
+    policy = policy_lib.CheckedPolicy(policy, expected)
   return actor_lib.Actor(
     environments.check_first_episode(environment),
-    make_policy(agent, source, environment, key, streams),
+    policy,
     functools.partial(
       factory.make_writer,
       agent,

@@ -47,9 +47,30 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
       f'{run.agent} learns from demonstrations, which runs in one process so far, '
       f"got mode={run.mode!r}. Add '--mode local'."
     )
+  if not agent.replay.needs_actors:
+    _check_clock_without_actors(run)
   updates.check_count(run.updates_per_call, agent)
   placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
   return agent
+
+
+def _check_clock_without_actors(run: run_config.RunConfig) -> None:
+  """Checks that a run in which nobody acts is evaluated, and ends.
+
+  Raises:
+    ValueError: if it counts environment steps, of which there are none, or has
+      no other limit.
+  """
+  if run.clock != 'learner_steps':
+    raise ValueError(
+      f'{run.agent} makes no environment steps, so that by clock={run.clock!r} '
+      "it would never be evaluated. Add '--clock learner_steps'."
+    )
+  if run.max_learner_steps is None and run.max_seconds is None:
+    raise ValueError(
+      f'{run.agent} makes no environment steps, so that it would never end: '
+      'max_learner_steps and max_seconds are None. Set one of them.'
+    )
 
 
 def check(

@@ -73,6 +73,14 @@ def test_what_a_newer_peer_says_is_left_out():
 
 
 @pytest.mark.parametrize(
+  ('said', 'detail'), [({}, 'bored'), ({'detail': 'by 3 s'}, 'bored: by 3 s')]
+)
+def test_a_reason_to_stop_of_another_version_is_a_failure(said, detail):
+  read = status_lib.Status.from_dict(plain(stop={'reason': 'bored', **said}))
+  assert read.stop == status_lib.Stop(status_lib.StopReason.FAILED, detail)
+
+
+@pytest.mark.parametrize(
   ('value', 'sentence'),
   [
     ([], r'status: expected dict, got \[\]'),
@@ -85,7 +93,7 @@ def test_what_a_newer_peer_says_is_left_out():
     (plain(restarts={'a': [3]}), 'restarts: a: 0: expected str, got 3'),
     (plain(limits={'max_env_steps': 0}), 'max_env_steps must be positive'),
     (plain(stop={}), 'stop: reason is missing'),
-    (plain(stop={'reason': 'bored'}), "'bored' is no reason to stop; use one"),
+    (plain(stop={'reason': 'bored', 'detail': 3}), "'bored' is no reason"),
     (plain(stop={'reason': []}), r'\[\] is no reason to stop; use one'),
   ],
 )

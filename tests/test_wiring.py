@@ -22,9 +22,10 @@ SPEC = specs.make_environment_spec(environments.Catch(seed=0))
 class LookAhead:
   """A policy that looks where the ball will fall; params are of no use to it."""
 
-  def __init__(self, source):
+  def __init__(self, source, environment):
     self.version = -1
     self.episodes = 0
+    self.environment = environment
     self._source = source
 
   def act(self, observation, is_first):
@@ -35,8 +36,9 @@ class LookAhead:
     action = 1 + np.sign(ball - paddle).astype(np.int32)
     return types.ActorOutput(action)
 
-  def start_anew(self, key):
+  def start_anew(self, environment, key):
     self.episodes = 0
+    self.environment = environment
 
 
 class SearchingAgent(minimal_agent.LinearQ):
@@ -44,7 +46,7 @@ class SearchingAgent(minimal_agent.LinearQ):
 
   def make_policy(self, source, environment, key, streams):
     assert environment.num_envs == 1 or streams is None
-    self.policy = LookAhead(source)
+    self.policy = LookAhead(source, environment)
     return self.policy
 
 
@@ -85,3 +87,50 @@ def test_a_policy_of_the_agents_own_is_evaluated(kind, expected):
     key=seeding.actor_key(0),
   ).evaluate()
   assert mean == pytest.approx(expected, abs=0.0 if expected == 1 else 0.7)
+
+
+def test_a_policy_of_the_agents_own_goes_on_in_the_environment_acted_in():
+  agent = make_agent(SearchingAgent)
+  loop = distacme.EnvironmentLoop(environments.Catch(seed=0), agent)
+  loop.run(num_episodes=2)
+  another = vector.LoopVector([environments.Catch(seed=1)])
+  loop.start_anew(another, seed=1)
+  assert agent.policy.environment is another
+  loop.run(num_episodes=3)
+  assert agent.policy.episodes == 3
+  key = seeding.actor_key(0)
+  made = wiring.make_evaluator(
+    agent,
+    vector.LoopVector([environments.Catch(seed=2)]),
+    params.LocalParams(),
+    run_state.RunState().reporter('evaluator/0'),
+    evaluator.Settings(episodes=1, max_episode_steps=100),
+    key=key,
+  )
+  made.start_anew(another, key, steps=0)
+  assert agent.policy.environment is another
+
+
+class ForgetfulSearch(SearchingAgent):
+  """An agent whose policy leaves out what its `act` stores."""
+
+  def act(self, params, key, observation, state):
+    output = super().act(params, key, observation, state)
+    return output._replace(extras={'prior': observation[:, 0, 0]})
+
+
+def test_a_policy_of_the_agents_own_that_stores_other_things_is_refused():
+  loop = distacme.EnvironmentLoop(
+    environments.Catch(seed=0), make_agent(ForgetfulSearch)
+  )
+  message = r"returned the extras \(\), and act returns {'prior': '.*\[\]'}"
+  with pytest.raises(TypeError, match=message):
+    loop.step()
+
+
+def test_a_search_is_not_left_out_of_a_function_of_one_observation():
+  loop = distacme.EnvironmentLoop(
+    environments.Catch(seed=0), make_agent(SearchingAgent)
+  )
+  with pytest.raises(ValueError, match='SearchingAgent makes its own policy'):
+    loop.policy()

@@ -64,7 +64,7 @@ class Actor:
     The unfinished episodes and the policy's memory are dropped.
     """
     self._environment = environment
-    self._policy.start_anew(key)
+    self._policy.start_anew(environment, key)
     self._writer = self._make_writer()
     self._timestep = environment.reset()
     self._episodes.drop_running()

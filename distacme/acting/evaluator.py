@@ -120,7 +120,7 @@ class Evaluator:
   ) -> None:
     """Starts anew, as an evaluator made of these arguments; consumes `key`."""
     self._environment = environment
-    self._policy.start_anew(key)
+    self._policy.start_anew(environment, key)
     self._evaluated = None
     self._schedule(steps)
 

@@ -38,8 +38,19 @@ class GreedyPolicy:
       agent: has the `act` to use.
       params: to act with.
       spec: of the environment that the agent was made for.
-      seed: of a random policy.
+      seed: decides what is random about the policy.
+
+    Raises:
+      ValueError: if the agent makes its own policy, such as a search, which needs
+        an environment.
     """
+    if isinstance(agent, core.SearchingAgent):
+      raise ValueError(
+        f'{type(agent).__name__} makes its own policy, which acts in an '
+        'environment: a function of one observation would leave it out. Make '
+        'the policy with distacme.wiring.make_policy, or measure it with '
+        "'distacme evaluate'."
+      )
     self.version = params.version
     self._spec = spec.observations
     key = seeding.actor_key(seed)

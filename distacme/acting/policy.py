@@ -48,14 +48,19 @@ class CompiledPolicy:
       agent.initial_actor_state(batch_size, streams)
     )
     self._keys = np.empty((0, 2), np.uint32)
-    self.start_anew(key)
+    self._forget(key)
     self._structure: Any = None
     self._packing: _Packing | None = None
     self._act = jax.jit(self._flat_act)
     self._agent = agent
 
-  def start_anew(self, key: types.Key) -> None:
-    """Resets all state that acting has changed; consumes `key`."""
+  def start_anew(
+    self, environment: core.VectorEnvironment, key: types.Key
+  ) -> None:
+    """See `core.Policy`; `act` is as good for the rows of any environment."""
+    self._forget(key)
+
+  def _forget(self, key: types.Key) -> None:
     self._key = key
     self._next_key = len(self._keys)
     self._state = jax.device_put(self._initial_state)
@@ -131,6 +136,55 @@ class CompiledPolicy:
     self._next_key = 0
 
 
+class CheckedPolicy:
+  """A `core.Policy` of an agent's own, whose first output is checked."""
+
+  def __init__(self, policy: core.Policy, expected: types.ActorOutput):
+    """Prepares to act.
+
+    Args:
+      policy: that acts.
+      expected: of `act`; arrays or their shapes, of any batch size.
+    """
+    self.version = policy.version
+    self._policy = policy
+    self._expected = expected
+    self._checked = False
+
+  def act(
+    self, observation: types.NestedArray, is_first: np.ndarray
+  ) -> types.ActorOutput:
+    """Returns what the policy does; see `core.Policy`.
+
+    Raises:
+      TypeError: if its extras, start_state or values are not like those of the
+        agent's `act`.
+    """
+    output = self._policy.act(observation, is_first)
+    self.version = self._policy.version
+    if not self._checked:
+      self._check(output)
+      self._checked = True
+    return output
+
+  def start_anew(
+    self, environment: core.VectorEnvironment, key: types.Key
+  ) -> None:
+    """See `core.Policy`."""
+    self._policy.start_anew(environment, key)
+
+  def _check(self, output: types.ActorOutput) -> None:
+    for name in ('extras', 'start_state', 'values'):
+      of_act = jax.tree.map(_form_of_row, getattr(self._expected, name))
+      found = jax.tree.map(_form_of_row, getattr(output, name))
+      if found != of_act:
+        raise TypeError(
+          f'the policy that make_policy made returned the {name} {found}, and '
+          f'act returns {of_act}: replay and first_priority are made for those '
+          'of act. Return the same, or let act return what the policy does.'
+        )
+
+
 class _Packing:
   """Joins the leaves that have 4-byte elements into one array of words.
 
@@ -179,6 +233,10 @@ class _Packing:
 
 def _form(leaf: Any) -> str:
   return f'{np.dtype(leaf.dtype)}{list(leaf.shape)}'
+
+
+def _form_of_row(leaf: Any) -> str:
+  return f'{np.dtype(leaf.dtype)}{list(leaf.shape[1:])}'
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

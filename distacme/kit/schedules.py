@@ -26,10 +26,10 @@ class Schedule:
   along a line or half a period of a cosine, and stays there.
 
   Attributes:
-    name: of the setting; names of flags begin with it.
-    kind: form of the fall; a constant share does not fall.
-    steps: learner steps until the end of the fall; 0 if the share is constant.
-    end_share: the share at the end, in [0, 1].
+    name: of the setting, whose flags are called after it.
+    kind: how the share falls; a constant one does not.
+    steps: learner steps until its end; 0 of a constant one.
+    end_share: the share at its end, in [0, 1]; 0 of a constant one.
   """
 
   name: str
@@ -59,6 +59,11 @@ class Schedule:
     if self.kind == 'constant' and self.steps:
       raise ValueError(
         f'{self.name}_steps={self.steps} is the length of no schedule: set '
+        f"{self.name}_schedule to 'linear' or 'cosine'."
+      )
+    if self.kind == 'constant' and self.end_share:
+      raise ValueError(
+        f'{self.name}_end_share={self.end_share} is the end of no schedule: set '
         f"{self.name}_schedule to 'linear' or 'cosine'."
       )
 

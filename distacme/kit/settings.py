@@ -18,7 +18,8 @@ class LearningRateConfig:
   learning_rate_steps: int = 0
   """Learner steps in which step sizes fall; 0 if they are constant."""
   learning_rate_end_share: float = 0.0
-  """Share of the first step size that is left at the end, and stays."""
+  """Share of the first step size that is left at the end, and stays; 0 of constant
+  ones."""
 
   def __post_init__(self) -> None:
     _ = self.learning_rates  # checks itself
@@ -47,7 +48,7 @@ class EpsilonGreedyConfig(LearningRateConfig):
   epsilon_steps: int = 0
   """Learner steps in which the ladder falls; 0 if it is constant."""
   epsilon_end_share: float = 0.0
-  """Share of each epsilon that is left at the end, and stays."""
+  """Share of each epsilon that is left at the end, and stays; 0 of constant ones."""
   evaluation_epsilon: float = 0.0
   """Chance of a random action while evaluated."""
 

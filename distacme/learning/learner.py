@@ -23,8 +23,11 @@ from distacme.learning import updates
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
 _LAST_PARAMS_S = 20.0
-_POLL_S = 0.1  # time in which a learner without data notices a stop
-_UNDER_WAY = 2  # unfinished calls of the update; the device runs one of them
+_POLL_S = 0.1  # how soon a learner without data notices a stop
+# How long the run may take to end by its counters, which are lost in part where
+# the server of a run was restarted.
+_STOP_S = 10.0
+_UNDER_WAY = 2  # calls of the update, of which the device does one
 _TOGETHER = 4  # updates whose priorities are sent at once, if not inline
 
 
@@ -50,6 +53,7 @@ class Learner:
     *,
     placement: placement_lib.Placement | None = None,
     steps: int = 0,
+    last_step: float = math.inf,
     publish_period: int = 1,
     save: Callable[[int, types.LearnerState], None] | None = None,
     save_period_s: float = math.inf,
@@ -68,8 +72,10 @@ class Learner:
       state: to start from; the caller may not use it afterwards.
       placement: the devices to learn on; by default all local ones.
       steps: learner steps that made `state`.
-      publish_period: learner steps between publications, which are made between
-        two calls.
+      last_step: learner steps after which `run` makes no more calls of the
+        update; one call of several updates may go beyond.
+      publish_period: learner steps between publications; those are made
+        between two calls.
       save: writes a checkpoint.
       save_period_s: seconds between checkpoints.
       executor: makes the executor that sends params and priorities; by default
@@ -80,6 +86,7 @@ class Learner:
       last_saved: returns the place of the last checkpoint, for that error.
     """
     self.steps = steps
+    self._last_step = last_step
     self.directive = core.Directive(None, {})
     self._batches = batches
     self._sink = sink
@@ -125,6 +132,11 @@ class Learner:
     return self._batches.count
 
   @property
+  def has_learnt_all(self) -> bool:
+    """Whether the learner has made its last step."""
+    return self.steps >= self._last_step
+
+  @property
   def state(self) -> types.LearnerState:
     """The current state, on one device; valid until the next step."""
     return self._placement.on_one_device(self._state)
@@ -161,7 +173,7 @@ class Learner:
   def run(self) -> None:
     """Learns until the run stops, then publishes and saves the last state."""
     starving = _Starving(self._explain_after_s)
-    while self.directive.stop is None:
+    while self.directive.stop is None and not self.has_learnt_all:
       learnt = self.step(_POLL_S)
       state = status.WorkerState
       self.tend(state.LEARNING if learnt else state.WAITING_FOR_DATA)
@@ -171,7 +183,22 @@ class Learner:
           starving.seconds,
           self._batches.sampler.describe(),
         )
+    self._wait_for_stop()
     self.close()
+
+  def _wait_for_stop(self) -> None:
+    """Reports the last step until the run stops, for which it may be asked."""
+    ask_at = time.monotonic() + _STOP_S
+    while self.directive.stop is None:
+      self.report(status.WorkerState.LEARNING)
+      if self.directive.stop is not None:
+        break
+      if time.monotonic() >= ask_at:
+        self._reporter.request_stop(
+          status.StopReason.STEP_LIMIT, f'{self.steps} learner_steps'
+        )
+        ask_at = math.inf
+      time.sleep(_POLL_S)
 
   def tend(
     self, state: status.WorkerState = status.WorkerState.LEARNING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import pathlib
 import shutil
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distacme import replay_spec
 from distacme.run import files
@@ -38,7 +38,8 @@ class Checkpoints:
       spec: of the tables; a checkpoint with another spec is not restored.
     """
     self._directory = directory
-    self._written_for = {'backend': backend, 'spec': str(spec)}
+    self._backend = backend
+    self._spec = spec
     self.unfinished = directory / 'unfinished'
     self.clear_unfinished()
 
@@ -50,7 +51,11 @@ class Checkpoints:
   def add(self, folder: pathlib.Path) -> pathlib.Path:
     """Makes a folder of whole files the newest checkpoint; returns its path."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    contents = {**self._written_for, 'files': sizes}
+    contents = {
+      'backend': self._backend,
+      'spec': replay_spec.as_dict(self._spec),
+      'files': sizes,
+    }
     files.write_json(folder / _CONTENTS, contents)
     numbers = self._numbers()
     path = self._directory / str(max(numbers, default=0) + 1)
@@ -99,11 +104,13 @@ class Checkpoints:
       ValueError: if not, or if the files were written for another replay.
     """
     contents = files.read_json(path / _CONTENTS)
-    for name, value in self._written_for.items():
-      if contents[name] != value:
+    for name, was, value in (
+      ('backend', contents['backend'], self._backend),
+      ('spec', _read_spec(contents['spec']), self._spec),
+    ):
+      if was != value:
         raise ValueError(
-          f'it was saved with the {name} {contents[name]} and this run has '
-          f'{value}'
+          f'it was saved with the {name} {was} and this run has {value}'
         )
     for name, size in contents['files'].items():
       file = path / name
@@ -114,3 +121,15 @@ class Checkpoints:
   def _numbers(self) -> list[int]:
     names = [path.name for path in self._directory.iterdir()]
     return [int(name) for name in names if name.isdigit()]
+
+
+def _read_spec(value: Any) -> Any:
+  """Returns a spec, with fields that were not there yet at their defaults.
+
+  Returns:
+    The value itself, where it is none that this version can have.
+  """
+  try:
+    return replay_spec.from_dict(value)
+  except (AttributeError, KeyError, TypeError, ValueError):
+    return value

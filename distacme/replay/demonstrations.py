@@ -10,6 +10,7 @@ import numpy as np
 import tree
 
 from distacme import replay_spec
+from distacme import specs
 from distacme import types
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
@@ -48,15 +49,22 @@ def write(
       end.
 
   Raises:
-    ValueError: if an episode is not whole, or a table that evicts nothing is
-      full.
+    ValueError: if an episode is not whole, its first observation or action is
+      not one of the environment, or a table that evicts nothing is full.
   """
   writer = factory.make_demonstration_writer(spec, layout, inserter)
   output = _nothing(layout)
+  observation, action = _of_one_step(layout)
   last: dm_env.TimeStep | None = None
   steps = 0
   for number, episode in enumerate(episodes):
-    _check(episode, number)
+    _check_steps(episode, number)
+    _check_form(
+      f'observation of episode {number}',
+      observation,
+      episode.timesteps[0].observation,
+    )
+    _check_form(f'action of episode {number}', action, episode.actions[0])
     moments = [_batched(timestep) for timestep in episode.timesteps]
     if last is not None:
       # As with environments, the action at an episode's end is ignored.
@@ -70,7 +78,7 @@ def write(
   return steps
 
 
-def _check(episode: Episode, number: int) -> None:
+def _check_steps(episode: Episode, number: int) -> None:
   kinds = [int(timestep.step_type) for timestep in episode.timesteps]
   if len(kinds) != len(episode.actions) + 1:
     raise ValueError(
@@ -84,6 +92,51 @@ def _check(episode: Episode, number: int) -> None:
       '(0), end with LAST (2) and have MID (1) between them: leave out an '
       'episode that was not played to its end.'
     )
+
+
+def _check_form(name: str, want: Any, found: Any) -> None:
+  """Checks that leaves have the shapes of `want`, and can be of its dtypes.
+
+  Raises:
+    ValueError: if not; rows of replay would repeat or cut what they hold.
+  """
+  try:
+    tree.assert_same_structure(want, found)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'the first {name} is another nest than the environment has: {error} '
+      f'{_SAME_ENVIRONMENT}'
+    ) from error
+  for (path, like), leaf in zip(
+    tree.flatten_with_path(want), tree.flatten(found), strict=True
+  ):
+    array = np.asarray(leaf)
+    if array.shape != like.shape or not np.can_cast(
+      array.dtype, like.dtype, 'same_kind'
+    ):
+      where = f' at {"/".join(map(str, path))}' if path else ''
+      raise ValueError(
+        f'the first {name}{where} is {array.dtype}{list(array.shape)} and the '
+        f"environment's is {like.dtype}{list(like.shape)}. {_SAME_ENVIRONMENT}"
+      )
+
+
+_SAME_ENVIRONMENT = (
+  'Record the episodes in the environment of the run, with its wrappers.'
+)
+
+
+def _of_one_step(layout: rows_lib.RowLayout) -> tuple[Any, Any]:
+  """Returns specs of the observation and the action of one step."""
+  one = layout.nest.observation, layout.nest.action
+  if isinstance(layout.nest, types.Sequence):
+    one = tree.map_structure(
+      lambda leaf: specs.Array(leaf.shape[1:], leaf.dtype), one
+    )
+  observation, action = one
+  if layout.frames is not None:
+    observation = layout.frames.with_stacks(observation)
+  return observation, action
 
 
 def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:

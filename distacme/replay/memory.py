@@ -74,9 +74,25 @@ class Memory:
   def write_demonstrations(
     self, episodes: Iterable[demonstrations.Episode]
   ) -> int:
-    """Fills the tables of demonstrations; see `demonstrations.write`."""
-    inserter = self.inserter(self._spec.tables_of_demonstrations)
-    return demonstrations.write(episodes, self._spec, self._layout, inserter)
+    """Fills the tables of demonstrations; see `demonstrations.write`.
+
+    Raises:
+      ValueError: also if a table then holds too little to be sampled.
+    """
+    tables = self._spec.tables_of_demonstrations
+    inserter = self.inserter(tables)
+    steps = demonstrations.write(episodes, self._spec, self._layout, inserter)
+    for table in tables:
+      index = self._spec.tables.index(table)
+      inserted = self._tables[index].counts.inserted
+      least = self._limits[index].min_size
+      if inserted < least:
+        raise ValueError(
+          f'the demonstrations have {steps} steps, which make {inserted} windows '
+          f'of table {table.name!r}; no batch is drawn before it holds '
+          f'min_size={least}. Give more demonstrations, or lower min_size.'
+        )
+    return steps
 
   def can_sample(self, batches: int = 1) -> bool:
     """Returns whether the rate limits allow to draw so many batches now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -57,6 +58,8 @@ def run(context: context_lib.Context) -> None:
     devices=devices,
     in_background=True,
     steps=restored.steps if restored else 0,
+    # Which are what the run counts, from here on.
+    last_step=experiment.run.max_learner_steps or math.inf,
     save=save,
     save_period_s=experiment.run.checkpoint_period_s,
     **experiment.learner_settings(agent, directory),

@@ -14,7 +14,7 @@ import os
 import pathlib
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distacme.programs.workers import process as process_lib
 
@@ -60,6 +60,8 @@ def run_worker(
   process = process_lib.take_process(run_dir)
   try:
     contexts = _contexts(run_dir, name, process, experiment)
+    if len(contexts) > 1:
+      _import_all(contexts[0])
   except Exception:
     logging.exception('%s cannot start', name)
     if process:
@@ -99,16 +101,33 @@ def _contexts(
   ]
 
 
+def _module(context: context_lib.Context) -> Any:
+  """Returns the module of a worker; each process imports those of its own."""
+  return importlib.import_module(
+    f'distacme.programs.workers.{context.spec.kind}'
+  )
+
+
+def _import_all(context: context_lib.Context) -> None:
+  """Imports now, in one thread, what a worker would import when it is used.
+
+  Which hides TensorFlow meanwhile, and a lodger may import it.
+  """
+  from distacme import lazy_imports
+
+  _module(context)
+  _ = context.experiment  # whose agent says what else
+  lazy_imports.load_all()
+
+
 def _run(context: context_lib.Context) -> int:
   """Runs one worker to its end; returns its exit code."""
   line: connection_lib.Connection | None = None
   process = context.process
   try:
-    # Here and not above: each process imports what its own workers need. And before
-    # the first heartbeat, after which a worker that is silent seems to hang.
-    module = importlib.import_module(
-      f'distacme.programs.workers.{context.spec.kind}'
-    )
+    # Before the first heartbeat, after which a worker that is silent seems to
+    # hang.
+    module = _module(context)
     if not context.spec.listens:  # services need neither agent nor environment
       context = dataclasses.replace(context, given=context.experiment)
     if context.spec.needs:

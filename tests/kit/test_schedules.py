@@ -47,6 +47,10 @@ def test_an_optimisers_steps_are_not_the_learners(per_learner_step, counts):
     (('linear',), "x_schedule='linear' needs its length: set x_steps"),
     (('cosine', 0), "x_schedule='cosine' needs its length: set x_steps"),
     (('constant', 9), 'x_steps=9 is the length of no schedule: set x_schedule'),
+    (
+      ('constant', 0, 0.1),
+      'x_end_share=0.1 is the end of no schedule: set x_schedule to',
+    ),
     (('linear', -1), 'x_steps must not be negative, got -1'),
     (('linear', 9, 1.5), r'x_end_share must be in \[0, 1\], got 1\.5'),
     (('linear', 9, np.nan), r'x_end_share must be in \[0, 1\], got nan'),

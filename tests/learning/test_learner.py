@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from distacme import core
 from distacme import status as status_lib
 from distacme.acting import params
 from distacme.learning import batches
@@ -290,6 +291,66 @@ def test_nothing_is_saved_before_its_time():
     rig.learner.step()
     rig.learner.tend()
   assert rig.saved == []
+
+
+class LateReporter:
+  """A line to a run that hears of steps, and ends, some reports later."""
+
+  def __init__(self, ends_after=3):
+    self.counted = 0
+    self.asked = []
+    self._left = ends_after
+
+  def report(self, counts=None, metrics=None, state=None):
+    self.counted += (counts or {}).get('learner_steps', 0)
+    if self.counted:
+      self._left -= 1
+    ended = self._left < 0 or self.asked
+    return core.Directive(
+      status_lib.StopReason.STEP_LIMIT if ended else None, {}
+    )
+
+  def request_stop(self, reason, detail=''):
+    self.asked.append((reason, detail))
+
+
+def run_to(last_step, reporter, count=1):
+  agent = telling_agent.TellingAgent()
+  made = learner.Learner(
+    agent,
+    batches.Batches(feeding.ListSampler(*range(20)), count),
+    ListSink(),
+    reporter,
+    agent.initial_learner_state(None),
+    steps=40,
+    last_step=last_step,
+  )
+  made.run()
+  assert reporter.counted == made.steps - 40
+  return made.steps
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+  monkeypatch.setattr(learner, '_POLL_S', 0.0)
+
+
+def test_it_makes_no_step_beyond_its_last_however_late_the_run_ends(no_pauses):
+  reporter = LateReporter()
+  assert run_to(47, reporter) == 47
+  assert run_to(47, LateReporter(), count=2) == 48  # whole calls
+  assert not reporter.asked  # the run's counters ended it
+
+
+def test_a_run_that_lost_counts_is_asked_to_end_after_the_last_step(
+  no_pauses, monkeypatch
+):
+  monkeypatch.setattr(learner, '_STOP_S', 0.0)
+  reporter = LateReporter(ends_after=10**9)
+  assert run_to(47, reporter) == 47
+  assert reporter.asked == [
+    (status_lib.StopReason.STEP_LIMIT, '47 learner_steps')
+  ]
 
 
 def test_close_publishes_and_saves_the_last_state():

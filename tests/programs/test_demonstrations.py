@@ -112,6 +112,21 @@ def test_demonstrations_that_are_not_given_or_not_wanted_are_refused(
 
 
 @pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'clock': 'env_steps'}, "never be evaluated. Add '--clock learner_steps'"),
+    ({'max_learner_steps': None}, 'would never end.* Set one of them'),
+  ],
+)
+def test_a_run_that_would_never_be_evaluated_or_end_is_refused(
+  tmp_path, settings, message
+):
+  with pytest.raises(ValueError, match=message):
+    train(tmp_path / 'run', 'expert', **settings)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
   'mode', [m for m, each in modes.LAUNCHERS.items() if each.has_services]
 )
 def test_other_modes_are_refused_before_they_start(tmp_path, mode, monkeypatch):

@@ -126,7 +126,7 @@ def assert_same_run(case, one, other):
     pair = [json.loads((path / name).read_text()) for path in (one, other)]
     if name == 'config.json':
       for config in pair:
-        del config['run']['run_dir']
+        del config['run']['run_dir'], config['resumed_from']
     assert pair[0] == pair[1]
 
 

@@ -114,10 +114,10 @@ def test_learner_steps_may_decide_evaluations_and_the_end(start):
   code, _ = run.wait()
   assert code == 0, run.output
   assert run.summary.stop.detail == '700 learner_steps'
-  assert run.summary.counts['learner_steps'] >= 700
+  assert run.summary.counts['learner_steps'] == 700
   curve = curves.read_curve(run.run_dir)
   assert curve.clock == 'learner_steps'
-  assert curve.steps[-1] >= 700
+  assert curve.steps[-1] == 700
   assert 'evaluation: 20 episodes every 200 learner steps' in run.output
 
 

@@ -443,3 +443,26 @@ def test_a_checkpoint_of_the_layout_before_is_refused_with_a_sentence(
     'it was saved with the spec ReplaySpec(window=NStep(n=1, discount=0.9), '
     'batch_size=10) and this run has ReplaySpec(tables=(Table('
   ) in record.getMessage()
+
+
+def test_a_checkpoint_from_before_a_field_came_is_restored(open_):
+  first = open_()
+  first.insert(range(30))
+  path = first.save()
+  contents = files.read_json(path / 'contents.json')
+  (table,) = contents['spec']['tables']
+  del table['evicts'], table['window']['reward_scale']  # at their defaults
+  files.write_json(path / 'contents.json', contents)
+  assert open_().metrics()['size'] == 30
+
+
+def test_a_checkpoint_with_a_field_to_come_is_refused(open_, caplog):
+  first = open_()
+  first.insert(range(30))
+  path = first.save()
+  contents = files.read_json(path / 'contents.json')
+  contents['spec']['tables'][0]['shards'] = 2
+  files.write_json(path / 'contents.json', contents)
+  assert open_().metrics()['size'] == 0
+  (record,) = caplog.records
+  assert "'shards': 2" in record.getMessage()

@@ -183,3 +183,77 @@ def test_an_episode_that_is_not_whole_is_named(what, message):
       collector.layout,
       collector,
     )
+
+
+def changed(**leaves):
+  """Returns an episode whose first step has other leaves."""
+  _, (episode,) = recorded([3])
+  first = episode.timesteps[0]
+  observation = {**first.observation, **leaves.get('observation', {})}
+  timesteps = [first._replace(observation=observation), *episode.timesteps[1:]]
+  action = {**episode.actions[0], **leaves.get('action', {})}
+  return demonstrations.Episode(timesteps, [action, *episode.actions[1:]])
+
+
+@pytest.mark.parametrize(
+  ('leaves', 'message'),
+  [
+    (
+      {'observation': {'time': np.zeros(3, np.int32)}},
+      r'observation of episode 1 at time is int32\[3\] and .* int32\[\]\. Record',
+    ),
+    (
+      {'observation': {'time': np.float32(0.5)}},
+      r"at time is float32\[\] and the environment's is int32\[\]",
+    ),
+    ({'observation': {'more': 1}}, 'observation of episode 1 is another nest'),
+    (
+      {'action': {'push': np.zeros(1)}},
+      r'action of episode 1 at push is float64\[1\] and .* float64\[2\]',
+    ),
+    ({'action': {'turn': 0.0}}, r'at turn is float64\[\] and .* int32\[\]'),
+  ],
+)
+@pytest.mark.parametrize(
+  'window', [replay_spec.NStep((1, 3), 0.9), replay_spec.Sequences(4, 2)]
+)
+def test_an_episode_of_another_environment_is_named(window, leaves, message):
+  _, (whole,) = recorded([3])
+  collector = playing.Collector(layout_of(window))
+  with pytest.raises(ValueError, match=message):
+    demonstrations.write(
+      [whole, changed(**leaves)], spec_of(window), collector.layout, collector
+    )
+
+
+def test_an_action_may_be_a_python_number():
+  window = replay_spec.NStep(1, 0.9)
+  collector = playing.Collector(layout_of(window))
+  demonstrations.write(
+    [changed(action={'turn': 3})], spec_of(window), collector.layout, collector
+  )
+  assert collector.data.action['turn'][0] == 3
+
+
+def test_fewer_than_a_table_needs_to_be_sampled_are_refused():
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3, 4])
+  spec, layout = spec_of(window, min_size=8), layout_of(window)
+  replay = memory.Memory(spec, layout, seed=0)
+  with pytest.raises(
+    ValueError, match=r"7 steps.* 'expert'.* min_size=8\. Give"
+  ):
+    replay.write_demonstrations(episodes)
+
+
+@pytest.mark.parametrize(
+  'window', [replay_spec.NStep((1, 3), 0.9), replay_spec.Sequences(4, 2)]
+)
+def test_stacks_whose_frames_rows_share_are_checked_whole(window):
+  stack = specs.FrameStack((2, 3), np.uint8, 0, 255)
+  spec = playing.SPEC._replace(observations={'screen': stack})
+  layout = rows_lib.make_layout(window, spec)
+  assert layout.frames is not None
+  observation, action = demonstrations._of_one_step(layout)
+  assert observation['screen'].shape == (2, 3)
+  assert action['push'].shape == (2,)

@@ -72,6 +72,14 @@ class FrameLayout:
         leaves[i] = np.empty((len(leaf), 0), np.uint8)
     return tree.unflatten_as(nest, leaves)
 
+  def with_stacks(self, nest: types.NestedSpec) -> types.NestedSpec:
+    """Returns specs of an observation, with those of stacks where none were."""
+    leaves = tree.flatten(nest)
+    for name, i in zip(self._names, self.indices, strict=True):
+      frame = self.dtype[name]
+      leaves[i] = specs.Array((*frame.shape, self.stack), frame.base)
+    return tree.unflatten_as(nest, leaves)
+
   def newest(self, observation: types.NestedArray) -> np.ndarray:
     """Returns the newest frame of each row: structured [N]."""
     leaves = tree.flatten(observation)

@@ -12,6 +12,7 @@ import types
 
 import pytest
 
+from distacme import lazy_imports
 from distacme.agents import dqn
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
@@ -180,3 +181,28 @@ def test_one_that_fails_ends_the_process_that_it_shares(
   name, detail = Line.told
   assert name == fails
   assert 'RuntimeError: no room' in detail
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('learner/0', ['loaded', 'learner/0', 'replay/0']),
+    ('actor/0', ['actor/0']),
+  ],
+)
+def test_what_hides_tensorflow_is_imported_before_a_lodger_starts(
+  tmp_path, monkeypatch, name, expected
+):
+  directory = directory_of_a_run(tmp_path, replay_in_learner=True)
+  order = []
+  monkeypatch.setattr(process_lib, 'take_process', lambda run_dir: Process())
+  monkeypatch.setattr(connection, 'Connection', Line)
+  monkeypatch.setattr('os.environ', {})
+  monkeypatch.setattr('sys.path', [])
+  monkeypatch.setattr(lazy_imports, 'load_all', lambda: order.append('loaded'))
+  module = types.SimpleNamespace(run=lambda context: order.append(context.name))
+  monkeypatch.setattr(importlib, 'import_module', lambda path: module)
+  given = experiment_lib.Experiment(experiment_lib.RunConfig(), dqn.Config())
+  assert main.run_worker(directory.path, name, given) == 0
+  assert order[:1] == expected[:1]
+  assert sorted(order) == sorted(expected)
