@@ -26,6 +26,7 @@ import launchpad as lp
 from launchpad.launch.run_locally import launch_local_output_to_files
 from launchpad.nodes.python import node as lp_node
 
+from distacme.runtime import process_tree
 from distacme.runtime import processes
 from distacme.runtime import signals
 from distacme.runtime import supervision
@@ -37,6 +38,7 @@ def launch_processes(
   program: topology.Program,
   command: processes.Command,
   logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts every worker that has a process of its own; see `processes.start_all`.
 
@@ -46,7 +48,7 @@ def launch_processes(
   launched = _make_program(
     program,
     lambda spec: functools.partial(
-      _become, command(spec.name), processes.environment(spec)
+      _become, command(spec.name), processes.environment(spec, family)
     ),
   )
   # Launchpad reads the directory from the environment, once, at import.
@@ -60,7 +62,9 @@ def launch_processes(
     log.parent.mkdir(exist_ok=True)
     (fresh / name).rename(log)  # it goes on writing there
     workers.append(
-      processes.Process(program[name], command, logs, process).worker(name)
+      processes.Process(program[name], command, logs, family, process).worker(
+        name
+      )
     )
   shutil.rmtree(fresh)
   return workers

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import pathlib
+from typing import Any
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
 from distacme.run import status as status_lib
+from distacme.runtime import process_tree
 from distacme.runtime import processes
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -21,20 +24,27 @@ def run(
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
   """Runs an experiment to its end; see `table.Launcher.run`."""
-  command = functools.partial(main.command, directory.path)
-  return this_host.run(
-    experiment,
-    directory,
-    show,
-    functools.partial(_start_all, command=command, directory=directory),
-    functools.partial(processes.start, command=command, logs=directory.logs),
-  )
+  family = process_tree.Family()
+  how: dict[str, Any] = {
+    'command': functools.partial(main.command, directory.path),
+    'logs': directory.logs,
+    'family': family,
+  }
+  with family.no_orphans():
+    return this_host.run(
+      experiment,
+      directory,
+      show,
+      functools.partial(_start_all, **how),
+      functools.partial(processes.start, **how),
+    )
 
 
 def _start_all(
   program: topology.Program,
   command: processes.Command,
-  directory: run_directory.RunDirectory,
+  logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   start_all = processes.start_all
@@ -44,4 +54,4 @@ def _start_all(
     pass
   else:
     start_all = launchpad.launch_processes
-  return start_all(program, command, directory.logs)
+  return start_all(program, command, logs, family)

@@ -11,7 +11,6 @@ from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
 from distacme.run import status as status_lib
-from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -38,10 +37,7 @@ def run(
   """
   program = program_lib.read(directory)
   supervised = supervised_run.SupervisedRun(program, directory, show)
-  with (
-    signals.requested_from(supervised.request_stop),
-    process_tree.no_orphans(),
-  ):
+  with signals.requested_from(supervised.request_stop):
     members = start_all(program)
     supervised.attach(members)
     policy = supervision.RestartPolicy(
