@@ -48,10 +48,6 @@ def _start_all(
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   start_all = processes.start_all
-  try:
-    from distacme.runtime import launchpad
-  except ImportError:
-    pass
-  else:
+  if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_processes
   return start_all(program, command, logs, family)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import threading
+import types
 
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
@@ -50,6 +52,20 @@ def run(
       supervised.scale = actors.scale
     supervisor.watch()
   return supervised.finish()
+
+
+def find_launchpad() -> types.ModuleType | None:
+  """Returns the module that starts workers by Launchpad, where that can be used.
+
+  Launchpad sets signal handlers, which Python allows in the main thread only.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    return None
+  try:
+    from distacme.runtime import launchpad
+  except ImportError:
+    return None
+  return launchpad
 
 
 class _Actors:

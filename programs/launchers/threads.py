@@ -40,10 +40,6 @@ def _start_all(
   """Starts the program through Launchpad, or without where there is none."""
   lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
   start_all = threads.start_all
-  try:
-    from distacme.runtime import launchpad
-  except ImportError:
-    pass
-  else:
+  if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_threads
   return start_all(program, run)

@@ -1,5 +1,8 @@
 """Actors are as many as asked for, in the program and among the processes."""
 
+from concurrent import futures
+import importlib.util
+
 import pytest
 
 from distacme.programs import experiment
@@ -74,3 +77,10 @@ def test_a_full_disk_adds_no_actor_until_there_is_room(
   actors.scale(3)
   assert actors_of_program(directory) == supervisor.workers
   assert 'actor/2' in supervisor.workers
+
+
+def test_launchpad_is_left_out_where_signal_handlers_cannot_be_set():
+  with futures.ThreadPoolExecutor(1) as pool:
+    assert pool.submit(this_host.find_launchpad).result() is None
+  installed = importlib.util.find_spec('launchpad') is not None
+  assert (this_host.find_launchpad() is not None) == installed
