@@ -1,8 +1,11 @@
 """A user's functions reach workers by import path, or in a pickle of this user."""
 
 import functools
+import importlib.util
 import os
+import sys
 import threading
+import types
 
 import pytest
 
@@ -40,6 +43,57 @@ def test_a_function_in_the_place_of_another_has_no_path(monkeypatch):
   before = environments.catch
   monkeypatch.setattr(environments, 'catch', print)
   assert functions.import_path(before) == ''
+
+
+def module_in_memory(name):
+  """Returns a module that no other process finds."""
+  module = types.ModuleType(name)
+  exec(
+    'BASE = 1\ndef make(seed, more=0): return seed + BASE + more', vars(module)
+  )
+  return module
+
+
+def module_by_path(name, folder):
+  """Returns a module of a file in a folder from which nothing is imported."""
+  path = folder / f'{name}.py'
+  path.write_text('BASE = 1\ndef make(seed, more=0): return seed + BASE + more')
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.mark.parametrize('name', ['here_only', 'colorsys'])
+@pytest.mark.parametrize('kind', ['in memory', 'by path'])
+def test_what_other_processes_do_not_find_is_pickled_by_value(
+  directory, monkeypatch, tmp_path, name, kind
+):
+  module = (
+    module_in_memory(name)
+    if kind == 'in memory'
+    else module_by_path(name, tmp_path)
+  )
+  with monkeypatch.context() as here:
+    here.setitem(sys.modules, name, module)
+    assert functions.import_path(module.make) == ''
+    parts = {
+      'env': module.make,
+      'network': functools.partial(module.make, more=2),
+    }
+    functions.write_pickles(parts, directory)
+  assert functions.read_pickle(directory, 'env')(5) == 6
+  assert functions.read_pickle(directory, 'network')(5) == 8
+
+
+def test_a_module_from_a_folder_on_the_path_is_found_again(
+  monkeypatch, tmp_path
+):
+  (tmp_path / 'pack').mkdir()
+  (tmp_path / 'pack' / 'beside.py').write_text('def make(seed): return seed')
+  monkeypatch.syspath_prepend(tmp_path)
+  beside = importlib.import_module('pack.beside')
+  assert functions.import_path(beside.make) == 'pack.beside:make'
 
 
 @pytest.fixture(name='directory')
