@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import presets
+from distacme.programs import recorded
 from distacme.programs.launchers import table
-from distacme.run import files
 from distacme.run import lock as lock_lib
 from distacme.run import notices
 from distacme.run import run_directory
@@ -89,7 +88,6 @@ def _record(
 ) -> None:
   """Writes what the run's workers read, and whoever comes after the run."""
   from distacme.programs import program
-  from distacme.programs import recorded
 
   run = experiment.run
   launcher = table.find(run.mode)
@@ -127,10 +125,10 @@ def check_resumable(
   before = directory.read_config()
   if directory.last_step() is None:
     return
-  now = _as_read(experiment.as_dict())
+  now = recorded.as_read(experiment.as_dict())
   # A setting that did not exist then was at its default, as it were.
-  for field in dataclasses.fields(experiment.agent):
-    before['agent'].setdefault(field.name, _as_read(field.default))
+  before['agent'] = recorded.defaults(type(experiment.agent)) | before['agent']
+  before['run'] = recorded.defaults(experiment_lib.RunConfig) | before['run']
   pairs = [('agent', name) for name in now['agent']]
   fixed = experiment_lib.fields_with(resume='fixed')
   pairs += [('run', name) for name in fixed]
@@ -184,11 +182,6 @@ def check_functions(
         f'{is_["source"] or "unknown"}).'
       )
   return different
-
-
-def _as_read(value: Any) -> Any:
-  """Returns what is read back of a value that was written."""
-  return files.from_json(files.to_json(value))
 
 
 def read_checkpoint(

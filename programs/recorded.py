@@ -55,6 +55,27 @@ def agent_config(
   return _parse(agent.Config, config['agent'], directory)
 
 
+def as_read(value: Any) -> Any:
+  """Returns a value as it comes back from config.json."""
+  return files.from_json(files.to_json(value))
+
+
+def defaults(config: Any) -> dict[str, Any]:
+  """Returns the defaults of a dataclass as config.json would have them.
+
+  A run that was made before a setting existed has it at its default.
+  """
+  return {
+    field.name: as_read(_default(field)) for field in dataclasses.fields(config)
+  }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+  if field.default_factory is not dataclasses.MISSING:
+    return field.default_factory()
+  return None if field.default is dataclasses.MISSING else field.default
+
+
 def write_pickles(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> list[str]:
@@ -84,7 +105,7 @@ def _is_plain(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> bool:
   """Whether the agent's settings are read back from JSON as they were."""
-  config = files.from_json(files.to_json(experiment.as_dict()))
+  config = as_read(experiment.as_dict())
   try:
     read = agent_config(config, experiment.run, directory)
     return bool(read == experiment.agent)

@@ -177,3 +177,21 @@ def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   other = dataclasses.replace(experiment, agent=ppo.Config(max_abs_reward=1.0))
   with pytest.raises(ValueError, match='max_abs_reward was inf and is 1.0'):
     checks.check_resumable(other, directory)
+
+
+def test_a_run_older_than_a_setting_is_resumed_at_its_default(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  directory.create()
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig('ppo'), ppo.Config()
+  )
+  config = experiment.as_dict()
+  del config['run']['demonstrations'], config['agent']['max_abs_reward']
+  directory.begin(config)
+  (directory.checkpoints / '7').mkdir(parents=True)
+  checks.check_resumable(experiment, directory)
+  other = dataclasses.replace(
+    experiment, run=experiment_lib.RunConfig('ppo', demonstrations='my:own')
+  )
+  with pytest.raises(ValueError, match="demonstrations was '' and is 'my:own'"):
+    checks.check_resumable(other, directory)
