@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
@@ -26,7 +27,9 @@ def run(
   """Runs an experiment to its end; see `table.Launcher.run`."""
   family = process_tree.Family()
   how: dict[str, Any] = {
-    'command': functools.partial(main.command, directory.path),
+    'command': functools.partial(
+      main.command, directory.path, program_lib.read(directory).import_path
+    ),
     'logs': directory.logs,
     'family': family,
   }

@@ -6,6 +6,7 @@ own, whoever starts it. Nothing heavy is imported before its signal handlers are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent import futures
 import dataclasses
 import importlib
@@ -24,13 +25,24 @@ if TYPE_CHECKING:
   from distacme.programs.workers import context as context_lib
 
 
-def command(run_dir: pathlib.Path, name: str) -> list[str]:
-  """Returns the command that runs a worker in a process of its own."""
-  # Without the current folder on the path, where Python knows how: a worker
-  # imports from where its launcher does.
-  safe = ['-P'] if sys.version_info >= (3, 11) else []
-  module = 'distacme.programs.workers.main'
-  return [sys.executable, *safe, '-m', module, str(run_dir), name]
+def command(
+  run_dir: pathlib.Path, import_path: Sequence[str], name: str
+) -> list[str]:
+  """Returns the command that runs a worker in a process of its own.
+
+  Args:
+    run_dir: of the run.
+    import_path: folders from which the launcher imports. The launcher may find
+      distacme itself in one that it has added, and with `-m` Python looks into
+      the current folder first.
+    name: of the worker.
+  """
+  start = (
+    f'import sys; sys.path[:] = {list(import_path)!r}; '
+    'from distacme.programs.workers import main; '
+    'sys.exit(main.main(sys.argv[1:]))'
+  )
+  return [sys.executable, '-c', start, str(run_dir), name]
 
 
 def main(arguments: list[str]) -> int:

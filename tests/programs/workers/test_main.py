@@ -6,6 +6,7 @@ import importlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import types
@@ -39,7 +40,9 @@ def started(directory, name):
   """Starts a worker by hand; yields its process."""
   directory.logs.mkdir(exist_ok=True)
   with open(directory.path / 'log', 'a') as log:
-    process = subprocess.Popen(main.command(directory.path, name), stderr=log)
+    process = subprocess.Popen(
+      main.command(directory.path, sys.path, name), stderr=log
+    )
   try:
     yield process
   finally:
@@ -77,7 +80,7 @@ def test_a_variable_server_started_again_is_found(tmp_path):
       assert client.status(third).stop is None
       process.send_signal(signal.SIGTERM)
       assert process.wait(30) == 0
-  assert directory.read_summary()['stop']['reason'] == 'terminated'
+  assert directory.read_summary().stop.reason == 'terminated'
   log = (directory.path / 'log').read_text()
   assert f'Cannot listen on {first.address}' in log
   assert 'Another port is used.' in log
@@ -89,6 +92,21 @@ def test_a_worker_that_is_not_of_the_program_is_refused(tmp_path):
     assert process.wait(30) == 1
   log = (directory.path / 'log').read_text()
   assert "no worker of the program is called 'actor/9'" in log
+
+
+def test_a_worker_s_process_imports_from_where_its_launcher_does(tmp_path):
+  package = tmp_path / 'only here' / 'distacme' / 'programs' / 'workers'
+  package.mkdir(parents=True)
+  (package / 'main.py').write_text('main = print')
+  current = tmp_path / 'current'
+  current.mkdir()
+  for name in ('distacme', 'runpy', 'logging'):
+    (current / f'{name}.py').write_text('raise ImportError("the wrong one")')
+  path = [str(tmp_path / 'only here'), *sys.path]
+  said = subprocess.check_output(
+    main.command(tmp_path / 'run', path, 'actor/0'), cwd=current, text=True
+  )
+  assert said == f"['{tmp_path / 'run'}', 'actor/0']\n"
 
 
 def test_the_command_needs_a_directory_and_a_name(capsys):
