@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import functions
 from distacme.programs import presets
 from distacme.programs import recorded
 from distacme.programs.launchers import table
@@ -61,6 +62,7 @@ def check(
   Raises:
     ValueError: if agent, environment, network and run directory do not fit, or
       another run is there.
+    ImportError: if a library is missing.
   """
   agent = check_agent(experiment)
   run = experiment.run
@@ -68,6 +70,7 @@ def check(
     run.agent, run.env, f'seed{run.seed}'
   )
   directory = run_directory.RunDirectory(path.resolve())
+  pickles = _check_launch(experiment, directory)
   directory.create()
   with contextlib.ExitStack() as stack:
     lock = stack.enter_context(lock_lib.take(directory))
@@ -75,15 +78,45 @@ def check(
     # Both refuse what they cannot read.
     restored = read_checkpoint(agent, directory)
     counts = directory.read_counts(restored.steps) if restored else {}
-    _record(experiment, agent, counts, directory)
+    _record(experiment, agent, counts, pickles, directory)
     stack.pop_all()  # the lock is the caller's now
   return directory, lock
+
+
+def _check_launch(
+  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
+) -> dict[str, bytes]:
+  """Checks that the workers can be given what they need; changes nothing.
+
+  Returns:
+    The pickles that they read.
+
+  Raises:
+    ValueError: if a part of the experiment cannot reach the workers.
+    ImportError: if the library that makes the run's key is missing.
+  """
+  launcher = table.find(experiment.run.mode)
+  if experiment.run.tls:
+    from distacme.variables import keys
+
+    keys.check_installed()
+  if not launcher.has_processes:
+    return {}
+  pickles = recorded.pickles(experiment, directory)
+  if pickles and launcher.remote:
+    raise ValueError(
+      f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
+      f'hosts would have to, in mode {experiment.run.mode!r}. Move it to a '
+      'module that is installed there.'
+    )
+  return pickles
 
 
 def _record(
   experiment: experiment_lib.Experiment,
   agent: core.Agent,
   counts: Mapping[str, int],
+  pickles: Mapping[str, bytes],
   directory: run_directory.RunDirectory,
 ) -> None:
   """Writes what the run's workers read, and whoever comes after the run."""
@@ -91,17 +124,10 @@ def _record(
 
   run = experiment.run
   launcher = table.find(run.mode)
-  pickles: list[str] = []
   if launcher.has_processes:
     with directory.refused_if_not_writable():
-      pickles = recorded.write_pickles(experiment, directory)
-  if pickles and launcher.remote:
-    raise ValueError(
-      f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
-      f'hosts would have to, in mode {run.mode!r}. Move it to a module that is '
-      'installed there.'
-    )
-  config = recorded.as_dict(experiment, agent.replay, counts, pickles)
+      functions.write_pickles(pickles, directory)
+  config = recorded.as_dict(experiment, agent.replay, counts, list(pickles))
   directory.begin(config)
   if not launcher.has_services:
     return

@@ -72,25 +72,33 @@ def load(path: str) -> Any:
 
 
 def write_pickles(
-  parts: Mapping[str, Any], directory: run_directory.RunDirectory
+  pickles: Mapping[str, bytes], directory: run_directory.RunDirectory
 ) -> None:
-  """Pickles what workers cannot import.
+  """Writes what workers cannot import, in the place of earlier pickles.
 
   Args:
-    parts: objects by the name of their pickle.
+    pickles: by name, as of `pickled`.
     directory: of the run.
 
   Raises:
-    ValueError: if an object cannot be pickled.
-    NotWrittenError: if its pickle cannot be written.
+    NotWrittenError: if a pickle cannot be written.
   """
   for path in directory.pickles.glob('*'):  # of a run before this one
     path.unlink()
-  for part, given in parts.items():
-    _write(_path(directory, part), _pickled(part, given))
+  for part, data in pickles.items():
+    _write(_path(directory, part), data)
 
 
-def _pickled(part: str, given: Any) -> bytes:
+def pickled(part: str, given: Any) -> bytes:
+  """Returns the pickle of an object.
+
+  Args:
+    part: of the experiment that the object is, for the message.
+    given: the object.
+
+  Raises:
+    ValueError: if the object cannot be pickled.
+  """
   import cloudpickle  # 0.1 s, which few runs need
 
   here_only = {

@@ -25,7 +25,7 @@ def as_dict(
     experiment: of the run.
     replay: what its agent wants of replay.
     counts: the run's counters before this resumption.
-    pickles: parts of the experiment that lie in pickles (`write_pickles`).
+    pickles: parts of the experiment that lie in pickles.
   """
   return {
     **experiment.as_dict(),
@@ -76,16 +76,13 @@ def _default(field: dataclasses.Field[Any]) -> Any:
   return None if field.default is dataclasses.MISSING else field.default
 
 
-def write_pickles(
+def pickles(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
-) -> list[str]:
-  """Pickles what config.json cannot say of an experiment.
+) -> dict[str, bytes]:
+  """Returns pickles of what config.json cannot say of an experiment.
 
   Those are functions that have no import path, and an agent's settings that are
-  more than plain data.
-
-  Returns:
-    The parts of the experiment that were pickled.
+  more than plain data. Nothing is written.
 
   Raises:
     ValueError: if one cannot be pickled.
@@ -97,8 +94,7 @@ def write_pickles(
   }
   if not _is_plain(experiment, directory):
     parts['agent'] = experiment.agent
-  functions.write_pickles(parts, directory)
-  return list(parts)
+  return {part: functions.pickled(part, given) for part, given in parts.items()}
 
 
 def _is_plain(

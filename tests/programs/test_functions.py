@@ -81,7 +81,7 @@ def test_what_other_processes_do_not_find_is_pickled_by_value(
       'env': module.make,
       'network': functools.partial(module.make, more=2),
     }
-    functions.write_pickles(parts, directory)
+    write(parts, directory)
   assert functions.read_pickle(directory, 'env')(5) == 6
   assert functions.read_pickle(directory, 'network')(5) == 8
 
@@ -101,29 +101,34 @@ def fixture_directory(tmp_path):
   return run_directory.RunDirectory(tmp_path)
 
 
+def write(parts, directory):
+  pickles = {part: functions.pickled(part, parts[part]) for part in parts}
+  functions.write_pickles(pickles, directory)
+
+
 def test_a_pickle_is_this_user_s_alone(directory):
   size = 5
-  functions.write_pickles({'env': lambda seed: (seed, size)}, directory)
+  write({'env': lambda seed: (seed, size)}, directory)
   (path,) = directory.pickles.iterdir()
   assert path.stat().st_mode & 0o777 == 0o600
   assert functions.read_pickle(directory, 'env')(1) == (1, 5)
   path.chmod(0o640)
   with pytest.raises(ValueError, match=r'mode 640: it is loaded only if'):
     functions.read_pickle(directory, 'env')
-  functions.write_pickles({}, directory)
+  write({}, directory)
   assert not path.exists()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason='Only root gives files away.')
 def test_a_pickle_of_another_user_is_not_loaded(directory):
-  functions.write_pickles({'env': lambda seed: seed}, directory)
+  write({'env': lambda seed: seed}, directory)
   os.chown(directory.pickles / 'env.pickle', 12345, -1)
   with pytest.raises(ValueError, match='belongs to user 12345'):
     functions.read_pickle(directory, 'env')
 
 
 def test_a_pickle_elsewhere_is_not_loaded(directory, tmp_path):
-  functions.write_pickles({'env': lambda seed: seed}, directory)
+  write({'env': lambda seed: seed}, directory)
   path = directory.pickles / 'env.pickle'
   path.rename(tmp_path / 'elsewhere')
   path.symlink_to(tmp_path / 'elsewhere')
@@ -136,7 +141,7 @@ def test_what_cannot_be_pickled_is_named(directory):
   with pytest.raises(
     ValueError, match="the env of the run cannot be sent.*'lo"
   ):
-    functions.write_pickles({'env': lambda seed: lock}, directory)
+    write({'env': lambda seed: lock}, directory)
 
 
 def recorded_run(tmp_path, **settings):
@@ -192,6 +197,30 @@ def test_settings_that_are_more_than_json_are_pickled(tmp_path, monkeypatch):
   assert vars(read) == vars(experiment.agent)
 
 
+@pytest.fixture(name='before')
+def fixture_before(tmp_path):
+  """Returns what the files of a run with a pickle say."""
+
+  def read():
+    return {
+      path: path.read_bytes()
+      for path in (tmp_path / 'run').rglob('*')
+      if path.is_file()
+    }
+
+  _, directory = recorded_run(
+    tmp_path,
+    run={'env': '<lambda>'},
+    environment=lambda seed: environments.catch(seed),
+  )
+  (directory.logs / 'kept').write_text('')
+  before = read()
+  assert len(before) > 3
+  yield
+  assert read() == before
+
+
+@pytest.mark.usefixtures('before')
 def test_other_hosts_load_no_pickle(tmp_path, monkeypatch):
   far = table.find('processes')._replace(remote=True)
   monkeypatch.setitem(table.LAUNCHERS, 'processes', far)
@@ -201,3 +230,26 @@ def test_other_hosts_load_no_pickle(tmp_path, monkeypatch):
       run={'env': '<lambda>'},
       environment=lambda seed: environments.catch(seed),
     )
+
+
+@pytest.mark.usefixtures('before')
+def test_what_cannot_be_pickled_is_refused_before_anything_changes(tmp_path):
+  lock = threading.Lock()
+
+  def locked(seed):
+    with lock:
+      return environments.catch(seed)
+
+  with pytest.raises(ValueError, match='the env of the run cannot be sent'):
+    recorded_run(tmp_path, run={'env': 'locked'}, environment=locked)
+
+
+@pytest.mark.usefixtures('before')
+def test_a_key_that_cannot_be_made_is_refused_before_anything_changes(
+  tmp_path, monkeypatch
+):
+  pytest.importorskip('grpc', reason='The extra launch brings it.')
+  monkeypatch.setitem(sys.modules, 'cryptography', None)
+  monkeypatch.setitem(sys.modules, 'cryptography.x509', None)
+  with pytest.raises(ImportError, match='making the key of a run needs'):
+    recorded_run(tmp_path, run={'env': f'{HERE}:catch', 'tls': True})
