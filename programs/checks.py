@@ -40,7 +40,7 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   flattened = observations.describe_flattened(spec.observations)
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
-  experiment.read_demonstrations(agent)
+  experiment.check_demonstrations(agent)
   if run.demonstrations and table.find(run.mode).has_services:
     raise ValueError(
       f'{run.agent} learns from demonstrations, which runs in one process so far, '

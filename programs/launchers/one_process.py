@@ -124,9 +124,7 @@ class _Parts:
       experiment,
       agent,
       demonstrations=(
-        experiment.read_demonstrations(agent)
-        if restored.replay is None
-        else None
+        experiment.read_demonstrations() if restored.replay is None else None
       ),
       seed=experiment.seed,
       devices=devices.for_learner(run.learner_devices, own_process=False),
