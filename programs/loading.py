@@ -20,6 +20,7 @@ from distacme.acting import greedy_policy
 from distacme.environments import families
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import functions as functions_lib
 from distacme.programs import recorded as recorded_lib
 from distacme.run import checkpoint
 from distacme.run import notices
@@ -82,25 +83,49 @@ def _experiment(
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
   run = recorded_lib.run_config(config, directory)
-  changes: dict[str, Any] = {}
-  for name, given in (('env', env), ('network', network)):
-    recorded = getattr(run, name)
+  names: dict[str, str] = {}
+  functions: dict[str, Any] = {}
+  for part, given in (('env', env), ('network', network)):
+    recorded = getattr(run, part)
     if isinstance(given, str):
-      changes[name] = given
-    elif given is None and recorded and ':' not in recorded:
-      raise ValueError(
-        f'the {name} of {directory.path} was a function of a program, '
-        f'{recorded!r}, which a run directory does not hold. Give it again: '
-        f'distacme.load_policy(run_dir, {name}=...).'
-      )
+      names[part] = given
+    elif given is not None:
+      functions[part] = given
+    elif recorded and ':' not in recorded:
+      functions[part] = _import(config, part, directory)
   experiment = experiment_lib.Experiment(
-    dataclasses.replace(run, **changes),
+    dataclasses.replace(run, **names),
     recorded_lib.agent_config(config, run, directory),
-    environment=None if isinstance(env, str) else env,
-    network=None if isinstance(network, str) else network,
+    environment=functions.get('env'),
+    network=functions.get('network'),
   )
   _check_functions(config, experiment, directory)
   return experiment
+
+
+def _import(
+  config: Mapping[str, Any], part: str, directory: run_directory.RunDirectory
+) -> Any:
+  """Returns a function of the run by its import path; a pickle is not trusted.
+
+  Raises:
+    ValueError: if there is no path, or it leads nowhere.
+  """
+  path = recorded_lib.import_path(config, part)
+  again = f'distacme.load_policy(run_dir, {part}=...)'
+  if not path:
+    raise ValueError(
+      f'the {part} of {directory.path} was a function of a program, '
+      f'{config["run"][part]!r}, which cannot be imported by its name, and only '
+      f'workers of the run read pickles. Give it again: {again}.'
+    )
+  try:
+    return functions_lib.load(path)
+  except (ImportError, AttributeError) as error:
+    raise ValueError(
+      f'the {part} of {directory.path} is {path}, which cannot be loaded: '
+      f'{error}. Put its folder on PYTHONPATH, or give it again: {again}.'
+    ) from error
 
 
 def _check_functions(

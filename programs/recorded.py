@@ -119,8 +119,8 @@ def read_experiment(
   parts = {
     part: functions.read_pickle(directory, part) for part in config['pickles']
   }
-  for part, known in config['functions'].items():
-    if path := known.get('import_path'):
+  for part in config['functions']:
+    if path := import_path(config, part):
       parts[part] = functions.load(path)
   return experiment_lib.Experiment(
     run,
@@ -129,6 +129,17 @@ def read_experiment(
     network=parts.get('network'),
     resumed_from=config['resumed_from'],
   )
+
+
+def import_path(config: Mapping[str, Any], part: str) -> str:
+  """Returns from where a function of the run is imported; '' if from nowhere.
+
+  Args:
+    config: what config.json says.
+    part: of the experiment that the function is.
+  """
+  known = config.get('functions', {}).get(part, {})
+  return str(known.get('import_path', ''))
 
 
 def _parse(

@@ -120,7 +120,7 @@ def test_params_of_another_network_are_refused(copy):
     distacme.load_policy(copy)
 
 
-def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
+def test_what_can_be_imported_is_and_what_cannot_is_asked_for(tmp_path):
   import haiku as hk
 
   from distacme.agents import dqn
@@ -130,15 +130,16 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
 
   settings = dict(mode='local', max_env_steps=300, eval_period=200)
   config = dqn.Config(min_replay_size=100)
+  size = 1
   run = training.train(
     config,
-    env=environments.catch,
+    env=lambda seed: environments.catch(seed * size),
     network=network,
     run_dir=tmp_path / 'run',
     **settings,
   )
   assert run.exit_code == 0
-  with pytest.raises(ValueError, match="env of .* was a function.*'catch'"):
+  with pytest.raises(ValueError, match="env of .* was a function.*'<lambda>'"):
     distacme.load_policy(tmp_path / 'run')
   with pytest.raises(ValueError, match="network of .* 'network'.*network=..."):
     distacme.load_policy(tmp_path / 'run', env=launching.CATCH)
@@ -146,6 +147,14 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
     tmp_path / 'run', env=environments.catch, network=network
   )
   assert len(returns(policy, 1)) == 1
+  imported = {'name': 'elsewhere', 'import_path': f'{launching.CATCH}'}
+  change_config(tmp_path / 'run', 'functions', env=imported | {'source': ''})
+  policy = distacme.load_policy(tmp_path / 'run', network=network)
+  assert len(returns(policy, 1)) == 1
+  missing = imported | {'import_path': 'not_here:make'}
+  change_config(tmp_path / 'run', 'functions', env=missing)
+  with pytest.raises(ValueError, match='is not_here:make.*on PYTHONPATH'):
+    distacme.load_policy(tmp_path / 'run', network=network)
 
 
 def test_loading_needs_no_library_of_programs(run_dir):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
@@ -98,3 +99,22 @@ def test_every_count_of_a_run_may_be_a_whole_float():
   assert type(run.limits.max_env_steps) is type(run.seed) is int
   with pytest.raises(ValueError, match='eval_period must be a whole number'):
     experiment.RunConfig(eval_period=0.5)
+
+
+def network(observation):
+  return hk.nets.MLP([3])(hk.Flatten()(observation))
+
+
+def test_a_network_may_be_given_by_its_name_and_the_directory_left_open(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  run = distacme.train(
+    CONFIG,
+    env=launching.CATCH,
+    network=f'{__name__}:network',
+    run_dir=None,
+    **SETTINGS,
+  )
+  assert run.directory.parent == tmp_path / 'runs'
+  assert run.policy()(environments.catch(0).reset().observation) in range(3)
