@@ -15,6 +15,7 @@ from distacme.programs import presets
 from distacme.programs.launchers import table
 from distacme.programs.workers import devices
 from distacme.run import curves
+from distacme.run import notices
 from distacme.run import run_directory
 from distacme.run import status as status_lib
 from distacme.runtime import signals
@@ -181,6 +182,7 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
+  notices.forget()
   launcher = table.find(experiment.run.mode)
   launcher.check_installed()
   with (
