@@ -23,8 +23,8 @@ class Worker(NamedTuple):
   Attributes:
     name: group and number.
     exit_code: returns None while it runs, 0 if it is done.
-    terminate: asks it to end (SIGTERM).
-    kill: makes it. Threads have neither.
+    terminate: asks it to end (SIGTERM to a process).
+    kill: makes it end. Threads cannot be made to.
     explain: asks a process to write into its log where it is.
     log: the file of what it printed.
     restart: starts it again, once it has ended; None if that cannot be.
@@ -138,10 +138,10 @@ class Supervisor:
     self._lives += [_Life(worker) for worker in workers]
 
   def dismiss(self, name: str) -> None:
-    """Lets a worker end, and not start again."""
+    """Lets a worker end, and not start again; it may be asked to more than once."""
     for life in self._lives:
       if life.worker.name == name:
-        life.dismissed_at = time.monotonic()
+        life.dismissed_at = min(life.dismissed_at, time.monotonic())
         life.worker.terminate()
 
   def has(self, name: str) -> bool:
