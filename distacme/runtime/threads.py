@@ -47,7 +47,7 @@ def worker(name: str, ended: futures.Future[int]) -> supervision.Worker:
     return 1 if ended.exception() or ended.result() else 0
 
   def nothing() -> None:
-    """Threads end by themselves or not at all."""
+    """Threads end by themselves or not at all; their launcher may ask them."""
 
   return supervision.Worker(
     name,

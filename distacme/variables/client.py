@@ -177,6 +177,13 @@ class VariableClient:
     self._reporters.append(reporter)
     return reporter
 
+  def status(self, timeout_s: float = 5.0) -> status_lib.Status:
+    """Returns the run's status; see `status` below, which opens a line for it."""
+    answer = self._line.call(
+      'Status', wire.pack({}), timeout_s, wait_for_server=True
+    )
+    return _read_status(answer, self._line.address)
+
   def close(self) -> None:
     """Sends the reporters' last reports and ends all threads."""
     self._closed.set()

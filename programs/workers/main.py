@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,7 @@ def run_worker(
   run_dir: pathlib.Path,
   name: str,
   experiment: experiment_lib.Experiment | None = None,
+  terminated: threading.Event | None = None,
 ) -> int:
   """Runs a worker, and those that live in its process, to their ends.
 
@@ -65,6 +67,7 @@ def run_worker(
     name: of the worker.
     experiment: of the run, for threads of the process that has it; else it is
       read from the run directory.
+    terminated: set, for such a thread, once it is to stop whatever the run says.
 
   Returns:
     The exit code, 1 after a failure; a process of their own ends here instead.
@@ -77,6 +80,11 @@ def run_worker(
     if process:
       process.end(1)
     return 1
+  if terminated is not None:
+    contexts = [
+      dataclasses.replace(context, terminated=terminated)
+      for context in contexts
+    ]
   first, *others = contexts
   with futures.ThreadPoolExecutor(len(contexts)) as pool:
     running = [pool.submit(_run, context) for context in others]
@@ -131,6 +139,8 @@ def _run(context: context_lib.Context) -> int:
       line.done()
     code = 0
   except BaseException as error:  # whoever launched it decides what is next
+    if line is None and context.terminated.is_set():
+      return 0  # it was asked to end before it could begin
     code = 1
     _tell(error, context.name, line, ends_run=process is None)
     if process and not (line and line.stopped()):
@@ -146,7 +156,9 @@ def _connect(context: context_lib.Context) -> connection_lib.Connection:
   from distacme.programs.workers import connection as connection_lib
   from distacme.run import status as status_lib
 
-  line = connection_lib.Connection(context.name, context.directory.endpoints)
+  line = connection_lib.Connection(
+    context.name, context.directory.endpoints, terminated=context.terminated
+  )
   if context.process:
     context.process.on_terminate(line.terminate)
   line.report(state=status_lib.WorkerState.STARTING)

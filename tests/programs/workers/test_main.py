@@ -1,5 +1,6 @@
 """A worker starts by one command, in a process of its own, and ends as it should."""
 
+from concurrent import futures
 import contextlib
 import dataclasses
 import importlib
@@ -21,7 +22,9 @@ from distacme.programs.workers import connection
 from distacme.programs.workers import main
 from distacme.programs.workers import process as process_lib
 from distacme.run import endpoints
+from distacme.run import run_state
 from distacme.variables import client
+from distacme.variables import server
 from tests.programs import launching
 
 
@@ -128,6 +131,51 @@ def test_a_variable_server_that_fails_ends(tmp_path, caplog):
   assert 'metrics.jsonl' in caplog.text
 
 
+def run_in_thread(directory, name, terminated):
+  """Returns the exit code of a worker in a thread that is asked to end."""
+  experiment = experiment_lib.Experiment(
+    experiment_lib.RunConfig(env=launching.CATCH), dqn.Config()
+  )
+  with futures.ThreadPoolExecutor(1) as pool:
+    running = pool.submit(
+      main.run_worker, directory.path, name, experiment, terminated
+    )
+    terminated.set()
+    return running.result(30)
+
+
+def test_a_thread_that_waits_for_a_server_that_never_comes_can_be_ended(
+  tmp_path, caplog
+):
+  directory = directory_of_a_run(tmp_path)
+  assert run_in_thread(directory, 'evaluator/0', threading.Event()) == 0
+  assert 'failed' not in caplog.text
+
+
+def test_a_variable_server_in_a_thread_can_be_ended(tmp_path):
+  directory = directory_of_a_run(tmp_path)
+  alone = program_lib.read(directory)
+  alone = dataclasses.replace(alone, workers=(alone['variables/0'],))
+  program_lib.write(alone, directory)
+  assert run_in_thread(directory, 'variables/0', threading.Event()) == 0
+  assert directory.read_summary().stop.reason == 'terminated'
+
+
+def test_a_worker_that_is_asked_to_end_stops_whatever_the_run_says(tmp_path):
+  served = server.VariableServer(run_state.RunState())
+  endpoints.write(tmp_path / 'endpoints', 'variables/0', served.endpoint)
+  asked = threading.Event()
+  line = connection.Connection(
+    'actor/0', tmp_path / 'endpoints', terminated=asked
+  )
+  assert not line.stopped()
+  assert line.status().stop is None  # by its own line
+  served.stop(grace_s=0)
+  asked.set()
+  assert line.stopped()
+  line.close()
+
+
 class Process:
   """Notes how it was told to end, as others are still at work."""
 
@@ -149,7 +197,7 @@ class Line:
   told = None
   terminated = False
 
-  def __init__(self, name, folder):
+  def __init__(self, name, folder, terminated):
     self.name = name
 
   def terminate(self):
