@@ -32,12 +32,12 @@ class Running:
 
   @property
   def here(self) -> bool:
-    """Whether this is the host."""
+    """Returns whether this is the host."""
     return self.host == platform.node()
 
   @property
   def gone(self) -> bool:
-    """Whether the launcher is known not to run any more."""
+    """Returns whether the launcher is known not to run any more."""
     if not self.here:
       return False
     try:
@@ -64,57 +64,57 @@ class RunDirectory:
 
   @property
   def checkpoints(self) -> pathlib.Path:
-    """Learner states."""
+    """Returns the folder of the learner's states."""
     return self.path / 'checkpoints'
 
   @property
   def best(self) -> pathlib.Path:
-    """Params of the best evaluation."""
+    """Returns the folder of the params of the best evaluation."""
     return self.path / 'best'
 
   @property
   def replay(self) -> pathlib.Path:
-    """What replay held."""
+    """Returns the folder of replay's checkpoints."""
     return self.path / 'replay'
 
   @property
   def logs(self) -> pathlib.Path:
-    """What each worker printed."""
+    """Returns the folder of the workers' output."""
     return self.path / 'logs'
 
   @property
   def endpoints(self) -> pathlib.Path:
-    """Where the run's services listen; see `run.endpoints`."""
+    """Returns the folder that says where services listen (`run.endpoints`)."""
     return self.path / 'endpoints'
 
   @property
   def program(self) -> pathlib.Path:
-    """The workers of the run, as JSON; see `runtime.topology`."""
+    """Returns the JSON file of the run's program (`runtime.topology`)."""
     return self.path / 'program.json'
 
   @property
   def pickles(self) -> pathlib.Path:
-    """What a user gave to the run and workers cannot import."""
+    """Returns the folder of what workers cannot import."""
     return self.path / 'pickles'
 
   @property
   def warnings(self) -> pathlib.Path:
-    """What workers' processes said by `warn_once`."""
+    """Returns the file of the warnings of workers' processes (`run.notices`)."""
     return self.logs / 'warnings'
 
   @property
   def config(self) -> pathlib.Path:
-    """The resolved configuration, as JSON."""
+    """Returns the JSON file of the resolved configuration."""
     return self.path / 'config.json'
 
   @property
   def summary(self) -> pathlib.Path:
-    """How the run ended, as JSON."""
+    """Returns the JSON file that says how the run ended."""
     return self.path / 'summary.json'
 
   @property
   def lock(self) -> pathlib.Path:
-    """An empty file; see `runtime.directory_lock`."""
+    """Returns the empty file that a run locks (`run.lock`)."""
     return self.path / 'lock'
 
   @contextlib.contextmanager

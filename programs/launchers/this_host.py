@@ -90,9 +90,9 @@ class _Actors:
     """Starts actors, or lets those of the highest numbers end."""
     if count == self._count:
       return
-    gone = [f'actor/{index}' for index in range(count, self._count)]
-    for name in gone:
-      self._supervisor.dismiss(name)
+    gone = [
+      program_lib.actor_name(index) for index in range(count, self._count)
+    ]
     new = [
       program_lib.actor(self._run, index) for index in range(self._count, count)
     ]
@@ -102,8 +102,10 @@ class _Actors:
     try:
       program_lib.write(program, self._directory)
     except files.NotWrittenError as error:
-      notices.warn_once(f'no actor is added: {error}')
+      notices.warn_once(f'there are {self._count} actors as before: {error}')
       return  # asked again soon: there may be room by then
     self._program = program
+    for name in gone:
+      self._supervisor.dismiss(name)
     self._supervisor.add([self._start(spec) for spec in new])
     self._count = count

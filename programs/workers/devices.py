@@ -7,6 +7,8 @@ import contextlib
 import os
 from typing import Any
 
+from distacme.programs import program
+
 # NVIDIA's driver and AMD's both heed it.
 _VISIBLE = 'CUDA_VISIBLE_DEVICES'
 
@@ -21,8 +23,10 @@ def check_claims(learner: Sequence[int], actors: Sequence[int]) -> None:
   Raises:
     ValueError: naming both workers and the accelerator.
   """
-  claims = [('learner/0', number) for number in learner]
-  claims += [(f'actor/{index}', number) for index, number in enumerate(actors)]
+  claims = [(program.LEARNER, number) for number in learner]
+  claims += [
+    (program.actor_name(index), number) for index, number in enumerate(actors)
+  ]
   owners: dict[int, str] = {}
   for worker, number in claims:
     if number < 0:
@@ -38,8 +42,9 @@ def check_claims(learner: Sequence[int], actors: Sequence[int]) -> None:
     owners[number] = worker
   if actors and not learner:
     raise ValueError(
-      f'accelerator {actors[0]} is given to actor/0 and to learner/0, which '
-      'takes all that there are unless learner_devices names some. Name them.'
+      f'accelerator {actors[0]} is given to {program.actor_name(0)} and to '
+      f'{program.LEARNER}, which takes all that there are unless '
+      'learner_devices names some. Name them.'
     )
 
 
@@ -80,9 +85,9 @@ def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
   """
   if numbers and own_process:
     os.environ.update(visible(numbers, os.environ))
-    return _accelerators('learner/0', range(len(numbers)))
+    return _accelerators(program.LEARNER, range(len(numbers)))
   if numbers:
-    return _accelerators('learner/0', numbers)
+    return _accelerators(program.LEARNER, numbers)
   import jax
 
   return list(jax.local_devices())
