@@ -49,8 +49,9 @@ def load_policy(
     run_dir: of the run, which may still go on.
     best: whether to take the params of the best evaluation, if there was one,
       rather than those of the newest checkpoint.
-    env: the run's, if it was a function; as in `distacme.train`.
-    network: the run's, if it had one of its own; as in `distacme.train`.
+    env: in the place of the run's; to be given if that was a function that
+      cannot be imported by its name. As in `distacme.train`.
+    network: the same of the run's network.
 
   Raises:
     ValueError: if `run_dir` is no run, has no params yet, or was made with
@@ -83,7 +84,7 @@ def _experiment(
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
   run = recorded_lib.run_config(config, directory)
-  names: dict[str, str] = {}
+  names: dict[str, Any] = {}
   functions: dict[str, Any] = {}
   for part, given in (('env', env), ('network', network)):
     recorded = getattr(run, part)
