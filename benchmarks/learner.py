@@ -31,7 +31,7 @@ from distacme.learning import batches as batches_lib
 from distacme.learning import learner
 from distacme.learning import placement as placement_lib
 from distacme.learning import updates
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import sampler as sampler_lib
 from distacme.replay.reverb import server as server_lib
 from distacme.run import run_state

@@ -15,10 +15,10 @@ import time
 import psutil
 
 from benchmarks import harness
+from distacme import status as status_lib
 from distacme.programs import program as program_lib
 from distacme.run import endpoints
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.variables import client
 
 _RUNS = 3

@@ -14,7 +14,7 @@ from benchmarks import servers
 from distacme import environments
 from distacme import replay_spec
 from distacme import specs
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import extension
 from distacme.replay.reverb import inserter as inserter_lib
 from distacme.replay.reverb import sampler as sampler_lib

@@ -12,7 +12,7 @@ import portpicker
 import psutil
 
 from distacme import replay_spec
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.run import endpoints
 
 _START_S = 60.0

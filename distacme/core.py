@@ -19,8 +19,8 @@ import dm_env
 import numpy as np
 
 from distacme import replay_spec
+from distacme import status
 from distacme import types
-from distacme.run import status
 
 
 class Agent(Protocol):

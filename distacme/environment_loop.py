@@ -8,13 +8,13 @@ import numpy as np
 
 from distacme import core
 from distacme import environments
+from distacme import learner_loop
 from distacme import specs
+from distacme import status
 from distacme import types
 from distacme import wiring
-from distacme.learning import learner_loop
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
-from distacme.run import status
 
 
 class EnvironmentLoop(learner_loop.LearnerLoop):
@@ -53,7 +53,7 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     if not agent.replay.needs_actors:
       raise ValueError(
         'the agent learns from demonstrations alone and needs no environment to '
-        'act in: use distacme.learning.learner_loop.LearnerLoop.'
+        'act in: use distacme.learner_loop.LearnerLoop.'
       )
     vector = environments.wrap(environment)
     run_state = run_state or run_state_lib.RunState()

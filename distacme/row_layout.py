@@ -8,7 +8,7 @@ import numpy as np
 from distacme import core
 from distacme import specs
 from distacme import types
-from distacme.replay import rows
+from distacme.replay.items import rows
 
 
 def row_layout(

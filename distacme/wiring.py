@@ -25,7 +25,7 @@ from distacme.learning import frame_stacks
 from distacme.learning import learner as learner_lib
 from distacme.learning import placement as placement_lib
 from distacme.learning import updates
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from distacme.replay.writers import inserter as inserter_lib
 

@@ -8,10 +8,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
 from distacme.programs import experiment as experiment_lib
-from distacme.programs import functions
+from distacme.programs import given_functions
+from distacme.programs import modes
 from distacme.programs import presets
-from distacme.programs import recorded
-from distacme.programs.launchers import table
+from distacme.programs import recorded_run
+from distacme.programs import run_config
 from distacme.run import lock as lock_lib
 from distacme.run import notices
 from distacme.run import run_directory
@@ -41,7 +42,7 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
   experiment.check_demonstrations(agent)
-  if run.demonstrations and table.find(run.mode).has_services:
+  if run.demonstrations and modes.find(run.mode).has_services:
     raise ValueError(
       f'{run.agent} learns from demonstrations, which runs in one process so far, '
       f"got mode={run.mode!r}. Add '--mode local'."
@@ -95,14 +96,14 @@ def _check_launch(
     ValueError: if a part of the experiment cannot reach the workers.
     ImportError: if the library that makes the run's key is missing.
   """
-  launcher = table.find(experiment.run.mode)
+  launcher = modes.find(experiment.run.mode)
   if experiment.run.tls:
     from distacme.variables import keys
 
     keys.check_installed()
   if not launcher.has_processes:
     return {}
-  pickles = recorded.pickles(experiment, directory)
+  pickles = recorded_run.pickles(experiment, directory)
   if pickles and launcher.remote:
     raise ValueError(
       f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
@@ -123,11 +124,11 @@ def _record(
   from distacme.programs import program
 
   run = experiment.run
-  launcher = table.find(run.mode)
+  launcher = modes.find(run.mode)
   if launcher.has_processes:
     with directory.refused_if_not_writable():
-      functions.write_pickles(pickles, directory)
-  config = recorded.as_dict(experiment, agent.replay, counts, list(pickles))
+      given_functions.write_pickles(pickles, directory)
+  config = recorded_run.as_dict(experiment, agent.replay, counts, list(pickles))
   directory.begin(config)
   if not launcher.has_services:
     return
@@ -151,12 +152,14 @@ def check_resumable(
   before = directory.read_config()
   if directory.last_step() is None:
     return
-  now = recorded.as_read(experiment.as_dict())
+  now = recorded_run.as_read(experiment.as_dict())
   # A setting that did not exist then was at its default, as it were.
-  before['agent'] = recorded.defaults(type(experiment.agent)) | before['agent']
-  before['run'] = recorded.defaults(experiment_lib.RunConfig) | before['run']
+  before['agent'] = (
+    recorded_run.defaults(type(experiment.agent)) | before['agent']
+  )
+  before['run'] = recorded_run.defaults(run_config.RunConfig) | before['run']
   pairs = [('agent', name) for name in now['agent']]
-  fixed = experiment_lib.fields_with(resume='fixed')
+  fixed = run_config.fields_with(resume='fixed')
   pairs += [('run', name) for name in fixed]
   changed = [
     f'{name} was {before[part].get(name)!r} and is {now[part][name]!r}'

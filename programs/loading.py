@@ -20,8 +20,8 @@ from distacme.acting import greedy_policy
 from distacme.environments import families
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
-from distacme.programs import functions as functions_lib
-from distacme.programs import recorded as recorded_lib
+from distacme.programs import given_functions
+from distacme.programs import recorded_run
 from distacme.run import checkpoint
 from distacme.run import notices
 from distacme.run import run_directory
@@ -83,7 +83,7 @@ def _experiment(
 ) -> experiment_lib.Experiment:
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
-  run = recorded_lib.run_config(config, directory)
+  run = recorded_run.run_config(config, directory)
   names: dict[str, Any] = {}
   functions: dict[str, Any] = {}
   for part, given in (('env', env), ('network', network)):
@@ -96,7 +96,7 @@ def _experiment(
       functions[part] = _import(config, part, directory)
   experiment = experiment_lib.Experiment(
     dataclasses.replace(run, **names),
-    recorded_lib.agent_config(config, run, directory),
+    recorded_run.agent_config(config, run, directory),
     environment=functions.get('env'),
     network=functions.get('network'),
   )
@@ -112,7 +112,7 @@ def _import(
   Raises:
     ValueError: if there is no path, or it leads nowhere.
   """
-  path = recorded_lib.import_path(config, part)
+  path = recorded_run.import_path(config, part)
   again = f'distacme.load_policy(run_dir, {part}=...)'
   if not path:
     raise ValueError(
@@ -121,7 +121,7 @@ def _import(
       f'workers of the run read pickles. Give it again: {again}.'
     )
   try:
-    return functions_lib.load(path)
+    return given_functions.load(path)
   except (ImportError, AttributeError) as error:
     raise ValueError(
       f'the {part} of {directory.path} is {path}, which cannot be loaded: '

@@ -245,8 +245,8 @@ def config(agent: str, env: str, name: str = AUTO) -> Any:
   Raises:
     ValueError: if there is no such agent, or preset of it.
   """
-  from distacme.programs import experiment
+  from distacme.programs import agents_by_name
 
   preset = find(agent, env, name)
-  made = experiment.agent_module(agent).Config()
+  made = agents_by_name.agent_module(agent).Config()
   return dataclasses.replace(made, **preset.settings) if preset else made

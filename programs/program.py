@@ -11,7 +11,7 @@ from distacme.run import run_directory
 from distacme.runtime import topology
 
 if TYPE_CHECKING:
-  from distacme.programs import experiment as experiment_lib
+  from distacme.programs import run_config
 
 VARIABLES = 'variables/0'
 REPLAY = 'replay/0'
@@ -50,7 +50,7 @@ _ACTING = {
 }
 
 
-def make_program(run: experiment_lib.RunConfig) -> topology.Program:
+def make_program(run: run_config.RunConfig) -> topology.Program:
   """Returns the program of a run; nothing starts and no port is bound."""
   return topology.Program(
     (
@@ -88,7 +88,7 @@ def make_program(run: experiment_lib.RunConfig) -> topology.Program:
   )
 
 
-def actor(run: experiment_lib.RunConfig, index: int) -> topology.WorkerSpec:
+def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   """Returns the actor of a number, of those at the start or one added later."""
   return topology.WorkerSpec(
     actor_name(index),

@@ -9,15 +9,16 @@ import logging
 import pathlib
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from distacme import status as status_lib
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import modes
 from distacme.programs import presets
-from distacme.programs.launchers import table
+from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.run import curves
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import signals
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def train(
   if settings.get('run_dir') is not None:
     settings['run_dir'] = pathlib.Path(settings['run_dir'])
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(
+    run_config.RunConfig(
       agent=agent,
       env=_name(env),
       network=_name(network),
@@ -133,7 +134,7 @@ class PreparedRun(NamedTuple):
   experiment: experiment_lib.Experiment
   directory: run_directory.RunDirectory
   lock: IO[str]  # of the directory, closed when the run has ended
-  launcher: table.Launcher
+  launcher: modes.Launcher
 
   def run(self) -> Run:
     """Runs to the end with a display around it."""
@@ -183,7 +184,7 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ImportError: if the mode needs what is not installed.
   """
   notices.forget()
-  launcher = table.find(experiment.run.mode)
+  launcher = modes.find(experiment.run.mode)
   launcher.check_installed()
   with (
     # Where workers have processes, the accelerator is the learner's.

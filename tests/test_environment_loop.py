@@ -11,11 +11,11 @@ import distacme
 from distacme import environments
 from distacme import replay_spec
 from distacme import specs
+from distacme import status
 from distacme.agents import dqn
 from distacme.environments import vector
 from distacme.replay import demonstrations
 from distacme.run import run_state as run_state_lib
-from distacme.run import status
 from distacme.testing import environments as testing_environments
 from tests.agents import minimal_agent
 

@@ -9,8 +9,8 @@ import dm_env
 import numpy as np
 
 from distacme import core
+from distacme import status
 from distacme import types
-from distacme.run import status
 
 # Whichever is sooner: a report costs more than a step's other work, and tells a
 # slow environment's actor to stop.

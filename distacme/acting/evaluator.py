@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from distacme import core
+from distacme import status
 from distacme import types
 from distacme.acting import params as params_lib
 from distacme.run import notices
-from distacme.run import status
 
 _MAX_ROWS = 20
 _POLL_S = 0.05

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from distacme import core
 from distacme import types
-from distacme.replay import frames as frames_lib
-from distacme.replay import rows
+from distacme.replay.items import frames as frames_lib
+from distacme.replay.items import rows
 
 
 def learning_from(layout: rows.RowLayout, agent: core.Agent) -> core.Agent:

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 
 from distacme import core
+from distacme import status
 from distacme import types
 from distacme.learning import batches as batches_lib
 from distacme.learning import placement as placement_lib
 from distacme.learning import priorities as priorities_lib
 from distacme.learning import updates
-from distacme.run import status
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1

@@ -11,7 +11,7 @@ import numpy as np
 
 from distacme import core
 from distacme import types
-from distacme.replay import rows
+from distacme.replay.items import rows
 
 
 def check_count(count: int, agent: core.Agent) -> None:

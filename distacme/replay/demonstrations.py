@@ -11,7 +11,7 @@ import tree
 
 from distacme import replay_spec
 from distacme import types
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from distacme.replay.writers import inserter as inserter_lib
 

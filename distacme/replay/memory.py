@@ -13,9 +13,9 @@ from distacme import replay_spec
 from distacme import types
 from distacme.replay import demonstrations
 from distacme.replay import memory_tables
-from distacme.replay import metrics
 from distacme.replay import mixture
-from distacme.replay import rows as rows_lib
+from distacme.replay import table_metrics
+from distacme.replay.items import rows as rows_lib
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -57,7 +57,7 @@ class Memory:
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
-    return metrics.of_tables(
+    return table_metrics.of_tables(
       self._spec, [table.counts for table in self._tables]
     )
 

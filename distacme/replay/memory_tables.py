@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from distacme import replay_spec
-from distacme.replay import frames as frames_lib
-from distacme.replay import metrics
 from distacme.replay import mixture
-from distacme.replay import rows as rows_lib
 from distacme.replay import sum_tree
+from distacme.replay import table_metrics
+from distacme.replay.items import frames as frames_lib
+from distacme.replay.items import rows as rows_lib
 
 Frames = Sequence[Sequence[np.ndarray]]
 Arrays = Mapping[str, np.ndarray]
@@ -54,9 +54,9 @@ class Table:
     raise NotImplementedError
 
   @property
-  def counts(self) -> metrics.Counts:
+  def counts(self) -> table_metrics.Counts:
     """Windows held, inserted and sampled."""
-    return metrics.Counts(
+    return table_metrics.Counts(
       len(self) * self._block,
       self._inserted * self._block,
       self._sampled * self._block,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distacme import status
 from distacme.run import metrics
 from distacme.run import run_directory
-from distacme.run import status
 
 
 class Curve(NamedTuple):

@@ -13,9 +13,9 @@ import re
 import time
 from typing import Any, NamedTuple, TypeVar
 
+from distacme import status as status_lib
 from distacme.run import files
 from distacme.run import notices
-from distacme.run import status as status_lib
 
 _COUNTS_KEPT = 4  # and those of all checkpoints
 

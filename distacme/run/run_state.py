@@ -10,8 +10,8 @@ import time
 from typing import Any, Protocol
 
 from distacme import core
+from distacme import status as status_lib
 from distacme.run import files
-from distacme.run import status as status_lib
 
 # Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
 RATE_WINDOW_S = 10.0

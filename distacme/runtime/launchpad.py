@@ -27,20 +27,20 @@ from launchpad.launch.run_locally import launch_local_output_to_files
 from launchpad.nodes.python import node as lp_node
 
 from distacme.runtime import process_tree
-from distacme.runtime import processes
 from distacme.runtime import signals
+from distacme.runtime import subprocesses
 from distacme.runtime import supervision
-from distacme.runtime import threads
 from distacme.runtime import topology
+from distacme.runtime import worker_threads
 
 
 def launch_processes(
   program: topology.Program,
-  command: processes.Command,
+  command: subprocesses.Command,
   logs: pathlib.Path,
   family: process_tree.Family,
 ) -> list[supervision.Worker]:
-  """Starts every worker that has a process of its own; see `processes.start_all`.
+  """Starts every worker that has a process of its own; see `runtime.subprocesses.start_all`.
 
   Launchpad's processes become those of the workers, by the same commands that
   restarts use: none of Launchpad's modules, handlers or files is left in them.
@@ -48,7 +48,7 @@ def launch_processes(
   launched = _make_program(
     program,
     lambda spec: functools.partial(
-      _become, command(spec.name), processes.environment(spec, family)
+      _become, command(spec.name), subprocesses.environment(spec, family)
     ),
   )
   # Launchpad reads the directory from the environment, once, at import.
@@ -62,9 +62,9 @@ def launch_processes(
     log.parent.mkdir(exist_ok=True)
     (fresh / name).rename(log)  # it goes on writing there
     workers.append(
-      processes.Process(program[name], command, logs, family, process).worker(
-        name
-      )
+      subprocesses.Process(
+        program[name], command, logs, family, process
+      ).worker(name)
     )
   shutil.rmtree(fresh)
   return workers
@@ -79,15 +79,16 @@ def _become(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def launch_threads(
-  program: topology.Program, run: threads.RunWorker
+  program: topology.Program, run: worker_threads.RunWorker
 ) -> list[supervision.Worker]:
-  """Starts every worker as a thread of this process; see `threads.start_all`."""
+  """Starts every worker as a thread of this process; see `runtime.worker_threads.start_all`."""
   launched = _make_program(
     program, lambda spec: functools.partial(run, spec.name)
   )
   manager = _launch(launched, 'local_mt')
   return [
-    threads.worker(name, thread.future) for name, thread in _members(manager)
+    worker_threads.worker(name, thread.future)
+    for name, thread in _members(manager)
   ]
 
 

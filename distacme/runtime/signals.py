@@ -9,7 +9,7 @@ import signal
 import threading
 import types
 
-from distacme.run import status
+from distacme import status
 
 _REASONS = {
   signal.SIGINT: status.StopReason.INTERRUPTED,

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from distacme import core
+from distacme import status as status_lib
 from distacme import types
 from distacme.run import endpoints
 from distacme.run import notices
-from distacme.run import status as status_lib
 from distacme.variables import line as line_lib
 from distacme.variables import nests
 from distacme.variables import reporter as reporter_lib

@@ -13,7 +13,7 @@ import uuid
 import grpc
 
 from distacme import core
-from distacme.run import status
+from distacme import status
 from distacme.variables import line as line_lib
 from distacme.variables import wire
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from distacme import status
 from distacme.run import files
-from distacme.run import status
 from distacme.variables import wire
 
 _MAX_TEXT = 1_000  # characters of a name

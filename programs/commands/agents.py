@@ -17,9 +17,9 @@ def main(arguments: Sequence[str]) -> int:
   argparse.ArgumentParser(
     prog='distacme agents', description='Lists the agents.'
   ).parse_args(arguments)
-  from distacme.programs import experiment
+  from distacme.programs import agents_by_name
 
-  for name in experiment.known_agents():
+  for name in agents_by_name.known_agents():
     print(f'{name:12}{summary(f"distacme.agents.{name}")}')
   print(
     '\nPresets: settings that suit some environments better; --preset NAME takes '

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from distacme.programs.launchers import table
+from distacme.programs import modes as modes_lib
 
 _OF_PROGRAMS = ('grpc', 'Reverb')  # names of checks
 _OLDEST_PYTHON = (3, 10)
@@ -55,7 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     print(line, flush=True)
   print(f'\nlocal mode {"works" if local else "does not work"}')
   works = 'work' if local and programs else 'do not work'
-  modes = [mode for mode, way in table.LAUNCHERS.items() if way.has_services]
+  modes = [
+    mode for mode, way in modes_lib.LAUNCHERS.items() if way.has_services
+  ]
   print(f'{" and ".join(modes)} {works}')
   return 0 if local else 1
 
@@ -103,10 +105,10 @@ def _bytecode() -> str:
 
 def _training() -> str:
   from distacme import lazy_imports
-  from distacme.programs import experiment
+  from distacme.programs import agents_by_name
 
   modules = [
-    *(f'distacme.agents.{name}' for name in experiment.known_agents()),
+    *(f'distacme.agents.{name}' for name in agents_by_name.known_agents()),
     'distacme.programs.training',
     'distacme.programs.launchers.one_process',
     'orbax.checkpoint',

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from distacme.programs import modes
 from distacme.programs import program
-from distacme.programs.launchers import table
 from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str]) -> int:
 def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
   """Returns where the run's variable server listens."""
   mode = directory.read_config()['run']['mode']
-  if not table.find(mode).scales:
+  if not modes.find(mode).scales:
     raise ValueError(
       f'{directory.path} is a run in mode {mode!r}: only one in mode '
-      f'{" or ".join(map(repr, table.scaling()))} can start and end actors while '
+      f'{" or ".join(map(repr, modes.scaling()))} can start and end actors while '
       'it goes on.'
     )
   running = directory.read_running()

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
+from distacme.programs import agents_by_name
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import modes
 from distacme.programs import presets
 from distacme.programs import refusals
-from distacme.programs.launchers import table
+from distacme.programs import run_config
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.workers import devices
 
@@ -31,7 +33,7 @@ def _prepare(arguments: Sequence[str]) -> Any:
   experiment, several = parse(arguments)
   if several.seeds:
     return all_seeds.prepare(experiment, several, arguments)
-  if not table.find(experiment.run.mode).has_services:
+  if not modes.find(experiment.run.mode).has_services:
     devices.use_one_core()  # which learner and actor share
   return training.prepare(experiment)
 
@@ -46,9 +48,9 @@ def parse(
   """
   import tyro
 
-  run = experiment_lib.RunConfig
+  run = run_config.RunConfig
   name = _value_of('--agent', arguments, run.agent)
-  config = experiment_lib.agent_module(name).Config()
+  config = agents_by_name.agent_module(name).Config()
   defaults: dict[str, Any] = {'agent': name}
   preset = presets.find(
     name,

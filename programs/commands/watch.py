@@ -12,10 +12,10 @@ import time
 from rich import console as rich_console
 from rich import live as rich_live
 
+from distacme import status
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.programs.view import terminal
-from distacme.run import status
 from distacme.runtime import signals
 
 _PERIOD_S = 0.5

@@ -15,9 +15,10 @@ import jax
 
 from distacme import core
 from distacme import environment_loop
+from distacme import learner_loop
+from distacme import status as status_lib
 from distacme import wiring
 from distacme.acting import evaluator
-from distacme.learning import learner_loop
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program
 from distacme.programs.workers import devices
@@ -29,7 +30,6 @@ from distacme.run import metrics as metrics_lib
 from distacme.run import run_directory
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
-from distacme.run import status as status_lib
 from distacme.runtime import signals
 
 _COUNTS = 'counts.json'

@@ -7,14 +7,14 @@ import functools
 import pathlib
 from typing import Any
 
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import process_tree
-from distacme.runtime import processes
+from distacme.runtime import subprocesses
 from distacme.runtime import supervision
 from distacme.runtime import topology
 
@@ -39,18 +39,18 @@ def run(
       directory,
       show,
       functools.partial(_start_all, **how),
-      functools.partial(processes.start, **how),
+      functools.partial(subprocesses.start, **how),
     )
 
 
 def _start_all(
   program: topology.Program,
-  command: processes.Command,
+  command: subprocesses.Command,
   logs: pathlib.Path,
   family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
-  start_all = processes.start_all
+  start_all = subprocesses.start_all
   if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_processes
   return start_all(program, command, logs, family)

@@ -10,13 +10,13 @@ import math
 import platform
 import time
 
+from distacme import status as status_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import open_ports
 from distacme.programs.workers import connection
 from distacme.run import endpoints
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import supervision
 from distacme.runtime import topology
 from distacme.variables import client

@@ -6,13 +6,14 @@ from collections.abc import Callable
 import threading
 import types
 
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
+from distacme.programs import run_config
 from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -73,7 +74,7 @@ class _Actors:
 
   def __init__(
     self,
-    run: experiment_lib.RunConfig,
+    run: run_config.RunConfig,
     program: topology.Program,
     directory: run_directory.RunDirectory,
     supervisor: supervision.Supervisor,

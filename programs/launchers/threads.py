@@ -7,15 +7,15 @@ import functools
 import threading
 
 from distacme import lazy_imports
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import supervision
-from distacme.runtime import threads
 from distacme.runtime import topology
+from distacme.runtime import worker_threads
 
 
 def run(
@@ -43,12 +43,12 @@ def run(
 
 def _start_all(
   program: topology.Program,
-  run: threads.RunWorker,
+  run: worker_threads.RunWorker,
   terminated: Mapping[str, threading.Event],
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
-  start_all = threads.start_all
+  start_all = worker_threads.start_all
   if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_threads
   return [

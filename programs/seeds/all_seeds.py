@@ -10,9 +10,10 @@ import time
 
 from rich import table as rich_table
 
+from distacme import status
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
-from distacme.programs.launchers import table
+from distacme.programs import modes
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.seeds import one_seed
 from distacme.programs.view import plotting
@@ -20,7 +21,6 @@ from distacme.programs.view import progress
 from distacme.programs.view import terminal
 from distacme.programs.workers import devices
 from distacme.run import run_directory
-from distacme.run import status
 from distacme.runtime import signals
 
 _POLL_S = 0.1
@@ -48,7 +48,7 @@ def prepare(
       f'--seed and --seeds were given together. Leave out --seed: '
       f'--seeds {settings.seeds} says which.'
     )
-  table.find(experiment.run.mode).check_installed()
+  modes.find(experiment.run.mode).check_installed()
   with devices.on_the_cpu():  # an accelerator is for the runs
     checks.check_agent(experiment)
   run = experiment.run

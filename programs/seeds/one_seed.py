@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 
+from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import run_config
 from distacme.programs.view import observer
 from distacme.programs.view import progress
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.runtime import process_tree
 from distacme.runtime import signals
 
@@ -57,7 +58,7 @@ class SeedRun:
     return signals.exit_code(status.stop.reason) == 0 and all(
       before.get(name) == now[name]
       # Another limit lets a run that had ended go on.
-      for name in experiment_lib.fields_with(resume='limit')
+      for name in run_config.fields_with(resume='limit')
     )
 
   def start(self) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from distacme import status as status_lib
 from distacme.programs.view import progress
 from distacme.run import metrics as metrics_lib
-from distacme.run import status as status_lib
 
 _LEAST_SHARE = 0.05  # of the time; less is not worth a sentence
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distacme.programs import experiment
-from distacme.programs import recorded
+from distacme.programs import agents_by_name
+from distacme.programs import recorded_run
+from distacme.programs import run_config
 from distacme.run import curves as curves_lib
 from distacme.run import run_directory
 
@@ -34,13 +35,13 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     ValueError: if one is neither, or has not been evaluated.
   """
   groups: dict[str, Group] = {}
-  ignored = experiment.fields_with(plot='ignore')
+  ignored = run_config.fields_with(plot='ignore')
   # A run that is named twice would count twice.
   paths = dict.fromkeys(run for given in run_dirs for run in _runs(given))
   configs = {
     path: run_directory.RunDirectory(path).read_config() for path in paths
   }
-  defaults = recorded.defaults(experiment.RunConfig)
+  defaults = recorded_run.defaults(run_config.RunConfig)
   of_agents = _agents_defaults(configs.values())
   for path, config in configs.items():
     run = defaults | config['run']
@@ -71,8 +72,8 @@ def _agents_defaults(
     found[agent] = {}
     if any(names != settings[0] for names in settings):
       with contextlib.suppress(ValueError):  # it cannot be imported
-        config = experiment.agent_module(agent).Config
-        found[agent] = recorded.defaults(config)
+        config = agents_by_name.agent_module(agent).Config
+        found[agent] = recorded_run.defaults(config)
   return found
 
 

@@ -14,14 +14,14 @@ import pathlib
 import time
 from typing import Any, Literal, NamedTuple
 
+from distacme import status as status_lib
+from distacme.programs import modes
 from distacme.programs import program
-from distacme.programs.launchers import table
 from distacme.run import curves
 from distacme.run import endpoints
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
-from distacme.run import status as status_lib
 
 _TIMEOUT_S = 1.0
 _START_S = 60.0  # that workers wait for the server
@@ -74,7 +74,7 @@ class Observer:
     self._logged.update(running.since if running else 0.0)
     if running is None or running.gone:
       return self._afterwards(running)
-    local = not table.find(self._run['mode']).has_services
+    local = not modes.find(self._run['mode']).has_services
     server = endpoints.find(self._directory.endpoints, program.VARIABLES)
     reachable = server and (running.here or not server.loopback)
     if server and reachable and server.allowed:
@@ -143,7 +143,7 @@ class Observer:
 
 
 class _Logged:
-  """Follows what `metrics.jsonl` says of the run, as it grows."""
+  """Follows what `replay.table_metrics.jsonl` says of the run, as it grows."""
 
   def __init__(self, path: pathlib.Path):
     self.evaluations: list[dict[str, Any]] = []

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from distacme import status
 from distacme.programs.view import curve_groups
 from distacme.programs.view import terminal
-from distacme.run import status
 
 FILE = 'curves.png'
 

@@ -11,9 +11,9 @@ from rich import live as rich_live
 from rich import table as rich_table
 from rich import text as rich_text
 
+from distacme import status as status_lib
 from distacme.programs.view import notebook
 from distacme.programs.view import terminal
-from distacme.run import status as status_lib
 
 SILENT_S = 5.0  # after which a worker's silence is noticed
 _LINE_PERIOD_S = 5.0

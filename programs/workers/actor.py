@@ -12,7 +12,7 @@ from distacme import wiring
 from distacme.programs import program
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import inserter
 from distacme.run import seeding
 

@@ -9,9 +9,9 @@ import threading
 import time
 
 from distacme import core
+from distacme import status as status_lib
 from distacme.programs import program
 from distacme.run import endpoints
-from distacme.run import status as status_lib
 
 _CONNECT_S = 60.0
 

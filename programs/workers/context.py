@@ -77,9 +77,9 @@ class Context:
       return dataclasses.replace(
         self.given, resumed_from=self.config['resumed_from']
       )
-    from distacme.programs import recorded
+    from distacme.programs import recorded_run
 
-    return recorded.read_experiment(self.directory)
+    return recorded_run.read_experiment(self.directory)
 
   def find(self, service: str) -> endpoints.Endpoint | None:
     """Returns where a service listens, once it does; None if the run stops."""

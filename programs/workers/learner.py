@@ -10,7 +10,7 @@ from distacme import wiring
 from distacme.programs import program
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.replay import rows
+from distacme.replay.items import rows
 from distacme.replay.reverb import sampler
 from distacme.run import checkpoint
 from distacme.run import seeding

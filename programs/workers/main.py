@@ -153,8 +153,8 @@ def _run(context: context_lib.Context) -> int:
 
 def _connect(context: context_lib.Context) -> connection_lib.Connection:
   """Returns the worker's line to the run, whose first report it has sent."""
+  from distacme import status as status_lib
   from distacme.programs.workers import connection as connection_lib
-  from distacme.run import status as status_lib
 
   line = connection_lib.Connection(
     context.name, context.directory.endpoints, terminated=context.terminated
@@ -172,8 +172,8 @@ def _tell(
   ends_run: bool,
 ) -> None:
   """Writes into the log and tells the run why a worker failed."""
+  from distacme import status as status_lib
   from distacme.run import files
-  from distacme.run import status as status_lib
 
   # Such a failure is a sentence, with which the run ends: it is said then.
   in_a_sentence = isinstance(error, files.NotWrittenError)

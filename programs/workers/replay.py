@@ -9,12 +9,12 @@ import time
 from typing import Any
 
 from distacme import replay_spec
-from distacme.programs import recorded
+from distacme import status as status_lib
+from distacme.programs import recorded_run
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.replay.reverb import server as server_lib
 from distacme.run import endpoints
-from distacme.run import status as status_lib
 from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
@@ -32,7 +32,7 @@ def run(context: context_lib.Context) -> None:
   run is resumed or this worker alone.
   """
   connection = context.connection
-  run = recorded.run_config(context.config, context.directory)
+  run = recorded_run.run_config(context.config, context.directory)
   save_period_s = run.replay_checkpoint_period_s
   before = context.listened()
   # Where its clients look for it: Reverb's connect to nothing else.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 import time
 
+from distacme import status as status_lib
 from distacme.programs import program
-from distacme.run import status as status_lib
 
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 # The same after SIGTERM, after which a cluster kills soon. Replay has saved by then.

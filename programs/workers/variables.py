@@ -8,7 +8,8 @@ import resource
 import threading
 import time
 
-from distacme.programs import recorded
+from distacme import status as status_lib
+from distacme.programs import recorded_run
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.run import endpoints
@@ -16,7 +17,6 @@ from distacme.run import files
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
-from distacme.run import status as status_lib
 from distacme.variables import keys
 from distacme.variables import server
 
@@ -34,7 +34,7 @@ def run(context: context_lib.Context) -> None:
   that it had at most `_PROGRESS_PERIOD_S` before.
   """
   directory = context.directory
-  config = recorded.run_config(context.config, directory)
+  config = recorded_run.run_config(context.config, directory)
   before = directory.read_progress() or run_directory.Progress(
     context.config['resumed_from'], 0.0
   )

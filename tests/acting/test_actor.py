@@ -5,12 +5,12 @@ import jax
 import numpy as np
 import pytest
 
+from distacme import status
 from distacme.acting import actor
 from distacme.acting import params
 from distacme.acting import policy
 from distacme.environments import vector
 from distacme.run import run_state
-from distacme.run import status
 from distacme.testing import environments
 from distacme.testing import telling_agent
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from distacme import core
+from distacme import status
 from distacme import wiring
 from distacme.acting import evaluator
 from distacme.acting import params
 from distacme.environments import vector
 from distacme.run import notices
 from distacme.run import run_state
-from distacme.run import status
 from distacme.testing import environments
 from distacme.testing import telling_agent
 

@@ -11,7 +11,7 @@ from distacme import specs
 from distacme import types
 from distacme.agents import dqn
 from distacme.agents import r2d2
-from distacme.programs import experiment
+from distacme.programs import agents_by_name
 from distacme.programs.commands import train
 from distacme.testing import environments
 
@@ -20,7 +20,7 @@ from .test_dqn import random_batch
 
 KEY = jax.random.key_data(jax.random.key(0))
 CATCH = specs.make_environment_spec(environments.Catch(seed=0))
-AGENTS = experiment.known_agents()
+AGENTS = agents_by_name.known_agents()
 
 
 def make(name, **changes):

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
+from distacme import status as status_lib
 from distacme.acting import params
 from distacme.learning import batches
 from distacme.learning import learner
 from distacme.run import run_state as run_state_lib
-from distacme.run import status as status_lib
 from distacme.testing import telling_agent
 from tests import feeding
 

@@ -9,6 +9,7 @@ import pytest
 
 from distacme import row_layout
 from distacme import specs
+from distacme import status as status_lib
 from distacme import types
 from distacme.acting import params
 from distacme.agents import dqn
@@ -18,7 +19,6 @@ from distacme.learning import learner
 from distacme.learning import updates
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
-from distacme.run import status as status_lib
 from distacme.testing import environments as testing_environments
 from distacme.testing import telling_agent
 from tests import feeding

@@ -11,6 +11,7 @@ import pytest
 import distacme
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import run_config
 from distacme.programs import training
 from distacme.programs.commands import evaluate
 from distacme.programs.commands import train
@@ -246,7 +247,7 @@ def test_every_field_of_run_and_agent_is_a_flag():
 
 def test_without_flags_the_defaults_are_trained():
   experiment, several = train.parse([])
-  assert experiment.run == experiment_lib.RunConfig()
+  assert experiment.run == run_config.RunConfig()
   assert several == config.SeedsConfig()
 
 
@@ -335,7 +336,7 @@ def test_what_a_worker_needs_can_be_pickled():
   from distacme.agents import dqn
 
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(),
+    run_config.RunConfig(),
     dqn.Config(),
     network=lambda observation: observation,
   )

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from distacme.programs import modes
 from distacme.programs import training
-from distacme.programs.launchers import table
 from distacme.replay import demonstrations
 from distacme.testing import environments
 from tests.agents import cloning_agent
@@ -120,9 +120,9 @@ def test_demonstrations_that_are_not_given_or_not_wanted_are_refused(
 
 
 @pytest.mark.parametrize(
-  'mode', [m for m, each in table.LAUNCHERS.items() if each.has_services]
+  'mode', [m for m, each in modes.LAUNCHERS.items() if each.has_services]
 )
 def test_other_modes_are_refused_before_they_start(tmp_path, mode, monkeypatch):
-  monkeypatch.setattr(table.Launcher, 'check_installed', lambda self: None)
+  monkeypatch.setattr(modes.Launcher, 'check_installed', lambda self: None)
   with pytest.raises(ValueError, match='runs in one process so far'):
     train(tmp_path / 'run', 'expert', mode=mode)

@@ -14,6 +14,7 @@ from distacme.agents import r2d2
 from distacme.agents import sac
 from distacme.environments import wrappers
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import run_config
 from distacme.programs import training
 from distacme.run import checkpoint
 from distacme.run import metrics
@@ -92,7 +93,7 @@ def learnt(case, run_dir):
   directory = run_directory.RunDirectory(run_dir)
   config, env, _ = CASES[case]
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(
+    run_config.RunConfig(
       agent=type(config).__module__.rpartition('.')[2], env=str(env)
     ),
     config,

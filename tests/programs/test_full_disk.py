@@ -5,15 +5,15 @@ import resource
 
 import pytest
 
-from distacme.programs import experiment
+from distacme import status
 from distacme.programs import program
+from distacme.programs import run_config
 from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import run_directory
-from distacme.run import status
 from tests.programs import launching
 
-PROGRAM = program.make_program(experiment.RunConfig())
+PROGRAM = program.make_program(run_config.RunConfig())
 
 
 @pytest.fixture(name='small_files')

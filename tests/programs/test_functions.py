@@ -12,9 +12,10 @@ import pytest
 from distacme.agents import dqn
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
-from distacme.programs import functions
-from distacme.programs import recorded
-from distacme.programs.launchers import table
+from distacme.programs import given_functions
+from distacme.programs import modes
+from distacme.programs import recorded_run as recorded_run_lib
+from distacme.programs import run_config
 from distacme.run import run_directory
 from distacme.testing import environments
 
@@ -34,15 +35,15 @@ HERE = 'distacme.testing.environments'
   ],
 )
 def test_an_import_path_leads_back_to_the_object(given, path):
-  assert functions.import_path(given) == path
+  assert given_functions.import_path(given) == path
   if path:
-    assert functions.load(path) is given
+    assert given_functions.load(path) is given
 
 
 def test_a_function_in_the_place_of_another_has_no_path(monkeypatch):
   before = environments.catch
   monkeypatch.setattr(environments, 'catch', print)
-  assert functions.import_path(before) == ''
+  assert given_functions.import_path(before) == ''
 
 
 def module_in_memory(name):
@@ -76,14 +77,14 @@ def test_what_other_processes_do_not_find_is_pickled_by_value(
   )
   with monkeypatch.context() as here:
     here.setitem(sys.modules, name, module)
-    assert functions.import_path(module.make) == ''
+    assert given_functions.import_path(module.make) == ''
     parts = {
       'env': module.make,
       'network': functools.partial(module.make, more=2),
     }
     write(parts, directory)
-  assert functions.read_pickle(directory, 'env')(5) == 6
-  assert functions.read_pickle(directory, 'network')(5) == 8
+  assert given_functions.read_pickle(directory, 'env')(5) == 6
+  assert given_functions.read_pickle(directory, 'network')(5) == 8
 
 
 def test_a_module_from_a_folder_on_the_path_is_found_again(
@@ -93,7 +94,7 @@ def test_a_module_from_a_folder_on_the_path_is_found_again(
   (tmp_path / 'pack' / 'beside.py').write_text('def make(seed): return seed')
   monkeypatch.syspath_prepend(tmp_path)
   beside = importlib.import_module('pack.beside')
-  assert functions.import_path(beside.make) == 'pack.beside:make'
+  assert given_functions.import_path(beside.make) == 'pack.beside:make'
 
 
 @pytest.fixture(name='directory')
@@ -102,8 +103,8 @@ def fixture_directory(tmp_path):
 
 
 def write(parts, directory):
-  pickles = {part: functions.pickled(part, parts[part]) for part in parts}
-  functions.write_pickles(pickles, directory)
+  pickles = {part: given_functions.pickled(part, parts[part]) for part in parts}
+  given_functions.write_pickles(pickles, directory)
 
 
 def test_a_pickle_is_this_user_s_alone(directory):
@@ -111,10 +112,10 @@ def test_a_pickle_is_this_user_s_alone(directory):
   write({'env': lambda seed: (seed, size)}, directory)
   (path,) = directory.pickles.iterdir()
   assert path.stat().st_mode & 0o777 == 0o600
-  assert functions.read_pickle(directory, 'env')(1) == (1, 5)
+  assert given_functions.read_pickle(directory, 'env')(1) == (1, 5)
   path.chmod(0o640)
   with pytest.raises(ValueError, match=r'mode 640: it is loaded only if'):
-    functions.read_pickle(directory, 'env')
+    given_functions.read_pickle(directory, 'env')
   write({}, directory)
   assert not path.exists()
 
@@ -124,7 +125,7 @@ def test_a_pickle_of_another_user_is_not_loaded(directory):
   write({'env': lambda seed: seed}, directory)
   os.chown(directory.pickles / 'env.pickle', 12345, -1)
   with pytest.raises(ValueError, match='belongs to user 12345'):
-    functions.read_pickle(directory, 'env')
+    given_functions.read_pickle(directory, 'env')
 
 
 def test_a_pickle_elsewhere_is_not_loaded(directory, tmp_path):
@@ -133,7 +134,7 @@ def test_a_pickle_elsewhere_is_not_loaded(directory, tmp_path):
   path.rename(tmp_path / 'elsewhere')
   path.symlink_to(tmp_path / 'elsewhere')
   with pytest.raises(OSError, match='symbolic links'):
-    functions.read_pickle(directory, 'env')
+    given_functions.read_pickle(directory, 'env')
 
 
 def test_what_cannot_be_pickled_is_named(directory):
@@ -146,9 +147,7 @@ def test_what_cannot_be_pickled_is_named(directory):
 
 def recorded_run(tmp_path, **settings):
   """Returns the experiment of a run in mode processes, and its directory."""
-  run = experiment_lib.RunConfig(
-    run_dir=tmp_path / 'run', **settings.pop('run')
-  )
+  run = run_config.RunConfig(run_dir=tmp_path / 'run', **settings.pop('run'))
   config = dqn.Config(hidden_sizes=(8,), **settings.pop('agent', {}))
   experiment = experiment_lib.Experiment(run, config, **settings)
   directory, lock = checks.check(experiment)
@@ -164,7 +163,7 @@ def test_workers_read_the_experiment_that_was_given(tmp_path):
   assert config['pickles'] == []
   assert config['functions']['env']['import_path'] == f'{HERE}:catch'
   assert not directory.pickles.exists()
-  read = recorded.read_experiment(directory)
+  read = recorded_run_lib.read_experiment(directory)
   assert read.environment is environments.catch
   assert read == experiment
 
@@ -179,7 +178,7 @@ def test_what_has_no_name_is_pickled(tmp_path):
   config = directory.read_config()
   assert config['pickles'] == ['env']
   assert config['functions']['env']['import_path'] == ''
-  read = recorded.read_experiment(directory)
+  read = recorded_run_lib.read_experiment(directory)
   assert read.environment_spec() == experiment.environment_spec()
   # Of the next run there, which needs none.
   recorded_run(tmp_path, run={'env': f'{HERE}:catch'})
@@ -193,7 +192,7 @@ def test_settings_that_are_more_than_json_are_pickled(tmp_path, monkeypatch):
   monkeypatch.setattr(dqn.Config, '__eq__', unlike)
   experiment, directory = recorded_run(tmp_path, run={'env': f'{HERE}:catch'})
   assert directory.read_config()['pickles'] == ['agent']
-  read = recorded.read_experiment(directory).agent
+  read = recorded_run_lib.read_experiment(directory).agent
   assert vars(read) == vars(experiment.agent)
 
 
@@ -222,8 +221,8 @@ def fixture_before(tmp_path):
 
 @pytest.mark.usefixtures('before')
 def test_other_hosts_load_no_pickle(tmp_path, monkeypatch):
-  far = table.find('processes')._replace(remote=True)
-  monkeypatch.setitem(table.LAUNCHERS, 'processes', far)
+  far = modes.find('processes')._replace(remote=True)
+  monkeypatch.setitem(modes.LAUNCHERS, 'processes', far)
   with pytest.raises(ValueError, match='^env of the run cannot be imported by'):
     recorded_run(
       tmp_path,

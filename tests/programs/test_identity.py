@@ -13,6 +13,7 @@ from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import identity
 from distacme.programs import loading
+from distacme.programs import run_config
 from distacme.programs.view import curve_groups
 from distacme.run import files
 from distacme.run import run_directory
@@ -119,9 +120,7 @@ def test_another_environment_of_the_same_name_is_refused_at_a_resumption(
   directory = run_directory.RunDirectory(tmp_path / 'run')
   before = directory.read_config()
   agent = dqn.Config(hidden_sizes=(64,), min_replay_size=300)
-  run = experiment_lib.RunConfig(
-    mode='local', env='catch', run_dir=directory.path
-  )
+  run = run_config.RunConfig(mode='local', env='catch', run_dir=directory.path)
 
   def resume(environment):
     experiment = experiment_lib.Experiment(run, agent, environment=environment)

@@ -15,6 +15,7 @@ from distacme.agents import ppo
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import loading
+from distacme.programs import run_config
 from distacme.programs import training
 from distacme.run import run_directory
 from distacme.testing import environments
@@ -174,7 +175,7 @@ def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   directory = run_directory.RunDirectory(tmp_path / 'run')
   directory.create()
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig('ppo', seed=2**70),
+    run_config.RunConfig('ppo', seed=2**70),
     ppo.Config(max_abs_reward=math.inf),
   )
   directory.begin(experiment.as_dict())
@@ -192,7 +193,7 @@ def test_a_run_older_than_a_setting_is_resumed_at_its_default(tmp_path):
   directory = run_directory.RunDirectory(tmp_path / 'run')
   directory.create()
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig('ppo'), ppo.Config()
+    run_config.RunConfig('ppo'), ppo.Config()
   )
   config = experiment.as_dict()
   del config['run']['demonstrations'], config['agent']['max_abs_reward']
@@ -200,7 +201,7 @@ def test_a_run_older_than_a_setting_is_resumed_at_its_default(tmp_path):
   (directory.checkpoints / '7').mkdir(parents=True)
   checks.check_resumable(experiment, directory)
   other = dataclasses.replace(
-    experiment, run=experiment_lib.RunConfig('ppo', demonstrations='my:own')
+    experiment, run=run_config.RunConfig('ppo', demonstrations='my:own')
   )
   with pytest.raises(ValueError, match="demonstrations was '' and is 'my:own'"):
     checks.check_resumable(other, directory)

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from distacme.programs import experiment as experiment_lib
+from distacme.programs import agents_by_name
 from distacme.programs import presets
+from distacme.programs import run_config
 from distacme.programs.commands import train
 
 
@@ -16,13 +17,13 @@ def parsed(*arguments):
 
 @pytest.mark.parametrize('preset', presets.PRESETS, ids=lambda p: p[:2])
 def test_a_preset_is_of_settings_that_there_are_and_changes_each(preset):
-  made = experiment_lib.agent_module(preset.agent).Config()
+  made = agents_by_name.agent_module(preset.agent).Config()
   changed = dataclasses.replace(made, **preset.settings)
   for name in preset.settings:
     assert getattr(changed, name) != getattr(made, name), name
-  run = experiment_lib.RunConfig(agent=preset.agent, **preset.run)
+  run = run_config.RunConfig(agent=preset.agent, **preset.run)
   for name in preset.run:
-    assert getattr(run, name) != getattr(experiment_lib.RunConfig(), name), name
+    assert getattr(run, name) != getattr(run_config.RunConfig(), name), name
   names = [p.name for p in presets.of_agent(preset.agent)]
   assert len(set(names)) == len(names)
   assert not {presets.AUTO, presets.NONE} & set(names)
@@ -42,7 +43,7 @@ def test_the_environment_chooses_a_preset_and_flags_go_over_it():
 
 def test_presets_can_be_named_or_left_out():
   flags = ('--agent', 'ppo', '--env')
-  plain = experiment_lib.agent_module('ppo').Config()
+  plain = agents_by_name.agent_module('ppo').Config()
   assert parsed(*flags, 'gymnasium:CartPole-v1').agent == plain
   assert parsed(*flags, 'atari:Pong', '--preset', 'none').agent == plain
   named = parsed(*flags, 'gymnasium:CartPole-v1', '--preset=atari')

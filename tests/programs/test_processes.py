@@ -9,13 +9,13 @@ import sys
 import psutil
 import pytest
 
-from distacme.programs import experiment as experiment_lib
+from distacme import status as status_lib
 from distacme.programs import program as program_lib
+from distacme.programs import run_config
 from distacme.programs.workers import main
 from distacme.run import curves
 from distacme.run import metrics
 from distacme.run import run_directory
-from distacme.run import status as status_lib
 from distacme.variables import client
 from tests.programs import launching
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
   reason='Launchpad and Reverb exist for Python 3.10 only',
 )
 
-PROGRAM = program_lib.make_program(experiment_lib.RunConfig())
+PROGRAM = program_lib.make_program(run_config.RunConfig())
 SMALL = (
   '--hidden-sizes', '64',
   '--min-replay-size', '300',
@@ -244,7 +244,7 @@ def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
     run.wait_for(lambda: 'actor/1' in acting(run))
     # A worker is one command, whoever gives it.
     directory = run_directory.RunDirectory(run.run_dir)
-    actor = program_lib.actor(experiment_lib.RunConfig(), 5)
+    actor = program_lib.actor(run_config.RunConfig(), 5)
     program_lib.write(program_lib.read(directory).plus(actor), directory)
     by_hand = subprocess.Popen(main.command(run.run_dir, sys.path, 'actor/5'))
     run.wait_for(lambda: 'actor/5' in acting(run))
@@ -573,7 +573,7 @@ def test_the_first_traceback_is_shown_whatever_was_before_it(tmp_path):
 
   seen = []
   run = supervised_run.SupervisedRun(
-    program_lib.make_program(experiment_lib.RunConfig(replay_in_learner=True)),
+    program_lib.make_program(run_config.RunConfig(replay_in_learner=True)),
     run_directory.RunDirectory(tmp_path),
     seen.append,
   )

@@ -8,19 +8,20 @@ from distacme.agents import dqn
 from distacme.programs import checks
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import modes
 from distacme.programs import program as program_lib
-from distacme.programs.launchers import table
+from distacme.programs import run_config
 from distacme.run import files
 from distacme.run import run_directory
 from tests.programs import launching
 
 
 def make(**settings):
-  return program_lib.make_program(experiment_lib.RunConfig(**settings))
+  return program_lib.make_program(run_config.RunConfig(**settings))
 
 
 def test_a_run_writes_its_workers_and_starts_none(tmp_path):
-  run = experiment_lib.RunConfig(
+  run = run_config.RunConfig(
     env=launching.CATCH, num_actors=3, run_dir=tmp_path / 'run'
   )
   directory, lock = checks.check(experiment_lib.Experiment(run, dqn.Config()))
@@ -83,12 +84,12 @@ def test_a_mode_without_a_replay_server_says_what_is_missing(
 
 
 def test_modes_are_those_of_the_table():
-  assert set(experiment_lib.RunConfig.__annotations__) >= {'mode'}
-  assert list(table.LAUNCHERS) == list(table.Mode.__args__)
+  assert set(run_config.RunConfig.__annotations__) >= {'mode'}
+  assert list(modes.LAUNCHERS) == list(modes.Mode.__args__)
   with pytest.raises(
     ValueError, match=r"no mode is called 'none'\. Known: loc"
   ):
-    experiment_lib.RunConfig(mode='none')
+    run_config.RunConfig(mode='none')
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,6 @@ def test_modes_are_those_of_the_table():
 )
 def test_what_a_mode_cannot_do_is_refused(settings, said):
   with pytest.raises(ValueError, match=said):
-    experiment_lib.RunConfig(
+    run_config.RunConfig(
       **{'mode': 'threads', 'learner_devices': (0,), **settings}
     )

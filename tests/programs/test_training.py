@@ -12,7 +12,7 @@ import pytest
 
 import distacme
 from distacme.agents import dqn
-from distacme.programs import experiment
+from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.testing import environments
 from tests.programs import launching
@@ -94,11 +94,11 @@ def test_arrays_of_the_caller_survive_what_is_done_on_the_cpu():
 
 
 def test_every_count_of_a_run_may_be_a_whole_float():
-  run = experiment.RunConfig(max_env_steps=1e6, seed=3.0, publish_period=None)
+  run = run_config.RunConfig(max_env_steps=1e6, seed=3.0, publish_period=None)
   assert (run.max_env_steps, run.seed) == (1_000_000, 3)
   assert type(run.limits.max_env_steps) is type(run.seed) is int
   with pytest.raises(ValueError, match='eval_period must be a whole number'):
-    experiment.RunConfig(eval_period=0.5)
+    run_config.RunConfig(eval_period=0.5)
 
 
 def network(observation):

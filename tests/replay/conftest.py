@@ -7,7 +7,7 @@ import pytest
 
 from distacme import replay_spec
 from distacme import specs
-from distacme.replay import rows
+from distacme.replay.items import rows
 
 
 @pytest.fixture(scope='session')

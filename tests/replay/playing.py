@@ -12,7 +12,7 @@ import tree
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 
 FIRST, MID, LAST = dm_env.StepType

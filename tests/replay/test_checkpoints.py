@@ -12,7 +12,7 @@ from distacme import replay_spec
 from distacme import specs
 from distacme.replay import checkpoints
 from distacme.replay import memory
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import inserter
 from distacme.replay.reverb import sampler as sampler_lib
 from distacme.replay.reverb import server

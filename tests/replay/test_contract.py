@@ -13,7 +13,7 @@ from distacme import replay_spec
 from distacme import specs
 from distacme import types
 from distacme.replay import memory
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import inserter
 from distacme.replay.reverb import sampler
 from distacme.replay.reverb import server

@@ -9,7 +9,7 @@ from distacme import replay_spec
 from distacme import specs
 from distacme.replay import demonstrations
 from distacme.replay import memory
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from tests.replay import playing
 from tests.replay.playing import FIRST
 from tests.replay.playing import LAST

@@ -16,7 +16,7 @@ from distacme import types
 from distacme.learning import batches
 from distacme.learning import frame_stacks
 from distacme.replay import memory
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from tests.replay import playing
 from tests.replay import test_contract

@@ -9,7 +9,7 @@ import tree
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 
 leaves = st.builds(
   specs.Array,

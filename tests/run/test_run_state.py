@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
+from distacme import status as status_lib
 from distacme.run import run_state
-from distacme.run import status as status_lib
 
 
 class Clock:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from distacme import status as status_lib
 from distacme.run import files
 from distacme.run import run_state
-from distacme.run import status as status_lib
 
 State = status_lib.WorkerState
 WHOLE = status_lib.Status(

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from distacme.runtime import process_tree
-from distacme.runtime import processes
-from distacme.runtime import threads
+from distacme.runtime import subprocesses
 from distacme.runtime import topology
+from distacme.runtime import worker_threads
 
 PROGRAM = topology.Program(
   (
@@ -55,7 +55,7 @@ sys.exit(int(sys.argv[1][-1]))
 
 
 @pytest.mark.parametrize(
-  'start_all', [processes.start_all, launchpad('launch_processes')]
+  'start_all', [subprocesses.start_all, launchpad('launch_processes')]
 )
 def test_processes_are_the_same_whoever_starts_them(start_all, tmp_path):
   workers = start_all(
@@ -86,7 +86,7 @@ def test_processes_are_the_same_whoever_starts_them(start_all, tmp_path):
 def test_the_log_of_another_worker_of_that_name_is_put_aside(tmp_path):
   for word in ('first', 'second'):
     command = [sys.executable, '-c', f'print({word!r})']
-    worker = processes.start(
+    worker = subprocesses.start(
       PROGRAM['actor/0'],
       lambda name, command=command: command,
       tmp_path,
@@ -98,7 +98,7 @@ def test_the_log_of_another_worker_of_that_name_is_put_aside(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'start_all', [threads.start_all, launchpad('launch_threads')]
+  'start_all', [worker_threads.start_all, launchpad('launch_threads')]
 )
 @pytest.mark.filterwarnings(r'ignore:setDaemon\(\) is deprecated')
 def test_threads_end_with_a_code_and_fail_with_1(start_all):

@@ -7,8 +7,8 @@ import grpc
 import numpy as np
 import pytest
 
+from distacme import status as status_lib
 from distacme.run import run_state
-from distacme.run import status as status_lib
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import wire

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 import pytest
 
+from distacme import status
 from distacme.run import run_state
-from distacme.run import status
 from distacme.variables import client
 from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib

@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
+from distacme import status
 from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
-from distacme.run import status
 from distacme.variables import client
 from distacme.variables import server
 from distacme.variables import service

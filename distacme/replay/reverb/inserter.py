@@ -14,7 +14,7 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme import types
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import extension
 

@@ -12,7 +12,7 @@ import numpy as np
 from distacme import replay_spec
 from distacme import types
 from distacme.replay import mixture
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import connection
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from distacme import replay_spec
 from distacme.replay import checkpoints
-from distacme.replay import metrics
+from distacme.replay import table_metrics
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import extension
 from distacme.replay.reverb import loopback
@@ -89,8 +89,8 @@ class ReplayServer:
     for table in self._spec.tables:
       stats = by_name[table.name]
       held = (stats.size, stats.inserted, stats.sampled)
-      counts.append(metrics.Counts(*(items * block for items in held)))
-    return metrics.of_tables(self._spec, counts)
+      counts.append(table_metrics.Counts(*(items * block for items in held)))
+    return table_metrics.of_tables(self._spec, counts)
 
   def save(self) -> pathlib.Path:
     """Writes a checkpoint and returns its path; from any one thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distacme import core
 from distacme import replay_spec
-from distacme.replay import rows
+from distacme.replay.items import rows
 from distacme.replay.writers import inserter as inserter_lib
 from distacme.replay.writers import n_step
 from distacme.replay.writers import sequences

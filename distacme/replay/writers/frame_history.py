@@ -9,7 +9,7 @@ from typing import Any
 import dm_env
 import numpy as np
 
-from distacme.replay import frames as frames_lib
+from distacme.replay.items import frames as frames_lib
 from distacme.replay.writers import inserter as inserter_lib
 
 

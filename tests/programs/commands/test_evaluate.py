@@ -9,6 +9,7 @@ import pytest
 
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import run_config
 from distacme.programs.commands import evaluate
 
 
@@ -72,7 +73,7 @@ class Config:
 
 def test_to_sample_is_a_setting_of_the_agent():
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(), Config(True, 0.5)
+    run_config.RunConfig(), Config(True, 0.5)
   )
   assert evaluate._sampling(experiment).agent == Config(False, 0.5)
 

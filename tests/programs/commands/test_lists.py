@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from distacme.environments import families
+from distacme.programs import agents_by_name
 from distacme.programs import cli
-from distacme.programs import experiment
 from distacme.programs.commands import agents
 from distacme.programs.commands import environments
 
@@ -22,7 +22,7 @@ def printed(capsys, command):
 def test_every_agent_is_listed_with_its_first_line(capsys):
   text = printed(capsys, 'agents')
   assert 'dqn         DQN as Ape-X runs it' in text
-  for name in experiment.known_agents():
+  for name in agents_by_name.known_agents():
     assert agents.summary(f'distacme.agents.{name}') in text
 
 

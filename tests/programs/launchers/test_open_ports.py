@@ -8,8 +8,8 @@ import sys
 import psutil
 import pytest
 
-from distacme.programs import experiment
 from distacme.programs import program
+from distacme.programs import run_config
 from distacme.programs.launchers import open_ports
 from distacme.run import endpoints
 from distacme.run import run_directory
@@ -89,7 +89,7 @@ def serve(directory, name, host, listens=True):
   return one
 
 
-PROGRAM = program.make_program(experiment.RunConfig())
+PROGRAM = program.make_program(run_config.RunConfig())
 
 
 def test_a_service_that_others_can_reach_is_named_once(tmp_path, capsys):

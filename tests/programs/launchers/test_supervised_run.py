@@ -2,13 +2,13 @@
 
 import pytest
 
-from distacme.programs import experiment
+from distacme import status as status_lib
 from distacme.programs import program as program_lib
+from distacme.programs import run_config
 from distacme.programs.launchers import supervised_run
 from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
-from distacme.run import status as status_lib
 from distacme.runtime import supervision
 from distacme.variables import server
 
@@ -35,7 +35,7 @@ def test_a_worker_that_worked_before_the_server_restarted_may_restart(
   state, endpoint = serve()
   directory = run_directory.RunDirectory(tmp_path)
   endpoints.write(directory.endpoints, 'variables/0', endpoint)
-  program = program_lib.make_program(experiment.RunConfig())
+  program = program_lib.make_program(run_config.RunConfig())
   run = supervised_run.SupervisedRun(program, directory, lambda status: None)
   members = [supervision.Worker('variables/0', *[lambda: None] * 4, None, None)]
   run.attach(members)
@@ -56,7 +56,7 @@ def test_a_status_that_cannot_be_read_does_not_end_the_launcher(
   directory = run_directory.RunDirectory(tmp_path)
   endpoints.write(directory.endpoints, 'variables/0', endpoint)
   shown = []
-  program = program_lib.make_program(experiment.RunConfig())
+  program = program_lib.make_program(run_config.RunConfig())
   run = supervised_run.SupervisedRun(program, directory, shown.append)
   unreadable = status_lib.Status(seconds='soon', counts={})
   monkeypatch.setattr(state, 'status', lambda: unreadable)

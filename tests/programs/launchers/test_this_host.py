@@ -5,8 +5,8 @@ import importlib.util
 
 import pytest
 
-from distacme.programs import experiment
 from distacme.programs import program as program_lib
+from distacme.programs import run_config
 from distacme.programs.launchers import this_host
 from distacme.run import files
 from distacme.run import notices
@@ -41,7 +41,7 @@ def fixture_supervisor():
 
 @pytest.fixture(name='actors')
 def fixture_actors(directory, supervisor):
-  run = experiment.RunConfig(num_actors=2)
+  run = run_config.RunConfig(num_actors=2)
   program = program_lib.make_program(run)
   return this_host._Actors(
     run, program, directory, supervisor, start=lambda spec: spec.name

@@ -4,10 +4,10 @@ import pytest
 
 import distacme
 from distacme import specs
+from distacme import status as status_lib
 from distacme.agents import dqn
 from distacme.programs.view import bottlenecks
 from distacme.run import run_state
-from distacme.run import status as status_lib
 from distacme.testing import environments
 
 State = status_lib.WorkerState

@@ -6,9 +6,9 @@ import io
 import pytest
 from rich import console as rich_console
 
+from distacme import status as status_lib
 from distacme.programs.view import progress
 from distacme.run import run_state
-from distacme.run import status as status_lib
 
 State = status_lib.WorkerState
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rich import console as rich_console
 
+from distacme import status as status_lib
 from distacme.programs import cli
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
@@ -24,7 +25,6 @@ from distacme.run import files
 from distacme.run import metrics as metrics_lib
 from distacme.run import run_directory
 from distacme.run import run_state
-from distacme.run import status as status_lib
 from distacme.variables import server
 from tests.programs import launching
 

@@ -9,8 +9,8 @@ import threading
 import jax
 import pytest
 
-from distacme.programs import experiment
 from distacme.programs import program
+from distacme.programs import run_config
 from distacme.programs.workers import devices
 from tests.programs import launching
 
@@ -93,7 +93,7 @@ def test_an_actor_with_an_accelerator_may_use_more_than_the_cpu():
 def test_an_actor_without_one_computes_on_the_cpu():
   with devices.for_acting('actor/0', None, own_process=True):
     pass  # its launcher has seen to it:
-  workers = program.make_program(experiment.RunConfig())
+  workers = program.make_program(run_config.RunConfig())
   for name in ('actor/0', 'evaluator/0'):
     assert workers[name].env['JAX_PLATFORMS'] == 'cpu'
   assert 'JAX_PLATFORMS' not in workers['learner/0'].env
@@ -112,7 +112,7 @@ def test_an_actor_without_one_computes_on_the_cpu():
 
 
 def test_actors_are_given_accelerators_in_turn():
-  run = experiment.RunConfig(
+  run = run_config.RunConfig(
     num_actors=4, learner_devices=(0,), actor_devices=(2, 1)
   )
   assert [run.actor_device(i) for i in range(4)] == [2, 1, None, None]

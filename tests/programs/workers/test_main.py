@@ -18,6 +18,7 @@ from distacme.agents import dqn
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
+from distacme.programs import run_config
 from distacme.programs.workers import connection
 from distacme.programs.workers import main
 from distacme.programs.workers import process as process_lib
@@ -30,7 +31,7 @@ from tests.programs import launching
 
 def directory_of_a_run(tmp_path, **settings):
   """Returns the directory of a run that is to start."""
-  run = experiment_lib.RunConfig(
+  run = run_config.RunConfig(
     env=launching.CATCH, run_dir=tmp_path / 'run', **settings
   )
   directory, lock = checks.check(experiment_lib.Experiment(run, dqn.Config()))
@@ -134,7 +135,7 @@ def test_a_variable_server_that_fails_ends(tmp_path, caplog):
 def run_in_thread(directory, name, terminated):
   """Returns the exit code of a worker in a thread that is asked to end."""
   experiment = experiment_lib.Experiment(
-    experiment_lib.RunConfig(env=launching.CATCH), dqn.Config()
+    run_config.RunConfig(env=launching.CATCH), dqn.Config()
   )
   with futures.ThreadPoolExecutor(1) as pool:
     running = pool.submit(
@@ -239,7 +240,7 @@ def test_one_that_fails_ends_the_process_that_it_shares(
   monkeypatch.setattr(
     importlib, 'import_module', lambda path: types.SimpleNamespace(run=run)
   )
-  given = experiment_lib.Experiment(experiment_lib.RunConfig(), dqn.Config())
+  given = experiment_lib.Experiment(run_config.RunConfig(), dqn.Config())
   assert main.run_worker(directory.path, 'learner/0', given) == 1
   assert process.ends[0] == 1
   name, detail = Line.told

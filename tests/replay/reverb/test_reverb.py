@@ -16,7 +16,7 @@ import pytest
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import rows
+from distacme.replay.items import rows
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import inserter as inserter_lib
 from distacme.replay.reverb import sampler as sampler_lib

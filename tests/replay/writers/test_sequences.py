@@ -8,7 +8,7 @@ import pytest
 import tree
 
 from distacme import replay_spec
-from distacme.replay import rows as rows_lib
+from distacme.replay.items import rows as rows_lib
 from tests.replay import playing
 from tests.replay.playing import FIRST
 from tests.replay.playing import LAST

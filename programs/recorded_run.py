@@ -7,8 +7,10 @@ import dataclasses
 from typing import Any
 
 from distacme import replay_spec
+from distacme.programs import agents_by_name
 from distacme.programs import experiment as experiment_lib
-from distacme.programs import functions
+from distacme.programs import given_functions
+from distacme.programs import run_config as run_config_lib
 from distacme.run import files
 from distacme.run import run_directory
 
@@ -37,21 +39,21 @@ def as_dict(
 
 def run_config(
   config: Mapping[str, Any], directory: run_directory.RunDirectory
-) -> experiment_lib.RunConfig:
+) -> run_config_lib.RunConfig:
   """Returns the settings of the run; imports nothing of its agent."""
-  run: experiment_lib.RunConfig = _parse(
-    experiment_lib.RunConfig, config['run'], directory
+  run: run_config_lib.RunConfig = _parse(
+    run_config_lib.RunConfig, config['run'], directory
   )
   return dataclasses.replace(run, run_dir=directory.path)
 
 
 def agent_config(
   config: Mapping[str, Any],
-  run: experiment_lib.RunConfig,
+  run: run_config_lib.RunConfig,
   directory: run_directory.RunDirectory,
 ) -> Any:
   """Returns the settings of the agent, whose module it imports."""
-  agent = experiment_lib.agent_module(run.agent)
+  agent = agents_by_name.agent_module(run.agent)
   return _parse(agent.Config, config['agent'], directory)
 
 
@@ -90,11 +92,13 @@ def pickles(
   parts = {
     part: given
     for part, given in experiment.given_functions().items()
-    if not functions.import_path(given)
+    if not given_functions.import_path(given)
   }
   if not _is_plain(experiment, directory):
     parts['agent'] = experiment.agent
-  return {part: functions.pickled(part, given) for part, given in parts.items()}
+  return {
+    part: given_functions.pickled(part, given) for part, given in parts.items()
+  }
 
 
 def _is_plain(
@@ -117,11 +121,12 @@ def read_experiment(
   config = directory.read_config()
   run = run_config(config, directory)
   parts = {
-    part: functions.read_pickle(directory, part) for part in config['pickles']
+    part: given_functions.read_pickle(directory, part)
+    for part in config['pickles']
   }
   for part in config['functions']:
     if path := import_path(config, part):
-      parts[part] = functions.load(path)
+      parts[part] = given_functions.load(path)
   return experiment_lib.Experiment(
     run,
     parts.get('agent') or agent_config(config, run, directory),

@@ -8,9 +8,9 @@ import importlib.util
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+  from distacme import status
   from distacme.programs import experiment as experiment_lib
   from distacme.run import run_directory
-  from distacme.run import status
 
 Mode = Literal['local', 'threads', 'processes']
 

@@ -18,7 +18,7 @@ import tree
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
-from distacme.replay import frames as frames_lib
+from distacme.replay.items import frames as frames_lib
 
 PARAMS_VERSION = 'params_version'  # a field that no agent sees
 

@@ -10,16 +10,16 @@ import jax
 
 from distacme import core
 from distacme import specs
+from distacme import status
 from distacme import types
 from distacme import wiring
 from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
 from distacme.replay import demonstrations as demonstrations_lib
 from distacme.replay import memory
-from distacme.replay import rows
+from distacme.replay.items import rows
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
-from distacme.run import status
 
 
 class LearnerLoop:

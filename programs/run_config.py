@@ -1,0 +1,231 @@
+"""FIXME distacme.programs.run_config."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Any, Literal
+
+from distacme import config_checks
+from distacme import status
+from distacme.programs import accelerators
+from distacme.programs import modes
+
+if TYPE_CHECKING:
+  from distacme.acting import evaluator
+
+
+def _field(
+  default: Any,
+  *,
+  resume: Literal['fixed', 'free', 'limit'] = 'free',
+  plot: Literal['setting', 'ignore'] = 'setting',
+) -> Any:
+  """Returns a field of `RunConfig` with what others must know of it.
+
+  Args:
+    default: value of the field.
+    resume: 'fixed' if a resumed run must have the same value, 'limit' if the value
+      decides when a run has ended, so that another one may continue it.
+    plot: whether runs that differ in the field are drawn as two lines.
+  """
+  return dataclasses.field(
+    default=default, metadata={'resume': resume, 'plot': plot}
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """A run: who learns what, where, and until when."""
+
+  agent: str = _field('dqn', resume='fixed')
+  """An agent of distacme.agents, or a module of your own like it."""
+  env: str = _field('gymnasium:CartPole-v1', resume='fixed')
+  """family:environment, or package.module:factory for one of your own."""
+  preset: str = _field('auto', plot='ignore')
+  """Defaults of the agent's settings for kinds of environments, which 'distacme
+  agents' lists: by its name, or auto for that of the environment, or none."""
+  network: str = _field('', resume='fixed')
+  """package.module:function, a Haiku network of your own; else the agent's."""
+  demonstrations: str = _field('', resume='fixed')
+  """package.module:function, which returns recorded episodes
+  (distacme.replay.demonstrations.Episode), for agents that learn from them."""
+  mode: modes.Mode = 'processes'
+  """local: one debuggable process; threads or processes: workers side by side."""
+  num_actors: int = 2
+  """Actors of a program; in local mode there is one."""
+  envs_per_actor: int = 1
+  """Environments that each actor steps with one call of the policy."""
+  seed: int = _field(0, resume='fixed', plot='ignore')
+  """Of params, exploration, sampling and environments."""
+  max_env_steps: int | None = _field(1_000_000, resume='limit', plot='ignore')
+  """Environment steps, all actors together, after which the run ends."""
+  max_learner_steps: int | None = _field(None, resume='limit', plot='ignore')
+  """Learner steps after which the run ends."""
+  max_seconds: float | None = _field(None, resume='limit', plot='ignore')
+  """Wall-clock seconds after which the run ends."""
+  solved_return: float | None = _field(None, resume='limit', plot='ignore')
+  """Mean return in an evaluation at which the run ends."""
+  clock: status.Clock = 'env_steps'
+  """Steps over which the run is evaluated and its curves are drawn."""
+  eval_period: int = 2_000
+  """Steps of the clock between evaluations. See max_eval_share."""
+  eval_episodes: int = 20
+  """Episodes in an evaluation."""
+  max_eval_share: float = 0.2
+  """Share of the time that evaluations may take: one that is due is left out while
+  they have taken more, but for that after the last step. 1 leaves none out, for
+  runs whose evaluations are to be the same however fast they go."""
+  max_eval_episode_steps: int = 27_000
+  """Steps after which an evaluated episode is cut off; it may never end else."""
+  publish_period: int | None = None
+  """Learner steps between publications of the params; by default 10, or 1 where
+  experience is used once, so that it is as new as can be."""
+  updates_per_call: int = 1
+  """Learner steps in one compiled call; saves the time between them. Priorities
+  are that much staler. Updates with convolutions stay single on the CPU."""
+  stop_if_not_finite: bool = _field(True, plot='ignore')
+  """Whether a loss, or another metric of the learner, that is not a finite number
+  ends the run; if not, it is learnt on from, and saved."""
+  max_restarts: int = _field(3, plot='ignore')
+  """Restarts of a worker of a program within ten minutes; one more failure ends
+  the run. 0 ends it at the first."""
+  hang_timeout_s: float = _field(300.0, plot='ignore')
+  """Seconds without a heartbeat, as of an environment that hangs in a step, after
+  which a worker of a program is killed and restarted."""
+  checkpoint_period_s: float = _field(60.0, plot='ignore')
+  """Seconds between checkpoints of the learner; in local mode with one
+  environment, where they wait for checkpoint_period_steps, at least."""
+  checkpoint_period_steps: int = _field(20_000, plot='ignore')
+  """Environment steps after which local mode with one environment saves, at the
+  end of an episode: a resumed run then does bit for bit what this one does."""
+  replay_checkpoint_period_s: float | None = _field(600.0, plot='ignore')
+  """Seconds between checkpoints of what replay holds, in programs; None saves it
+  never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
+  run_dir: pathlib.Path | None = _field(None, plot='ignore')
+  """Where the run's files go; by default a new directory below ./runs."""
+  replay_in_learner: bool = _field(False, plot='ignore')
+  """Whether the replay server lives in the learner's process, which then reads
+  it more than twice as fast; it ends with the learner."""
+  learner_devices: tuple[int, ...] = _field((), plot='ignore')
+  """Accelerators that the learner uses, by number; by default all there are."""
+  actor_devices: tuple[int, ...] = _field((), plot='ignore')
+  """Accelerators of the first actors, one each; the others act on the CPU."""
+  tls: bool = _field(False, plot='ignore')
+  """Whether workers of a program show a key of the run (mutual TLS) to its variable
+  server, which else serves every user of this host. Each MB of params that is sent
+  takes 0.7 ms of CPU time more; needs the library cryptography. Replay has no TLS:
+  it listens on loopback, for every user."""
+  jit: bool = _field(True, plot='ignore')
+  """Whether to compile; without, breakpoint() works in the agent (local mode)."""
+
+  def __post_init__(self) -> None:
+    config_checks.make_whole(
+      self,
+      *(
+        field.name
+        for field in dataclasses.fields(self)
+        if field.type in ('int', 'int | None')
+      ),
+    )
+    config_checks.check_at_least_one(
+      self,
+      'num_actors',
+      'envs_per_actor',
+      'eval_period',
+      'eval_episodes',
+      'max_eval_episode_steps',
+      'updates_per_call',
+      'checkpoint_period_steps',
+    )
+    if self.publish_period is not None:
+      config_checks.check_at_least_one(self, 'publish_period')
+    config_checks.check_positive(self, 'checkpoint_period_s', 'hang_timeout_s')
+    if self.replay_checkpoint_period_s is not None:
+      config_checks.check_positive(self, 'replay_checkpoint_period_s')
+    config_checks.check_not_negative(self, 'seed', 'max_restarts')
+    config_checks.check_share(self, 'max_eval_share')
+    if self.clock not in status.CLOCKS:
+      raise ValueError(
+        f'clock must be one of {", ".join(status.CLOCKS)}, got {self.clock!r}.'
+      )
+    launcher = modes.find(self.mode)
+    if not self.jit and launcher.has_services:
+      raise ValueError(
+        f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
+        " Add '--mode local'."
+      )
+    if self.tls and not launcher.has_services:
+      raise ValueError(
+        f'tls=True is for services, and mode={self.mode!r} has none: nothing '
+        'listens. Leave it out.'
+      )
+    if self.agent == '__main__' and launcher.has_processes:
+      raise ValueError(
+        'other processes do not find an agent in the script that was started. '
+        "Move it to a module of its own, or use mode='local'."
+      )
+    accelerators.check_claims(self.learner_devices, self.actor_devices)
+    if self.actor_devices and not launcher.has_services:
+      raise ValueError(
+        "in local mode the actor shares the learner's devices, got "
+        f'actor_devices={self.actor_devices}. Leave it out.'
+      )
+    if len(self.actor_devices) > self.num_actors:
+      raise ValueError(
+        f'actor_devices={self.actor_devices} is for more actors than '
+        f'num_actors={self.num_actors}. Name at most one each.'
+      )
+    _ = self.limits  # checks itself
+
+  def actor_device(self, index: int) -> int | None:
+    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    return dict(enumerate(self.actor_devices)).get(index)
+
+  @property
+  def evaluation(self) -> str:
+    """A line that says how often the run is evaluated, and at what cost."""
+    plural = 's' if self.eval_episodes > 1 else ''
+    line = (
+      f'evaluation: {self.eval_episodes} episode{plural} every '
+      f'{self.eval_period:,} {status.CLOCKS[self.clock]} and after the last'
+    )
+    if self.max_eval_share < 1:
+      line += (
+        f'; left out while they have taken more than {self.max_eval_share:.0%} '
+        'of the time (--max-eval-share)'
+      )
+    return line
+
+  @property
+  def evaluator_settings(self) -> evaluator.Settings:
+    """How much is evaluated, and when."""
+    from distacme.acting import evaluator
+
+    return evaluator.Settings(
+      episodes=self.eval_episodes,
+      max_episode_steps=self.max_eval_episode_steps,
+      clock=self.clock,
+      period=self.eval_period,
+      max_share=self.max_eval_share,
+      solved_return=self.solved_return,
+    )
+
+  @property
+  def limits(self) -> status.Limits:
+    """When the run ends by itself."""
+    return status.Limits(
+      self.max_env_steps, self.max_learner_steps, self.max_seconds
+    )
+
+
+def fields_with(**metadata: str) -> list[str]:
+  """Returns the names of RunConfig's fields of that `resume` or `plot`."""
+  return [
+    field.name
+    for field in dataclasses.fields(RunConfig)
+    if all(
+      (field.metadata or _field(None).metadata)[key] == value
+      for key, value in metadata.items()
+    )
+  ]
