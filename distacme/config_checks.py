@@ -7,6 +7,27 @@ import math
 from typing import Any
 
 
+def make_whole(config: Any, *names: str) -> None:
+  """Turns each field that is a whole number into an int; None stays None.
+
+  `1e6` is a float in Python, and other hosts are told the type.
+
+  Raises:
+    ValueError: if a field is no whole number.
+  """
+  for name in names:
+    value = getattr(config, name)
+    if value is None:
+      continue
+    try:
+      whole = int(value)
+    except (TypeError, ValueError, OverflowError):  # of texts, NaN, infinity
+      whole = None
+    if whole is None or isinstance(value, str) or whole != value:
+      raise ValueError(f'{name} must be a whole number, got {value!r}.')
+    object.__setattr__(config, name, whole)
+
+
 def check_positive(config: Any, *names: str) -> None:
   """Raises ValueError unless each field is above 0."""
   _check(config, names, 'be positive', lambda value: value > 0)

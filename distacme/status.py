@@ -14,6 +14,8 @@ import types
 import typing
 from typing import Any, Literal
 
+from distacme import config_checks
+
 # The counter on which evaluations are due, and over which curves are drawn.
 Clock = Literal['env_steps', 'learner_steps']
 
@@ -80,6 +82,7 @@ class Limits:
   max_seconds: float | None = None  # wall clock, since this process's start
 
   def __post_init__(self) -> None:
+    config_checks.make_whole(self, 'max_env_steps', 'max_learner_steps')
     for field in dataclasses.fields(self):
       value = getattr(self, field.name)
       if value is not None and not value > 0:

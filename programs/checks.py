@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import contextlib
-import dataclasses
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import given_functions
 from distacme.programs import modes
 from distacme.programs import presets
+from distacme.programs import recorded_run
 from distacme.programs import run_config
-from distacme.run import files
 from distacme.run import lock as lock_lib
 from distacme.run import notices
 from distacme.run import run_directory
@@ -41,7 +41,7 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   flattened = observations.describe_flattened(spec.observations)
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
-  experiment.read_demonstrations(agent)
+  experiment.check_demonstrations(agent)
   if run.demonstrations and modes.find(run.mode).has_services:
     raise ValueError(
       f'{run.agent} learns from demonstrations, which runs in one process so far, '
@@ -84,6 +84,7 @@ def check(
   Raises:
     ValueError: if agent, environment, network and run directory do not fit, or
       another run is there.
+    ImportError: if a library is missing.
   """
   agent = check_agent(experiment)
   run = experiment.run
@@ -91,6 +92,7 @@ def check(
     run.agent, run.env, f'seed{run.seed}'
   )
   directory = run_directory.RunDirectory(path.resolve())
+  pickles = _check_launch(experiment, directory)
   directory.create()
   with contextlib.ExitStack() as stack:
     lock = stack.enter_context(lock_lib.take(directory))
@@ -98,34 +100,56 @@ def check(
     # Both refuse what they cannot read.
     restored = read_checkpoint(agent, directory)
     counts = directory.read_counts(restored.steps) if restored else {}
-    _record(experiment, agent, counts, directory)
+    _record(experiment, agent, counts, pickles, directory)
     stack.pop_all()  # the lock is the caller's now
   return directory, lock
+
+
+def _check_launch(
+  experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
+) -> dict[str, bytes]:
+  """Checks that the workers can be given what they need; changes nothing.
+
+  Returns:
+    The pickles that they read.
+
+  Raises:
+    ValueError: if a part of the experiment cannot reach the workers.
+    ImportError: if the library that makes the run's key is missing.
+  """
+  launcher = modes.find(experiment.run.mode)
+  if experiment.run.tls:
+    from distacme.variables import keys
+
+    keys.check_installed()
+  if not launcher.has_processes:
+    return {}
+  pickles = recorded_run.pickles(experiment, directory)
+  if pickles and launcher.remote:
+    raise ValueError(
+      f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
+      f'hosts would have to, in mode {experiment.run.mode!r}. Move it to a '
+      'module that is installed there.'
+    )
+  return pickles
 
 
 def _record(
   experiment: experiment_lib.Experiment,
   agent: core.Agent,
   counts: Mapping[str, int],
+  pickles: Mapping[str, bytes],
   directory: run_directory.RunDirectory,
 ) -> None:
   """Writes what the run's workers read, and whoever comes after the run."""
   from distacme.programs import program
-  from distacme.programs import recorded_run
 
   run = experiment.run
   launcher = modes.find(run.mode)
-  pickles: list[str] = []
   if launcher.has_processes:
     with directory.refused_if_not_writable():
-      pickles = recorded_run.write_pickles(experiment, directory)
-  if pickles and launcher.remote:
-    raise ValueError(
-      f'{" and ".join(pickles)} of the run cannot be imported by name, as other '
-      f'hosts would have to, in mode {run.mode!r}. Move it to a module that is '
-      'installed there.'
-    )
-  config = recorded_run.as_dict(experiment, agent.replay, counts, pickles)
+      given_functions.write_pickles(pickles, directory)
+  config = recorded_run.as_dict(experiment, agent.replay, counts, list(pickles))
   directory.begin(config)
   if not launcher.has_services:
     return
@@ -149,10 +173,12 @@ def check_resumable(
   before = directory.read_config()
   if directory.last_step() is None:
     return
-  now = _as_read(experiment.as_dict())
+  now = recorded_run.as_read(experiment.as_dict())
   # A setting that did not exist then was at its default, as it were.
-  for field in dataclasses.fields(experiment.agent):
-    before['agent'].setdefault(field.name, _as_read(field.default))
+  before['agent'] = (
+    recorded_run.defaults(type(experiment.agent)) | before['agent']
+  )
+  before['run'] = recorded_run.defaults(run_config.RunConfig) | before['run']
   pairs = [('agent', name) for name in now['agent']]
   fixed = run_config.fields_with(resume='fixed')
   pairs += [('run', name) for name in fixed]
@@ -206,11 +232,6 @@ def check_functions(
         f'{is_["source"] or "unknown"}).'
       )
   return different
-
-
-def _as_read(value: Any) -> Any:
-  """Returns what is read back of a value that was written."""
-  return files.from_json(files.to_json(value))
 
 
 def read_checkpoint(

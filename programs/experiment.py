@@ -45,14 +45,12 @@ class Experiment:
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
 
-  def read_demonstrations(
-    self, agent: core.Agent
-  ) -> Iterable[demonstrations.Episode] | None:
-    """Returns the episodes that fill replay's tables of demonstrations, if any.
+  def check_demonstrations(self, agent: core.Agent) -> None:
+    """Checks that there are demonstrations if the agent wants some; calls nothing.
 
     Raises:
       ValueError: if the agent wants episodes and none are given, or the other way
-        round.
+        round, or there is no such function.
     """
     path = self.run.demonstrations
     wanted = bool(agent.replay.tables_of_demonstrations)
@@ -64,9 +62,19 @@ class Experiment:
         else f'{self.run.agent} learns from no demonstrations, got '
         f'demonstrations={path!r}. Leave it out.'
       )
-    episodes: Iterable[demonstrations.Episode] | None = None
-    if path:
-      episodes = given_functions_lib.load(path)()
+    if path and not callable(given_functions_lib.load(path)):
+      raise ValueError(
+        f'demonstrations={path!r} is no function. Give one that returns episodes.'
+      )
+
+  def read_demonstrations(self) -> Iterable[demonstrations.Episode] | None:
+    """Returns the episodes that fill replay's tables of demonstrations, if any."""
+    path = self.run.demonstrations
+    if not path:
+      return None
+    episodes: Iterable[demonstrations.Episode] = given_functions_lib.load(
+      path
+    )()
     return episodes
 
   def learner_settings(

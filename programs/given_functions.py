@@ -6,7 +6,8 @@ It is loaded by workers alone, which their launcher started after writing it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import functools
 import importlib
 import os
 import pathlib
@@ -23,12 +24,38 @@ def import_path(given: Any) -> str:
   """Returns module:name if that leads other processes to the object, else ''."""
   module = getattr(given, '__module__', None)
   name = getattr(given, '__qualname__', None)
-  if not module or not name or module == '__main__':
+  if not module or not name or not _is_found_again(module):
     return ''
   found: Any = sys.modules.get(module)
   for part in name.split('.'):
     found = getattr(found, part, None)
   return f'{module}:{name}' if found is given else ''
+
+
+def _is_found_again(name: str) -> bool:
+  """Returns whether other processes, too, find the same module by its name.
+
+  They do not find one that was made in memory, or loaded from a path.
+  """
+  if name == '__main__' or not (loaded := sys.modules.get(name)):
+    return False
+  parent = name.rpartition('.')[0]
+  if parent and not _is_found_again(parent):
+    return False
+  folders = getattr(sys.modules[parent], '__path__', None) if parent else None
+  # Not by importlib.util.find_spec, which says of a module what it was loaded by.
+  for finder in sys.meta_path:
+    if found := finder.find_spec(name, folders):
+      spec = getattr(loaded, '__spec__', None)
+      return spec is not None and _is_same_file(found.origin, spec.origin)
+  return False
+
+
+def _is_same_file(one: str | None, other: str | None) -> bool:
+  """Returns whether two modules come from the same file; None is a mere folder."""
+  if one is None or other is None:
+    return one is other
+  return os.path.realpath(one) == os.path.realpath(other)
 
 
 def load(path: str) -> Any:
@@ -53,28 +80,43 @@ def load(path: str) -> Any:
 
 
 def write_pickles(
-  parts: Mapping[str, Any], directory: run_directory.RunDirectory
+  pickles: Mapping[str, bytes], directory: run_directory.RunDirectory
 ) -> None:
-  """Pickles what workers cannot import.
+  """Writes what workers cannot import, in the place of earlier pickles.
 
   Args:
-    parts: objects by the name of their pickle.
+    pickles: by name, as of `pickled`.
     directory: of the run.
 
   Raises:
-    ValueError: if an object cannot be pickled.
-    NotWrittenError: if its pickle cannot be written.
+    NotWrittenError: if a pickle cannot be written.
   """
   for path in directory.pickles.glob('*'):  # of a run before this one
     path.unlink()
-  for part, given in parts.items():
-    _write(_path(directory, part), _pickled(part, given))
+  for part, data in pickles.items():
+    _write(_path(directory, part), data)
 
 
-def _pickled(part: str, given: Any) -> bytes:
+def pickled(part: str, given: Any) -> bytes:
+  """Returns the pickle of an object.
+
+  Args:
+    part: of the experiment that the object is, for the message.
+    given: the object.
+
+  Raises:
+    ValueError: if the object cannot be pickled.
+  """
   import cloudpickle  # 0.1 s, which few runs need
 
+  here_only = {
+    name
+    for name in _modules(given)
+    if name in sys.modules and not _is_found_again(name)
+  } - {'__main__', *cloudpickle.list_registry_pickle_by_value()}
   try:
+    for name in here_only:  # else a pickle only names what it has
+      cloudpickle.register_pickle_by_value(sys.modules[name])
     data: bytes = cloudpickle.dumps(given)
   # Whatever an object's own methods raise.
   except Exception as error:
@@ -83,7 +125,19 @@ def _pickled(part: str, given: Any) -> bytes:
       f'imported by its name, and not be pickled ({type(error).__name__}: '
       f"{error}). Move it to a module of its own, or use mode='local'."
     ) from error
+  finally:
+    for name in here_only & cloudpickle.list_registry_pickle_by_value():
+      cloudpickle.unregister_pickle_by_value(sys.modules[name])
   return data
+
+
+def _modules(given: Any) -> Iterator[str]:
+  """Yields the modules of an object, and of what a functools.partial was given."""
+  if isinstance(given, functools.partial):
+    for part in (given.func, *given.args, *given.keywords.values()):
+      yield from _modules(part)
+  else:
+    yield getattr(given, '__module__', None) or type(given).__module__
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

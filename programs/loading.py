@@ -20,6 +20,7 @@ from distacme.acting import greedy_policy
 from distacme.environments import families
 from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import given_functions
 from distacme.programs import recorded_run
 from distacme.run import checkpoint
 from distacme.run import notices
@@ -48,8 +49,9 @@ def load_policy(
     run_dir: of the run, which may still go on.
     best: whether to take the params of the best evaluation, if there was one,
       rather than those of the newest checkpoint.
-    env: the run's, if it was a function; as in `distacme.train`.
-    network: the run's, if it had one of its own; as in `distacme.train`.
+    env: in the place of the run's; to be given if that was a function that
+      cannot be imported by its name. As in `distacme.train`.
+    network: the same of the run's network.
 
   Raises:
     ValueError: if `run_dir` is no run, has no params yet, or was made with
@@ -82,25 +84,49 @@ def _experiment(
   """Returns the run's settings, with the functions given in their place."""
   config = directory.read_config()
   run = recorded_run.run_config(config, directory)
-  changes: dict[str, Any] = {}
-  for name, given in (('env', env), ('network', network)):
-    recorded = getattr(run, name)
+  names: dict[str, Any] = {}
+  functions: dict[str, Any] = {}
+  for part, given in (('env', env), ('network', network)):
+    recorded = getattr(run, part)
     if isinstance(given, str):
-      changes[name] = given
-    elif given is None and recorded and ':' not in recorded:
-      raise ValueError(
-        f'the {name} of {directory.path} was a function of a program, '
-        f'{recorded!r}, which a run directory does not hold. Give it again: '
-        f'distacme.load_policy(run_dir, {name}=...).'
-      )
+      names[part] = given
+    elif given is not None:
+      functions[part] = given
+    elif recorded and ':' not in recorded:
+      functions[part] = _import(config, part, directory)
   experiment = experiment_lib.Experiment(
-    dataclasses.replace(run, **changes),
+    dataclasses.replace(run, **names),
     recorded_run.agent_config(config, run, directory),
-    environment=None if isinstance(env, str) else env,
-    network=None if isinstance(network, str) else network,
+    environment=functions.get('env'),
+    network=functions.get('network'),
   )
   _check_functions(config, experiment, directory)
   return experiment
+
+
+def _import(
+  config: Mapping[str, Any], part: str, directory: run_directory.RunDirectory
+) -> Any:
+  """Returns a function of the run by its import path; a pickle is not trusted.
+
+  Raises:
+    ValueError: if there is no path, or it leads nowhere.
+  """
+  path = recorded_run.import_path(config, part)
+  again = f'distacme.load_policy(run_dir, {part}=...)'
+  if not path:
+    raise ValueError(
+      f'the {part} of {directory.path} was a function of a program, '
+      f'{config["run"][part]!r}, which cannot be imported by its name, and only '
+      f'workers of the run read pickles. Give it again: {again}.'
+    )
+  try:
+    return given_functions.load(path)
+  except (ImportError, AttributeError) as error:
+    raise ValueError(
+      f'the {part} of {directory.path} is {path}, which cannot be loaded: '
+      f'{error}. Put its folder on PYTHONPATH, or give it again: {again}.'
+    ) from error
 
 
 def _check_functions(

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from distacme.programs import run_config
 from distacme.run import files
 from distacme.run import run_directory
 from distacme.runtime import topology
+
+if TYPE_CHECKING:
+  from distacme.programs import run_config
 
 VARIABLES = 'variables/0'
 REPLAY = 'replay/0'
 LEARNER = 'learner/0'
 EVALUATOR = 'evaluator/0'
+_ACTORS = 'actor/'
+
+
+def actor_name(index: int) -> str:
+  """Returns the name of the actor of a number."""
+  return f'{_ACTORS}{index}'
+
+
+def is_actor(name: str) -> bool:
+  """Returns whether a worker is an actor."""
+  return name.startswith(_ACTORS)
+
 
 _ALL = {
   'TF_CPP_MIN_LOG_LEVEL': '3',
@@ -76,7 +91,7 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
 def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   """Returns the actor of a number, of those at the start or one added later."""
   return topology.WorkerSpec(
-    f'actor/{index}',
+    actor_name(index),
     needs=(VARIABLES, REPLAY),
     env=_ACTING,
     resources={

@@ -27,7 +27,7 @@ def as_dict(
     experiment: of the run.
     replay: what its agent wants of replay.
     counts: the run's counters before this resumption.
-    pickles: parts of the experiment that lie in pickles (`write_pickles`).
+    pickles: parts of the experiment that lie in pickles.
   """
   return {
     **experiment.as_dict(),
@@ -57,16 +57,34 @@ def agent_config(
   return _parse(agent.Config, config['agent'], directory)
 
 
-def write_pickles(
+def as_read(value: Any) -> Any:
+  """Returns a value as it comes back from config.json."""
+  return files.from_json(files.to_json(value))
+
+
+def defaults(config: Any) -> dict[str, Any]:
+  """Returns the defaults of a dataclass as config.json would have them.
+
+  A run that was made before a setting existed has it at its default.
+  """
+  return {
+    field.name: as_read(_default(field)) for field in dataclasses.fields(config)
+  }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+  if field.default_factory is not dataclasses.MISSING:
+    return field.default_factory()
+  return None if field.default is dataclasses.MISSING else field.default
+
+
+def pickles(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
-) -> list[str]:
-  """Pickles what config.json cannot say of an experiment.
+) -> dict[str, bytes]:
+  """Returns pickles of what config.json cannot say of an experiment.
 
   Those are functions that have no import path, and an agent's settings that are
-  more than plain data.
-
-  Returns:
-    The parts of the experiment that were pickled.
+  more than plain data. Nothing is written.
 
   Raises:
     ValueError: if one cannot be pickled.
@@ -78,15 +96,16 @@ def write_pickles(
   }
   if not _is_plain(experiment, directory):
     parts['agent'] = experiment.agent
-  given_functions.write_pickles(parts, directory)
-  return list(parts)
+  return {
+    part: given_functions.pickled(part, given) for part, given in parts.items()
+  }
 
 
 def _is_plain(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> bool:
   """Whether the agent's settings are read back from JSON as they were."""
-  config = files.from_json(files.to_json(experiment.as_dict()))
+  config = as_read(experiment.as_dict())
   try:
     read = agent_config(config, experiment.run, directory)
     return bool(read == experiment.agent)
@@ -105,8 +124,8 @@ def read_experiment(
     part: given_functions.read_pickle(directory, part)
     for part in config['pickles']
   }
-  for part, known in config['functions'].items():
-    if path := known.get('import_path'):
+  for part in config['functions']:
+    if path := import_path(config, part):
       parts[part] = given_functions.load(path)
   return experiment_lib.Experiment(
     run,
@@ -115,6 +134,17 @@ def read_experiment(
     network=parts.get('network'),
     resumed_from=config['resumed_from'],
   )
+
+
+def import_path(config: Mapping[str, Any], part: str) -> str:
+  """Returns from where a function of the run is imported; '' if from nowhere.
+
+  Args:
+    config: what config.json says.
+    part: of the experiment that the function is.
+  """
+  known = config.get('functions', {}).get(part, {})
+  return str(known.get('import_path', ''))
 
 
 def _parse(

@@ -121,6 +121,14 @@ class RunConfig:
   """Whether to compile; without, breakpoint() works in the agent (local mode)."""
 
   def __post_init__(self) -> None:
+    config_checks.make_whole(
+      self,
+      *(
+        field.name
+        for field in dataclasses.fields(self)
+        if field.type in ('int', 'int | None')
+      ),
+    )
     config_checks.check_at_least_one(
       self,
       'num_actors',

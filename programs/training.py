@@ -17,6 +17,7 @@ from distacme.programs import presets
 from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.run import curves
+from distacme.run import notices
 from distacme.run import run_directory
 from distacme.runtime import signals
 
@@ -41,7 +42,8 @@ def train(
     config: the agent's, e.g. `dqn.Config()`; its module is the agent.
     env: a name (`distacme.environments.make`), or a function of a seed that
       returns a dm_env.Environment or a gymnasium.Env.
-    network: a function with Haiku modules, as the agent describes it.
+    network: a function with Haiku modules, as the agent describes it, or its
+      name, 'package.module:function'.
     **settings: fields of `distacme.programs.experiment.RunConfig`, e.g. mode,
       num_actors, seed, max_env_steps, solved_return, run_dir; but for preset,
       since `config` says it all: give `presets.config(agent, env)` for that.
@@ -58,7 +60,7 @@ def train(
       'config=distacme.programs.presets.config(agent, env) instead.'
     )
   agent = type(config).__module__.removeprefix('distacme.agents.')
-  if 'run_dir' in settings:
+  if settings.get('run_dir') is not None:
     settings['run_dir'] = pathlib.Path(settings['run_dir'])
   experiment = experiment_lib.Experiment(
     run_config.RunConfig(
@@ -70,7 +72,7 @@ def train(
     ),
     config,
     environment=None if isinstance(env, str) else env,
-    network=network,
+    network=None if isinstance(network, str) else network,
   )
   return prepare(experiment).run()
 
@@ -181,6 +183,7 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
     ValueError: if something about the experiment does not fit.
     ImportError: if the mode needs what is not installed.
   """
+  notices.forget()
   launcher = modes.find(experiment.run.mode)
   launcher.check_installed()
   with (

@@ -66,3 +66,15 @@ def test_only_what_is_in_range_passes(check, right, wrong, message):
     with pytest.raises(ValueError, match=f'second must {message}') as caught:
       check(config, 'first', 'second')
     assert str(caught.value).endswith(f', got {value}.')
+
+
+def test_whole_numbers_become_ints_and_others_are_refused():
+  config = Config(1e6, None)
+  config_checks.make_whole(config, 'first', 'second')
+  assert config == Config(1_000_000, None)
+  assert type(config.first) is int
+  for wrong in (1.5, math.inf, math.nan, '7', ()):
+    with pytest.raises(
+      ValueError, match=r'first must be a whole number, got .*\.$'
+    ):
+      config_checks.make_whole(Config(wrong), 'first')

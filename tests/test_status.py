@@ -103,3 +103,11 @@ def test_what_is_no_status_is_refused_by_field(value, sentence):
     return
   with pytest.raises(ValueError, match=sentence):
     status_lib.Status.from_dict(value)
+
+
+def test_a_limit_that_is_a_whole_float_is_read_back():
+  limits = status_lib.Limits(max_env_steps=1e6, max_learner_steps=2.0)
+  status = status_lib.Status(seconds=0.0, counts={}, limits=limits)
+  assert status_lib.Status.from_dict(status.to_dict()).limits == limits
+  with pytest.raises(ValueError, match='max_env_steps must be a whole number'):
+    status_lib.Limits(max_env_steps=1.5)

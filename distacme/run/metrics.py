@@ -32,9 +32,9 @@ def worker_kind(worker: str) -> str:
 
 
 class MetricsSink:
-  """Appends metrics to `replay.table_metrics.jsonl` and to TensorBoard; thread-safe.
+  """Appends metrics to `metrics.jsonl` and to TensorBoard; thread-safe.
 
-  A line of `replay.table_metrics.jsonl` is one report of one worker, one flat JSON object:
+  A line of `metrics.jsonl` is one report of one worker, one flat JSON object:
   `time` (unix seconds), `seconds` (since the run's start), `worker`, the run's
   counters at that moment under their names (`env_steps`, ...), and the metrics.
   A metric named like another field is written as `kind/name`, e.g.
@@ -197,7 +197,7 @@ def _is_alive(writer: Any) -> bool:
 
 
 class MetricsReader:
-  """Reads the new lines of `replay.table_metrics.jsonl` at each call; one thread."""
+  """Reads the new lines of `metrics.jsonl` at each call; one thread."""
 
   def __init__(self, path: str | os.PathLike[str]) -> None:
     """Takes the file, which need not exist yet, or its run directory."""
@@ -228,7 +228,7 @@ class MetricsReader:
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Reads `replay.table_metrics.jsonl`, also while a run writes it.
+  """Reads `metrics.jsonl`, also while a run writes it.
 
   Args:
     path: the file, or its run directory.

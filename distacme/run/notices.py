@@ -1,4 +1,4 @@
-"""Warnings about a run, each said once."""
+"""Warnings about a run, each said once a run."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def warn_once(message: str) -> None:
   The launcher repeats the warnings of workers (`warnings_to`).
   """
   _logger.warning('%s', message)
+
+
+def forget() -> None:
+  """Lets every warning be said again, for the next run of this process."""
+  warn_once.cache_clear()

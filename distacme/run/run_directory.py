@@ -62,12 +62,12 @@ class RunDirectory:
 
   @property
   def checkpoints(self) -> pathlib.Path:
-    """Learner states."""
+    """Returns the folder of the learner's states."""
     return self.path / 'checkpoints'
 
   @property
   def best(self) -> pathlib.Path:
-    """Params of the best evaluation."""
+    """Returns the folder of the params of the best evaluation."""
     return self.path / 'best'
 
   @property
@@ -87,7 +87,7 @@ class RunDirectory:
 
   @property
   def program(self) -> pathlib.Path:
-    """The workers of the run, as JSON; see `runtime.topology`."""
+    """Returns the JSON file of the run's program (`runtime.topology`)."""
     return self.path / 'program.json'
 
   @property
@@ -102,7 +102,7 @@ class RunDirectory:
 
   @property
   def config(self) -> pathlib.Path:
-    """The resolved configuration, as JSON."""
+    """Returns the JSON file of the resolved configuration."""
     return self.path / 'config.json'
 
   @property

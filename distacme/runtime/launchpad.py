@@ -27,6 +27,7 @@ import launchpad as lp
 from launchpad.launch.run_locally import launch_local_output_to_files
 from launchpad.nodes.python import node as lp_node
 
+from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import subprocesses
 from distacme.runtime import supervision
@@ -38,6 +39,7 @@ def launch_processes(
   program: topology.Program,
   command: subprocesses.Command,
   logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts every worker that has a process of its own; see `runtime.subprocesses.start_all`.
 
@@ -48,7 +50,7 @@ def launch_processes(
   launched = _make_program(
     program,
     lambda spec: functools.partial(
-      _become, command(spec.name), subprocesses.environment(spec)
+      _become, command(spec.name), subprocesses.environment(spec, family)
     ),
   )
   # Launchpad reads the directory from the environment, once, at import.
@@ -62,7 +64,9 @@ def launch_processes(
     log.parent.mkdir(exist_ok=True)
     (fresh / name).rename(log)  # the process goes on writing there
     workers.append(
-      subprocesses.Process(program[name], command, logs, process).worker(name)
+      subprocesses.Process(
+        program[name], command, logs, family, process
+      ).worker(name)
     )
   shutil.rmtree(fresh)
   return workers

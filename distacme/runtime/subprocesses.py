@@ -24,18 +24,20 @@ class Process:
     spec: topology.WorkerSpec,
     command: Command,
     logs: pathlib.Path,
+    family: process_tree.Family,
     first: subprocess.Popen[bytes] | None = None,
   ):
     """Starts the process, or takes over a started one.
 
     Args:
       spec: of the worker.
-      command: of the worker's process.
-      logs: directory for the process's output, a file named after the worker.
-      first: the process, if it was started already.
+      command: of its process.
+      logs: directory; what the process prints goes into a file by its name.
+      family: that the process belongs to.
+      first: the process, if it was started.
     """
     self._command = command(spec.name)
-    self._environment = environment(spec)
+    self._environment = environment(spec, family)
     self._log = logs / spec.name
     self._process = first or self._start('w')
 
@@ -65,29 +67,38 @@ class Process:
       )
 
 
-def environment(spec: topology.WorkerSpec) -> Mapping[str, str]:
-  """Returns variables for a worker's process, to add to the launcher's."""
-  return {**spec.env, **process_tree.parent_variable()}
+def environment(
+  spec: topology.WorkerSpec, family: process_tree.Family
+) -> Mapping[str, str]:
+  """Returns the variables that a worker's process has besides its launcher's."""
+  return {**spec.env, **family.variables()}
 
 
 def start(
-  spec: topology.WorkerSpec, command: Command, logs: pathlib.Path
+  spec: topology.WorkerSpec,
+  command: Command,
+  logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> supervision.Worker:
   """Starts a worker as a process.
 
   Args:
     spec: of the worker.
-    command: of the worker's process.
-    logs: directory for the process's output.
+    command: of its process.
+    logs: directory for what it prints.
+    family: that the process belongs to.
   """
   log = logs / spec.name
   if log.exists():  # of an earlier worker of that name
     log.rename(log.with_name(f'{log.name}.before'))
-  return Process(spec, command, logs).worker(spec.name)
+  return Process(spec, command, logs, family).worker(spec.name)
 
 
 def start_all(
-  program: topology.Program, command: Command, logs: pathlib.Path
+  program: topology.Program,
+  command: Command,
+  logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts every worker that has a process of its own."""
-  return [start(spec, command, logs) for spec in program.owners()]
+  return [start(spec, command, logs, family) for spec in program.owners()]

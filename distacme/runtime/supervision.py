@@ -23,7 +23,7 @@ class Worker(NamedTuple):
   Attributes:
     name: kind and number.
     exit_code: returns None while the worker runs, 0 if it is done.
-    terminate: asks the worker to end (SIGTERM). For a thread, does nothing.
+    terminate: asks the worker to end; SIGTERM for a process.
     kill: ends the worker (SIGKILL). For a thread, does nothing.
     explain: asks a process to write its threads' stacks into its log.
     log: file of the worker's output.
@@ -139,10 +139,10 @@ class Supervisor:
     self._lives += [_Life(worker) for worker in workers]
 
   def dismiss(self, name: str) -> None:
-    """Ends a worker, without a restart."""
+    """Ends a worker without a restart; repeated calls do no harm."""
     for life in self._lives:
       if life.worker.name == name:
-        life.dismissed_at = time.monotonic()
+        life.dismissed_at = min(life.dismissed_at, time.monotonic())
         life.worker.terminate()
 
   def has(self, name: str) -> bool:

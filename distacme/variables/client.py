@@ -16,6 +16,7 @@ from distacme import core
 from distacme import status as status_lib
 from distacme import types
 from distacme.run import endpoints
+from distacme.run import notices
 from distacme.variables import line as line_lib
 from distacme.variables import nests
 from distacme.variables import reporter as reporter_lib
@@ -176,6 +177,13 @@ class VariableClient:
     self._reporters.append(reporter)
     return reporter
 
+  def status(self, timeout_s: float = 5.0) -> status_lib.Status:
+    """Returns the run's status; see `status` below, which opens a line for it."""
+    answer = self._line.call(
+      'Status', wire.pack({}), timeout_s, wait_for_server=True
+    )
+    return _read_status(answer, self._line.address)
+
   def close(self) -> None:
     """Sends the reporters' last reports and ends all threads."""
     self._closed.set()
@@ -226,9 +234,27 @@ class VariableClient:
 def status(
   endpoint: endpoints.Endpoint, timeout_s: float = 5.0
 ) -> status_lib.Status:
-  """Returns the status of the run whose server is there."""
+  """Returns the status of the run whose server is there.
+
+  Raises:
+    ConnectionError: if the server does not answer, or with something else.
+  """
   answer = _call_once(endpoint, 'Status', {}, timeout_s)
-  return status_lib.Status.from_dict(answer)
+  return _read_status(answer, endpoint.address)
+
+
+def _read_status(answer: dict[str, Any], address: str) -> status_lib.Status:
+  """Returns the status that a server answered.
+
+  Raises:
+    ConnectionError: if this version cannot read it.
+  """
+  try:
+    return status_lib.Status.from_dict(answer)
+  except ValueError as error:
+    unread = f'The variable server at {address} answered no status: {error}'
+    notices.warn_once(unread)
+    raise ConnectionError(unread) from error
 
 
 def scale(

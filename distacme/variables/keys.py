@@ -9,6 +9,7 @@ key is made for one run and is worth nothing after the run.
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 import pathlib
 
@@ -22,6 +23,21 @@ _DAYS = 365  # more than any run lasts
 _CLOCK_DAYS = 1  # by which the clocks of hosts may differ
 
 
+def check_installed() -> None:
+  """Refuses to make keys without the library that makes them.
+
+  Raises:
+    ImportError: if it is not installed.
+  """
+  try:
+    importlib.import_module('cryptography.x509')
+  except ImportError as error:
+    raise ImportError(
+      f'making the key of a run needs cryptography ({error}). Install '
+      "'distacme[launch]'."
+    ) from error
+
+
 def make(run_dir: pathlib.Path) -> pathlib.Path:
   """Makes a new key in `run_dir`, which replaces an older key.
 
@@ -31,17 +47,13 @@ def make(run_dir: pathlib.Path) -> pathlib.Path:
   Raises:
     ImportError: if the library that makes keys is not installed.
   """
-  try:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509 import oid
-  except ImportError as error:
-    raise ImportError(
-      f'making the key of a run needs cryptography ({error}). Install '
-      "'distacme[launch]'."
-    ) from error
+  check_installed()
+  from cryptography import x509
+  from cryptography.hazmat.primitives import hashes
+  from cryptography.hazmat.primitives import serialization
+  from cryptography.hazmat.primitives.asymmetric import ec
+  from cryptography.x509 import oid
+
   key = ec.generate_private_key(ec.SECP256R1())
   subject = x509.Name([x509.NameAttribute(oid.NameOID.COMMON_NAME, NAME)])
   now = datetime.datetime.now(datetime.timezone.utc)

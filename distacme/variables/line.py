@@ -45,8 +45,7 @@ class Line:
       find: returns the server's newest endpoint, or None if it is not known.
 
     Raises:
-      OSError: if the key of `endpoint` cannot be read.
-      ValueError: if the file is no key.
+      ConnectionError: if the key of `endpoint` cannot be used.
     """
     self._endpoint = endpoint
     self._channel = _open(endpoint)
@@ -237,12 +236,22 @@ class Line:
 
 
 def _open(endpoint: endpoints.Endpoint) -> grpc.Channel:
+  """Returns a channel to a server.
+
+  Raises:
+    ConnectionError: if the server's key cannot be read, or is none.
+  """
   if endpoint.key is None:
     return grpc.insecure_channel(endpoint.address, _OPTIONS)
-  # A key names a server's run, not its host.
+  try:
+    credentials = keys.channel_credentials(endpoint.key)
+  except (OSError, ValueError) as error:
+    raise ConnectionError(
+      f'The variable server at {endpoint.address} asks for the key of its run, '
+      f'which cannot be used: {error}'
+    ) from error
+  # A key says which run a server belongs to, not on which host.
   override = ('grpc.ssl_target_name_override', keys.NAME)
   return grpc.secure_channel(
-    endpoint.address,
-    keys.channel_credentials(endpoint.key),
-    (*_OPTIONS, override),
+    endpoint.address, credentials, (*_OPTIONS, override)
   )

@@ -20,6 +20,7 @@ from distacme import status as status_lib
 from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import program
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
 from distacme.replay import memory
@@ -124,9 +125,7 @@ class _Parts:
       experiment,
       agent,
       demonstrations=(
-        experiment.read_demonstrations(agent)
-        if restored.replay is None
-        else None
+        experiment.read_demonstrations() if restored.replay is None else None
       ),
       seed=experiment.seed,
       devices=devices.for_learner(run.learner_devices, own_process=False),
@@ -140,7 +139,7 @@ class _Parts:
       self.loop.replay.load(restored.replay)
     self._steps_since = 0  # the last place for a checkpoint
     self._save_at = time.monotonic() + run.checkpoint_period_s
-    self._replay = self.state.reporter('replay/0')
+    self._replay = self.state.reporter(program.REPLAY)
     self._replay_at = 0.0
     self._rows = evaluator.num_rows(run.eval_episodes)
     self._evaluated = experiment.make_vector(self._rows, stream=1)
@@ -148,7 +147,7 @@ class _Parts:
       agent,
       self._evaluated,
       self.loop.params,
-      self.state.reporter('evaluator/0'),
+      self.state.reporter(program.EVALUATOR),
       run.evaluator_settings,
       key=seeding.actor_key(experiment.seed, 1),
       steps=steps,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import functools
+import pathlib
+from typing import Any
 
 from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
+from distacme.runtime import process_tree
 from distacme.runtime import subprocesses
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -21,27 +25,32 @@ def run(
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
   """Runs an experiment to its end; see `table.Launcher.run`."""
-  command = functools.partial(main.command, directory.path)
-  return this_host.run(
-    experiment,
-    directory,
-    show,
-    functools.partial(_start_all, command=command, directory=directory),
-    functools.partial(subprocesses.start, command=command, logs=directory.logs),
-  )
+  family = process_tree.Family()
+  how: dict[str, Any] = {
+    'command': functools.partial(
+      main.command, directory.path, program_lib.read(directory).import_path
+    ),
+    'logs': directory.logs,
+    'family': family,
+  }
+  with family.no_orphans():
+    return this_host.run(
+      experiment,
+      directory,
+      show,
+      functools.partial(_start_all, **how),
+      functools.partial(subprocesses.start, **how),
+    )
 
 
 def _start_all(
   program: topology.Program,
   command: subprocesses.Command,
-  directory: run_directory.RunDirectory,
+  logs: pathlib.Path,
+  family: process_tree.Family,
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   start_all = subprocesses.start_all
-  try:
-    from distacme.runtime import launchpad
-  except ImportError:
-    pass
-  else:
+  if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_processes
-  return start_all(program, command, directory.logs)
+  return start_all(program, command, logs, family)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import threading
+import types
 
 from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
@@ -12,7 +14,6 @@ from distacme.programs.launchers import supervised_run
 from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
-from distacme.runtime import process_tree
 from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -39,10 +40,7 @@ def run(
   """
   program = program_lib.read(directory)
   supervised = supervised_run.SupervisedRun(program, directory, show)
-  with (
-    signals.requested_from(supervised.request_stop),
-    process_tree.no_orphans(),
-  ):
+  with signals.requested_from(supervised.request_stop):
     members = start_all(program)
     supervised.attach(members)
     policy = supervision.RestartPolicy(
@@ -55,6 +53,20 @@ def run(
       supervised.scale = actors.scale
     supervisor.watch()
   return supervised.finish()
+
+
+def find_launchpad() -> types.ModuleType | None:
+  """Returns the module that starts workers by Launchpad, where that can be used.
+
+  Launchpad sets signal handlers, which Python allows in the main thread only.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    return None
+  try:
+    from distacme.runtime import launchpad
+  except ImportError:
+    return None
+  return launchpad
 
 
 class _Actors:
@@ -79,9 +91,9 @@ class _Actors:
     """Starts actors, or lets those of the highest numbers end."""
     if count == self._count:
       return
-    gone = [f'actor/{index}' for index in range(count, self._count)]
-    for name in gone:
-      self._supervisor.dismiss(name)
+    gone = [
+      program_lib.actor_name(index) for index in range(count, self._count)
+    ]
     new = [
       program_lib.actor(self._run, index) for index in range(self._count, count)
     ]
@@ -91,8 +103,10 @@ class _Actors:
     try:
       program_lib.write(program, self._directory)
     except files.NotWrittenError as error:
-      notices.warn_once(f'no actor is added: {error}')
+      notices.warn_once(f'there are {self._count} actors as before: {error}')
       return  # asked again soon: there may be room by then
     self._program = program
+    for name in gone:
+      self._supervisor.dismiss(name)
     self._supervisor.add([self._start(spec) for spec in new])
     self._count = count

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
+import threading
 
 from distacme import lazy_imports
 from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
@@ -22,28 +24,34 @@ def run(
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
   """Runs an experiment to its end; see `table.Launcher.run`."""
-  run_worker = functools.partial(
-    main.run_worker, directory.path, experiment=experiment
-  )
+  terminated = {
+    worker.name: threading.Event()
+    for worker in program_lib.read(directory).owners()
+  }
+
+  def run_worker(name: str) -> int:
+    return main.run_worker(directory.path, name, experiment, terminated[name])
+
   return this_host.run(
     experiment,
     directory,
     show,
-    functools.partial(_start_all, run=run_worker),
+    functools.partial(_start_all, run=run_worker, terminated=terminated),
     start=None,  # threads cannot be made to end
   )
 
 
 def _start_all(
-  program: topology.Program, run: worker_threads.RunWorker
+  program: topology.Program,
+  run: worker_threads.RunWorker,
+  terminated: Mapping[str, threading.Event],
 ) -> list[supervision.Worker]:
   """Starts the program through Launchpad, or without where there is none."""
   lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
   start_all = worker_threads.start_all
-  try:
-    from distacme.runtime import launchpad
-  except ImportError:
-    pass
-  else:
+  if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_threads
-  return start_all(program, run)
+  return [
+    worker._replace(terminate=terminated[worker.name].set)
+    for worker in start_all(program, run)
+  ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
 import json
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distacme.programs import agents_by_name
+from distacme.programs import recorded_run
 from distacme.programs import run_config
 from distacme.run import curves as curves_lib
 from distacme.run import run_directory
@@ -34,12 +37,15 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
   groups: dict[str, Group] = {}
   ignored = run_config.fields_with(plot='ignore')
   # A run that is named twice would count twice.
-  for path in dict.fromkeys(run for given in run_dirs for run in _runs(given)):
-    config = run_directory.RunDirectory(path).read_config()
-    settings = config['run'] | config['agent']
-    settings['clock'] = curves_lib.clock_of(
-      config['run']
-    )  # older runs do not say
+  paths = dict.fromkeys(run for given in run_dirs for run in _runs(given))
+  configs = {
+    path: run_directory.RunDirectory(path).read_config() for path in paths
+  }
+  defaults = recorded_run.defaults(run_config.RunConfig)
+  of_agents = _agents_defaults(configs.values())
+  for path, config in configs.items():
+    run = defaults | config['run']
+    settings = run | of_agents[run['agent']] | config['agent']
     settings = {k: v for k, v in settings.items() if k not in ignored}
     for part, function in config.get('functions', {}).items():
       if ':' not in settings[part]:  # a function's own name, which others have
@@ -49,6 +55,26 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     group = groups.setdefault(key, Group(settings, []))
     group.curves.append(curves_lib.read_curve(path))
   return list(groups.values())
+
+
+def _agents_defaults(
+  configs: Collection[Mapping[str, Any]],
+) -> dict[str, dict[str, Any]]:
+  """Returns the defaults of the agents' settings, by the agent's name.
+
+  None of an agent whose runs all have the same settings, or which is not here.
+  """
+  known: dict[str, list[Any]] = {}
+  for config in configs:
+    known.setdefault(config['run']['agent'], []).append(config['agent'].keys())
+  found: dict[str, dict[str, Any]] = {}
+  for agent, settings in known.items():
+    found[agent] = {}
+    if any(names != settings[0] for names in settings):
+      with contextlib.suppress(ValueError):  # it cannot be imported
+        config = agents_by_name.agent_module(agent).Config
+        found[agent] = recorded_run.defaults(config)
+  return found
 
 
 def _runs(path: pathlib.Path) -> list[pathlib.Path]:

@@ -26,7 +26,11 @@ class Connection:
   """A worker's line to its run; a `core.Reporter` and a source of params."""
 
   def __init__(
-    self, name: str, folder: pathlib.Path, timeout_s: float = _CONNECT_S
+    self,
+    name: str,
+    folder: pathlib.Path,
+    timeout_s: float = _CONNECT_S,
+    terminated: threading.Event | None = None,
   ):
     """Connects to the variable server; waits for it.
 
@@ -34,26 +38,31 @@ class Connection:
       name: of the worker.
       folder: of the run's endpoints.
       timeout_s: how long to wait.
+      terminated: set once the worker is to stop whatever the run says.
 
     Raises:
       TimeoutError: if the server does not come.
+      ConnectionError: if the worker is to stop before the server came.
     """
     from distacme.variables import client
 
     self.name = name
-    self._find = functools.partial(endpoints.find, folder, program.VARIABLES)
+    self._terminated = terminated or threading.Event()
     deadline = time.monotonic() + timeout_s
-    endpoint = endpoints.wait(folder, program.VARIABLES, timeout_s=timeout_s)
-    assert endpoint is not None  # since nobody stops the waiting
-    self._endpoint = endpoint
+    endpoint = endpoints.wait(
+      folder, program.VARIABLES, self._terminated.is_set, timeout_s
+    )
+    if endpoint is None:
+      raise ConnectionError(
+        f'{name} was to end before {program.VARIABLES} listened.'
+      )
     self._client = client.VariableClient(
       endpoint,
       name,
-      find=self._find,
+      find=functools.partial(endpoints.find, folder, program.VARIABLES),
       connect_timeout_s=max(0.0, deadline - time.monotonic()),
     )
     self._reporter = self._client.reporter()
-    self._terminated = threading.Event()
     self.params = self._client
 
   def report(
@@ -80,14 +89,16 @@ class Connection:
     self._reporter.flush(_GOODBYE_S)
 
   def status(self) -> status_lib.Status:
-    """Returns the run's status."""
-    from distacme.variables import client
+    """Returns the run's status.
 
-    return client.status(self._find() or self._endpoint, timeout_s=_STATUS_S)
+    Raises:
+      ConnectionError: if the variable server does not answer.
+    """
+    return self._client.status(_STATUS_S)
 
   @property
   def terminated(self) -> bool:
-    """Whether this worker was ended from outside, by SIGTERM."""
+    """Whether this worker was ended from outside, as by SIGTERM."""
     return self._terminated.is_set()
 
   def terminate(self) -> None:

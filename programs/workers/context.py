@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from typing import TYPE_CHECKING, Any
 
 from distacme.programs import program as program_lib
@@ -28,6 +29,7 @@ class Context:
     process: of the worker; None for a thread among others.
     line: to the run; None for the variable server, which is the other end.
     given: the experiment, in a process that has it already.
+    terminated: set once a thread among others is to stop whatever the run says.
   """
 
   name: str
@@ -36,6 +38,9 @@ class Context:
   process: process_lib.WorkerProcess | None
   line: connection_lib.Connection | None = None
   given: experiment_lib.Experiment | None = None
+  terminated: threading.Event = dataclasses.field(
+    default_factory=threading.Event
+  )
 
   @property
   def spec(self) -> topology.WorkerSpec:

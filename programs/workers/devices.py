@@ -7,6 +7,8 @@ import contextlib
 import os
 from typing import Any
 
+from distacme.programs import program
+
 # NVIDIA's driver and AMD's both heed it.
 _VISIBLE = 'CUDA_VISIBLE_DEVICES'
 
@@ -48,9 +50,9 @@ def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
   """
   if numbers and own_process:
     os.environ.update(visible(numbers, os.environ))
-    return _accelerators('learner/0', range(len(numbers)))
+    return _accelerators(program.LEARNER, range(len(numbers)))
   if numbers:
-    return _accelerators('learner/0', numbers)
+    return _accelerators(program.LEARNER, numbers)
   import jax
 
   return list(jax.local_devices())

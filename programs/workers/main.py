@@ -6,6 +6,7 @@ own, whoever starts it. Nothing heavy is imported before its signal handlers are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent import futures
 import dataclasses
 import importlib
@@ -13,6 +14,7 @@ import logging
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +26,24 @@ if TYPE_CHECKING:
   from distacme.programs.workers import context as context_lib
 
 
-def command(run_dir: pathlib.Path, name: str) -> list[str]:
-  """Returns the command that runs a worker in a process of its own."""
-  # Without the current folder on the path, where Python knows how: a worker
-  # imports from where its launcher does.
-  safe = ['-P'] if sys.version_info >= (3, 11) else []
-  module = 'distacme.programs.workers.main'
-  return [sys.executable, *safe, '-m', module, str(run_dir), name]
+def command(
+  run_dir: pathlib.Path, import_path: Sequence[str], name: str
+) -> list[str]:
+  """Returns the command that runs a worker in a process of its own.
+
+  Args:
+    run_dir: of the run.
+    import_path: folders from which the launcher imports. The launcher may find
+      distacme itself in one that it has added, and with `-m` Python looks into
+      the current folder first.
+    name: of the worker.
+  """
+  start = (
+    f'import sys; sys.path[:] = {list(import_path)!r}; '
+    'from distacme.programs.workers import main; '
+    'sys.exit(main.main(sys.argv[1:]))'
+  )
+  return [sys.executable, '-c', start, str(run_dir), name]
 
 
 def main(arguments: list[str]) -> int:
@@ -45,6 +58,7 @@ def run_worker(
   run_dir: pathlib.Path,
   name: str,
   experiment: experiment_lib.Experiment | None = None,
+  terminated: threading.Event | None = None,
 ) -> int:
   """Runs a worker, and those that live in its process, to their ends.
 
@@ -53,6 +67,7 @@ def run_worker(
     name: of the worker.
     experiment: of the run, for threads of the process that has it; else it is
       read from the run directory.
+    terminated: set, for such a thread, once it is to stop whatever the run says.
 
   Returns:
     The exit code, 1 after a failure; a process of their own ends here instead.
@@ -67,6 +82,11 @@ def run_worker(
     if process:
       process.end(1)
     return 1
+  if terminated is not None:
+    contexts = [
+      dataclasses.replace(context, terminated=terminated)
+      for context in contexts
+    ]
   first, *others = contexts
   with futures.ThreadPoolExecutor(len(contexts)) as pool:
     running = [pool.submit(_run, context) for context in others]
@@ -138,6 +158,8 @@ def _run(context: context_lib.Context) -> int:
       line.done()
     code = 0
   except BaseException as error:  # whoever launched it decides what is next
+    if line is None and context.terminated.is_set():
+      return 0  # it was asked to end before it could begin
     code = 1
     _tell(error, context.name, line, ends_run=process is None)
     if process and not (line and line.stopped()):
@@ -153,7 +175,9 @@ def _connect(context: context_lib.Context) -> connection_lib.Connection:
   from distacme import status as status_lib
   from distacme.programs.workers import connection as connection_lib
 
-  line = connection_lib.Connection(context.name, context.directory.endpoints)
+  line = connection_lib.Connection(
+    context.name, context.directory.endpoints, terminated=context.terminated
+  )
   if context.process:
     context.process.on_terminate(line.terminate)
   line.report(state=status_lib.WorkerState.STARTING)

@@ -6,10 +6,12 @@ from collections.abc import Callable, Collection
 import time
 
 from distacme import status as status_lib
+from distacme.programs import program
 
 _FINISH_S = 30.0  # how long a service waits for its clients to save and end
 # The same after SIGTERM, after which a cluster kills soon. Replay has saved by then.
 _TERMINATED_S = 7.0
+_PERIOD_S = 0.2  # between looks at who has ended
 
 
 def patience_s(stop: status_lib.StopReason) -> float:
@@ -40,7 +42,7 @@ def wait_for(
     }
     if now.stop:
       ended.add(now.stop.worker)
-    added = {name for name in now.workers if name.startswith('actor/')}
+    added = {name for name in now.workers if program.is_actor(name)}
     if ended.issuperset(added.union(workers)):
       return
-    time.sleep(0.02)
+    time.sleep(_PERIOD_S)

@@ -58,11 +58,13 @@ def run(context: context_lib.Context) -> None:
     _allow_connections()
   key = directory.path / keys.FILE if config.tls else None
   service = _serve(state, key, context.listened())
-  context.listens(service.endpoint)
-  stop = _until_stop(state, directory)
-  others = [w.name for w in context.program.workers if w.name != context.name]
-  shutdown.wait_for(others, state.status, shutdown.patience_s(stop))
-  service.stop()
+  try:
+    context.listens(service.endpoint)
+    stop = _until_stop(state, directory, context.terminated)
+    others = [w.name for w in context.program.workers if w.name != context.name]
+    shutdown.wait_for(others, state.status, shutdown.patience_s(stop))
+  finally:  # or a thread's workers would go on with a server that nobody ends
+    service.stop()
   directory.write_summary(state.status())
   try:
     sink.close()
@@ -89,11 +91,15 @@ def _serve(
 
 
 def _until_stop(
-  state: run_state.RunState, directory: run_directory.RunDirectory
+  state: run_state.RunState,
+  directory: run_directory.RunDirectory,
+  terminated: threading.Event,
 ) -> status_lib.StopReason:
   """Keeps the run's counters until it stops; returns the reason."""
   save_at = time.monotonic()
   while (stop := state.directive().stop) is None:
+    if terminated.is_set():
+      state.request_stop(status_lib.StopReason.TERMINATED)
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
       status = state.status()

@@ -35,8 +35,12 @@ def episodes(act, count=100):
     yield demonstrations.Episode(timesteps, actions)
 
 
+calls = []
+
+
 def expert():
   """Returns episodes in which the ball is always caught."""
+  calls.append('expert')
 
   def act(board, random):
     ball, paddle = board[:-1].any(axis=0).argmax(), board[-1].argmax()
@@ -83,8 +87,10 @@ def test_it_learns_from_an_expert_by_learner_steps_and_not_from_a_novice(
 
 
 def test_it_resumes_with_what_replay_held(tmp_path):
+  calls.clear()
   train(tmp_path / 'run', 'expert', max_learner_steps=60)
   run = train(tmp_path / 'run', 'expert', max_learner_steps=120)
+  assert calls == ['expert']  # which may take long, and is of use once
   whole = train(tmp_path / 'whole', 'expert', max_learner_steps=120)
   board = environments.Catch(seed=1).reset().observation
   for best in (True, False):
@@ -99,6 +105,8 @@ def test_it_resumes_with_what_replay_held(tmp_path):
 @pytest.mark.parametrize(
   ('function', 'config', 'message'),
   [
+    ('nothing', None, 'has no attribute'),
+    ('CATCH', None, 'is no function'),
     ('', None, 'learns from demonstrations, and none are given'),
     ('expert', minimal_agent.Config(), 'learns from no demonstrations'),
   ],

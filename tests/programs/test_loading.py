@@ -121,7 +121,7 @@ def test_params_of_another_network_are_refused(copy):
     distacme.load_policy(copy)
 
 
-def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
+def test_what_can_be_imported_is_and_what_cannot_is_asked_for(tmp_path):
   import haiku as hk
 
   from distacme.agents import dqn
@@ -131,15 +131,16 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
 
   settings = dict(mode='local', max_env_steps=300, eval_period=200)
   config = dqn.Config(min_replay_size=100)
+  size = 1
   run = training.train(
     config,
-    env=environments.catch,
+    env=lambda seed: environments.catch(seed * size),
     network=network,
     run_dir=tmp_path / 'run',
     **settings,
   )
   assert run.exit_code == 0
-  with pytest.raises(ValueError, match="env of .* was a function.*'catch'"):
+  with pytest.raises(ValueError, match="env of .* was a function.*'<lambda>'"):
     distacme.load_policy(tmp_path / 'run')
   with pytest.raises(ValueError, match="network of .* 'network'.*network=..."):
     distacme.load_policy(tmp_path / 'run', env=launching.CATCH)
@@ -147,6 +148,14 @@ def test_functions_of_a_program_are_asked_for_and_taken(tmp_path):
     tmp_path / 'run', env=environments.catch, network=network
   )
   assert len(returns(policy, 1)) == 1
+  imported = {'name': 'elsewhere', 'import_path': f'{launching.CATCH}'}
+  change_config(tmp_path / 'run', 'functions', env=imported | {'source': ''})
+  policy = distacme.load_policy(tmp_path / 'run', network=network)
+  assert len(returns(policy, 1)) == 1
+  missing = imported | {'import_path': 'not_here:make'}
+  change_config(tmp_path / 'run', 'functions', env=missing)
+  with pytest.raises(ValueError, match='is not_here:make.*on PYTHONPATH'):
+    distacme.load_policy(tmp_path / 'run', network=network)
 
 
 def test_loading_needs_no_library_of_programs(run_dir):
@@ -177,4 +186,22 @@ def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   assert read.run.seed == 2**70
   other = dataclasses.replace(experiment, agent=ppo.Config(max_abs_reward=1.0))
   with pytest.raises(ValueError, match='max_abs_reward was inf and is 1.0'):
+    checks.check_resumable(other, directory)
+
+
+def test_a_run_older_than_a_setting_is_resumed_at_its_default(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  directory.create()
+  experiment = experiment_lib.Experiment(
+    run_config.RunConfig('ppo'), ppo.Config()
+  )
+  config = experiment.as_dict()
+  del config['run']['demonstrations'], config['agent']['max_abs_reward']
+  directory.begin(config)
+  (directory.checkpoints / '7').mkdir(parents=True)
+  checks.check_resumable(experiment, directory)
+  other = dataclasses.replace(
+    experiment, run=run_config.RunConfig('ppo', demonstrations='my:own')
+  )
+  with pytest.raises(ValueError, match="demonstrations was '' and is 'my:own'"):
     checks.check_resumable(other, directory)

@@ -246,15 +246,15 @@ def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
     directory = run_directory.RunDirectory(run.run_dir)
     actor = program_lib.actor(run_config.RunConfig(), 5)
     program_lib.write(program_lib.read(directory).plus(actor), directory)
-    by_hand = subprocess.Popen(main.command(run.run_dir, 'actor/5'))
+    by_hand = subprocess.Popen(main.command(run.run_dir, sys.path, 'actor/5'))
     run.wait_for(lambda: 'actor/5' in acting(run))
     run.process.send_signal(signal.SIGTERM)
     assert run.wait()[0] == 143, run.output
     assert by_hand.wait(20) == 0
     assert not run.left_after(0.5)
     how = ['ended with signal 9']
-    assert run.summary['restarts'] == {'variables/0': how, 'replay/0': how}
-    assert not run.summary['failures']
+    assert run.summary.restarts == {'variables/0': how, 'replay/0': how}
+    assert not run.summary.failures
 
 
 def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):

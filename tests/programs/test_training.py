@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
 
 import distacme
 from distacme.agents import dqn
+from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.testing import environments
 from tests.programs import launching
@@ -89,3 +91,30 @@ def test_arrays_of_the_caller_survive_what_is_done_on_the_cpu():
   with devices.on_the_cpu():
     jax.numpy.ones(3).sum()
   np.testing.assert_array_equal(before + 1, [1, 2, 3])
+
+
+def test_every_count_of_a_run_may_be_a_whole_float():
+  run = run_config.RunConfig(max_env_steps=1e6, seed=3.0, publish_period=None)
+  assert (run.max_env_steps, run.seed) == (1_000_000, 3)
+  assert type(run.limits.max_env_steps) is type(run.seed) is int
+  with pytest.raises(ValueError, match='eval_period must be a whole number'):
+    run_config.RunConfig(eval_period=0.5)
+
+
+def network(observation):
+  return hk.nets.MLP([3])(hk.Flatten()(observation))
+
+
+def test_a_network_may_be_given_by_its_name_and_the_directory_left_open(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  run = distacme.train(
+    CONFIG,
+    env=launching.CATCH,
+    network=f'{__name__}:network',
+    run_dir=None,
+    **SETTINGS,
+  )
+  assert run.directory.parent == tmp_path / 'runs'
+  assert run.policy()(environments.catch(0).reset().observation) in range(3)

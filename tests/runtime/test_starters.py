@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from distacme.runtime import process_tree
 from distacme.runtime import subprocesses
 from distacme.runtime import topology
 from distacme.runtime import worker_threads
@@ -58,7 +59,10 @@ sys.exit(int(sys.argv[1][-1]))
 )
 def test_processes_are_the_same_whoever_starts_them(start_all, tmp_path):
   workers = start_all(
-    PROGRAM, lambda name: [sys.executable, '-c', SAYS, name], tmp_path
+    PROGRAM,
+    lambda name: [sys.executable, '-c', SAYS, name],
+    tmp_path,
+    process_tree.Family(),
   )
   assert [worker.name for worker in workers] == ['actor/0', 'actor/1']
   assert wait_for_ends(workers) == [0, 1]
@@ -83,7 +87,10 @@ def test_the_log_of_another_worker_of_that_name_is_put_aside(tmp_path):
   for word in ('first', 'second'):
     command = [sys.executable, '-c', f'print({word!r})']
     worker = subprocesses.start(
-      PROGRAM['actor/0'], lambda name, command=command: command, tmp_path
+      PROGRAM['actor/0'],
+      lambda name, command=command: command,
+      tmp_path,
+      process_tree.Family(),
     )
     wait_for_ends([worker])
   assert (tmp_path / 'actor' / '0.before').read_text() == 'first\n'

@@ -236,3 +236,18 @@ def test_who_is_not_wanted_any_more_and_hangs_is_killed():
   assert actor.codes[0] == -9
   assert run.absent == ['actor/0']
   assert not run.failures
+
+
+def test_who_is_asked_again_and_again_to_go_has_no_more_time_for_it():
+  actor = Fake('actor/0', None)
+  run = FakeRun(stop_after=10**9)
+  supervisor = supervision.Supervisor(
+    [actor.worker()],
+    run,
+    supervision.RestartPolicy(dismiss_s=0.05),
+    period_s=0.001,
+  )
+  run.poll = lambda: supervisor.dismiss('actor/0')
+  supervisor.watch()
+  assert actor.codes[0] == -9
+  assert actor.asked > 1

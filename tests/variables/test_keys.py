@@ -187,6 +187,24 @@ def test_a_file_that_is_no_key_is_refused(key, content):
     keys.server_credentials(key)
 
 
+@pytest.mark.parametrize(
+  ('spoil', 'why'),
+  [
+    (lambda key: key.unlink(), 'No such file'),
+    (lambda key: key.chmod(0o640), 'chmod 600'),
+    (lambda key: key.write_bytes(b'nonsense'), 'is no key of a run'),
+  ],
+)
+def test_a_client_whose_key_is_spoilt_cannot_connect(endpoint, key, spoil, why):
+  """Whoever calls a server expects this error, and no other."""
+  spoil(key)
+  message = f'server at {endpoint.address} asks for the key .*{why}'
+  with pytest.raises(ConnectionError, match=message):
+    client.status(endpoint)
+  with pytest.raises(ConnectionError, match=message):
+    client.VariableClient(endpoint, 'actor/0')
+
+
 def test_without_the_library_the_error_says_what_to_install(
   tmp_path, monkeypatch
 ):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from distacme.agents import dqn
 from distacme.programs import cli
 from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
@@ -132,6 +133,17 @@ def test_seeds_of_the_same_settings_are_grouped(make_run):
     make_run('c', [(10, 2.0)], learning_rate=1.0),
   ]
   groups = curve_groups.grouped([*paths, paths[0]])
+  assert [len(group.curves) for group in groups] == [2, 1]
+
+
+def test_a_setting_that_an_older_run_does_not_know_is_at_its_default(make_run):
+  old = make_run('old', [(10, 0.0)])
+  new = make_run('new', [(10, 1.0)], seed=1, demonstrations='')
+  config = json.loads((new / 'config.json').read_text())
+  config['agent']['batch_size'] = dqn.Config.batch_size
+  (new / 'config.json').write_text(json.dumps(config))
+  other = make_run('other', [(10, 2.0)], demonstrations='my:episodes')
+  groups = curve_groups.grouped([old, new, other])
   assert [len(group.curves) for group in groups] == [2, 1]
 
 

@@ -47,3 +47,19 @@ def test_a_worker_that_worked_before_the_server_restarted_may_restart(
   run.refresh()
   assert run.may_restart('actor/0', 1)
   assert not run.may_restart('actor/1', 1)  # it never did anything
+
+
+def test_a_status_that_cannot_be_read_does_not_end_the_launcher(
+  serve, tmp_path, monkeypatch, caplog
+):
+  state, endpoint = serve()
+  directory = run_directory.RunDirectory(tmp_path)
+  endpoints.write(directory.endpoints, 'variables/0', endpoint)
+  shown = []
+  program = program_lib.make_program(run_config.RunConfig())
+  run = supervised_run.SupervisedRun(program, directory, shown.append)
+  unreadable = status_lib.Status(seconds='soon', counts={})
+  monkeypatch.setattr(state, 'status', lambda: unreadable)
+  run.refresh()
+  assert not shown
+  assert 'answered no status: status: seconds: expected float' in caplog.text

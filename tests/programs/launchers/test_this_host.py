@@ -1,11 +1,15 @@
 """Actors are as many as asked for, in the program and among the processes."""
 
+from concurrent import futures
+import importlib.util
+
 import pytest
 
 from distacme.programs import program as program_lib
 from distacme.programs import run_config
 from distacme.programs.launchers import this_host
 from distacme.run import files
+from distacme.run import notices
 from distacme.run import run_directory
 
 
@@ -58,19 +62,29 @@ def test_workers_find_those_who_came_and_none_that_went(
     assert supervisor.workers == actors_of_program(directory) == names
 
 
-def test_a_full_disk_adds_no_actor_until_there_is_room(
-  actors, directory, supervisor, monkeypatch, caplog
+@pytest.mark.parametrize('count', [1, 3])
+def test_a_full_disk_leaves_the_actors_as_they_are_until_there_is_room(
+  actors, directory, supervisor, monkeypatch, caplog, count
 ):
+  notices.forget()
+
   def write_json(path, value):
     raise files.NotWrittenError(path, 'No space left on device')
 
   with monkeypatch.context() as full:
     full.setattr(files, 'write_json', write_json)
-    actors.scale(3)
-    actors.scale(3)
+    actors.scale(count)
+    actors.scale(count)
   assert supervisor.workers == {'actor/0', 'actor/1'}
   (record,) = caplog.records
-  assert 'no actor is added: nothing can be written' in record.getMessage()
-  actors.scale(3)
+  assert 'there are 2 actors as before: nothing can be' in record.getMessage()
+  actors.scale(count)
   assert actors_of_program(directory) == supervisor.workers
-  assert 'actor/2' in supervisor.workers
+  assert len(supervisor.workers) == count
+
+
+def test_launchpad_is_left_out_where_signal_handlers_cannot_be_set():
+  with futures.ThreadPoolExecutor(1) as pool:
+    assert pool.submit(this_host.find_launchpad).result() is None
+  installed = importlib.util.find_spec('launchpad') is not None
+  assert (this_host.find_launchpad() is not None) == installed

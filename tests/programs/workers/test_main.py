@@ -1,11 +1,13 @@
 """A worker starts by one command, in a process of its own, and ends as it should."""
 
+from concurrent import futures
 import contextlib
 import dataclasses
 import importlib
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import types
@@ -22,7 +24,9 @@ from distacme.programs.workers import connection
 from distacme.programs.workers import main
 from distacme.programs.workers import process as process_lib
 from distacme.run import endpoints
+from distacme.run import run_state
 from distacme.variables import client
+from distacme.variables import server
 from tests.programs import launching
 
 
@@ -41,7 +45,9 @@ def started(directory, name):
   """Starts a worker by hand; yields its process."""
   directory.logs.mkdir(exist_ok=True)
   with open(directory.path / 'log', 'a') as log:
-    process = subprocess.Popen(main.command(directory.path, name), stderr=log)
+    process = subprocess.Popen(
+      main.command(directory.path, sys.path, name), stderr=log
+    )
   try:
     yield process
   finally:
@@ -79,7 +85,7 @@ def test_a_variable_server_started_again_is_found(tmp_path):
       assert client.status(third).stop is None
       process.send_signal(signal.SIGTERM)
       assert process.wait(30) == 0
-  assert directory.read_summary()['stop']['reason'] == 'terminated'
+  assert directory.read_summary().stop.reason == 'terminated'
   log = (directory.path / 'log').read_text()
   assert f'Cannot listen on {first.address}' in log
   assert 'Another port is used.' in log
@@ -91,6 +97,21 @@ def test_a_worker_that_is_not_of_the_program_is_refused(tmp_path):
     assert process.wait(30) == 1
   log = (directory.path / 'log').read_text()
   assert "no worker of the program is called 'actor/9'" in log
+
+
+def test_a_worker_s_process_imports_from_where_its_launcher_does(tmp_path):
+  package = tmp_path / 'only here' / 'distacme' / 'programs' / 'workers'
+  package.mkdir(parents=True)
+  (package / 'main.py').write_text('main = print')
+  current = tmp_path / 'current'
+  current.mkdir()
+  for name in ('distacme', 'runpy', 'logging'):
+    (current / f'{name}.py').write_text('raise ImportError("the wrong one")')
+  path = [str(tmp_path / 'only here'), *sys.path]
+  said = subprocess.check_output(
+    main.command(tmp_path / 'run', path, 'actor/0'), cwd=current, text=True
+  )
+  assert said == f"['{tmp_path / 'run'}', 'actor/0']\n"
 
 
 def test_the_command_needs_a_directory_and_a_name(capsys):
@@ -110,6 +131,51 @@ def test_a_variable_server_that_fails_ends(tmp_path, caplog):
   assert codes == [1]
   assert 'variables/0 failed' in caplog.text
   assert 'metrics.jsonl' in caplog.text
+
+
+def run_in_thread(directory, name, terminated):
+  """Returns the exit code of a worker in a thread that is asked to end."""
+  experiment = experiment_lib.Experiment(
+    run_config.RunConfig(env=launching.CATCH), dqn.Config()
+  )
+  with futures.ThreadPoolExecutor(1) as pool:
+    running = pool.submit(
+      main.run_worker, directory.path, name, experiment, terminated
+    )
+    terminated.set()
+    return running.result(30)
+
+
+def test_a_thread_that_waits_for_a_server_that_never_comes_can_be_ended(
+  tmp_path, caplog
+):
+  directory = directory_of_a_run(tmp_path)
+  assert run_in_thread(directory, 'evaluator/0', threading.Event()) == 0
+  assert 'failed' not in caplog.text
+
+
+def test_a_variable_server_in_a_thread_can_be_ended(tmp_path):
+  directory = directory_of_a_run(tmp_path)
+  alone = program_lib.read(directory)
+  alone = dataclasses.replace(alone, workers=(alone['variables/0'],))
+  program_lib.write(alone, directory)
+  assert run_in_thread(directory, 'variables/0', threading.Event()) == 0
+  assert directory.read_summary().stop.reason == 'terminated'
+
+
+def test_a_worker_that_is_asked_to_end_stops_whatever_the_run_says(tmp_path):
+  served = server.VariableServer(run_state.RunState())
+  endpoints.write(tmp_path / 'endpoints', 'variables/0', served.endpoint)
+  asked = threading.Event()
+  line = connection.Connection(
+    'actor/0', tmp_path / 'endpoints', terminated=asked
+  )
+  assert not line.stopped()
+  assert line.status().stop is None  # by its own line
+  served.stop(grace_s=0)
+  asked.set()
+  assert line.stopped()
+  line.close()
 
 
 class Process:
@@ -133,7 +199,7 @@ class Line:
   told = None
   terminated = False
 
-  def __init__(self, name, folder):
+  def __init__(self, name, folder, terminated):
     self.name = name
 
   def terminate(self):
