@@ -21,13 +21,13 @@ def _field(
   resume: Literal['fixed', 'free', 'limit'] = 'free',
   plot: Literal['setting', 'ignore'] = 'setting',
 ) -> Any:
-  """Returns a field of `RunConfig` with what others must know of it.
+  """Returns a field of `RunConfig`, marked for resuming and plotting.
 
   Args:
     default: value of the field.
     resume: 'fixed' if a resumed run must have the same value, 'limit' if the value
-      decides when a run has ended, so that another one may continue it.
-    plot: whether runs that differ in the field are drawn as two lines.
+      decides when a run has ended, so that another value may continue the run.
+    plot: 'setting' if runs that differ in the field are drawn as two lines.
   """
   return dataclasses.field(
     default=default, metadata={'resume': resume, 'plot': plot}
@@ -36,7 +36,7 @@ def _field(
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """A run: who learns what, where, and until when."""
+  """A run: its agent, environment, workers and limits."""
 
   agent: str = _field('dqn', resume='fixed')
   """An agent of distacme.agents, or a module of your own like it."""
@@ -169,15 +169,15 @@ class RunConfig:
         f'actor_devices={self.actor_devices} is for more actors than '
         f'num_actors={self.num_actors}. Name at most one each.'
       )
-    _ = self.limits  # checks itself
+    _ = self.limits  # `Limits` checks its fields
 
   def actor_device(self, index: int) -> int | None:
-    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    """Returns the accelerator of an actor, None if the actor is on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
 
   @property
   def evaluation(self) -> str:
-    """A line that says how often the run is evaluated, and at what cost."""
+    """A line about the period and the cost of the run's evaluations."""
     plural = 's' if self.eval_episodes > 1 else ''
     line = (
       f'evaluation: {self.eval_episodes} episode{plural} every '
@@ -192,7 +192,7 @@ class RunConfig:
 
   @property
   def evaluator_settings(self) -> evaluator.Settings:
-    """How much is evaluated, and when."""
+    """The evaluator's episodes, rows and period."""
     from distacme.acting import evaluator
 
     return evaluator.Settings(
@@ -206,14 +206,14 @@ class RunConfig:
 
   @property
   def limits(self) -> status.Limits:
-    """When the run ends by itself."""
+    """The limits at which the run ends by itself."""
     return status.Limits(
       self.max_env_steps, self.max_learner_steps, self.max_seconds
     )
 
 
 def fields_with(**metadata: str) -> list[str]:
-  """Returns the names of RunConfig's fields of that `resume` or `plot`."""
+  """Returns the names of RunConfig's fields with that `resume` or `plot`."""
   return [
     field.name
     for field in dataclasses.fields(RunConfig)
