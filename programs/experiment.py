@@ -27,7 +27,9 @@ class Experiment:
 
   run: run_config.RunConfig
   agent: Any  # the Config of the agent's module
-  environment: Callable[[int], Any] | None = None  # takes a seed; instead of run.env
+  environment: Callable[[int], Any] | None = (
+    None  # takes a seed; instead of run.env
+  )
   network: Any = None  # a function; instead of run.network
   # Counters of the run before this resumption.
   resumed_from: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -100,6 +100,9 @@ def _source(function: Callable[..., Any]) -> str:
         code.update(tokenize.tok_name[token.type].encode())
       elif token.type not in _LAYOUT:
         code.update(token.string.encode())
-  except (tokenize.TokenError, SyntaxError):  # a lambda's lines, part of a statement
+  except (
+    tokenize.TokenError,
+    SyntaxError,
+  ):  # a lambda's lines, part of a statement
     pass
   return code.hexdigest()[:16]

@@ -78,7 +78,7 @@ class RunConfig:
   they have taken more, but for that after the last step. 1 leaves none out, for
   runs whose evaluations are to be the same however fast they go."""
   max_eval_episode_steps: int = 27_000
-  """Steps after which an evaluated episode is cut off; it may never end else."""
+  """Steps after which an evaluated episode is cut off, as it might never end."""
   publish_period: int | None = None
   """Learner steps between publications of the params; by default 10, or 1 where
   experience is used once, so that it is as new as can be."""
@@ -86,8 +86,8 @@ class RunConfig:
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
   stop_if_not_finite: bool = _field(True, plot='ignore')
-  """Whether a loss, or another metric of the learner, that is not a finite number
-  ends the run; if not, it is learnt on from, and saved."""
+  """Ends the run when a metric of the learner, as the loss, becomes NaN or
+  infinite; otherwise the learner goes on from the broken params and saves them."""
   max_restarts: int = _field(3, plot='ignore')
   """Restarts of a worker of a program within ten minutes; one more failure ends
   the run. 0 ends it at the first."""
@@ -101,15 +101,15 @@ class RunConfig:
   """Environment steps after which local mode with one environment saves, at the
   end of an episode: a resumed run then does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = _field(600.0, plot='ignore')
-  """Seconds between checkpoints of what replay holds, in programs; None saves it
-  never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
+  """Seconds between checkpoints of replay's items, in programs; None saves none.
+  Saving takes some 25 us an item; inserts and samples wait for 3 of them."""
   run_dir: pathlib.Path | None = _field(None, plot='ignore')
-  """Where the run's files go; by default a new directory below ./runs."""
+  """Directory of the run's files; by default a new one below ./runs."""
   replay_in_learner: bool = _field(False, plot='ignore')
-  """Whether the replay server lives in the learner's process, which then reads
-  it more than twice as fast; it ends with the learner."""
+  """Runs the replay server in the learner's process: the learner reads replay more
+  than twice as fast, and the server ends with the learner."""
   learner_devices: tuple[int, ...] = _field((), plot='ignore')
-  """Accelerators that the learner uses, by number; by default all there are."""
+  """Accelerators of the learner, by number; by default all of this host."""
   actor_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the first actors, one each; the others act on the CPU."""
   tls: bool = _field(False, plot='ignore')

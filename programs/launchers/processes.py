@@ -1,4 +1,4 @@
-"""Mode processes: each worker in a process of this host."""
+"""Runs each worker in a process of this host: mode processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
-  """Runs an experiment to its end; see `table.Launcher.run`."""
+  """Runs an experiment to its end; see `modes.Launcher.run`."""
   command = functools.partial(main.command, directory.path)
   return this_host.run(
     experiment,
@@ -36,7 +36,7 @@ def _start_all(
   command: subprocesses.Command,
   directory: run_directory.RunDirectory,
 ) -> list[supervision.Worker]:
-  """Starts the program through Launchpad, or without where there is none."""
+  """Starts the program, through Launchpad if Launchpad is installed."""
   start_all = subprocesses.start_all
   try:
     from distacme.runtime import launchpad

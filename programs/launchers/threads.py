@@ -1,4 +1,4 @@
-"""Mode threads: each worker in a thread of this process."""
+"""Runs each worker in a thread of this process: mode threads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
-  """Runs an experiment to its end; see `table.Launcher.run`."""
+  """Runs an experiment to its end; see `modes.Launcher.run`."""
   run_worker = functools.partial(
     main.run_worker, directory.path, experiment=experiment
   )
@@ -30,15 +30,15 @@ def run(
     directory,
     show,
     functools.partial(_start_all, run=run_worker),
-    start=None,  # threads cannot be made to end
+    start=None,  # a thread cannot be ended from outside
   )
 
 
 def _start_all(
   program: topology.Program, run: worker_threads.RunWorker
 ) -> list[supervision.Worker]:
-  """Starts the program through Launchpad, or without where there is none."""
-  lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
+  """Starts the program, through Launchpad if Launchpad is installed."""
+  lazy_imports.load_all()  # hides TensorFlow meanwhile; threads may import it
   start_all = worker_threads.start_all
   try:
     from distacme.runtime import launchpad
