@@ -14,9 +14,9 @@ from distacme.programs import refusals
 from distacme.programs.commands import train as train_lib
 from distacme.programs.view import terminal
 
-# The purpose of each command. `train` is below; each other command is a module of
-# its name, imported when the command is called, with a `main(arguments)` that
-# returns the exit code.
+# The purpose of each command. `train` is below; each other command is a module
+# of its name, with a `main(arguments)` that returns the exit code. The module
+# is imported when the command is called.
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",

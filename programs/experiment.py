@@ -54,8 +54,8 @@ class Experiment:
     """Returns the episodes that fill replay's tables of demonstrations, if any.
 
     Raises:
-      ValueError: if the agent wants episodes and none are given, or episodes are
-        given and the agent wants none.
+      ValueError: if the agent wants episodes and none are given, or if episodes
+        are given and the agent wants none.
     """
     path = self.run.demonstrations
     wanted = bool(agent.replay.tables_of_demonstrations)

@@ -13,7 +13,7 @@ import tokenize
 from typing import Any, NamedTuple
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
-# The tokens that differ with a comment, a line break or the depth of indentation.
+# Tokens that differ with comments, line breaks and the depth of indentation.
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER)
 
 
@@ -21,8 +21,8 @@ class Identity(NamedTuple):
   """A function, as config.json names it.
 
   Attributes:
-    name: the function's module and name, and plain values that were bound to the
-      function beforehand, e.g. by functools.partial: my_envs:make(size=5).
+    name: the function's module and name, and plain values that were bound to
+      the function beforehand, e.g. by functools.partial: my_envs:make(size=5).
     source: a hash of the function's code, without comments; '' if the code is
       not known. Functions that the code calls are not part of the hash.
   """

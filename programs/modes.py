@@ -1,4 +1,4 @@
-"""Lists the modes of a run, one launcher each; no other module tells modes apart."""
+"""Lists the modes of a run, a launcher each; no other module knows modes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Launcher(NamedTuple):
   """A way to start a run.
 
   Attributes:
-    module: the path of a module with a function `run(experiment, directory, show)`
-      as below; the module is imported when a run is started.
+    module: the path of a module with a function
+      `run(experiment, directory, show)` as below; the module is imported when a
+      run is started.
     has_services: True if workers talk to a variable server and a replay server;
       else one thread owns all.
     has_processes: True if each worker has a process, and so a log of its own.

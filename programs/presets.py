@@ -32,7 +32,7 @@ class Preset(NamedTuple):
   run: Mapping[str, Any] = {}
 
   def in_force(self, run: Any, settings: Any) -> Preset:
-    """Returns this preset with only the settings that the two configs follow."""
+    """Returns this preset with the settings that the two configs follow."""
     return self._replace(
       run={k: v for k, v in self.run.items() if getattr(run, k) == v},
       settings={

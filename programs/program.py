@@ -21,8 +21,8 @@ _ALL = {
   'PYTHONUNBUFFERED': '1',  # a user's prints are in the log at once
 }
 
-# Small policy calls are three times faster if XLA sees one core; jax reads these
-# variables when it is imported. Actors leave accelerators to the learner.
+# Small policy calls are three times faster if XLA sees one core; jax reads
+# these variables at its import. Actors leave accelerators to the learner.
 _ACTING = {
   **_ALL,
   'MALLOC_ARENA_MAX': '2',  # takes 6 MB less

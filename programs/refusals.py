@@ -1,4 +1,4 @@
-"""Ends a command in one sentence, for errors that distacme raises on purpose."""
+"""Ends a command in one sentence for errors that distacme itself raises."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class RunConfig:
   they have taken more, but for that after the last step. 1 leaves none out, for
   runs whose evaluations are to be the same however fast they go."""
   max_eval_episode_steps: int = 27_000
-  """Steps after which an evaluated episode is cut off, as it might never end."""
+  """Steps after which an evaluated episode is cut off; it might never end."""
   publish_period: int | None = None
   """Learner steps between publications of the params; by default 10, or 1 where
   experience is used once, so that it is as new as can be."""
@@ -86,8 +86,8 @@ class RunConfig:
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
   stop_if_not_finite: bool = _field(True, plot='ignore')
-  """Ends the run when a metric of the learner, as the loss, becomes NaN or
-  infinite; otherwise the learner goes on from the broken params and saves them."""
+  """Ends the run when a metric of the learner, like the loss, becomes NaN or
+  infinite; otherwise the learner goes on from these params and saves them."""
   max_restarts: int = _field(3, plot='ignore')
   """Restarts of a worker of a program within ten minutes; one more failure ends
   the run. 0 ends it at the first."""

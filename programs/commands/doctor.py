@@ -32,7 +32,7 @@ class Check(NamedTuple):
     name: of the part that is checked.
     find: returns a description of the part; raises if the part is missing or
       broken.
-    remedy: how to get the part, or a function of the error of `find` that says so.
+    remedy: how to get the part, or a function from the error of `find` to that.
     without: what does not work without the part; '' if distacme needs the part.
   """
 

@@ -1,4 +1,4 @@
-"""`distacme environments`: lists the families of environments and their names."""
+"""`distacme environments`: lists families of environments and their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`distacme scale RUN_DIR --num-actors N`: sets the number of a run's actors."""
+"""`distacme scale RUN_DIR --num-actors N`: sets a run's number of actors."""
 
 from __future__ import annotations
 

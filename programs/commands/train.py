@@ -47,7 +47,7 @@ def _prepare(arguments: Sequence[str]) -> Any:
 def parse(
   arguments: Sequence[str],
 ) -> tuple[experiment_lib.Experiment, config_lib.SeedsConfig]:
-  """Returns the experiment of the flags: every field of run and agent is a flag.
+  """Returns the experiment of the flags; each field of run and agent is a flag.
 
   Raises:
     ValueError: if the agent is unknown or a value is impossible.

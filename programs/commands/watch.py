@@ -22,7 +22,7 @@ _PERIOD_S = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Shows the run until the run ends; without a terminal, shows the run once."""
+  """Shows the run until the run ends; without a terminal, only once."""
   parser = argparse.ArgumentParser(
     prog='distacme watch',
     description='Shows what the workers of a run do, who waits for whom, and '

@@ -91,12 +91,12 @@ def _run(
 class _Parts:
   """The loop, the evaluator, the counters and the checkpoints of a run.
 
-  A checkpoint holds the state of learning; environments cannot be saved. A resumed
-  run starts new episodes, from seeds that the steps made so far decide. With one
-  environment, a run that goes on does the same at each place for a checkpoint
-  (`_start_anew`), between two episodes. A resumed run then equals the run that
-  goes on, bit for bit. Several environments are never between episodes at once:
-  their checkpoints are written at any moment, and change nothing of the run.
+  A checkpoint holds the state of learning; environments cannot be saved. A
+  resumed run starts new episodes, from seeds that the steps made so far decide.
+  With one environment, a run that goes on does the same at each place for a
+  checkpoint (`_start_anew`), between two episodes. A resumed run then equals
+  the run that goes on, bit for bit. Several environments are never between
+  episodes at once: checkpoints are written at any moment, and change nothing.
   """
 
   def __init__(
@@ -138,9 +138,7 @@ class _Parts:
     )
     if restored.replay is not None:
       self.loop.replay.load(restored.replay)
-    self._steps_since = (
-      0  # environment steps since the last place for a checkpoint
-    )
+    self._steps_since = 0  # since the last place for a checkpoint
     self._save_at = time.monotonic() + run.checkpoint_period_s
     self._replay = self.state.reporter('replay/0')
     self._replay_at = 0.0
@@ -214,7 +212,7 @@ class _Parts:
     )
 
   def _may_save_anywhere(self) -> bool:
-    """Returns whether the run needs no exact place, or has found none for long."""
+    """Returns whether the run needs no exact place, or has long found none."""
     run = self._experiment.run
     return (
       not isinstance(self.loop, environment_loop.EnvironmentLoop)
@@ -337,7 +335,7 @@ class _Saved:
     self._learner.save(steps, state)
 
   def restore(self, state: Any) -> _Restored:
-    """Returns the newest checkpoint; `state` alone if there is no checkpoint."""
+    """Returns the newest checkpoint; only `state` if there is none."""
     restored = self._learner.restore(state)
     if restored is None:
       return _Restored(state, 0, {}, None)

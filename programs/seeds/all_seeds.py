@@ -1,4 +1,4 @@
-"""`distacme train --seeds 0-4`: starts a run for each seed, below one directory."""
+"""`distacme train --seeds 0-4`: starts a run for each seed in one directory."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class PreparedSeeds:
   def run(self) -> int:
     """Follows all runs to their ends and draws curves; returns the exit code.
 
-    The first Ctrl-C or SIGTERM is passed on to the runs, and no other run starts;
-    the second kills the runs that still go on.
+    The first Ctrl-C or SIGTERM is passed on to the runs, and no other run
+    starts; the second kills the runs that still go on.
     """
     console = terminal.console()
     terminal.say(f'directory of the runs: {self._path}')

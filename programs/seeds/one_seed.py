@@ -1,6 +1,6 @@
 """Starts and follows one of the runs of `distacme train --seeds`.
 
-The run is a `distacme train` in a process of its own, and so the same run as one
+The run is a `distacme train` in a process of its own, and so the same as a run
 that is started alone.
 """
 
@@ -27,7 +27,7 @@ _TAIL = 12  # lines that are shown of a failed run's output
 
 
 class SeedRun:
-  """A run of one seed, from before its start until after its end; one thread."""
+  """A run of one seed, from before its start to after its end; one thread."""
 
   def __init__(
     self,
@@ -46,7 +46,7 @@ class SeedRun:
     self._look_at = 0.0
 
   def has_ended(self) -> bool:
-    """Returns whether an earlier session brought the run to the limits of now."""
+    """Returns whether an earlier session reached the run's present limits."""
     if not self._directory.summary.exists():
       return False
     self.look()
@@ -147,7 +147,7 @@ class SeedRun:
     return f'seed {self._experiment.run.seed} | {text.strip()}'
 
   def final(self) -> float | None:
-    """Returns the mean return of the run's last evaluation, None without one."""
+    """Returns the mean return of the last evaluation, None without one."""
     if self._observer is None:
       return None
     returns = self._observer.curve().returns

@@ -23,7 +23,7 @@ def who_waits(status: status_lib.Status) -> list[str]:
   """Returns a sentence for each kind of worker that waits.
 
   Args:
-    status: of the run. Its shares of time are those of each worker's last second.
+    status: of the run. Shares of time are those of each worker's last second.
   """
   if not status.workers:
     return ['no worker has been heard of yet']
@@ -42,7 +42,7 @@ def who_waits(status: status_lib.Status) -> list[str]:
 
 
 def _for_params(workers: _Workers) -> list[str]:
-  """Returns sentences about workers without params, or without the last params."""
+  """Returns sentences about workers that lack params, or the last params."""
   sentences = []
   for state, which in _PARAMS.items():
     names = [name for name, worker in workers.items() if worker.state == state]

@@ -1,8 +1,8 @@
 """Looks at a run from outside, by its directory alone.
 
-An observer asks the program's variable server. If there is no server (local mode)
-or the server cannot be reached (a run on another host), the observer reads most of
-a status from the metrics that the run writes.
+An observer asks the program's variable server. If there is no server (local
+mode) or the server cannot be reached (a run on another host), the observer
+reads most of a status from the metrics that the run writes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class View(NamedTuple):
   Attributes:
     phase: 'silent' if the run should answer and does not, 'lost' if the run
       neither goes on nor has written a summary of its end.
-    status: of the run, the last that came if the run is silent; None if no status
-      is known.
+    status: of the run, the last that came if the run is silent; None if no
+      status is known.
     note: a sentence for the user, or ''.
   """
 

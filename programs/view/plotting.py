@@ -19,7 +19,7 @@ FILE = 'curves.png'
 def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:
   """Writes a PNG with a line for each group.
 
-  Each environment has a panel, or a panel for each clock of the environment's runs.
+  Each environment has a panel; an environment of several clocks has several.
 
   Raises:
     ImportError: if matplotlib is not installed.

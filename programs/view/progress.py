@@ -49,7 +49,7 @@ class Display:
       self._live.__exit__(*args)
 
   def show(self, status: status_lib.Status) -> None:
-    """Shows `status`: in place in a terminal or notebook, else a line now and then.
+    """Shows `status` in place if that is possible, else a line now and then.
 
     Each failure that the user must see is shown once, above the table.
     """
@@ -63,7 +63,7 @@ class Display:
     self.show_view(
       lambda: progress_table(status),
       lambda: [progress_line(status)],
-      # The table is shown last of all; of lines, one at the start of the end will do.
+      # The table is shown last of all; of lines, one at the start of the end.
       last=ends and (self._in_place or not self._ends),
     )
     self._ends = ends
@@ -226,7 +226,7 @@ def _does(worker: status_lib.WorkerStatus) -> str:
 
 
 def _silent(worker: status_lib.WorkerStatus) -> rich_text.Text:
-  """Returns the seconds since the worker's last report; red if they are many."""
+  """Returns the time since a worker's last report; red if it is too long."""
   if worker.state == status_lib.WorkerState.DONE:
     return rich_text.Text()
   silent_s = worker.seconds_since_report

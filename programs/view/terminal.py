@@ -29,7 +29,8 @@ def say(text: str) -> None:
 def flush() -> None:
   """Writes the text that stdout and stderr still hold, or drops the text.
 
-  The interpreter would try to write the text again at its end, and exit with 120.
+  The interpreter would try to write the text again at its end, and exit with
+  120.
   """
   for stream in (sys.stdout, sys.stderr):
     _Forgiving(stream).flush()
@@ -38,8 +39,8 @@ def flush() -> None:
 def open_missing() -> None:
   """Opens /dev/null as those of stdin, stdout and stderr that are closed.
 
-  Streams are closed e.g. by `distacme train >&-`: the next opened file would get
-  the number of a closed stream, and so the prints of libraries.
+  `distacme train >&-` closes a stream: the next opened file would get the
+  number of the closed stream, and so the prints of libraries.
   """
   for number in range(3):
     try:
@@ -54,12 +55,12 @@ def open_missing() -> None:
 class _Forgiving:
   """A text stream that goes to /dev/null once it cannot be written.
 
-  A write fails when the stream's terminal was closed (EIO) or the stream's reader
-  has ended (EPIPE).
+  A write fails when the stream's terminal was closed (EIO) or the stream's
+  reader has ended (EPIPE).
   """
 
   def __init__(self, stream: TextIO | None):
-    """Takes a stream, or the None of a script that was started without stdout."""
+    """Takes a stream, or the None of a script started without stdout."""
     self._stream = io.StringIO() if stream is None else stream
 
   def write(self, text: str) -> int:

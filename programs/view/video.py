@@ -144,7 +144,7 @@ def frames_per_second(environment: Any) -> float:
 class Writer:
   """Feeds pictures to ffmpeg.
 
-  The writer does not use imageio: imageio would fork this process (a `preexec_fn`)
+  The writer avoids imageio: imageio would fork this process (a `preexec_fn`)
   and risk that a lock of one of JAX's threads is never released in the fork.
   """
 
