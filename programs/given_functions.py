@@ -99,8 +99,8 @@ def read_pickle(directory: run_directory.RunDirectory, part: str) -> Any:
   """Returns an object that `write_pickles` was given.
 
   Raises:
-    ValueError: if another user may have written the file, since a pickle runs as
-      code.
+    ValueError: if another user may have written the file, since a pickle runs
+      as code.
   """
   path = _path(directory, part)
   with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), 'rb') as file:

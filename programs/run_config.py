@@ -43,8 +43,8 @@ class RunConfig:
   env: str = _field('gymnasium:CartPole-v1', resume='fixed')
   """family:environment, or package.module:factory for one of your own."""
   preset: str = _field('auto', plot='ignore')
-  """Defaults of the agent's settings for kinds of environments, which 'distacme
-  agents' lists: by its name, or auto for that of the environment, or none."""
+  """Defaults of the agent's settings for kinds of environments: the name of a
+  preset ('distacme agents' lists them), auto for the environment's, or none."""
   network: str = _field('', resume='fixed')
   """package.module:function, a Haiku network of your own; else the agent's."""
   demonstrations: str = _field('', resume='fixed')
@@ -74,9 +74,9 @@ class RunConfig:
   eval_episodes: int = 20
   """Episodes in an evaluation."""
   max_eval_share: float = 0.2
-  """Share of the time that evaluations may take: one that is due is left out while
-  they have taken more, but for that after the last step. 1 leaves none out, for
-  runs whose evaluations are to be the same however fast they go."""
+  """Share of the time that evaluations may take: a due evaluation is left out
+  while evaluations have taken more, except the one after the last step. 1
+  leaves none out, so that the evaluations do not depend on the run's speed."""
   max_eval_episode_steps: int = 27_000
   """Steps after which an evaluated episode is cut off; it might never end."""
   publish_period: int | None = None
@@ -113,12 +113,13 @@ class RunConfig:
   actor_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the first actors, one each; the others act on the CPU."""
   tls: bool = _field(False, plot='ignore')
-  """Whether workers of a program show a key of the run (mutual TLS) to its variable
-  server, which else serves every user of this host. Each MB of params that is sent
-  takes 0.7 ms of CPU time more; needs the library cryptography. Replay has no TLS:
-  it listens on loopback, for every user."""
+  """Makes workers of a program show a key of the run (mutual TLS) to the
+  variable server, which otherwise serves every user of this host. Sending takes
+  0.7 ms more of CPU time for each MB of params; needs the library cryptography.
+  Replay has no TLS: the replay server listens on loopback, for every user."""
   jit: bool = _field(True, plot='ignore')
-  """Whether to compile; without, breakpoint() works in the agent (local mode)."""
+  """Compiles the agent; without jit, breakpoint() works in the agent (local
+  mode)."""
 
   def __post_init__(self) -> None:
     config_checks.check_at_least_one(

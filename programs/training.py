@@ -38,8 +38,8 @@ def train(
   processes of their own.
 
   Args:
-    config: the agent's settings, e.g. `dqn.Config()`; the module of the class is
-      the agent.
+    config: the agent's settings, e.g. `dqn.Config()`; the module of the class
+      is the agent.
     env: a name (`distacme.environments.make`), or a function of a seed that
       returns a dm_env.Environment or a gymnasium.Env.
     network: a function with Haiku modules, as the agent describes the function.

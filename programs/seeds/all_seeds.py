@@ -32,7 +32,7 @@ def prepare(
   settings: config_lib.SeedsConfig,
   arguments: Sequence[str],
 ) -> PreparedSeeds:
-  """Checks what can be checked before any run starts; makes the directory.
+  """Checks the runs before any of them starts; makes their directory.
 
   Args:
     experiment: the experiment that `arguments` describe, except for the seed.

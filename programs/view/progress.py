@@ -226,7 +226,7 @@ def _does(worker: status_lib.WorkerStatus) -> str:
 
 
 def _silent(worker: status_lib.WorkerStatus) -> rich_text.Text:
-  """Returns the time since a worker's last report; red if it is too long."""
+  """Returns the time since a worker's last report, in red if too long."""
   if worker.state == status_lib.WorkerState.DONE:
     return rich_text.Text()
   silent_s = worker.seconds_since_report

@@ -43,7 +43,7 @@ def _act(context: context_lib.Context) -> None:
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   if not connection.wait_for_params():
     return
-  num_actors = max(run.num_actors, index + 1)  # it may be a later one
+  num_actors = max(run.num_actors, index + 1)  # a later actor's is larger
   streams = types.Streams(
     np.arange(index * rows, (index + 1) * rows), num_actors * rows
   )

@@ -62,7 +62,7 @@ class Connection:
     metrics: Mapping[str, float] | None = None,
     state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
-    """See `core.Reporter`; a terminated process stops though the run goes on."""
+    """See `core.Reporter`; a terminated process stops in any case."""
     directive = self._reporter.report(counts, metrics, state)
     if self.terminated and directive.stop is None:
       return directive._replace(stop=status_lib.StopReason.TERMINATED)
