@@ -37,7 +37,7 @@ from distacme.replay.reverb import server as server_lib
 from distacme.run import run_state
 from distacme.run import seeding
 
-# CartPole's.
+# The numbers of CartPole.
 _SPEC = specs.EnvironmentSpec(
   observations=specs.Array((4,), np.float32),
   actions=specs.DiscreteArray(2),
@@ -241,7 +241,7 @@ class _One:
   def update_priorities(
     self, info: types.SampleInfo, priority: np.ndarray
   ) -> None:
-    """Nobody asks for them."""
+    """Drops priorities, since no measured work has any."""
 
 
 class AtHand(batches_lib.Batches):

@@ -1,4 +1,4 @@
-"""Params on their way to eight subscribers, against a bare gRPC stream."""
+"""Compares sending params to eight subscribers with a bare gRPC stream."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def nature_params() -> dict[str, dict[str, np.ndarray]]:
 def _seconds(
   publish: Callable[[int], Any], version: int, pipes: list[Any]
 ) -> float:
-  """Returns how long it took until every subscriber had used the params."""
+  """Returns the seconds until every subscriber had used the params."""
   start = time.perf_counter()
   publish(version)
   for pipe in pipes:
@@ -99,7 +99,7 @@ def _seconds(
 def _subscribers(
   function: Callable[..., None], where: endpoints.Endpoint | str
 ) -> Iterator[list[Any]]:
-  """Runs subscribers; yields the pipes through which they tell what came."""
+  """Runs subscribers; yields the pipes that bring the received versions."""
   context = multiprocessing.get_context('spawn')
   pairs = [context.Pipe(duplex=False) for _ in range(_SUBSCRIBERS)]
   processes = [
@@ -140,7 +140,7 @@ def _receive_ours(endpoint: endpoints.Endpoint, pipe: Any) -> None:
 
 @contextlib.contextmanager
 def _bare_push() -> Iterator[tuple[Callable[[bytes], None], str]]:
-  """Runs a server in this process; yields how to push bytes, and its address."""
+  """Runs a server in this process; yields a push of bytes, and the address."""
   changed = threading.Condition()
   chunks: list[bytes] = []
   version = 0

@@ -1,4 +1,4 @@
-"""Servers in processes of their own, as a program has them."""
+"""Runs servers in processes of their own, as a program does."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def inserter(
     tables: to insert into.
     layout: of the rows.
     rows: structured, [number, block_size].
-    rows_per_second: of them, from then on.
+    rows_per_second: the rate of inserting once all rows are in.
   """
   with _process(_insert, address, tables, layout, rows, rows_per_second):
     yield
@@ -100,7 +100,7 @@ def subscribers(endpoint: endpoints.Endpoint, number: int) -> Iterator[None]:
 def _process(
   function: Callable[..., None], *args: Any
 ) -> Iterator[tuple[Any, psutil.Process]]:
-  """Runs `function` in a process; yields what it sent when it was ready."""
+  """Runs `function` in a process; yields its first message and the process."""
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
   process = context.Process(target=function, args=(theirs, *args), daemon=True)
@@ -127,7 +127,7 @@ def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
 
 
 def _serve_raw(pipe: Any, window: int) -> None:
-  # Reverb as anybody uses it, TensorFlow included: it is what ours is held against.
+  # Reverb as its users run it, TensorFlow included: the limit of our server.
   import reverb
   from reverb import structured_writer
 

@@ -1,6 +1,7 @@
-"""Where a program runs on more than one machine.
+"""Runs a program on more than one machine.
 
-The folder `deploy` of the checkout; imported as `distacme.deploy`.
+This package is the folder `deploy` of the checkout; it is imported as
+`distacme.deploy`.
 """
 
 if __name__ != 'distacme.deploy':

@@ -5,7 +5,7 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-# Resolved at first use: most processes need few of them, and the variable
+# Resolved at first use: most processes need few of these names, and the variable
 # server must not pay for importing JAX.
 _EXPORTS = {
   'EnvironmentLoop': 'distacme.environment_loop',

@@ -1,6 +1,7 @@
-"""Who runs where, and the command line.
+"""Starts the workers of a run, and holds the command line.
 
-The folder `programs` of the checkout; imported as `distacme.programs`.
+This package is the folder `programs` of the checkout; it is imported as
+`distacme.programs`.
 """
 
 if __name__ != 'distacme.programs':

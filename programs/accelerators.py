@@ -9,11 +9,12 @@ def check_claims(learner: Sequence[int], actors: Sequence[int]) -> None:
   """Checks that no accelerator is given to two workers.
 
   Args:
-    learner: the learner's accelerators; none named are all that there are.
-    actors: that of each actor.
+    learner: the learner's accelerators; all of this host if none are named.
+    actors: the accelerator of each actor.
 
   Raises:
-    ValueError: naming both workers and the accelerator.
+    ValueError: if two workers claim one accelerator; the message names both
+      workers and the accelerator.
   """
   claims = [('learner/0', number) for number in learner]
   claims += [(f'actor/{index}', number) for index, number in enumerate(actors)]

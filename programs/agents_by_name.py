@@ -1,4 +1,4 @@
-"""Agents found by their names."""
+"""Finds agents by their names."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def agent_module(name: str) -> types.ModuleType:
     name: one of `known_agents`, or the path of a module to import.
 
   Raises:
-    ValueError: if there is none of that name.
+    ValueError: if there is no agent of that name.
   """
   path = f'distacme.agents.{name}' if name in known_agents() else name
   try:
     if not all(part.isidentifier() for part in path.split('.')):
-      raise ModuleNotFoundError(name=path)  # nor does Python take it
+      raise ModuleNotFoundError(name=path)  # Python refuses the path, too
     module = importlib.import_module(path)
   except ImportError as error:
     if not f'{path}.'.startswith(f'{error.name}.'):

@@ -1,4 +1,4 @@
-"""What is refused before anything starts."""
+"""Refuses runs that cannot work, before anything starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
     The agent.
 
   Raises:
-    ValueError: if they do not.
+    ValueError: if they do not fit.
   """
   # Here and not above: they import JAX, which what only lists does not need.
   from distacme.kit import observations
@@ -76,14 +76,14 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
 def check(
   experiment: experiment_lib.Experiment,
 ) -> tuple[run_directory.RunDirectory, IO[str]]:
-  """Checks what can be checked before any worker starts; makes the directory.
+  """Checks an experiment before any worker starts; makes the run's directory.
 
   Returns:
     The directory, and its lock, to be closed when the run has ended.
 
   Raises:
     ValueError: if agent, environment, network and run directory do not fit, or
-      another run is there.
+      another run is in the directory.
     ImportError: if a library is missing.
   """
   agent = check_agent(experiment)
@@ -141,7 +141,7 @@ def _record(
   pickles: Mapping[str, bytes],
   directory: run_directory.RunDirectory,
 ) -> None:
-  """Writes what the run's workers read, and whoever comes after the run."""
+  """Writes the files that describe the run to workers and to later commands."""
   from distacme.programs import program
 
   run = experiment.run
@@ -164,9 +164,10 @@ def _record(
 def check_resumable(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> None:
-  """Refuses to go on with a run as something else than it was.
+  """Refuses to resume a run with settings that the run must keep.
 
-  How long, how often and by how many may change; what is learnt and how, not.
+  Limits, periods and the number of workers may change. Agent, environment,
+  network and the settings of learning may not.
   """
   if not directory.config.exists():
     return
@@ -207,15 +208,15 @@ def check_functions(
 ) -> list[str]:
   """Compares a run's functions with those of a program.
 
-  One that was edited since, perhaps for what was wrong with it, is a warning.
+  A function that was edited since, perhaps to mend a fault, is only a warning.
 
   Args:
-    before: what config.json says.
-    now: identities by field, of those that are to be compared.
+    before: the content of config.json.
+    now: identities by field, of the functions to compare.
     directory: of the run.
 
   Returns:
-    A clause for each function that is another one.
+    A clause for each function that is not the run's.
   """
   different = []
   known = before.get('functions', {})  # a run may be older than they are
@@ -240,8 +241,8 @@ def read_checkpoint(
   """Returns the learner state that a run will resume from, if there is one.
 
   Raises:
-    ValueError: if it is of another agent, or there are some of which none is
-      whole.
+    ValueError: if the state is of another agent, or if there are states and
+      none is whole.
   """
   import jax
 

@@ -14,8 +14,9 @@ from distacme.programs import refusals
 from distacme.programs.commands import train as train_lib
 from distacme.programs.view import terminal
 
-# What each does. `train` is below; the others are a module of their name with a
-# `main(arguments)` that returns the exit code, imported when it is called.
+# The purpose of each command. `train` is below; each other command is a module
+# of its name, with a `main(arguments)` that returns the exit code. The module
+# is imported when the command is called.
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
@@ -39,7 +40,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Runs a command and exits with its code."""
+  """Runs a command and exits with the command's code."""
   terminal.open_missing()
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
@@ -47,15 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
   try:
     code = _run(command, rest)
     sys.stdout.flush()
-  except BrokenPipeError:  # as of `distacme ... | head`
-    # What is left to be flushed at exit goes nowhere, rather than failing.
+  except BrokenPipeError:  # e.g. `distacme ... | head`
+    # Output that is flushed at exit is dropped; else flushing would fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     code = 128 + signal.SIGPIPE
   sys.exit(code)
 
 
 def _run(command: str, arguments: Sequence[str]) -> int:
-  """Runs a command; returns its exit code."""
+  """Runs a command; returns the command's exit code."""
   if command in ('-h', '--help', 'help'):
     print(usage())
     return 0

@@ -1,4 +1,4 @@
-"""What a user says of a run, and the agent and environments it stands for."""
+"""Holds a run's settings, and makes the run's agent and environments."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A run and the configuration of its agent; what all workers are given."""
+  """The settings of a run and of its agent, given to all workers."""
 
   run: run_config.RunConfig
   agent: Any  # the Config of the agent's module
-  environment: Callable[[int], Any] | None = None  # (seed); instead of run.env
+  environment: Callable[[int], Any] | None = (
+    None  # takes a seed; instead of run.env
+  )
   network: Any = None  # a function; instead of run.network
   # Counters of the run before this resumption.
   resumed_from: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -36,7 +38,8 @@ class Experiment:
     """Returns the agent for an environment.
 
     Raises:
-      ValueError: if it cannot act there, or its network does not fit.
+      ValueError: if the agent cannot act in the environment, or the agent's
+        network does not fit.
     """
     module = agents_by_name.agent_module(self.run.agent)
     network = self.network
@@ -49,8 +52,8 @@ class Experiment:
     """Checks that there are demonstrations if the agent wants some; calls nothing.
 
     Raises:
-      ValueError: if the agent wants episodes and none are given, or the other way
-        round, or there is no such function.
+      ValueError: if the agent wants episodes and none are given, if episodes are
+        given and the agent wants none, or if there is no such function.
     """
     path = self.run.demonstrations
     wanted = bool(agent.replay.tables_of_demonstrations)
@@ -80,7 +83,7 @@ class Experiment:
   def learner_settings(
     self, agent: core.Agent, directory: run_directory.RunDirectory
   ) -> dict[str, Any]:
-    """Returns what `wiring.make_learner` is given in every mode."""
+    """Returns the arguments of `wiring.make_learner` that all modes share."""
     run = self.run
     default_period = 1 if agent.replay.used_once else 10
     return {
@@ -91,7 +94,7 @@ class Experiment:
     }
 
   def make_vector(self, num_envs: int, stream: int) -> core.VectorEnvironment:
-    """Returns environments whose seed belongs to worker number `stream`."""
+    """Returns environments seeded for the worker of number `stream`."""
     seed = environments.row_seed(self.seed, stream)
     return environments.make_vector(
       self.environment or self.run.env, num_envs, seed
@@ -99,9 +102,10 @@ class Experiment:
 
   @property
   def seed(self) -> int:
-    """The seed of exploration and environments; a resumed run's is another.
+    """The seed of exploration and environments.
 
-    Or it would begin with the episodes that the run began with.
+    A resumed run has another seed: with the first seed it would repeat the
+    episodes that the run began with.
     """
     env_steps = self.resumed_from.get('env_steps', 0)
     if not env_steps:
@@ -109,7 +113,7 @@ class Experiment:
     return environments.row_seed(self.run.seed, env_steps)
 
   def environment_spec(self) -> specs.EnvironmentSpec:
-    """Makes an environment to ask it for its spec."""
+    """Returns the spec of an environment that is made for this question."""
     environment = environments.make(
       self.environment or self.run.env, self.run.seed
     )
@@ -118,7 +122,7 @@ class Experiment:
     return spec
 
   def as_dict(self) -> dict[str, Any]:
-    """Returns everything, resolved, for the run directory."""
+    """Returns all settings, resolved, for the run directory."""
     return {
       'run': dataclasses.asdict(self.run),
       'agent': dataclasses.asdict(self.agent),
@@ -138,12 +142,12 @@ class Experiment:
     }
 
   def given_functions(self) -> dict[str, Any]:
-    """Returns the user's functions that have no name, by the field's name."""
+    """Returns the user's functions that were given as objects, by field."""
     given = {'env': self.environment, 'network': self.network}
     return {part: value for part, value in given.items() if value is not None}
 
   def _named_functions(self) -> dict[str, Any]:
-    """Returns the functions that the fields of the run name."""
+    """Returns the functions that fields of the run name as module:name."""
     found = {}
     for part in {
       'env',
@@ -152,6 +156,6 @@ class Experiment:
     } - self.given_functions().keys():
       path = getattr(self.run, part)
       if path.partition(':')[0] not in families.FAMILIES:
-        with contextlib.suppress(ValueError):  # there is none
+        with contextlib.suppress(ValueError):  # the name leads to no function
           found[part] = given_functions_lib.load(path)
     return found

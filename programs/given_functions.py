@@ -1,7 +1,8 @@
-"""A user's objects on their way to the workers: by import path, or in a pickle.
+"""Passes a user's objects to the workers: by import path, or in a pickle.
 
-The pickle lies in the run directory, where only this user may read or write it.
-It is loaded by workers alone, which their launcher started after writing it.
+The pickle lies in the run directory, where only this user may read or write the
+pickle. Only workers load the pickle; the launcher wrote the pickle before it
+started the workers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from distacme.run import run_directory
 
 
 def import_path(given: Any) -> str:
-  """Returns module:name if that leads other processes to the object, else ''."""
+  """Returns module:name if other processes find the object there, else ''."""
   module = getattr(given, '__module__', None)
   name = getattr(given, '__qualname__', None)
   if not module or not name or not _is_found_again(module):
@@ -62,7 +63,7 @@ def load(path: str) -> Any:
   """Returns the object that module:name names.
 
   Raises:
-    ValueError: if it cannot be found.
+    ValueError: if there is no such module or object.
   """
   module_name, colon, name = path.partition(':')
   if not colon:
@@ -82,7 +83,7 @@ def load(path: str) -> Any:
 def write_pickles(
   pickles: Mapping[str, bytes], directory: run_directory.RunDirectory
 ) -> None:
-  """Writes what workers cannot import, in the place of earlier pickles.
+  """Writes the objects that workers cannot import, in place of earlier pickles.
 
   Args:
     pickles: by name, as of `pickled`.
@@ -141,7 +142,7 @@ def _modules(given: Any) -> Iterator[str]:
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:
-  """Writes a file that only this user can read, from its first moment on."""
+  """Writes a file that only this user can read, from the file's creation on."""
   path.parent.mkdir(mode=0o700, exist_ok=True)
   flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
   with files.writing_to(path), open(os.open(path, flags, 0o600), 'wb') as file:
@@ -152,7 +153,8 @@ def read_pickle(directory: run_directory.RunDirectory, part: str) -> Any:
   """Returns an object that `write_pickles` was given.
 
   Raises:
-    ValueError: if the file may come from somebody else: a pickle runs as code.
+    ValueError: if another user may have written the file, since a pickle runs
+      as code.
   """
   path = _path(directory, part)
   with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), 'rb') as file:

@@ -1,4 +1,4 @@
-"""What tells a user's function from another one of the same name."""
+"""Tells a user's function from another function of the same name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tokenize
 from typing import Any, NamedTuple
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
-# What a comment, a line break or another depth of indentation makes different.
+# Tokens that differ with comments, line breaks and the depth of indentation.
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.ENDMARKER)
 
 
@@ -21,10 +21,10 @@ class Identity(NamedTuple):
   """A function, as config.json names it.
 
   Attributes:
-    name: its module and name, and plain values that it was given beforehand, as
-      by functools.partial: my_envs:make(size=5).
-    source: a hash of its code, without comments; '' if it is not known. What it
-      calls is not in it.
+    name: the function's module and name, and plain values that were bound to
+      the function beforehand, e.g. by functools.partial: my_envs:make(size=5).
+    source: a hash of the function's code, without comments; '' if the code is
+      not known. Functions that the code calls are not part of the hash.
   """
 
   name: str
@@ -32,7 +32,7 @@ class Identity(NamedTuple):
 
 
 def of(function: Any) -> Identity:
-  """Returns what is known of a function, a class or another callable."""
+  """Returns the identity of a function, a class or another callable."""
   given = ', '.join(_given(function))
   name = f'{_name(function)}({given})' if given else _name(function)
   return Identity(name, _source(function))
@@ -42,10 +42,10 @@ def _name(function: Any) -> str:
   function = _innermost(function)
   named = function if hasattr(function, '__qualname__') else type(function)
   module = named.__module__
-  if module == '__main__':  # which every script is
+  if module == '__main__':  # the name of every script's module
     main = sys.modules['__main__']
     file = getattr(main, '__file__', None)
-    if spec := getattr(main, '__spec__', None):  # python -m
+    if spec := getattr(main, '__spec__', None):  # started by python -m
       module = spec.name
     elif file:
       module = pathlib.Path(file).stem
@@ -59,7 +59,7 @@ def _innermost(function: Any) -> Any:
 
 
 def _given(function: Any) -> Iterator[str]:
-  """Yields what a partial was given, and what a closure holds."""
+  """Yields the arguments of a partial, and the values that a closure holds."""
   while isinstance(function, functools.partial):
     yield from map(_spell, function.args)
     yield from (
@@ -72,12 +72,12 @@ def _given(function: Any) -> Iterator[str]:
   for name, cell in zip(getattr(code, 'co_freevars', ()), cells, strict=False):
     try:
       yield f'{name}={_spell(cell.cell_contents)}'
-    except ValueError:  # it has no value yet
+    except ValueError:  # the cell has no value yet
       pass
 
 
 def _spell(value: Any) -> str:
-  """Returns a value as any process would write it, which has no address in it."""
+  """Returns a value in words that are the same in any process: no addresses."""
   if isinstance(value, _PLAIN):
     return repr(value)
   if isinstance(value, tuple | list):
@@ -100,6 +100,9 @@ def _source(function: Callable[..., Any]) -> str:
         code.update(tokenize.tok_name[token.type].encode())
       elif token.type not in _LAYOUT:
         code.update(token.string.encode())
-  except (tokenize.TokenError, SyntaxError):  # of a lambda, part of a statement
+  except (
+    tokenize.TokenError,
+    SyntaxError,
+  ):  # a lambda's lines, part of a statement
     pass
   return code.hexdigest()[:16]

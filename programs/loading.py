@@ -1,7 +1,7 @@
-"""What a run has learnt, read back from its directory to act with.
+"""Reads a run's params back from the run's directory, to act with them.
 
-Needs neither replay nor learner, and none of the libraries that only processes
-of a program need.
+Loading needs neither replay nor learner, and no library that only processes of
+a program need.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from distacme.run import run_directory
 
 
 class LoadedRun(NamedTuple):
-  """A run's settings, the agent they make, and params that it learnt."""
+  """A run's settings, the agent of the settings, and params of the agent."""
 
   experiment: experiment_lib.Experiment
   spec: specs.EnvironmentSpec
@@ -49,9 +49,9 @@ def load_policy(
     run_dir: of the run, which may still go on.
     best: whether to take the params of the best evaluation, if there was one,
       rather than those of the newest checkpoint.
-    env: in the place of the run's; to be given if that was a function that
-      cannot be imported by its name. As in `distacme.train`.
-    network: the same of the run's network.
+    env: the run's environment, if it was given as a function that cannot be
+      imported by its name; as in `distacme.train`.
+    network: the run's network, if it was given as such a function.
 
   Raises:
     ValueError: if `run_dir` is no run, has no params yet, or was made with
@@ -81,7 +81,7 @@ def _experiment(
   env: families.NameOrFactory | None,
   network: Any,
 ) -> experiment_lib.Experiment:
-  """Returns the run's settings, with the functions given in their place."""
+  """Returns the run's experiment, with the given functions in their fields."""
   config = directory.read_config()
   run = recorded_run.run_config(config, directory)
   names: dict[str, Any] = {}
@@ -136,8 +136,8 @@ def _check_functions(
 ) -> None:
   """Refuses another network than the run's; another environment is a warning.
 
-  An environment is only asked for its spec, and one that is made for watching
-  often has a function of its own.
+  Loading takes only the spec from an environment, and an environment made for
+  watching often has a function of its own.
   """
   now = experiment.as_dict()['functions']
   for part in now:
@@ -157,7 +157,7 @@ def _check_functions(
 def _params(
   directory: run_directory.RunDirectory, agent: core.Agent, best: bool
 ) -> core.VersionedParams:
-  """Returns the best params or, if they are not wanted or none, the newest."""
+  """Returns the best params if they are wanted and there, else the newest."""
   state = jax.eval_shape(
     agent.initial_learner_state, jax.random.key_data(jax.random.key(0))
   )

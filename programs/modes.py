@@ -1,4 +1,4 @@
-"""How runs can be started: one entry for each mode, and nothing else knows modes."""
+"""Lists the modes of a run, a launcher each; no other module knows modes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ class Launcher(NamedTuple):
   """A way to start a run.
 
   Attributes:
-    module: its path, imported when a run is started, with a function
-      `run(experiment, directory, show)` as below.
-    has_services: whether workers talk to a variable server and a replay server;
+    module: the path of a module with a function
+      `run(experiment, directory, show)` as below; the module is imported when a
+      run is started.
+    has_services: True if workers talk to a variable server and a replay server;
       else one thread owns all.
-    has_processes: whether each worker has a process, and so a log of its own.
-    scales: whether actors come and go while the run goes on.
-    remote: whether workers run on other hosts, which find no pickle of ours.
+    has_processes: True if each worker has a process, and so a log of its own.
+    scales: True if actors come and go while the run goes on.
+    remote: True if workers run on other hosts, which do not find the launcher's
+      pickles.
   """
 
   module: str
@@ -35,10 +37,10 @@ class Launcher(NamedTuple):
   remote: bool = False
 
   def check_installed(self) -> None:
-    """Refuses to start workers that cannot work together here.
+    """Checks that the libraries of this mode are installed.
 
     Raises:
-      ImportError: if they need what is not installed.
+      ImportError: if the workers need a library that is not installed.
     """
     if self.has_services and importlib.util.find_spec('reverb') is None:
       raise ImportError(
@@ -56,7 +58,7 @@ class Launcher(NamedTuple):
     """Runs an experiment to its end; returns the last status.
 
     Args:
-      experiment: to run.
+      experiment: the settings of the run.
       directory: of the run.
       show: called with the run's status now and then.
     """
@@ -75,7 +77,7 @@ LAUNCHERS: dict[str, Launcher] = {
 
 
 def default() -> Mode:
-  """Returns processes where they can run, else local."""
+  """Returns mode processes if worker processes can run here, else local."""
   try:
     LAUNCHERS['processes'].check_installed()
   except ImportError:
@@ -87,7 +89,7 @@ def find(mode: str) -> Launcher:
   """Returns the launcher of a mode.
 
   Raises:
-    ValueError: if there is none.
+    ValueError: if there is no such mode.
   """
   if mode not in LAUNCHERS:
     raise ValueError(

@@ -1,7 +1,7 @@
 """Settings that suit an agent in an environment better than its defaults.
 
-`distacme train` takes the first whose environment is the run's (`--preset`); flags
-go over it. In Python: `presets.config('ppo', 'atari:Pong')`.
+`distacme train` takes the first preset for the run's environment (`--preset`);
+flags override the preset. In Python: `presets.config('ppo', 'atari:Pong')`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Preset(NamedTuple):
   """Settings of one agent for some environments.
 
   Attributes:
-    agent: its name.
-    name: its name for --preset.
-    environments: names of its environments, with * for anything.
+    agent: the agent's name.
+    name: the preset's name for --preset.
+    environments: names of environments, with * for any characters.
     settings: fields of the agent's Config.
     run: fields of RunConfig.
   """
@@ -32,7 +32,7 @@ class Preset(NamedTuple):
   run: Mapping[str, Any] = {}
 
   def in_force(self, run: Any, settings: Any) -> Preset:
-    """Returns the settings of this preset that a RunConfig and a Config have."""
+    """Returns this preset with the settings that the two configs follow."""
     return self._replace(
       run={k: v for k, v in self.run.items() if getattr(run, k) == v},
       settings={
@@ -58,7 +58,7 @@ def _as_flag(name: str, value: Any) -> str:
 
 _ATARI = ('atari:*',)
 _CONTROL = ('dm_control:*',)
-# Its episodes have 1,000 steps and rewards in [0, 1].
+# The control suite's episodes have 1,000 steps and rewards in [0, 1].
 _CONTROL_RUN = {'eval_period': 10_000, 'eval_episodes': 10}
 
 PRESETS = (
@@ -80,7 +80,7 @@ PRESETS = (
     },
     {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
   ),
-  # Those of rl-zoo (Raffin 2020), with batches of a quarter.
+  # The settings of rl-zoo (Raffin 2020), with a quarter of its batch size.
   Preset(
     'ppo',
     'lunar-lander',
@@ -112,8 +112,8 @@ PRESETS = (
     },
     {'envs_per_actor': 8, 'eval_period': 200_000, 'eval_episodes': 3},
   ),
-  # Horgan et al. 2018 and, where they say nothing, Hessel et al. 2018 (Rainbow);
-  # replay of a size for one machine: a step is some 7 kB.
+  # Horgan et al. 2018; settings that are not in that paper are from Hessel et al.
+  # 2018 (Rainbow). Replay fits one machine: a step takes about 7 kB.
   Preset(
     'dqn',
     'atari',
@@ -178,7 +178,8 @@ PRESETS = (
     {'n_step': 5, 'target_step_size': 0.01, 'samples_per_insert': 64.0},
     _CONTROL_RUN,
   ),
-  # Batches of a quarter and half the actions: runs of minutes, not of half an hour.
+  # A quarter of the batch size and half the actions make a run take minutes
+  # rather than half an hour.
   Preset(
     'mpo',
     'dm-control',
@@ -214,13 +215,13 @@ def find(agent: str, env: str, name: str = AUTO) -> Preset | None:
   """Returns the preset of an agent that is called `name`, if there is one.
 
   Args:
-    agent: its name.
-    env: the environment's.
+    agent: the agent's name.
+    env: the environment's name.
     name: of the preset; or AUTO for the first that is for the environment, or
-      NONE for none.
+      NONE for no preset.
 
   Raises:
-    ValueError: if the agent has none of that name.
+    ValueError: if the agent has no preset of that name.
   """
   known = of_agent(agent)
   if name == NONE:
@@ -243,7 +244,7 @@ def config(agent: str, env: str, name: str = AUTO) -> Any:
   """Returns an agent's Config for an environment; see `find`.
 
   Raises:
-    ValueError: if there is no such agent, or preset of it.
+    ValueError: if there is no such agent, or the agent has no such preset.
   """
   from distacme.programs import agents_by_name
 

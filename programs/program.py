@@ -1,4 +1,4 @@
-"""The program of a run: which workers take part, as data in program.json."""
+"""Describes the workers of a run, as data in program.json."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def is_actor(name: str) -> bool:
 _ALL = {
   'TF_CPP_MIN_LOG_LEVEL': '3',
   'GRPC_VERBOSITY': 'ERROR',
-  'PYTHONUNBUFFERED': '1',  # what a user prints is in the log at once
+  'PYTHONUNBUFFERED': '1',  # a user's prints are in the log at once
 }
 
-# Small policy calls are three times faster where XLA believes in one core; jax
-# reads these when it is imported. Actors leave accelerators to the learner.
+# Small policy calls are three times faster if XLA sees one core; jax reads
+# these variables at its import. Actors leave accelerators to the learner.
 _ACTING = {
   **_ALL,
-  'MALLOC_ARENA_MAX': '2',  # 6 MB less
+  'MALLOC_ARENA_MAX': '2',  # takes 6 MB less
   'JAX_PLATFORMS': 'cpu',
   'NPROC': '1',
   'OMP_NUM_THREADS': '1',
@@ -57,7 +57,7 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
       topology.WorkerSpec(
         VARIABLES,
         listens=True,
-        env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # 20 MB less
+        env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # takes 20 MB less
       ),
       topology.WorkerSpec(
         REPLAY,
@@ -89,7 +89,7 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
 
 
 def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
-  """Returns the actor of a number, of those at the start or one added later."""
+  """Returns the actor of a number, started with the run or added later."""
   return topology.WorkerSpec(
     actor_name(index),
     needs=(VARIABLES, REPLAY),
@@ -102,9 +102,9 @@ def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
 
 
 def _import_path() -> tuple[str, ...]:
-  """Returns from where this process imports, a script's own folder included."""
+  """Returns the folders this process imports from, a script's own included."""
   return tuple(
-    # '' and '.' are folders that are there; some loaders leave mere names.
+    # '' and '.' are existing folders; some loaders leave names of no folder.
     os.path.abspath(entry) if not entry or os.path.exists(entry) else entry
     for entry in sys.path
   )
@@ -113,10 +113,10 @@ def _import_path() -> tuple[str, ...]:
 def write(
   program: topology.Program, directory: run_directory.RunDirectory
 ) -> None:
-  """Keeps the program for its workers.
+  """Writes the program for its workers.
 
   Raises:
-    NotWrittenError: if it cannot be written.
+    NotWrittenError: if the program cannot be written.
   """
   files.write_json(directory.program, program.as_dict())
 
@@ -125,7 +125,7 @@ def read(directory: run_directory.RunDirectory) -> topology.Program:
   """Returns the program that a run's launcher has written.
 
   Raises:
-    ValueError: if there is none.
+    ValueError: if no program has been written.
   """
   try:
     return topology.from_dict(files.read_json(directory.program))

@@ -1,4 +1,4 @@
-"""A run as its config.json records it: for workers, and for what comes after."""
+"""Records a run in config.json, for workers and for commands after the run."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def as_dict(
   counts: Mapping[str, int],
   pickles: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns what workers need to know, and whoever comes after the run.
+  """Returns the record of a run, for workers and for commands after the run.
 
   Args:
     experiment: of the run.
-    replay: what its agent wants of replay.
+    replay: the replay spec of the run's agent.
     counts: the run's counters before this resumption.
     pickles: parts of the experiment that lie in pickles.
   """
@@ -40,7 +40,7 @@ def as_dict(
 def run_config(
   config: Mapping[str, Any], directory: run_directory.RunDirectory
 ) -> run_config_lib.RunConfig:
-  """Returns the settings of the run; imports nothing of its agent."""
+  """Returns the settings of the run; imports no module of the agent."""
   run: run_config_lib.RunConfig = _parse(
     run_config_lib.RunConfig, config['run'], directory
   )
@@ -52,7 +52,7 @@ def agent_config(
   run: run_config_lib.RunConfig,
   directory: run_directory.RunDirectory,
 ) -> Any:
-  """Returns the settings of the agent, whose module it imports."""
+  """Returns the settings of the agent; imports the agent's module."""
   agent = agents_by_name.agent_module(run.agent)
   return _parse(agent.Config, config['agent'], directory)
 
@@ -81,13 +81,13 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def pickles(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> dict[str, bytes]:
-  """Returns pickles of what config.json cannot say of an experiment.
+  """Returns pickles of the parts that config.json cannot record.
 
-  Those are functions that have no import path, and an agent's settings that are
-  more than plain data. Nothing is written.
+  These parts are functions that have no import path, and an agent's settings
+  that are more than plain data. Nothing is written.
 
   Raises:
-    ValueError: if one cannot be pickled.
+    ValueError: if a part cannot be pickled.
   """
   parts = {
     part: given
@@ -104,7 +104,7 @@ def pickles(
 def _is_plain(
   experiment: experiment_lib.Experiment, directory: run_directory.RunDirectory
 ) -> bool:
-  """Whether the agent's settings are read back from JSON as they were."""
+  """Returns whether JSON gives the agent's settings back unchanged."""
   config = as_read(experiment.as_dict())
   try:
     read = agent_config(config, experiment.run, directory)
@@ -117,7 +117,7 @@ def _is_plain(
 def read_experiment(
   directory: run_directory.RunDirectory,
 ) -> experiment_lib.Experiment:
-  """Returns the experiment that a run's launcher has recorded for its workers."""
+  """Returns the experiment that a run's launcher has recorded for workers."""
   config = directory.read_config()
   run = run_config(config, directory)
   parts = {
@@ -152,7 +152,7 @@ def _parse(
   values: Mapping[str, Any],
   directory: run_directory.RunDirectory,
 ) -> Any:
-  """Returns a dataclass from its fields in JSON, which has no tuples."""
+  """Returns a dataclass from its fields in JSON, where tuples are lists."""
   unknown = values.keys() - {field.name for field in dataclasses.fields(config)}
   if unknown:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Errors that end a command in one sentence."""
+"""Ends a command in one sentence for errors that distacme itself raises."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def in_a_sentence(function: Callable[[], Any]) -> Any:
-  """Returns the function's result; if it refuses, says why and returns 2.
+  """Returns the function's result, or 2 after printing the reason of a refusal.
 
-  Ctrl-C needs no explanation: what a run does about it, it does by itself.
+  Ctrl-C needs no explanation: a run handles Ctrl-C by itself.
   """
   try:
     return function()
@@ -26,6 +26,6 @@ def in_a_sentence(function: Callable[[], Any]) -> Any:
 
 
 def _raised_here(error: BaseException) -> bool:
-  """Whether distacme refused something, rather than the user's code failing."""
+  """Returns whether distacme raised the error, rather than the user's code."""
   last = list(traceback.walk_tb(error.__traceback__))[-1][0]
   return str(last.f_globals.get('__name__')).partition('.')[0] == 'distacme'

@@ -21,13 +21,13 @@ def _field(
   resume: Literal['fixed', 'free', 'limit'] = 'free',
   plot: Literal['setting', 'ignore'] = 'setting',
 ) -> Any:
-  """Returns a field of `RunConfig` with what others must know of it.
+  """Returns a field of `RunConfig`, marked for resuming and plotting.
 
   Args:
     default: value of the field.
     resume: 'fixed' if a resumed run must have the same value, 'limit' if the value
-      decides when a run has ended, so that another one may continue it.
-    plot: whether runs that differ in the field are drawn as two lines.
+      decides when a run has ended, so that another value may continue the run.
+    plot: 'setting' if runs that differ in the field are drawn as two lines.
   """
   return dataclasses.field(
     default=default, metadata={'resume': resume, 'plot': plot}
@@ -36,15 +36,15 @@ def _field(
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-  """A run: who learns what, where, and until when."""
+  """A run: its agent, environment, workers and limits."""
 
   agent: str = _field('dqn', resume='fixed')
   """An agent of distacme.agents, or a module of your own like it."""
   env: str = _field('gymnasium:CartPole-v1', resume='fixed')
   """family:environment, or package.module:factory for one of your own."""
   preset: str = _field('auto', plot='ignore')
-  """Defaults of the agent's settings for kinds of environments, which 'distacme
-  agents' lists: by its name, or auto for that of the environment, or none."""
+  """Defaults of the agent's settings for kinds of environments: the name of a
+  preset ('distacme agents' lists them), auto for the environment's, or none."""
   network: str = _field('', resume='fixed')
   """package.module:function, a Haiku network of your own; else the agent's."""
   demonstrations: str = _field('', resume='fixed')
@@ -74,11 +74,11 @@ class RunConfig:
   eval_episodes: int = 20
   """Episodes in an evaluation."""
   max_eval_share: float = 0.2
-  """Share of the time that evaluations may take: one that is due is left out while
-  they have taken more, but for that after the last step. 1 leaves none out, for
-  runs whose evaluations are to be the same however fast they go."""
+  """Share of the time that evaluations may take: a due evaluation is left out
+  while evaluations have taken more, except the one after the last step. 1
+  leaves none out, so that the evaluations do not depend on the run's speed."""
   max_eval_episode_steps: int = 27_000
-  """Steps after which an evaluated episode is cut off; it may never end else."""
+  """Steps after which an evaluated episode is cut off; it might never end."""
   publish_period: int | None = None
   """Learner steps between publications of the params; by default 10, or 1 where
   experience is used once, so that it is as new as can be."""
@@ -86,8 +86,8 @@ class RunConfig:
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""
   stop_if_not_finite: bool = _field(True, plot='ignore')
-  """Whether a loss, or another metric of the learner, that is not a finite number
-  ends the run; if not, it is learnt on from, and saved."""
+  """Ends the run when a metric of the learner, like the loss, becomes NaN or
+  infinite; otherwise the learner goes on from these params and saves them."""
   max_restarts: int = _field(3, plot='ignore')
   """Restarts of a worker of a program within ten minutes; one more failure ends
   the run. 0 ends it at the first."""
@@ -101,24 +101,25 @@ class RunConfig:
   """Environment steps after which local mode with one environment saves, at the
   end of an episode: a resumed run then does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = _field(600.0, plot='ignore')
-  """Seconds between checkpoints of what replay holds, in programs; None saves it
-  never. It takes some 25 us an item; inserts and samples wait for 3 of them."""
+  """Seconds between checkpoints of replay's items, in programs; None saves none.
+  Saving takes some 25 us an item; inserts and samples wait for 3 of them."""
   run_dir: pathlib.Path | None = _field(None, plot='ignore')
-  """Where the run's files go; by default a new directory below ./runs."""
+  """Directory of the run's files; by default a new one below ./runs."""
   replay_in_learner: bool = _field(False, plot='ignore')
-  """Whether the replay server lives in the learner's process, which then reads
-  it more than twice as fast; it ends with the learner."""
+  """Runs the replay server in the learner's process: the learner reads replay more
+  than twice as fast, and the server ends with the learner."""
   learner_devices: tuple[int, ...] = _field((), plot='ignore')
-  """Accelerators that the learner uses, by number; by default all there are."""
+  """Accelerators of the learner, by number; by default all of this host."""
   actor_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the first actors, one each; the others act on the CPU."""
   tls: bool = _field(False, plot='ignore')
-  """Whether workers of a program show a key of the run (mutual TLS) to its variable
-  server, which else serves every user of this host. Each MB of params that is sent
-  takes 0.7 ms of CPU time more; needs the library cryptography. Replay has no TLS:
-  it listens on loopback, for every user."""
+  """Makes workers of a program show a key of the run (mutual TLS) to the
+  variable server, which otherwise serves every user of this host. Sending takes
+  0.7 ms more of CPU time for each MB of params; needs the library cryptography.
+  Replay has no TLS: the replay server listens on loopback, for every user."""
   jit: bool = _field(True, plot='ignore')
-  """Whether to compile; without, breakpoint() works in the agent (local mode)."""
+  """Compiles the agent; without jit, breakpoint() works in the agent (local
+  mode)."""
 
   def __post_init__(self) -> None:
     config_checks.make_whole(
@@ -177,15 +178,15 @@ class RunConfig:
         f'actor_devices={self.actor_devices} is for more actors than '
         f'num_actors={self.num_actors}. Name at most one each.'
       )
-    _ = self.limits  # checks itself
+    _ = self.limits  # `Limits` checks its fields
 
   def actor_device(self, index: int) -> int | None:
-    """Returns the accelerator of an actor, None if it acts on the CPU."""
+    """Returns the accelerator of an actor, None if the actor is on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
 
   @property
   def evaluation(self) -> str:
-    """A line that says how often the run is evaluated, and at what cost."""
+    """A line about the period and the cost of the run's evaluations."""
     plural = 's' if self.eval_episodes > 1 else ''
     line = (
       f'evaluation: {self.eval_episodes} episode{plural} every '
@@ -200,7 +201,7 @@ class RunConfig:
 
   @property
   def evaluator_settings(self) -> evaluator.Settings:
-    """How much is evaluated, and when."""
+    """The evaluator's episodes, rows and period."""
     from distacme.acting import evaluator
 
     return evaluator.Settings(
@@ -214,14 +215,14 @@ class RunConfig:
 
   @property
   def limits(self) -> status.Limits:
-    """When the run ends by itself."""
+    """The limits at which the run ends by itself."""
     return status.Limits(
       self.max_env_steps, self.max_learner_steps, self.max_seconds
     )
 
 
 def fields_with(**metadata: str) -> list[str]:
-  """Returns the names of RunConfig's fields of that `resume` or `plot`."""
+  """Returns the names of RunConfig's fields with that `resume` or `plot`."""
   return [
     field.name
     for field in dataclasses.fields(RunConfig)

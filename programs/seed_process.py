@@ -1,4 +1,4 @@
-"""The process of one of several runs: `distacme train`, ended with its parent."""
+"""Runs `distacme train` for one of several seeds, ended with its parent."""
 
 from __future__ import annotations
 

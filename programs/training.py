@@ -1,4 +1,4 @@
-"""Runs an experiment in whichever mode it asks for, and says how it ended."""
+"""Runs an experiment in the mode of its settings, and reports the run's end."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ def train(
   processes of their own.
 
   Args:
-    config: the agent's, e.g. `dqn.Config()`; its module is the agent.
+    config: the agent's settings, e.g. `dqn.Config()`; the module of the class
+      is the agent.
     env: a name (`distacme.environments.make`), or a function of a seed that
       returns a dm_env.Environment or a gymnasium.Env.
-    network: a function with Haiku modules, as the agent describes it, or its
-      name, 'package.module:function'.
-    **settings: fields of `distacme.programs.experiment.RunConfig`, e.g. mode,
-      num_actors, seed, max_env_steps, solved_return, run_dir; but for preset,
-      since `config` says it all: give `presets.config(agent, env)` for that.
+    network: a function with Haiku modules, as the agent describes the function,
+      or its name, 'package.module:function'.
+    **settings: fields of `distacme.programs.run_config.RunConfig`, e.g. mode,
+      num_actors, seed, max_env_steps, solved_return, run_dir. A preset is not
+      among them, since `config` holds all settings of the agent: for a preset,
+      give `presets.config(agent, env)` as `config`.
 
   Returns:
     The run, which has ended.
@@ -78,7 +80,7 @@ def train(
 
 
 def _name(given: Any) -> str:
-  """Returns what config.json says of a name, of a function or of nothing."""
+  """Returns the text of config.json for a name, a function or None."""
   if isinstance(given, str):
     return given
   return (
@@ -91,9 +93,10 @@ class Run:
   """A run that has ended.
 
   Attributes:
-    directory: where its files are.
-    exit_code: 0 if it reached its end, else as `runtime.signals.exit_code` says.
-    experiment: what was run.
+    directory: the directory of the run's files.
+    exit_code: 0 if the run reached its end, else the code of
+      `runtime.signals.exit_code`.
+    experiment: the run's settings.
   """
 
   directory: pathlib.Path
@@ -109,7 +112,7 @@ class Run:
     return curves.read_curve(self.directory)
 
   def policy(self, best: bool = True) -> greedy_policy.GreedyPolicy:
-    """Returns what the run has learnt, as a function of one observation.
+    """Returns the run's learnt policy, as a function of one observation.
 
     Args:
       best: whether to take the params of the best evaluation, if there was one,
@@ -137,7 +140,7 @@ class PreparedRun(NamedTuple):
   launcher: modes.Launcher
 
   def run(self) -> Run:
-    """Runs to the end with a display around it."""
+    """Runs to the end and shows progress."""
     with self.lock:
       code = self._run()
     return Run(self.directory.path, code, self.experiment)
@@ -177,11 +180,11 @@ class PreparedRun(NamedTuple):
 
 
 def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
-  """Checks everything that can be checked before any worker starts.
+  """Checks an experiment before any worker starts; makes the run's directory.
 
   Raises:
-    ValueError: if something about the experiment does not fit.
-    ImportError: if the mode needs what is not installed.
+    ValueError: if agent, environment, network and settings do not fit.
+    ImportError: if the mode needs a library that is not installed.
   """
   notices.forget()
   launcher = modes.find(experiment.run.mode)
@@ -195,15 +198,15 @@ def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:
 
 
 class _LogFile(logging.FileHandler):
-  """A log of what is on the terminal as well."""
+  """A log file of messages that are on the terminal, too."""
 
   def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-    """Says nothing: where it cannot be written, neither can the rest be."""
+    """Ignores the error: if the log cannot be written, no other file can be."""
 
 
 @contextlib.contextmanager
 def _logged_to(path: pathlib.Path) -> Iterator[None]:
-  """Writes what is logged in this process meanwhile into a file, too."""
+  """Writes this process's log messages into a file, too, within a context."""
   handler = _LogFile(path)
   handler.setFormatter(
     logging.Formatter('%(asctime)s %(levelname)s %(name)s: %(message)s')

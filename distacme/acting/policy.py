@@ -154,7 +154,7 @@ class CheckedPolicy:
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray
   ) -> types.ActorOutput:
-    """Returns what the policy does; see `core.Policy`.
+    """Returns the actions, as `core.Policy` describes them.
 
     Raises:
       TypeError: if its extras, start_state or values are not like those of the

@@ -19,12 +19,12 @@ _MAX_HALVINGS = 4  # an update is compiled for each length that it meets
 
 
 class Drawn(NamedTuple):
-  """What one call of the learner's update takes.
+  """The batches for one call of the learner's update.
 
   Attributes:
     batch: leaves [B, ...]; or [K, B, ...] where K batches were drawn at once.
-      Of sequences there may be fewer rows than the window has; see `trimmed`.
-    info: how it was drawn, always flat: [K * B].
+      Sequences may have fewer rows than their window; see `trimmed`.
+    info: how the batch was drawn, always flat: [K * B].
   """
 
   batch: types.Batch
@@ -55,7 +55,7 @@ class Batches:
     self._padded = padded
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
-    """Returns what comes next, or None if there was none within `timeout_s`."""
+    """Returns the next batches, or None if none came within `timeout_s`."""
     del timeout_s  # A sampler of one process answers at once.
     return self._draw()
 
@@ -152,7 +152,7 @@ class PrefetchedBatches(Batches):
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
   def get(self, timeout_s: float | None = None) -> Drawn | None:
-    """Returns what comes next, or None if there was none within `timeout_s`."""
+    """Returns the next batches, or None if none came within `timeout_s`."""
     try:
       drawn = self._queue.get(timeout=timeout_s)
     except queue.Empty:

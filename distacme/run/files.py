@@ -120,7 +120,7 @@ NOT_WHOLE = (ValueError, TypeError, KeyError, AttributeError)
 def read_if_whole(
   path: pathlib.Path, parse: Callable[[Any], _T], lost: str
 ) -> _T | None:
-  """Returns what `parse` makes of a file that a run can do without.
+  """Returns the parsed content of a file that a run can do without.
 
   Args:
     path: of the file.

@@ -23,7 +23,7 @@ _FAMILY = 'DISTACME_FAMILY'
 
 
 def parent_variable() -> dict[str, str]:
-  """Returns what children that call `die_with_parent` need in their environment."""
+  """Returns the variables that children need who call `die_with_parent`."""
   return {_PARENT: str(os.getpid())}
 
 
@@ -96,7 +96,7 @@ class Family:
     self._name = f'{os.getpid()}-{uuid.uuid4().hex}'
 
   def variables(self) -> dict[str, str]:
-    """Returns what members need in their environment; they end with this process."""
+    """Returns the environment variables by which members end with this process."""
     return {**parent_variable(), _FAMILY: self._name}
 
   @contextlib.contextmanager

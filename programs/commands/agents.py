@@ -1,4 +1,4 @@
-"""`distacme agents`: what can learn."""
+"""`distacme agents`: lists the agents."""
 
 from __future__ import annotations
 

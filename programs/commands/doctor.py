@@ -1,4 +1,4 @@
-"""`distacme doctor`: what of the installation works, and how to get the rest."""
+"""`distacme doctor`: checks the installation and says how to mend it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ class Check(NamedTuple):
   """One line of the doctor's answer.
 
   Attributes:
-    name: of what is checked.
-    find: returns what was found; raises if it is missing or broken.
-    remedy: how to get it, or a function of what `find` raised that says so.
-    without: what does not work without it; '' if nothing does.
+    name: of the part that is checked.
+    find: returns a description of the part; raises if the part is missing or
+      broken.
+    remedy: how to get the part, or a function from the error of `find` to that.
+    without: what does not work without the part; '' if distacme needs the part.
   """
 
   name: str
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def examine(check: Check) -> tuple[bool, str]:
-  """Returns whether all is well, and the line that says so or what to do."""
+  """Returns whether all is well, and a line with the finding or the remedy."""
   try:
     return True, f'ok       {check.name}: {check.find()}'
   # A broken library may raise anything when it is loaded.
@@ -95,7 +96,7 @@ def _jax() -> str:
 
 
 def _bytecode() -> str:
-  # JAX has been imported; what Python compiled for that is kept, or never is.
+  # JAX has been imported: Python has kept the compiled files by now, or cannot.
   for name in ('jax', 'haiku'):
     source = importlib.import_module(name).__file__ or ''
     if not os.path.exists(importlib.util.cache_from_source(source)):
@@ -133,7 +134,7 @@ def _reverb() -> str:
   return f'server and client, {extension.load().__name__}'
 
 
-# In a process of its own, since Reverb writes what it does to the terminal.
+# In a process of its own, since Reverb logs to the terminal.
 _SERVE = """
 import socket
 from distacme import replay_spec
@@ -188,8 +189,8 @@ def _library(name: str) -> Callable[[], str]:
 
 
 def _environment(name: str, library: str) -> Callable[[], str]:
-  # Made, not imported: without a display some libraries complain when they are
-  # imported by themselves, others import much to draw with.
+  # An environment is made, rather than its library imported: without a display
+  # some libraries complain at their import, others import much to draw with.
   def find() -> str:
     from distacme import environments
 

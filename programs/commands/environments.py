@@ -1,4 +1,4 @@
-"""`distacme environments`: where an agent can learn, and what it is called."""
+"""`distacme environments`: lists families of environments and their names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 import textwrap
 
-# By family: a name, and what its second part is.
+# By family: an example of a name, and the meaning of the name's second part.
 EXAMPLES = {
   'atari': ('atari:Pong', 'a game of ale-py'),
   'bsuite': ('bsuite:catch/0', 'experiment/number of its settings'),
@@ -14,7 +14,7 @@ EXAMPLES = {
   'gymnasium': ('gymnasium:CartPole-v1', 'the id that gymnasium.make takes'),
   'minatar': ('minatar:breakout', 'a game of MinAtar'),
 }
-# Of families whose options are not those of a dataclass.
+# Options of families that have no dataclass of options.
 _OPTIONS = {
   'gymnasium': 'max_episode_steps=50, and what the constructor of the '
   'environment takes, like is_slippery=false of FrozenLake-v1'

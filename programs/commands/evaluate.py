@@ -1,4 +1,4 @@
-"""`distacme evaluate RUN_DIR`: how good the params of a run are."""
+"""`distacme evaluate RUN_DIR`: plays episodes with the params of a run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from distacme.programs import experiment as experiment_lib
 
-_GREEDILY = 'evaluate_greedily'  # of a Config
-# No worker of a run has so high a number: these are episodes of no training.
+_GREEDILY = 'evaluate_greedily'  # a field of a Config
+# No worker of a run has so high a number: training never plays these episodes.
 _STREAM = 1_000_003
 
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _cut_off(metrics: dict[str, float]) -> str:
-  """Returns what to say of episodes that did not end by themselves."""
+  """Returns a sentence about the episodes that did not end by themselves."""
   count = int(metrics['episodes_cut_off'])
   return f'; {count} did not end and were cut off' if count else ''
 
@@ -103,8 +103,8 @@ def evaluate(
 
   Args:
     run_dir: of the run.
-    episodes: to play, at least 1.
-    seed: of the environments, and of what is random about the policy.
+    episodes: number of episodes to play, at least 1.
+    seed: of the environments, and of the policy's random choices.
     best: see `loading.load_policy`.
     video: file for a video of the first episode, if it is wanted.
     sample: whether actions are sampled from the policy, rather than greedy.
@@ -112,7 +112,7 @@ def evaluate(
   Raises:
     ValueError: as `loading.load_policy`, or if there can be no video, or the
       agent has no policy to sample from.
-    ImportError: if what writes videos is not installed.
+    ImportError: if the library that writes videos is not installed.
   """
   from distacme import wiring
   from distacme.acting import evaluator
@@ -134,7 +134,7 @@ def evaluate(
     agent = experiment.make_agent(loaded.spec)
   state = run_state.RunState()
   rows = evaluator.num_rows(episodes)
-  # The same rows with and without a video, or it would change the returns.
+  # The same rows with and without a video: other rows would change the returns.
   environment = video_lib.make_vector(experiment, rows, _STREAM, video)
   try:
     wiring.make_evaluator(
@@ -145,7 +145,7 @@ def evaluate(
       evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
       key=seeding.actor_key(seed),
     ).evaluate()
-  finally:  # at Ctrl-C, too: the video is whole until there
+  finally:  # at Ctrl-C, too: the frames so far are a whole video
     environment.close()
   return dict(state.status().workers['evaluator'].metrics)
 
@@ -156,7 +156,7 @@ def _sampling(
   """Returns an experiment whose agent is evaluated as it acts in training.
 
   Raises:
-    ValueError: if its Config cannot say so.
+    ValueError: if the agent's Config has no field for sampling.
   """
   config = experiment.agent
   known = {field.name for field in dataclasses.fields(config)}

@@ -1,4 +1,4 @@
-"""`distacme plot RUN_DIR...`: learning curves as PNG."""
+"""`distacme plot RUN_DIR...`: draws learning curves as PNG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distacme.programs.view import plotting
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Draws the curves and prints where they are."""
+  """Draws the curves and prints the paths of the pictures."""
   parser = argparse.ArgumentParser(
     prog='distacme plot',
     description='Draws the evaluated returns of runs over environment steps (or '

@@ -1,4 +1,4 @@
-"""`distacme scale RUN_DIR --num-actors N`: more or fewer actors for a run."""
+"""`distacme scale RUN_DIR --num-actors N`: sets a run's number of actors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
-  """Returns where the run's variable server listens."""
+  """Returns the endpoint of the run's variable server."""
   mode = directory.read_config()['run']['mode']
   if not modes.find(mode).scales:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""`distacme train`: its flags, and the run that they ask for."""
+"""`distacme train`: parses the flags and starts the run that they describe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _prepare(arguments: Sequence[str]) -> Any:
-  """Returns the run, or the runs of several seeds, that the flags ask for."""
+  """Returns the run, or the runs of several seeds, that the flags describe."""
   from distacme.programs import training
   from distacme.programs.seeds import all_seeds
 
@@ -40,14 +40,14 @@ def _prepare(arguments: Sequence[str]) -> Any:
       "installed ('distacme doctor' says more)"
     )
   if not modes.find(experiment.run.mode).has_services:
-    devices.use_one_core()  # which learner and actor share
+    devices.use_one_core()  # learner and actor share one core
   return training.prepare(experiment)
 
 
 def parse(
   arguments: Sequence[str],
 ) -> tuple[experiment_lib.Experiment, config_lib.SeedsConfig]:
-  """Returns what the flags say: every field of run and agent is one.
+  """Returns the experiment of the flags; each field of run and agent is a flag.
 
   Raises:
     ValueError: if the agent is unknown or a value is impossible.
@@ -96,7 +96,7 @@ def _description(agent: str, preset: presets.Preset | None) -> str:
 
 
 def _value_of(flag: str, arguments: Sequence[str], default: str) -> str:
-  """Returns what a flag says that decides the defaults of others."""
+  """Returns the value of a flag that decides the defaults of other flags."""
   value = default
   for given, following in zip(arguments, [*arguments, ''][1:], strict=True):
     if given == flag:

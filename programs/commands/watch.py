@@ -22,7 +22,7 @@ _PERIOD_S = 0.5
 
 
 def main(arguments: Sequence[str]) -> int:
-  """Shows the run until it ends; without a terminal, once."""
+  """Shows the run until the run ends; without a terminal, only once."""
   parser = argparse.ArgumentParser(
     prog='distacme watch',
     description='Shows what the workers of a run do, who waits for whom, and '
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
       raise ValueError(view.note)
     console.print(dashboard.picture(view, run.curve(), console.width))
     return 0
-  # Not as an exception, which some library might catch.
+  # The signal puts a reason: some library might catch an exception.
   reasons: queue.SimpleQueue[status.StopReason] = queue.SimpleQueue()
   with signals.requested_from(reasons.put):
     return _follow(run, console, reasons)
@@ -58,7 +58,7 @@ def _follow(
   console: rich_console.Console,
   reasons: queue.SimpleQueue[status.StopReason],
 ) -> int:
-  """Shows the run until it ends, or one of `reasons` to stop comes."""
+  """Shows the run until the run ends or one of `reasons` to stop comes."""
   with rich_live.Live(console=console, auto_refresh=False) as live:
     while True:
       start = time.monotonic()

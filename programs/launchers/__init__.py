@@ -1,1 +1,1 @@
-"""What starts the workers of a run."""
+"""Starts the workers of a run."""

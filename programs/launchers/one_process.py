@@ -1,4 +1,4 @@
-"""Single-process debug mode: everything in one thread, in a fixed order."""
+"""Runs everything in one thread, in a fixed order: the mode for debugging."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from distacme.runtime import signals
 
 _COUNTS = 'counts.json'
 _REPLAY_PERIOD_S = 1.0
-_POLL_EVERY = 16  # steps of the actor between looks at everything else
+_POLL_EVERY = 16  # steps of the actor between looks at the other parts
 
 
 def run(
@@ -44,11 +44,11 @@ def run(
 ) -> status_lib.Status:
   """Runs an experiment to its end.
 
-  Ctrl-C ends it in order, as in a program; a second one at once. `breakpoint()`
-  works in actor, environment and (without jit) agent.
+  Ctrl-C ends the run in order, as in a program; a second Ctrl-C ends the run at
+  once. `breakpoint()` works in actor, environment and (without jit) agent.
 
   Args:
-    experiment: to run.
+    experiment: the settings of the run.
     directory: of the run.
     show: called with the run's status now and then.
 
@@ -80,7 +80,7 @@ def _run(
     parts.state.request_stop(
       status_lib.StopReason.FAILED, traceback.format_exc()
     )
-    raise  # to whoever debugs
+    raise  # to the user's debugger
   finally:
     status = parts.state.status()
     directory.write_summary(status)
@@ -90,14 +90,14 @@ def _run(
 
 
 class _Parts:
-  """The loop, the evaluator, and what they report to and are restored from.
+  """The loop, the evaluator, the counters and the checkpoints of a run.
 
-  A checkpoint holds what learning needs; environments cannot be saved. A run that
-  is resumed starts new episodes, from seeds that the steps made so far decide.
-  With one environment the run that goes on does the same where a checkpoint may
-  lie (`_start_anew`), between two episodes, and so a resumed run goes on, bit for
-  bit, as it would have. Several are never between episodes at once: checkpoints
-  are written at any moment, and touch nothing.
+  A checkpoint holds the state of learning; environments cannot be saved. A
+  resumed run starts new episodes, from seeds that the steps made so far decide.
+  With one environment, a run that goes on does the same at each place for a
+  checkpoint (`_start_anew`), between two episodes. A resumed run then equals
+  the run that goes on, bit for bit. Several environments are never between
+  episodes at once: checkpoints are written at any moment, and change nothing.
   """
 
   def __init__(
@@ -137,7 +137,7 @@ class _Parts:
     )
     if restored.replay is not None:
       self.loop.replay.load(restored.replay)
-    self._steps_since = 0  # the last place for a checkpoint
+    self._steps_since = 0  # since the last place for a checkpoint
     self._save_at = time.monotonic() + run.checkpoint_period_s
     self._replay = self.state.reporter(program.REPLAY)
     self._replay_at = 0.0
@@ -161,7 +161,7 @@ class _Parts:
     agent: core.Agent,
     **settings: Any,
   ) -> learner_loop.LearnerLoop:
-    """Returns the loop of an agent that acts and learns, or only learns."""
+    """Returns the loop for an agent that acts and learns, or only learns."""
     if not agent.replay.needs_actors:
       return learner_loop.LearnerLoop(
         experiment.environment_spec(), agent, **settings
@@ -196,12 +196,12 @@ class _Parts:
         or self.loop.has_learnt_all
       ):
         break
-    # All is counted here, however often time made the workers report: what is
-    # counted decides when the run is evaluated and when it ends.
+    # All steps are counted here, however often the workers reported in the
+    # meantime: the counters decide when the run is evaluated and when it ends.
     self.loop.report()
 
   def _is_exact_place(self) -> bool:
-    """Whether what is saved here is all that decides how the run goes on."""
+    """Returns whether a checkpoint here decides all that the run does next."""
     run = self._experiment.run
     return (
       isinstance(self.loop, environment_loop.EnvironmentLoop)
@@ -211,7 +211,7 @@ class _Parts:
     )
 
   def _may_save_anywhere(self) -> bool:
-    """Whether the run does without exact places, or has missed one for long."""
+    """Returns whether the run needs no exact place, or has long found none."""
     run = self._experiment.run
     return (
       not isinstance(self.loop, environment_loop.EnvironmentLoop)
@@ -220,7 +220,7 @@ class _Parts:
     )
 
   def checkpoint_if_due(self) -> None:
-    """Saves if it is time, and starts anew at an exact place."""
+    """Saves if a checkpoint is due, and starts anew at an exact place."""
     if self.state.directive().stop is not None:
       return
     exact = self._is_exact_place()
@@ -234,7 +234,7 @@ class _Parts:
       self._start_anew()
 
   def _start_anew(self) -> None:
-    """Makes this run what one that is resumed here would be."""
+    """Puts this run into the state of a run that is resumed here."""
     counts = self.state.directive().counts
     experiment = self._resumed_from(counts)
     self._environment.close()
@@ -258,17 +258,17 @@ class _Parts:
       directive.stop == status_lib.StopReason.TERMINATED
       and not self._may_save_anywhere()
     ):
-      return  # what came after the last exact place is done again, the same
+      return  # a resumed run repeats the steps since the last exact place
     self._saved.save(steps, state, directive.counts, self.loop.replay)
 
   def evaluate(self) -> None:
-    """Evaluates if it is time."""
+    """Evaluates if an evaluation is due."""
     self._evaluator.directive = self.state.directive()
     if self._evaluator.directive.stop is None:
       self._evaluator.evaluate_if_due()
 
   def report_replay(self) -> bool:
-    """Logs what replay holds, now and then; returns whether it did."""
+    """Logs replay's metrics now and then; returns whether it logged."""
     now = time.monotonic()
     if now < self._replay_at:
       return False
@@ -278,27 +278,27 @@ class _Parts:
     return True
 
   def finish(self) -> None:
-    """Saves and evaluates what has been learnt."""
+    """Saves and evaluates the last params."""
     self.loop.learner.close()
     self._evaluator.directive = self.state.directive()
     self._evaluator.finish()
 
   def close(self) -> None:
-    """Waits until everything is written."""
+    """Waits until all files are written."""
     self._saved.close()
     self._best.close()
     self._sink.close()
 
 
 class _Restored(NamedTuple):
-  state: Any  # the learner's
+  state: Any  # of the learner
   steps: int
   counts: Mapping[str, int]
   replay: memory.Arrays | None
 
 
 class _Saved:
-  """Checkpoints of learner and replay at the same moments."""
+  """Checkpoints of learner and replay, saved at the same moments."""
 
   def __init__(
     self,
@@ -321,7 +321,7 @@ class _Saved:
     counts: Mapping[str, int],
     replay: memory.Memory,
   ) -> None:
-    """Saves all; replay first, so that none is missing to the learner's."""
+    """Saves replay, then the learner, so that no learner lacks its replay."""
     counts = {**counts, 'learner_steps': steps}
     if self._replay is not None:
       with files.writing_to(self._directory.replay):
@@ -334,7 +334,7 @@ class _Saved:
     self._learner.save(steps, state)
 
   def restore(self, state: Any) -> _Restored:
-    """Returns the newest checkpoint; `state` and nothing if there is none."""
+    """Returns the newest checkpoint; only `state` if there is none."""
     restored = self._learner.restore(state)
     if restored is None:
       return _Restored(state, 0, {}, None)
@@ -352,11 +352,11 @@ class _Saved:
       found = self._replay.restore(load)
       if found is not None:
         arrays = found[1]
-        # Until something is learnt, a state is of several moments.
+        # Until the first learner step, one state belongs to several moments.
         if found[0]['learner_steps'] == steps:
           counts = found[0]
     return _Restored(restored.state, steps, counts, arrays)
 
   def close(self) -> None:
-    """Waits until everything is written."""
+    """Waits until all files are written."""
     self._learner.close()

@@ -1,4 +1,4 @@
-"""Who can reach a program's services, said where it is more than this host."""
+"""Warns of a program's services that other hosts can reach."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from distacme.runtime import topology
 
 
 class OpenPorts:
-  """Looks once at each service of a program, as soon as it listens."""
+  """Looks once at each service of a program, as soon as the service listens."""
 
   def __init__(
     self, program: topology.Program, directory: run_directory.RunDirectory
   ):
-    """Takes a program; none of its services need listen yet."""
+    """Takes a program whose services need not listen yet."""
     self._unseen = {worker.name for worker in program.workers if worker.listens}
     self._folder = directory.endpoints
 
   def look(self) -> None:
-    """Prints a line for each service that serves anybody beyond loopback."""
+    """Prints a line for each service that any host can use without a key."""
     for name in sorted(self._unseen):
       endpoint = endpoints.find(self._folder, name)
       if endpoint is None or not listening.addresses(endpoint.port):

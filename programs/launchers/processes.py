@@ -1,4 +1,4 @@
-"""Mode processes: each worker in a process of this host."""
+"""Runs each worker in a process of this host: mode processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
-  """Runs an experiment to its end; see `table.Launcher.run`."""
+  """Runs an experiment to its end; see `modes.Launcher.run`."""
   family = process_tree.Family()
   how: dict[str, Any] = {
     'command': functools.partial(
@@ -49,7 +49,7 @@ def _start_all(
   logs: pathlib.Path,
   family: process_tree.Family,
 ) -> list[supervision.Worker]:
-  """Starts the program through Launchpad, or without where there is none."""
+  """Starts the program, through Launchpad if Launchpad is installed."""
   start_all = subprocesses.start_all
   if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_processes

@@ -38,7 +38,7 @@ _UNKNOWN = status_lib.Stop(
 
 
 class SupervisedRun:
-  """Answers supervision, as its `supervision.Run`; one thread."""
+  """Answers supervision's questions (a `supervision.Run`); for one thread."""
 
   def __init__(
     self,
@@ -49,7 +49,7 @@ class SupervisedRun:
     """Waits for the workers, which `attach` brings.
 
     Args:
-      program: that runs.
+      program: of the run.
       directory: of the run.
       show: called with every status.
     """
@@ -75,7 +75,7 @@ class SupervisedRun:
     self._tracebacks: list[str] = []  # among them
 
   def attach(self, members: list[supervision.Worker]) -> None:
-    """Takes over the workers, and passes on a stop that was asked for before."""
+    """Takes over the workers, and passes on an earlier request to stop."""
     self._members = members
     if self._stop is not None:
       self._send(self._stop)
@@ -85,13 +85,13 @@ class SupervisedRun:
     return self._stop is not None or self._given() is not None
 
   def grace_s(self) -> float:
-    """Returns how long workers may take to save and end."""
+    """Returns the seconds that workers may take to save and end."""
     stop = self._stop or self._given()
     terminated = stop and stop.reason == status_lib.StopReason.TERMINATED
     return _TERMINATED_GRACE_S if terminated else _GRACE_S
 
   def _given(self) -> status_lib.Stop | None:
-    """Returns the end that the last status says, if any."""
+    """Returns the stop of the last status, None if the run goes on."""
     return self._status.stop if self._status else None
 
   def request_stop(
@@ -103,7 +103,7 @@ class SupervisedRun:
     self._send(stop)
 
   def _send(self, stop: status_lib.Stop) -> None:
-    """Asks the workers to end, if they have been launched."""
+    """Asks the workers to end, if the workers have been launched."""
     if not self._members:
       return
     try:
@@ -117,10 +117,10 @@ class SupervisedRun:
           member.terminate()
 
   def _server(self) -> endpoints.Endpoint:
-    """Returns where the variable server listens.
+    """Returns the endpoint of the variable server.
 
     Raises:
-      ConnectionError: if it has not listened yet.
+      ConnectionError: if the server has not listened yet.
     """
     found = endpoints.find(self._directory.endpoints, program_lib.VARIABLES)
     if found is None:
@@ -130,7 +130,7 @@ class SupervisedRun:
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first.
 
-    While the variable server does not answer, it is the one that is silent.
+    While the variable server does not answer, only the server counts as silent.
     """
     unheard_s = time.monotonic() - self._heard
     if worker == program_lib.VARIABLES:
@@ -140,7 +140,10 @@ class SupervisedRun:
     return time.monotonic() - self._heartbeats.get(worker, -math.inf)
 
   def may_restart(self, worker: str, code: int) -> bool:
-    """Returns whether it was killed or has worked; else it would fail again."""
+    """Returns whether the worker was killed or has worked.
+
+    Any other worker would fail again.
+    """
     if self.stopping():
       return False
     if code <= 0 or worker == program_lib.VARIABLES:
@@ -150,12 +153,12 @@ class SupervisedRun:
   def on_restart(
     self, worker: supervision.Worker, how: str, delay_s: float
   ) -> None:
-    """Remembers how the worker ended; the first failure is shown."""
+    """Keeps the description of the worker's end; shows the first failure."""
     self._restarts[worker.name].append(how)
     self._note(worker, how, f'; it is restarted in {delay_s:g} s')
 
   def on_failure(self, worker: supervision.Worker, how: str) -> None:
-    """Ends the run, if it does not end already, because a worker failed."""
+    """Ends the run because a worker failed, unless the run ends already."""
     detail = self._note(worker, how, '', final=True)
     self._failures[worker.name] = detail
     if not self.stopping():
@@ -163,7 +166,7 @@ class SupervisedRun:
     self.on_absence(worker)
 
   def on_absence(self, worker: supervision.Worker) -> None:
-    """Reports a worker as done that cannot; the services wait for the report."""
+    """Reports an absent worker as done, since services wait for the report."""
     if not self._is_served():
       return
     for name in (worker.name, *self._program.lodgers(worker.name)):
@@ -186,14 +189,14 @@ class SupervisedRun:
   def _note(
     self, worker: supervision.Worker, how: str, more: str, final: bool = False
   ) -> str:
-    """Returns how a worker failed; shows the first failure and traceback.
+    """Returns a failure in words; shows the first failure and traceback.
 
     Args:
       worker: that failed.
-      how: it ended.
-      more: what happens now.
-      final: whether the run ends because of it, so that its traceback is shown
-        even if it is not the first.
+      how: a description of the worker's end.
+      more: a description of the next step.
+      final: whether the run ends because of the failure, so that the failure's
+        traceback is shown even if another one was shown before.
     """
     log = f'; its log is {worker.log}' if worker.log else ''
     detail = f'{worker.name} on {platform.node()} {how}{log}{more}'
@@ -208,9 +211,9 @@ class SupervisedRun:
     return detail
 
   def _traceback(self, worker: supervision.Worker) -> str:
-    """Returns what a worker told of its failure, or else wrote into its log.
+    """Returns a worker's traceback, as reported or else as in the worker's log.
 
-    '' of one that did not fail by itself.
+    The traceback is '' for a worker that did not fail by itself.
     """
     if (worker.exit_code() or 0) <= 0:
       return ''
@@ -225,12 +228,12 @@ class SupervisedRun:
     return begin + rest[-_MAX_TRACEBACK:] if begin else ''
 
   def refresh(self) -> None:
-    """Asks for the status now."""
+    """Asks the variable server for the status now."""
     self._next = 0.0
     self.poll()
 
   def poll(self) -> None:
-    """Asks for the status and shows it, not too often."""
+    """Asks for the status and shows the status, not too often."""
     now = time.monotonic()
     if now < self._next:
       return
@@ -250,9 +253,10 @@ class SupervisedRun:
       self.scale(wanted)
 
   def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
-    """Keeps what a variable server that is restarted would not know.
+    """Keeps the facts that a restarted variable server does not know.
 
-    That is when each worker was heard of, and whether it has worked.
+    These facts are the time of each worker's last report, and whether each
+    worker has worked.
     """
     now = time.monotonic()
     if now - self._heard > _HEARD_S:
@@ -267,7 +271,7 @@ class SupervisedRun:
       self._heartbeats[name] = max(heartbeat, known)
 
   def _with_failures(self, status: status_lib.Status) -> status_lib.Status:
-    """Returns a status with the failures that only the launcher knows."""
+    """Returns the status with the failures that only the launcher knows."""
     return dataclasses.replace(
       status,
       failures=dict(self._failures),
@@ -276,13 +280,13 @@ class SupervisedRun:
     )
 
   def _pass_on_warnings(self) -> None:
-    """Repeats the warnings of workers, which only their logs have."""
+    """Repeats the workers' warnings, which only the workers' logs have."""
     with contextlib.suppress(OSError):  # as if there is no such file
       for warning in self._directory.warnings.read_text().splitlines():
         notices.warn_once(warning)
 
   def finish(self) -> status_lib.Status:
-    """Returns how the run ended."""
+    """Returns the run's last status."""
     self._pass_on_warnings()
     status = self._directory.read_summary()
     if status is None:  # the variable server itself was lost, or the disk full

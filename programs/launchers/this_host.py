@@ -1,4 +1,4 @@
-"""A run as workers of this host: what launchers of threads and processes share."""
+"""Runs workers on this host, for the launchers of threads and of processes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def run(
   start_all: Callable[[topology.Program], list[supervision.Worker]],
   start: Callable[[topology.WorkerSpec], supervision.Worker] | None,
 ) -> status_lib.Status:
-  """Starts the program and stays until its last worker has ended.
+  """Starts the program, and returns after the end of the program's last worker.
 
   Args:
     experiment: to run.
     directory: of the run.
     show: called with the run's status now and then.
     start_all: starts the workers of a program.
-    start: starts a worker more; None if that cannot be.
+    start: starts one more worker; None if no worker can be added.
 
   Returns:
     The last status.
@@ -70,7 +70,7 @@ def find_launchpad() -> types.ModuleType | None:
 
 
 class _Actors:
-  """As many actors as are asked for while the run goes on."""
+  """Keeps as many actors running as users ask for during a run."""
 
   def __init__(
     self,
@@ -88,7 +88,7 @@ class _Actors:
     self._count = run.num_actors
 
   def scale(self, count: int) -> None:
-    """Starts actors, or lets those of the highest numbers end."""
+    """Starts actors, or lets the actors of the highest numbers end."""
     if count == self._count:
       return
     gone = [

@@ -1,4 +1,4 @@
-"""Mode threads: each worker in a thread of this process."""
+"""Runs each worker in a thread of this process: mode threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
-  """Runs an experiment to its end; see `table.Launcher.run`."""
+  """Runs an experiment to its end; see `modes.Launcher.run`."""
   terminated = {
     worker.name: threading.Event()
     for worker in program_lib.read(directory).owners()
@@ -37,7 +37,7 @@ def run(
     directory,
     show,
     functools.partial(_start_all, run=run_worker, terminated=terminated),
-    start=None,  # threads cannot be made to end
+    start=None,  # a thread cannot be ended from outside
   )
 
 
@@ -46,8 +46,8 @@ def _start_all(
   run: worker_threads.RunWorker,
   terminated: Mapping[str, threading.Event],
 ) -> list[supervision.Worker]:
-  """Starts the program through Launchpad, or without where there is none."""
-  lazy_imports.load_all()  # hides TensorFlow meanwhile, which threads may import
+  """Starts the program, through Launchpad if Launchpad is installed."""
+  lazy_imports.load_all()  # hides TensorFlow meanwhile; threads may import it
   start_all = worker_threads.start_all
   if launchpad := this_host.find_launchpad():
     start_all = launchpad.launch_threads

@@ -1,4 +1,4 @@
-"""`distacme train --seeds 0-4`: a run for each seed, below one directory."""
+"""`distacme train --seeds 0-4`: starts a run for each seed in one directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distacme.run import run_directory
 from distacme.runtime import signals
 
 _POLL_S = 0.1
-_GRACE_S = 20.0  # for runs to save and end, before they are killed
+_GRACE_S = 20.0  # runs may save and end for so long, then they are killed
 
 
 def prepare(
@@ -32,16 +32,16 @@ def prepare(
   settings: config_lib.SeedsConfig,
   arguments: Sequence[str],
 ) -> PreparedSeeds:
-  """Checks what can be checked before any run starts; makes the directory.
+  """Checks the runs before any of them starts; makes their directory.
 
   Args:
-    experiment: what `arguments` say, but for the seed.
-    settings: which seeds.
+    experiment: the experiment that `arguments` describe, except for the seed.
+    settings: the seeds.
     arguments: of `distacme train`.
 
   Raises:
-    ValueError: if something does not fit.
-    ImportError: if the mode needs what is not installed.
+    ValueError: if experiment, seeds and directory do not fit.
+    ImportError: if the mode needs a library that is not installed.
   """
   if len(_without(arguments, 'seed')) < len(arguments):
     raise ValueError(
@@ -49,7 +49,7 @@ def prepare(
       f'--seeds {settings.seeds} says which.'
     )
   modes.find(experiment.run.mode).check_installed()
-  with devices.on_the_cpu():  # an accelerator is for the runs
+  with devices.on_the_cpu():  # the runs need the accelerators
     checks.check_agent(experiment)
   run = experiment.run
   path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
@@ -69,7 +69,7 @@ def prepare(
 
 
 def _without(arguments: Sequence[str], *flags: str) -> list[str]:
-  """Returns the arguments but those of `flags`, which take one value each."""
+  """Returns the arguments without `flags` and the one value of each flag."""
   left = []
   rest = iter(arguments)
   for argument in rest:
@@ -82,7 +82,7 @@ def _without(arguments: Sequence[str], *flags: str) -> list[str]:
 
 
 def _check_parent(path: pathlib.Path) -> None:
-  """Refuses a path that no run may have, or that something else has."""
+  """Refuses a path that no run may have, or that holds other files."""
   run_directory.check_path(path)
   if not path.exists():
     return
@@ -104,13 +104,15 @@ class PreparedSeeds:
     self._path = path
     self._runs = runs
     self._at_once = at_once
-    self._stop: status.StopReason | None = None  # if it was asked for
+    self._stop: status.StopReason | None = (
+      None  # None before a stop is asked for
+    )
 
   def run(self) -> int:
-    """Runs all to their ends and draws their curves; returns the exit code.
+    """Follows all runs to their ends and draws curves; returns the exit code.
 
-    Ctrl-C and SIGTERM are passed on to the runs, and no other is started; the
-    second time, what still runs is killed.
+    The first Ctrl-C or SIGTERM is passed on to the runs, and no other run
+    starts; the second kills the runs that still go on.
     """
     console = terminal.console()
     terminal.say(f'directory of the runs: {self._path}')
@@ -122,7 +124,7 @@ class PreparedSeeds:
       pass
     finally:
       self._end()
-    if not console.is_terminal:  # else it is what was shown last
+    if not console.is_terminal:  # a terminal shows the table already
       console.print(self._table())
     for run in self._runs:
       if run.code and not self._stop:
@@ -156,7 +158,7 @@ class PreparedSeeds:
     display.show_view(self._table, self._lines, last=True)
 
   def _end(self) -> None:
-    """Ends what still runs, for this process is ending."""
+    """Ends the runs that still go on, since this process ends."""
     running = [run for run in self._runs if run.running()]
     for run in running:
       run.send(status.StopReason.TERMINATED)
@@ -179,7 +181,7 @@ class PreparedSeeds:
         yield run.line()
 
   def _returns(self) -> str:
-    """Returns the sentence about all final returns."""
+    """Returns a sentence about all final returns."""
     finals = [value for run in self._runs if (value := run.final()) is not None]
     if not finals:
       return 'final return: no seed has been evaluated'
@@ -190,9 +192,9 @@ class PreparedSeeds:
     )
 
   def _exit_code(self) -> int:
-    """Returns 0 if all reached their end, else the first other code.
+    """Returns 0 if all runs reached their end, else the first other code.
 
-    If they were asked to stop, it says that.
+    After a request to stop, the code is that of the request.
     """
     if self._stop:
       return signals.exit_code(self._stop)

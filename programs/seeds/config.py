@@ -15,7 +15,7 @@ class SeedsConfig:
   seeds: str = ''
   """Several seeds, like 0-4 or 0,3,7: a run for each, below one directory."""
   seeds_at_once: int = 1
-  """How many of the runs of --seeds go on side by side."""
+  """Runs of --seeds that go on side by side."""
 
   def __post_init__(self) -> None:
     config_checks.check_at_least_one(self, 'seeds_at_once')
@@ -29,10 +29,10 @@ class SeedsConfig:
 
 
 def parse_seeds(text: str) -> list[int]:
-  """Returns the seeds that `text` means, each once, in its order.
+  """Returns the seeds that `text` names, each once, in the order of `text`.
 
   Raises:
-    ValueError: if it is not like 0-4 or 0,3,7.
+    ValueError: if `text` is not like 0-4 or 0,3,7.
   """
   seeds: list[int] = []
   for part in text.split(','):

@@ -1,7 +1,7 @@
-"""One of the runs of `distacme train --seeds`.
+"""Starts and follows one of the runs of `distacme train --seeds`.
 
-It is a `distacme train` in a process of its own, so that it is the same run as
-one that is started alone.
+The run is a `distacme train` in a process of its own, and so the same as a run
+that is started alone.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from distacme.runtime import process_tree
 from distacme.runtime import signals
 
 _LOOK_S = 0.5
-_TAIL = 12  # lines of the output of a run that failed
+_TAIL = 12  # lines that are shown of a failed run's output
 
 
 class SeedRun:
-  """A run before, while and after it goes on; one thread."""
+  """A run of one seed, from before its start to after its end; one thread."""
 
   def __init__(
     self,
@@ -35,7 +35,7 @@ class SeedRun:
     directory: run_directory.RunDirectory,
     arguments: Sequence[str],
   ) -> None:
-    self.code: int | None = None  # None also if it need not be started
+    self.code: int | None = None  # None also if the run need not be started
     self._experiment = experiment
     self._directory = directory
     self._arguments = arguments
@@ -46,7 +46,7 @@ class SeedRun:
     self._look_at = 0.0
 
   def has_ended(self) -> bool:
-    """Returns whether an earlier session brought it to the end that is wanted now."""
+    """Returns whether an earlier session reached the run's present limits."""
     if not self._directory.summary.exists():
       return False
     self.look()
@@ -62,7 +62,7 @@ class SeedRun:
     )
 
   def start(self) -> None:
-    """Starts its process."""
+    """Starts the run's process."""
     command = [sys.executable, '-m', 'distacme.programs.seed_process']
     command += [*self._arguments, '--seed', str(self._experiment.run.seed)]
     command += ['--run-dir', str(self._directory.path)]
@@ -72,17 +72,17 @@ class SeedRun:
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C comes through us, once
+        start_new_session=True,  # this process passes Ctrl-C on, once
         env=os.environ | process_tree.parent_variable(),
       )
     self._view = None
 
   def running(self) -> bool:
-    """Returns whether it has been started and not ended yet."""
+    """Returns whether the run's process has been started and not ended yet."""
     return self._process is not None and self.code is None
 
   def poll(self) -> int | None:
-    """Returns its exit code, None while it runs."""
+    """Returns the process's exit code, None while the process runs."""
     if self._process is not None and self.code is None:
       code = self._process.poll()
       if code is not None:
@@ -97,7 +97,7 @@ class SeedRun:
     self._process.send_signal(signals.signal_of(reason))
 
   def wait_or_kill(self, timeout_s: float) -> None:
-    """Waits for its end, and makes it."""
+    """Waits for the end of the process; kills the process after `timeout_s`."""
     assert self._process is not None
     try:
       self._process.wait(max(0.0, timeout_s))
@@ -107,7 +107,7 @@ class SeedRun:
     self.poll()
 
   def look(self) -> None:
-    """Sees how far it is, now and then."""
+    """Reads the run's progress, now and then."""
     now = time.monotonic()
     if now < self._look_at or not self._directory.config.exists():
       return
@@ -117,16 +117,16 @@ class SeedRun:
 
   @property
   def clock(self) -> status_lib.Clock:
-    """The counter that says how far it is."""
+    """The counter of the run's progress."""
     return self._experiment.run.clock
 
   @property
   def _status(self) -> status_lib.Status | None:
-    """The newest status that is known."""
+    """The newest known status."""
     return self._view.status if self._view else None
 
   def row(self) -> list[str]:
-    """Returns its row of the table."""
+    """Returns the run's row of the table."""
     status, final = self._status, self.final()
     clock = self.clock
     cells = [str(self._experiment.run.seed), self._state()]
@@ -141,20 +141,20 @@ class SeedRun:
     ]
 
   def line(self) -> str:
-    """Returns a line about how far it is."""
+    """Returns a line about the run's progress."""
     status = self._status
     text = progress.progress_line(status) if status else self._state()
     return f'seed {self._experiment.run.seed} | {text.strip()}'
 
   def final(self) -> float | None:
-    """Returns the mean return of its last evaluation, if there was one."""
+    """Returns the mean return of the last evaluation, None without one."""
     if self._observer is None:
       return None
     returns = self._observer.curve().returns
     return float(returns[-1]) if len(returns) else None
 
   def complaint(self) -> str:
-    """Returns how it failed, with the end of what it printed."""
+    """Returns a description of the failure, with the last lines of output."""
     lines = self._output.read_text(errors='replace').splitlines()[-_TAIL:]
     return '\n  '.join(
       [

@@ -8,9 +8,9 @@ from distacme import status as status_lib
 from distacme.programs.view import progress
 from distacme.run import metrics as metrics_lib
 
-_LEAST_SHARE = 0.05  # of the time; less is not worth a sentence
+_LEAST_SHARE = 0.05  # of the time; a smaller share is not worth a sentence
 
-# What the learner is to publish for a worker in that state.
+# The params that a worker in that state waits for.
 _PARAMS = {
   status_lib.WorkerState.WAITING_FOR_PARAMS: 'first',
   status_lib.WorkerState.WAITING_FOR_LAST_PARAMS: 'last',
@@ -23,7 +23,7 @@ def who_waits(status: status_lib.Status) -> list[str]:
   """Returns a sentence for each kind of worker that waits.
 
   Args:
-    status: of the run. The shares of time are of each worker's last second.
+    status: of the run. Shares of time are those of each worker's last second.
   """
   if not status.workers:
     return ['no worker has been heard of yet']
@@ -42,7 +42,7 @@ def who_waits(status: status_lib.Status) -> list[str]:
 
 
 def _for_params(workers: _Workers) -> list[str]:
-  """Returns sentences about workers that have no params, or not the last."""
+  """Returns sentences about workers that lack params, or the last params."""
   sentences = []
   for state, which in _PARAMS.items():
     names = [name for name, worker in workers.items() if worker.state == state]
@@ -89,7 +89,8 @@ def _for_data(workers: _Workers, learner_steps: int) -> list[str]:
     return []
   blocked = _shares(workers, 'share_blocked_by_replay')
   if blocked and min(blocked.values()) >= _LEAST_SHARE:
-    # The rate limits never hold up both: there is enough, it only takes long.
+    # The rate limits never hold up both sides: replay has enough items, and
+    # sampling takes long.
     return [
       f'the learner waits for its batches to be drawn ({share:.0%} of the time): '
       'replay is what is slow. --replay-in-learner makes it faster'
@@ -124,7 +125,7 @@ def _replay(workers: _Workers) -> dict[str, float]:
 
 
 def _shares(workers: _Workers, metric: str) -> dict[str, float]:
-  """Returns a metric of the workers that have it, by name."""
+  """Returns a metric by worker, for the workers that report the metric."""
   return {
     name: worker.metrics[metric]
     for name, worker in workers.items()

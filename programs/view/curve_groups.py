@@ -18,21 +18,21 @@ from distacme.run import run_directory
 
 
 class Group(NamedTuple):
-  """Runs of the same settings, which differ in their seeds."""
+  """Runs of the same settings, with different seeds."""
 
   settings: dict[str, Any]
   curves: list[curves_lib.Curve]
 
 
 def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
-  """Returns the runs' curves, those of the same settings together.
+  """Returns the runs' curves, grouped by settings.
 
   Args:
-    run_dirs: of runs; or directories of runs, of which those that have not been
-      evaluated yet are left out.
+    run_dirs: directories of runs; or directories that hold runs, where runs
+      without an evaluation are left out.
 
   Raises:
-    ValueError: if one is neither, or has not been evaluated.
+    ValueError: if a directory is neither, or its run has not been evaluated.
   """
   groups: dict[str, Group] = {}
   ignored = run_config.fields_with(plot='ignore')
@@ -78,7 +78,7 @@ def _agents_defaults(
 
 
 def _runs(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns a run's path, or those of the evaluated runs below it."""
+  """Returns the path of a run, or the paths of evaluated runs below `path`."""
   path = path.resolve()
   below = run_directory.runs_below(path)
   if not below:
@@ -93,7 +93,7 @@ def _runs(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def label(group: Group, groups: Iterable[Group]) -> str:
-  """Returns the agent and what tells it from others in the same panel."""
+  """Returns the agent and the settings that differ within the panel."""
   settings = group.settings
   name = settings['agent']
   rivals = [
@@ -117,8 +117,8 @@ def label(group: Group, groups: Iterable[Group]) -> str:
 def common(curves: Sequence[curves_lib.Curve]) -> tuple[np.ndarray, np.ndarray]:
   """Returns steps [N] that all curves span, and their returns [K, N] there.
 
-  Between evaluations a curve is a straight line. Where a curve has ended, none
-  of the others goes on: a mean over fewer runs would be another number.
+  Between evaluations a curve is a straight line. All curves end where the
+  shortest ends: a mean over fewer runs would be another number.
   """
   first = max(curve.steps[0] for curve in curves)
   last = min(curve.steps[-1] for curve in curves)

@@ -16,11 +16,11 @@ _CHART_HEIGHT = 10  # lines
 def picture(
   view: observer.View, curve: curves.Curve, width: int
 ) -> rich_console.Group:
-  """Returns a run's workers, who waits, its curve and its end.
+  """Returns a picture of a run's workers, waits, curve and end.
 
   Args:
     view: of the run.
-    curve: its evaluated returns, perhaps none.
+    curve: the run's evaluated returns, perhaps none.
     width: of the terminal, in characters.
   """
   parts: list[rich_console.RenderableType] = []
@@ -63,5 +63,5 @@ def _short(count: float) -> str:
 
 
 def _text(text: str) -> rich_text.Text:
-  # Not as markup, which a traceback may look like.
+  # As text, since a traceback may look like markup.
   return rich_text.Text(text)

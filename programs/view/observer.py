@@ -1,8 +1,8 @@
 """Looks at a run from outside, by its directory alone.
 
-A program's variable server is asked. Where there is none (local mode), or it
-cannot be reached (a run on another host), the metrics that the run writes say
-most of it.
+An observer asks the program's variable server. If there is no server (local
+mode) or the server cannot be reached (a run on another host), the observer
+reads most of a status from the metrics that the run writes.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from distacme.run import run_directory
 from distacme.run import run_state
 
 _TIMEOUT_S = 1.0
-_START_S = 60.0  # that workers wait for the server
+_START_S = 60.0  # workers wait so long for the server
 # The run's counters, which metrics.jsonl repeats in every row.
 _COUNTERS = ('env_steps', 'learner_steps', 'episodes', 'evaluations')
 _NOT_METRICS = {*_COUNTERS, 'time', 'seconds', 'worker'}
 
 
 class View(NamedTuple):
-  """A run, as it is seen at one moment.
+  """A run at one moment.
 
   Attributes:
-    phase: 'silent' if the run should answer and does not, 'lost' if it neither
-      goes on nor has said how it ended.
-    status: the last one that came if the run is silent; None if none is known.
-    note: what else there is to say, a sentence or ''.
+    phase: 'silent' if the run should answer and does not, 'lost' if the run
+      neither goes on nor has written a summary of its end.
+    status: of the run, the last that came if the run is silent; None if no
+      status is known.
+    note: a sentence for the user, or ''.
   """
 
   phase: Literal['starting', 'running', 'silent', 'ended', 'lost']
@@ -49,27 +50,27 @@ _STARTING = View('starting', None, 'The run starts: no worker is there yet.')
 
 
 class Observer:
-  """Looks at a run that goes on, or has ended; one thread."""
+  """Looks at a run that goes on or has ended; for one thread."""
 
   def __init__(self, run_dir: str | os.PathLike[str]):
     """Takes a run's directory.
 
     Raises:
-      ValueError: if it is none.
+      ValueError: if the directory is not that of a run.
     """
     path = pathlib.Path(run_dir).resolve()
     self._directory = run_directory.RunDirectory(path)
     self._run: dict[str, Any] = self._directory.read_config()['run']
     self._logged = _Logged(path)
     self._silent_since: float | None = None
-    self._last: status_lib.Status | None = None  # that the server answered
+    self._last: status_lib.Status | None = None  # the server's last answer
 
   def curve(self) -> curves.Curve:
     """Returns the evaluated returns up to the last look."""
     return curves.curve_of(self._logged.evaluations, curves.clock_of(self._run))
 
   def look(self) -> View:
-    """Returns what is to be seen now; waits for the server, about a second."""
+    """Returns a view of the run now; waits for the server, about a second."""
     running = self._directory.read_running()
     self._logged.update(running.since if running else 0.0)
     if running is None or running.gone:
@@ -104,7 +105,7 @@ class Observer:
     try:
       status = client.status(server, timeout_s=_TIMEOUT_S)
     except ConnectionError:
-      # Perhaps it has just ended.
+      # Perhaps the run has just ended.
       if self._directory.read_running() != running or running.gone:
         return self.look()
       if self._is_young(running):
@@ -121,12 +122,12 @@ class Observer:
     return View('running', status)
 
   def _is_young(self, running: run_directory.Running) -> bool:
-    """Returns whether the run may not have a server yet."""
+    """Returns whether the run is so young that it may have no server yet."""
     seconds = time.time() - running.since
     return not self._logged.workers and seconds < _START_S
 
   def _afterwards(self, running: run_directory.Running | None) -> View:
-    """Returns what is left of a run that does not go on."""
+    """Returns the view of a run that does not go on."""
     directory = self._directory
     if (summary := directory.read_summary()) is not None:
       return View('ended', summary)
@@ -143,16 +144,18 @@ class Observer:
 
 
 class _Logged:
-  """Follows what `replay.table_metrics.jsonl` says of the run, as it grows."""
+  """Follows the run's metrics.jsonl as the file grows."""
 
   def __init__(self, path: pathlib.Path):
     self.evaluations: list[dict[str, Any]] = []
-    self.workers: dict[str, dict[str, Any]] = {}  # all that each has logged
+    self.workers: dict[
+      str, dict[str, Any]
+    ] = {}  # all metrics that each has logged
     self._reader = metrics.MetricsReader(path / metrics.METRICS_FILE)
     self._recent: collections.deque[dict[str, Any]] = collections.deque()
 
   def update(self, since: float) -> None:
-    """Reads what is new; of workers, what they said after `since`."""
+    """Reads the new rows; rows of workers count if they came after `since`."""
     try:
       rows = self._reader.read()
     except FileNotFoundError:
@@ -160,7 +163,7 @@ class _Logged:
     self.evaluations += [row for row in rows if 'mean_return' in row]
     for row in rows:
       if self._recent and row['seconds'] < self._recent[-1]['seconds']:
-        self._recent.clear()  # it was resumed, perhaps with fewer steps
+        self._recent.clear()  # the run was resumed, perhaps with fewer steps
       if row['time'] >= since:
         self.workers[row['worker']] = self.workers.get(row['worker'], {}) | row
       self._recent.append(row)
@@ -168,7 +171,7 @@ class _Logged:
         self._recent.popleft()
 
   def when(self) -> str:
-    """Returns how old the last metrics are, in words."""
+    """Returns the age of the last metrics, in words."""
     if not self._recent:
       return 'it has logged nothing'
     last = self._recent[-1]['time']
@@ -176,7 +179,7 @@ class _Logged:
     return f'its last metrics are of {clock}, {time.time() - last:.0f} s ago'
 
   def status(self, limits: status_lib.Limits) -> status_lib.Status:
-    """Returns the status of the run, as far as metrics tell."""
+    """Returns the status of the run, as far as metrics tell the status."""
     now = time.time()
     last: dict[str, Any] = {'seconds': 0.0, 'time': now}
     if self._recent:

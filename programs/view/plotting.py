@@ -19,14 +19,14 @@ FILE = 'curves.png'
 def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:
   """Writes a PNG with a line for each group.
 
-  Each environment has a panel, or one for each clock of its runs.
+  Each environment has a panel; an environment of several clocks has several.
 
   Raises:
     ImportError: if matplotlib is not installed.
   """
   try:
     from matplotlib import figure
-  except Exception as error:  # it looks for a home directory, too
+  except Exception as error:  # the import looks for a home directory, too
     raise ImportError(
       f'curves need matplotlib, which cannot be imported ({error}). '
       f'{matplotlib_remedy(error)}'
@@ -35,7 +35,7 @@ def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:
   for group in groups:
     panel = group.settings['env'], group.settings['clock']
     panels.setdefault(panel, []).append(group)
-  # Without pyplot, which would look for a display.
+  # Without pyplot, since pyplot looks for a display.
   drawing = figure.Figure(
     figsize=(8, 1 + 4 * len(panels)), layout='constrained'
   )
@@ -52,7 +52,7 @@ def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:
 
 
 def matplotlib_remedy(error: Exception) -> str:
-  """Returns what to do where importing matplotlib raises `error`."""
+  """Returns a remedy in words where importing matplotlib raises `error`."""
   if isinstance(error, ImportError):
     return "Run: pip install 'distacme[plot]'"
   return 'Set MPLCONFIGDIR, or HOME, to a directory that you may write to'
@@ -75,8 +75,8 @@ def _draw_group(
 def draw_if_possible(path: pathlib.Path) -> None:
   """Draws the curves of a run, or of the runs below `path`, into `path`.
 
-  It comes after them and fails nobody: without matplotlib or evaluations it
-  draws nothing, and what else goes wrong is only said.
+  The runs have ended, and drawing makes no run fail: without matplotlib or
+  evaluations there is no picture, and any other error is only printed.
   """
   output = path / FILE
   try:

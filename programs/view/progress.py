@@ -15,10 +15,12 @@ from distacme import status as status_lib
 from distacme.programs.view import notebook
 from distacme.programs.view import terminal
 
-SILENT_S = 5.0  # after which a worker's silence is noticed
+SILENT_S = 5.0  # a worker that is silent for longer is shown as silent
 _LINE_PERIOD_S = 5.0
 _REFRESH_PERIOD_S = 0.25
-_LARGE_SHARE_AT_ENDS = 0.5  # of what a categorical critic (D4PG, DMPO) foresees
+_LARGE_SHARE_AT_ENDS = (
+  0.5  # of the returns that a categorical critic (D4PG, DMPO) foresees
+)
 
 
 class Display:
@@ -47,9 +49,9 @@ class Display:
       self._live.__exit__(*args)
 
   def show(self, status: status_lib.Status) -> None:
-    """Shows `status`; in place where that is possible, else a line now and then.
+    """Shows `status` in place if that is possible, else a line now and then.
 
-    Failures that are to be seen are shown once, above all that comes.
+    Each failure that the user must see is shown once, above the table.
     """
     failures = status.shown_failures
     for failure in failures[self._shown_failures :]:
@@ -61,7 +63,7 @@ class Display:
     self.show_view(
       lambda: progress_table(status),
       lambda: [progress_line(status)],
-      # The table is to be the last; of lines, one when it begins to end will do.
+      # The table is shown last of all; of lines, one at the start of the end.
       last=ends and (self._in_place or not self._ends),
     )
     self._ends = ends
@@ -76,7 +78,7 @@ class Display:
     lines: Callable[[], Iterable[str]],
     last: bool,
   ) -> None:
-    """Shows what either function returns, if it is time or it is the last."""
+    """Shows the table or the lines, if it is time or `last` is set."""
     now = time.monotonic()
     if now < self._next and not last:
       return
@@ -101,8 +103,8 @@ def progress_line(status: status_lib.Status) -> str:
 def progress_table(status: status_lib.Status) -> rich_table.Table:
   """Returns a table with a row for each worker.
 
-  The lag of a worker is the learner steps made since the params that it acts
-  with; silent is how long ago its last report came.
+  The lag of a worker is the number of learner steps since the worker's params;
+  silent is the time since the worker's last report.
   """
   table = rich_table.Table(
     title=' | '.join([f'{status.seconds:.0f} s', *_overview(status)]),
@@ -125,7 +127,7 @@ def progress_table(status: status_lib.Status) -> rich_table.Table:
 
 
 def ending(status: status_lib.Status) -> str:
-  """Returns what to print of a run that has ended."""
+  """Returns the last lines about a run that has ended."""
   stop, counts = status.stop, status.counts
   reason = stop.reason.value if stop else 'unknown'
   worker = f' ({stop.worker})' if stop and stop.worker else ''
@@ -149,13 +151,13 @@ def ending(status: status_lib.Status) -> str:
 
 
 def _restarted(status: status_lib.Status) -> str:
-  """Returns which workers were restarted, and how often."""
+  """Returns the restarted workers, each with its number of restarts."""
   restarts = sorted(status.restarts.items())
   return ', '.join(f'{worker} {len(hows)}x' for worker, hows in restarts)
 
 
 def _overview(status: status_lib.Status) -> list[str]:
-  """Returns what matters of the whole run, a few words each."""
+  """Returns the main numbers of the whole run, a few words each."""
   counts, rates = status.counts, status.rates
   parts = [
     f'{name} {counts.get(clock, 0):,} steps, {rates.get(clock, 0.0):,.0f}/s'
@@ -184,7 +186,7 @@ def _overview(status: status_lib.Status) -> list[str]:
 
 
 def _left(status: status_lib.Status) -> list[str]:
-  """Returns what is left until the run ends by itself."""
+  """Returns the steps and seconds left until the run ends by itself."""
   limits, counts = status.limits, status.counts
   if limits.max_seconds is not None:
     return [f'{max(0.0, limits.max_seconds - status.seconds):.0f} s left']
@@ -209,7 +211,7 @@ def _mean(status: status_lib.Status, metric: str) -> float | None:
 
 
 def _does(worker: status_lib.WorkerStatus) -> str:
-  """Returns what a worker does, or what came of it, in a few words."""
+  """Returns a worker's activity, or the worker's end, in a few words."""
   metrics = worker.metrics
   if worker.state is None:
     return ''
@@ -224,7 +226,7 @@ def _does(worker: status_lib.WorkerStatus) -> str:
 
 
 def _silent(worker: status_lib.WorkerStatus) -> rich_text.Text:
-  """Returns how long the worker has said nothing; red if that is too long."""
+  """Returns the time since a worker's last report, in red if too long."""
   if worker.state == status_lib.WorkerState.DONE:
     return rich_text.Text()
   silent_s = worker.seconds_since_report

@@ -1,4 +1,4 @@
-"""Writing for people: a terminal that is gone fails no run."""
+"""Writes to the terminal; a terminal that is gone fails no run."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def console() -> rich_console.Console:
 
 
 def say(text: str) -> None:
-  """Prints a line, if there is still somewhere to print it."""
+  """Prints a line, if stdout can still be written."""
   print(text, file=_Forgiving(sys.stdout), flush=True)
 
 
 def flush() -> None:
-  """Writes what stdout and stderr still hold, or drops it.
+  """Writes the text that stdout and stderr still hold, or drops the text.
 
-  The interpreter would try once more at its end, and make the exit code 120.
+  The interpreter would try to write the text again at its end, and exit with
+  120.
   """
   for stream in (sys.stdout, sys.stderr):
     _Forgiving(stream).flush()
@@ -38,8 +39,8 @@ def flush() -> None:
 def open_missing() -> None:
   """Opens /dev/null as those of stdin, stdout and stderr that are closed.
 
-  As of `distacme train >&-`: the next file to be opened would get their number,
-  and whatever libraries print.
+  `distacme train >&-` closes a stream: the next opened file would get the
+  number of the closed stream, and so the prints of libraries.
   """
   for number in range(3):
     try:
@@ -52,23 +53,24 @@ def open_missing() -> None:
 
 
 class _Forgiving:
-  """A text stream, of which all goes to /dev/null once it cannot be written.
+  """A text stream that goes to /dev/null once it cannot be written.
 
-  As when its terminal was closed (EIO), or its reader has ended (EPIPE).
+  A write fails when the stream's terminal was closed (EIO) or the stream's
+  reader has ended (EPIPE).
   """
 
   def __init__(self, stream: TextIO | None):
-    """Takes a stream; None, as of a script that was started without stdout."""
+    """Takes a stream, or the None of a script started without stdout."""
     self._stream = io.StringIO() if stream is None else stream
 
   def write(self, text: str) -> int:
-    """Writes, if that is possible."""
+    """Writes the text, if the stream can be written."""
     with self._forgiven():
       self._stream.write(text)
     return len(text)
 
   def flush(self) -> None:
-    """Writes what is held, if that is possible."""
+    """Writes the held text, if the stream can be written."""
     with self._forgiven():
       self._stream.flush()
 
@@ -76,10 +78,10 @@ class _Forgiving:
   def _forgiven(self) -> Iterator[None]:
     try:
       yield
-    except BlockingIOError:  # its reader is slow
+    except BlockingIOError:  # the stream's reader is slow
       pass
     except OSError:
-      with contextlib.suppress(OSError):  # where it has no descriptor
+      with contextlib.suppress(OSError):  # the stream may have no descriptor
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, self._stream.fileno())
         os.close(null)

@@ -15,22 +15,23 @@ from distacme.environments import vector
 from distacme.environments import wrappers
 from distacme.programs import experiment as experiment_lib
 
-# What ffmpeg is told of each kind of file.
+# The arguments of ffmpeg for each kind of file.
 _FILES = {
   # Players want half as many colours as pixels, and thus even sides.
   '.mp4': ['-vf', 'pad=ceil(iw/2)*2:ceil(ih/2)*2', '-pix_fmt', 'yuv420p'],
   # A palette of the episode's own colours.
   '.gif': ['-vf', 'split[a][b];[a]palettegen[p];[b][p]paletteuse'],
 }
-_FRAMES_PER_SECOND = 30.0  # where the environment does not say
+_FRAMES_PER_SECOND = 30.0  # for an environment that names no rate
 
 
 def check(path: pathlib.Path) -> None:
   """Refuses a file that could not be written.
 
   Raises:
-    ValueError: if it is no video's, or its directory does not exist.
-    ImportError: if what writes videos is not installed.
+    ValueError: if the file's suffix is no video's, or the file's directory does
+      not exist.
+    ImportError: if the library that writes videos is not installed.
   """
   if path.suffix not in _FILES:
     raise ValueError(
@@ -56,16 +57,16 @@ def make_vector(
   stream: int,
   path: pathlib.Path | None,
 ) -> vector.LoopVector:
-  """Returns environments of which the first one's first episode may be filmed.
+  """Returns environments; the first episode of the first is filmed on demand.
 
   Args:
-    experiment: whose environments.
+    experiment: makes the environments.
     num_envs: rows.
-    stream: as of `Experiment.make_vector`.
-    path: of the video; None if there is to be none.
+    stream: as in `Experiment.make_vector`.
+    path: of the video; None for no video.
 
   Raises:
-    ValueError: if there is to be one and the environment cannot be rendered.
+    ValueError: if a video is wanted and the environment cannot be rendered.
   """
   name = experiment.environment or experiment.run.env
   seed = environments.row_seed(experiment.seed, stream)
@@ -89,16 +90,16 @@ class Filmed(wrappers.Wrapper):
     Args:
       environment: to film.
       path: of the video.
-      max_steps: after which it ends, though the episode may not.
+      max_steps: after which the video ends, even if the episode goes on.
     """
     super().__init__(environment)
     self._path = path
-    self._steps_left = max_steps + 1  # and the picture at the start
-    self._writer: Writer | None = None  # while the episode goes on
+    self._steps_left = max_steps + 1  # one more for the picture at the start
+    self._writer: Writer | None = None  # None after the first episode
     self._done = False
 
   def close(self) -> None:
-    """Ends the video, also of an episode that was cut short."""
+    """Ends the video, even if the episode was cut short."""
     self._end()
     super().close()
 
@@ -108,7 +109,7 @@ class Filmed(wrappers.Wrapper):
     if self._writer is None:
       fps = frames_per_second(self._environment)
       self._writer = Writer(self._path, fps)
-    elif timestep.first():  # it was reset before its end
+    elif timestep.first():  # the episode was reset before its end
       self._end()
       return timestep
     self._writer.add(self._environment.render())
@@ -128,8 +129,8 @@ def frames_per_second(environment: Any) -> float:
   """Returns the speed at which an environment's steps look natural.
 
   Args:
-    environment: says it like Gymnasium, metadata['render_fps'], or like
-      dm_control, control_timestep() in seconds; or not.
+    environment: has the speed like Gymnasium, metadata['render_fps'], or like
+      dm_control, control_timestep() in seconds; or has none.
   """
   metadata = getattr(environment, 'metadata', None) or {}
   if metadata.get('render_fps'):
@@ -143,8 +144,8 @@ def frames_per_second(environment: Any) -> float:
 class Writer:
   """Feeds pictures to ffmpeg.
 
-  Not through imageio, which would fork this process (a `preexec_fn`) and risk
-  that a lock of one of JAX's threads is never released in the fork.
+  The writer avoids imageio: imageio would fork this process (a `preexec_fn`)
+  and risk that a lock of one of JAX's threads is never released in the fork.
   """
 
   def __init__(self, path: pathlib.Path, frames_per_second: float):
@@ -153,13 +154,13 @@ class Writer:
     self._frames_per_second = frames_per_second
     self._shape: tuple[int, ...] = ()
     self._ffmpeg: subprocess.Popen[bytes] | None = None
-    self._errors: IO[bytes] | None = None  # what ffmpeg complains of
+    self._errors: IO[bytes] | None = None  # ffmpeg's complaints
 
   def add(self, picture: np.ndarray) -> None:
     """Adds a picture, uint8 [H, W, 3].
 
     Raises:
-      ValueError: if it is no picture, or of another size than the first.
+      ValueError: if the array is no picture, or differs in size from the first.
     """
     if getattr(picture, 'dtype', None) != np.uint8 or (
       picture.ndim != 3 or picture.shape[2] != 3
@@ -184,13 +185,13 @@ class Writer:
     try:
       self._ffmpeg.stdin.write(picture.tobytes())
     except BrokenPipeError:
-      self.close()  # says why
+      self.close()  # raises with ffmpeg's reason
 
   def close(self) -> None:
     """Completes the file.
 
     Raises:
-      ValueError: if it could not be written.
+      ValueError: if the file could not be written.
     """
     if self._ffmpeg is None or self._errors is None:
       return

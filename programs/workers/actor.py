@@ -1,4 +1,4 @@
-"""An actor of a program, with its environments."""
+"""Runs an actor of a program, with the actor's environments."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def _act(context: context_lib.Context) -> None:
   status = connection.status()
   before = status.workers.get(connection.name)
   if before is not None and before.counts:
-    # One that was restarted would else act its first episodes again.
+    # Without the steps, a restarted actor would act its first episodes again.
     experiment = dataclasses.replace(experiment, resumed_from=status.counts)
   run = experiment.run
   rows = run.envs_per_actor
-  # The evaluator's stream is that after the first actors'.
+  # The evaluator's stream comes after the streams of the first actors.
   stream = index + (index >= run.num_actors)
   environment = experiment.make_vector(rows, stream=stream)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   if not connection.wait_for_params():
     return
-  num_actors = max(run.num_actors, index + 1)  # it may have been added later
+  num_actors = max(run.num_actors, index + 1)  # a later actor's is larger
   streams = types.Streams(
     np.arange(index * rows, (index + 1) * rows), num_actors * rows
   )

@@ -1,4 +1,4 @@
-"""What every worker of a program has: its run, and perhaps its process."""
+"""Connects a worker of a program to the worker's run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S = 0.1
 
 
 class Connection:
-  """A worker's line to its run; a `core.Reporter` and a source of params."""
+  """A worker's line to its run: a `core.Reporter` and a source of params."""
 
   def __init__(
     self,
@@ -32,17 +32,17 @@ class Connection:
     timeout_s: float = _CONNECT_S,
     terminated: threading.Event | None = None,
   ):
-    """Connects to the variable server; waits for it.
+    """Waits for the variable server and connects to the server.
 
     Args:
       name: of the worker.
       folder: of the run's endpoints.
-      timeout_s: how long to wait.
+      timeout_s: seconds to wait for the server.
       terminated: set once the worker is to stop whatever the run says.
 
     Raises:
-      TimeoutError: if the server does not come.
-      ConnectionError: if the worker is to stop before the server came.
+      TimeoutError: if the server does not listen in time.
+      ConnectionError: if the worker is to stop before the server listens.
     """
     from distacme.variables import client
 
@@ -71,7 +71,7 @@ class Connection:
     metrics: Mapping[str, float] | None = None,
     state: status_lib.WorkerState | None = None,
   ) -> core.Directive:
-    """See `core.Reporter`; a terminated process stops whatever the run says."""
+    """See `core.Reporter`; a terminated process stops in any case."""
     directive = self._reporter.report(counts, metrics, state)
     if self.terminated and directive.stop is None:
       return directive._replace(stop=status_lib.StopReason.TERMINATED)
@@ -84,7 +84,7 @@ class Connection:
     self._reporter.request_stop(reason, detail)
 
   def fail(self, detail: str) -> None:
-    """See `core.Reporter`; sends what was counted, too."""
+    """See `core.Reporter`; sends the last counts, too."""
     self._reporter.fail(detail)
     self._reporter.flush(_GOODBYE_S)
 
@@ -98,19 +98,19 @@ class Connection:
 
   @property
   def terminated(self) -> bool:
-    """Whether this worker was ended from outside, as by SIGTERM."""
+    """True if this worker was ended from outside, as by SIGTERM."""
     return self._terminated.is_set()
 
   def terminate(self) -> None:
-    """Makes this worker stop; safe to call from a signal handler."""
+    """Makes this worker stop; may be called from a signal handler."""
     self._terminated.set()
 
   def stopped(self) -> bool:
-    """Whether this worker is to end."""
+    """Returns whether this worker is to end."""
     return self.report().stop is not None
 
   def wait_for_params(self) -> bool:
-    """Subscribes and waits for params; False if the run stops first."""
+    """Subscribes and waits for params; returns False if the run stops first."""
     self._client.subscribe()
     self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
     while not self.stopped():
@@ -119,11 +119,11 @@ class Connection:
     return False
 
   def wait_for_learning(self) -> bool:
-    """Waits for the first learner step, which a resumed run has had.
+    """Waits for the first learner step, which a resumed run has already made.
 
     Returns:
-      Whether there is something to do; False if the run stopped, unless it used
-      up its steps and is evaluated once more.
+      Whether there are params to evaluate; False if the run stopped, unless the
+      run used up its steps and is evaluated once more.
     """
     while True:
       directive = self.report(state=status_lib.WorkerState.WAITING_FOR_LEARNER)
@@ -134,7 +134,7 @@ class Connection:
       time.sleep(_POLL_S)
 
   def done(self) -> None:
-    """Says goodbye, if there is still somebody to say it to."""
+    """Says goodbye, if the variable server still answers."""
     self.report(state=status_lib.WorkerState.DONE)
     self._reporter.flush(_GOODBYE_S)
 

@@ -1,4 +1,4 @@
-"""What a worker knows of its run, when it starts."""
+"""Gives a worker its run: name, directory, program, line and experiment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.runtime import topology
 
-if TYPE_CHECKING:  # heavy, and not every worker needs them
+if TYPE_CHECKING:  # heavy modules that not every worker needs
   from distacme.programs import experiment as experiment_lib
   from distacme.programs.workers import connection as connection_lib
 
@@ -26,10 +26,11 @@ class Context:
     name: of the worker, e.g. 'actor/3'.
     directory: of the run.
     program: all workers of the run.
-    process: of the worker; None for a thread among others.
-    line: to the run; None for the variable server, which is the other end.
-    given: the experiment, in a process that has it already.
-    terminated: set once a thread among others is to stop whatever the run says.
+    process: of the worker; None for a worker that is a thread among others.
+    line: the connection to the run; None for the variable server, which is the
+      connection's other end.
+    given: the experiment, in a process that has the experiment already.
+    terminated: set once a thread is to stop whatever the run says.
   """
 
   name: str
@@ -44,22 +45,22 @@ class Context:
 
   @property
   def spec(self) -> topology.WorkerSpec:
-    """Returns the worker as the program describes it."""
+    """The worker's description in the program."""
     return self.program[self.name]
 
   @property
   def index(self) -> int:
-    """Returns the worker's number among those of its kind."""
+    """The worker's number among the workers of its kind."""
     return self.spec.index
 
   @property
   def owns_process(self) -> bool:
-    """Whether no worker but this one, or a lodger, lives in this process."""
+    """True if this worker and its lodgers have the process to themselves."""
     return self.process is not None
 
   @property
   def connection(self) -> connection_lib.Connection:
-    """Returns the line to the run."""
+    """The connection to the run."""
     assert self.line is not None, (
       f'{self.name} does not need {program_lib.VARIABLES}'
     )
@@ -67,12 +68,12 @@ class Context:
 
   @functools.cached_property
   def config(self) -> dict[str, Any]:
-    """Returns what config.json says of the run."""
+    """The content of the run's config.json."""
     return self.directory.read_config()
 
   @functools.cached_property
   def experiment(self) -> experiment_lib.Experiment:
-    """Returns the run's experiment; imports the agent and the user's functions."""
+    """The run's experiment; imports the agent and the user's functions."""
     if self.given is not None:
       return dataclasses.replace(
         self.given, resumed_from=self.config['resumed_from']
@@ -82,15 +83,15 @@ class Context:
     return recorded_run.read_experiment(self.directory)
 
   def find(self, service: str) -> endpoints.Endpoint | None:
-    """Returns where a service listens, once it does; None if the run stops."""
+    """Returns a service's endpoint once the service listens; None at a stop."""
     return endpoints.wait(
       self.directory.endpoints, service, self.connection.stopped
     )
 
   def listened(self) -> endpoints.Endpoint | None:
-    """Returns where this worker listened before it was restarted, if it was."""
+    """Returns this worker's endpoint before a restart, None at first."""
     return endpoints.find(self.directory.endpoints, self.name)
 
   def listens(self, endpoint: endpoints.Endpoint) -> None:
-    """Lets other workers find this one."""
+    """Lets other workers find this worker's endpoint."""
     endpoints.write(self.directory.endpoints, self.name, endpoint)

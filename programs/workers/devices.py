@@ -1,4 +1,4 @@
-"""Which accelerators each worker of a run sees; numbers as this host counts."""
+"""Chooses each worker's accelerators, by the numbers that this host counts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from distacme.programs import program
 
-# NVIDIA's driver and AMD's both heed it.
+# The drivers of NVIDIA and of AMD both heed this variable.
 _VISIBLE = 'CUDA_VISIBLE_DEVICES'
 
 
 def visible(
   numbers: Sequence[int], environment: Mapping[str, str]
 ) -> dict[str, str]:
-  """Returns the variables that leave a process those accelerators alone.
+  """Returns the variables that show a process these accelerators only.
 
   Args:
-    numbers: of the accelerators, among those that `environment` leaves already.
-    environment: variables so far.
+    numbers: of the accelerators, among those that `environment` shows already.
+    environment: the variables so far.
 
   Raises:
-    ValueError: if there are not so many.
+    ValueError: if a number is beyond the accelerators that `environment` shows.
   """
   given = environment.get(_VISIBLE)
   if given is None:
@@ -41,9 +41,10 @@ def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
   """Returns the JAX devices to learn on: the accelerators, or all devices.
 
   Args:
-    numbers: of the accelerators; without any, all devices.
-    own_process: whether no other worker lives in this one. It then sees no
-      other accelerators; nothing may have been computed in it before.
+    numbers: of the accelerators; all devices if there are no numbers.
+    own_process: whether the learner is the only worker in this process. The
+      process then sees no other accelerators; JAX must not have computed
+      anything before.
 
   Raises:
     ValueError: if JAX does not find the accelerators.
@@ -62,19 +63,20 @@ def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
 def for_acting(
   worker: str, number: int | None, own_process: bool
 ) -> Iterator[None]:
-  """A context in which `worker` computes on one accelerator, or on the CPU.
+  """Makes `worker` compute on one accelerator, or on the CPU, within a context.
 
   Args:
-    worker: for messages.
+    worker: the worker's name, for messages.
     number: of the accelerator; None is the CPU.
-    own_process: as above. Threads share what they see, and keep to their own.
+    own_process: as in `for_learner`. Threads see the same accelerators, and
+      each thread computes on its own.
 
   Raises:
     ValueError: if JAX does not find the accelerator.
   """
   import jax
 
-  if own_process:  # in which its launcher has left JAX the CPU alone
+  if own_process:  # the launcher has left JAX the CPU alone in it
     use_one_core()
     if number is not None:
       os.environ.update(visible([number], os.environ))
@@ -91,10 +93,11 @@ def for_acting(
 
 
 def use_one_core() -> None:
-  """Makes small computations that follow each other fast: without a second thread.
+  """Keeps JAX to one thread, which makes series of small computations fast.
 
-  To be called before anything is computed. With the environment variables that a
-  launcher sets for actors, a call of a small policy is three times as fast.
+  Call this function before JAX computes anything. With the environment
+  variables that a launcher sets for actors, a call of a small policy is three
+  times as fast.
   """
   import jax
 
@@ -103,14 +106,15 @@ def use_one_core() -> None:
 
 @contextlib.contextmanager
 def on_the_cpu() -> Iterator[None]:
-  """A context in which JAX computes on the CPU and takes no accelerator.
+  """Makes JAX compute on the CPU and take no accelerator, within a context.
 
-  For a launcher, whose learner is another process: JAX takes nearly all memory of
-  the accelerators that it finds when it first computes something. Afterwards JAX
-  is as it was, for a caller who wants to compute on them.
+  A launcher needs the context since the learner is another process: at the
+  first computation JAX takes nearly all memory of the accelerators that JAX
+  finds. After the context JAX is as before, for a caller that computes on
+  accelerators.
   """
   import jax
-  from jax._src import xla_bridge  # no public function says so
+  from jax._src import xla_bridge  # no public function tells
   from jax.extend import backend
 
   if xla_bridge.backends_are_initialized():

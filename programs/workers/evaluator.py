@@ -1,4 +1,4 @@
-"""The evaluator of a program, which keeps the best params."""
+"""Runs the evaluator of a program, which keeps the best params."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distacme.programs.workers import devices as devices_lib
 from distacme.run import checkpoint
 from distacme.run import seeding
 
-# Its launcher gives a run that used up its steps a minute to end.
+# The launcher gives a run that used up its steps a minute to end.
 _LAST_S = 45.0
 
 
@@ -22,8 +22,8 @@ def run(context: context_lib.Context) -> None:
 
 def _evaluate(context: context_lib.Context) -> None:
   connection, experiment = context.connection, context.experiment
-  # Until something is learnt there is nothing to evaluate, and the cores are for
-  # those who start.
+  # Before the first learner step there is nothing to evaluate, and workers that
+  # start need the cores.
   if not connection.wait_for_params() or not connection.wait_for_learning():
     return
   run = experiment.run

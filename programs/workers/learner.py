@@ -1,4 +1,4 @@
-"""The learner of a program, from its last checkpoint if there is one."""
+"""Runs the learner of a program, from the last checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distacme.run import seeding
 
 
 def run(context: context_lib.Context) -> None:
-  """Learns until the run stops; saves and publishes what was learnt."""
+  """Learns until the run stops; saves and publishes params."""
   connection, experiment = context.connection, context.experiment
   directory = context.directory
   devices = devices_lib.for_learner(
@@ -35,7 +35,7 @@ def run(context: context_lib.Context) -> None:
 
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
-  # One that was restarted went back to its last checkpoint.
+  # A restarted learner went back to the last checkpoint.
   counted = connection.status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)

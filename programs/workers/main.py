@@ -1,7 +1,8 @@
-"""A worker, from its start to its process's end.
+"""Runs a worker from its start to the end of its process.
 
-`python -m distacme.programs.workers.main RUN_DIR NAME` runs one in a process of its
-own, whoever starts it. Nothing heavy is imported before its signal handlers are set.
+`python -m distacme.programs.workers.main RUN_DIR NAME` runs a worker in a
+process of its own, under any launcher. No heavy module is imported before the
+process's signal handlers are set.
 """
 
 from __future__ import annotations
@@ -60,17 +61,18 @@ def run_worker(
   experiment: experiment_lib.Experiment | None = None,
   terminated: threading.Event | None = None,
 ) -> int:
-  """Runs a worker, and those that live in its process, to their ends.
+  """Runs a worker, and the workers that lodge in its process, to their ends.
 
   Args:
     run_dir: of the run, which has config.json and program.json.
     name: of the worker.
-    experiment: of the run, for threads of the process that has it; else it is
-      read from the run directory.
+    experiment: of the run, for threads of the process that has the experiment;
+      else the experiment is read from the run directory.
     terminated: set, for such a thread, once it is to stop whatever the run says.
 
   Returns:
-    The exit code, 1 after a failure; a process of their own ends here instead.
+    The exit code, 1 after a failure. In a process of the workers' own, the
+    process ends instead of a return.
   """
   process = process_lib.take_process(run_dir)
   try:
@@ -103,7 +105,7 @@ def _contexts(
   process: process_lib.WorkerProcess | None,
   experiment: experiment_lib.Experiment | None,
 ) -> list[context_lib.Context]:
-  """Returns what a worker and its lodgers know, the worker's first."""
+  """Returns the contexts of a worker and of its lodgers, the worker's first."""
   from distacme.programs import program as program_lib
   from distacme.programs.workers import context as context_lib
   from distacme.run import run_directory
@@ -141,7 +143,7 @@ def _import_all(context: context_lib.Context) -> None:
 
 
 def _run(context: context_lib.Context) -> int:
-  """Runs one worker to its end; returns its exit code."""
+  """Runs one worker to its end; returns the worker's exit code."""
   line: connection_lib.Connection | None = None
   process = context.process
   try:
@@ -171,7 +173,7 @@ def _run(context: context_lib.Context) -> int:
 
 
 def _connect(context: context_lib.Context) -> connection_lib.Connection:
-  """Returns the worker's line to the run, whose first report it has sent."""
+  """Returns the worker's connection to the run, after a first report."""
   from distacme import status as status_lib
   from distacme.programs.workers import connection as connection_lib
 
@@ -190,7 +192,7 @@ def _tell(
   line: connection_lib.Connection | None,
   ends_run: bool,
 ) -> None:
-  """Writes into the log and tells the run why a worker failed."""
+  """Writes a worker's failure into the log, and reports it to the run."""
   from distacme import status as status_lib
   from distacme.run import files
 

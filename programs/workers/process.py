@@ -1,4 +1,4 @@
-"""The process that a worker owns: its logs, signals and end."""
+"""Handles the process that a worker owns: logs, signals and the end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from distacme.runtime import signals
 
 
 class WorkerProcess:
-  """The process of a worker that has one of its own: logs, signals, its end."""
+  """The process of a worker that has its own: logs, signals and the end."""
 
   def __init__(self, run_dir: pathlib.Path) -> None:
-    """Takes over the process; to be called in its main thread.
+    """Takes over the process; to be called in the process's main thread.
 
     Args:
       run_dir: of the run that the worker belongs to.
@@ -57,7 +57,7 @@ class WorkerProcess:
     os._exit(code)
 
   def on_terminate(self, function: Callable[[], Any]) -> None:
-    """Calls `function` when the process is to end; now if it already is."""
+    """Calls `function` when the process is to end; at once if it already is."""
     self._on_terminate.append(function)
     if self._terminated:
       function()
@@ -71,10 +71,11 @@ class WorkerProcess:
 
 
 def take_process(run_dir: pathlib.Path) -> WorkerProcess | None:
-  """Returns this worker's process, None if it is a thread among others.
+  """Returns this worker's process, None if the worker is a thread among others.
 
-  A launcher of processes runs a worker in the main thread of its process, a
-  launcher of threads in another: the program need not say which it is.
+  A launcher of processes runs a worker in the main thread of the worker's
+  process, a launcher of threads in another thread: the program need not name
+  the launcher.
   """
   if threading.current_thread() is threading.main_thread():
     return WorkerProcess(run_dir)

@@ -1,4 +1,4 @@
-"""The replay server of a program, which saves what it holds now and then."""
+"""Runs the replay server of a program, and saves replay now and then."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from distacme.run import endpoints
 from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
-# How long saving may take at the end, after waiting for clients. A cluster that
-# sends SIGTERM kills soon: who takes too long is not waited for.
+# Seconds that saving may take at the end, after waiting for clients. A cluster
+# that sends SIGTERM kills soon: the end does not wait for longer savings.
 _SAVE_S = 20.0
 _TERMINATED_WAIT_S = 1.0
 _TERMINATED_SAVE_S = 5.0
 
 
 def run(context: context_lib.Context) -> None:
-  """Serves and reports; saves and ends after its clients.
+  """Serves replay and reports metrics; saves and ends after the clients.
 
-  It starts with what the newest checkpoint in the run directory holds, whether the
-  run is resumed or this worker alone.
+  The server starts with the items of the newest checkpoint in the run
+  directory, both in a resumed run and after a restart of this worker alone.
   """
   connection = context.connection
   run = recorded_run.run_config(context.config, context.directory)
   save_period_s = run.replay_checkpoint_period_s
   before = context.listened()
-  # Where its clients look for it: Reverb's connect to nothing else.
+  # At the address that clients look for: Reverb's clients connect to no other.
   port = before.port if before else listening.free_port()
   server = server_lib.ReplayServer(
     replay_spec.from_dict(context.config['replay']),
@@ -51,38 +51,38 @@ def run(context: context_lib.Context) -> None:
   report_at = time.monotonic()
   while (stop := connection.report().stop) is None:
     saving.start_if_due()
-    # While a large table is copied, it does not answer.
+    # While a large table is copied, the server does not answer.
     if time.monotonic() >= report_at and not saving.under_way:
       report_at = time.monotonic() + _REPORT_PERIOD_S
       metrics = server.metrics() | saving.metrics()
       connection.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     time.sleep(0.05)
   terminated = stop == status_lib.StopReason.TERMINATED
-  # Clients that still write, sample or set priorities would wait for ever.
+  # Without the server, clients that write, sample or set priorities never end.
   wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
   shutdown.wait_for(
     context.program.clients(context.name), connection.status, wait_s
   )
   if not saving.under_way:
     connection.report(metrics=server.metrics() | saving.metrics())
-  if stop != status_lib.StopReason.FAILED:  # for which what it holds may be why
+  if stop != status_lib.StopReason.FAILED:  # replay's items may be the reason
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
-  if not saving.under_way:  # for which it would wait; the process ends without
+  if not saving.under_way:  # else stopping waits for the saving
     server.stop()
 
 
 class _Saving:
-  """Saves replay now and then, in a thread, since it may take long.
+  """Saves replay now and then, in a thread, since a saving may take long.
 
-  A saving that fails is warned of and tried again at the next period: a server
-  that ended for it would lose what it holds, for the checkpoint before.
+  A failed saving is warned of, and tried again after the next period: a server
+  that ended instead would lose all items since the checkpoint before.
 
   Attributes:
-    error: of the last saving, if that failed.
+    error: of the last saving, None if the saving succeeded.
   """
 
   def __init__(self, server: Any, period_s: float | None):
-    """Starts the first period; None saves nothing."""
+    """Starts the first period; a period of None saves nothing."""
     self._server = server
     self._period_s = math.inf if period_s is None else period_s
     self._wanted = period_s is not None
@@ -94,13 +94,13 @@ class _Saving:
 
   @property
   def under_way(self) -> bool:
-    """Returns whether a checkpoint is being written."""
+    """True if a checkpoint is being written."""
     return self._saved is not None and not self._saved.done()
 
   def metrics(self) -> dict[str, float]:
-    """Returns how many savings failed, all and since the last that did not.
+    """Returns the numbers of failed savings, in all and since the last success.
 
-    Nothing if none ever did.
+    There are no metrics before the first failure.
     """
     if not self._failed:
       return {}
@@ -110,7 +110,7 @@ class _Saving:
     }
 
   def start_if_due(self) -> None:
-    """Starts to save if it is time, and the last checkpoint is written."""
+    """Starts a saving if one is due and the last checkpoint is written."""
     if time.monotonic() >= self._at and not self.under_way:
       self._start()
 
@@ -123,7 +123,7 @@ class _Saving:
       self._server.save()
       self.error = None
       self._failed_in_a_row = 0
-    except Exception as error:  # of Reverb, of the file system
+    except Exception as error:  # an error of Reverb or of the file system
       self.error = error
       self._failed += 1
       self._failed_in_a_row += 1
@@ -137,10 +137,10 @@ class _Saving:
       )
 
   def finish(self, timeout_s: float) -> None:
-    """Saves what there is now, unless that takes too long.
+    """Saves the present items, unless the saving takes too long.
 
     Raises:
-      Exception: what went wrong; there is no next time.
+      Exception: the error of the saving, since no later saving follows.
     """
     if not self._wanted:
       return

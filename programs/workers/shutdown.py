@@ -15,7 +15,7 @@ _PERIOD_S = 0.2  # between looks at who has ended
 
 
 def patience_s(stop: status_lib.StopReason) -> float:
-  """Returns how long a service waits in a run that ends for the reason `stop`."""
+  """Returns the seconds that a service waits in a run that ends for `stop`."""
   terminated = stop == status_lib.StopReason.TERMINATED
   return _TERMINATED_S if terminated else _FINISH_S
 
@@ -25,7 +25,7 @@ def wait_for(
   status: Callable[[], status_lib.Status],
   timeout_s: float,
 ) -> None:
-  """Waits until `workers` are done, or for too long.
+  """Waits until `workers` are done, at most `timeout_s`.
 
   The worker whose failure ends the run is not waited for.
   """

@@ -1,4 +1,4 @@
-"""The variable server of a program: params, counters, metrics, and the run's end."""
+"""Runs the variable server of a program: params, counters, metrics, the end."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from distacme.run import run_state
 from distacme.variables import keys
 from distacme.variables import server
 
-# A connection of each of 1,000 workers, and TensorBoard's three of each; most
-# systems allow 1,024 until they are asked for more.
+# A connection and three files of TensorBoard for each of 1,000 workers; most
+# systems allow 1,024 until a process asks for more.
 _DESCRIPTORS = 8192
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
@@ -29,9 +29,9 @@ _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 def run(context: context_lib.Context) -> None:
   """Serves until the run has ended.
 
-  It is the last to go: it waits for the goodbyes of all workers but itself, and
-  then writes how the run ended. If it is restarted it goes on with the counters
-  that it had at most `_PROGRESS_PERIOD_S` before.
+  The server is the last worker to end: the server waits for the goodbyes of all
+  other workers, and then writes the run's summary. A restarted server goes on
+  with counters that are at most `_PROGRESS_PERIOD_S` old.
   """
   directory = context.directory
   config = recorded_run.run_config(context.config, directory)
@@ -48,7 +48,7 @@ def run(context: context_lib.Context) -> None:
   )
 
   def terminate() -> None:
-    # In a thread: the signal may interrupt whoever holds the lock.
+    # In a thread: the signal may interrupt code that holds the lock.
     threading.Thread(
       target=state.request_stop, args=(status_lib.StopReason.TERMINATED,)
     ).start()
@@ -77,7 +77,7 @@ def _serve(
   key: pathlib.Path | None,
   before: endpoints.Endpoint | None,
 ) -> server.VariableServer:
-  """Returns a server; where one was before, if that port is free."""
+  """Returns a server, on the port of an earlier server if that port is free."""
   if before is None:
     return server.VariableServer(state, key=key)
   number = before.incarnation + 1
@@ -95,7 +95,7 @@ def _until_stop(
   directory: run_directory.RunDirectory,
   terminated: threading.Event,
 ) -> status_lib.StopReason:
-  """Keeps the run's counters until it stops; returns the reason."""
+  """Saves the run's counters until the run stops; returns the reason."""
   save_at = time.monotonic()
   while (stop := state.directive().stop) is None:
     if terminated.is_set():
