@@ -18,7 +18,8 @@ from distacme.run import notices
 
 _MAX_ROWS = 20
 _POLL_S = 0.05
-_LAST_PARAMS_S = 5.0  # to wait for the learner's last publication
+# To wait for the learner's last publication.
+LAST_PARAMS_S = 5.0
 
 
 def num_rows(episodes: int) -> int:
@@ -160,7 +161,7 @@ class Evaluator:
     """Evaluates the last params of a run that used up its steps."""
     if self.directive.stop != status.StopReason.STEP_LIMIT:
       return
-    deadline = time.monotonic() + _LAST_PARAMS_S
+    deadline = time.monotonic() + LAST_PARAMS_S
     while not self._has_last_params() and time.monotonic() < deadline:
       if self._must_end():
         break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import functools
+import math
 import pathlib
 import threading
 import time
@@ -109,14 +110,28 @@ class Connection:
     """Returns whether this worker is to end."""
     return self.report().stop is not None
 
-  def wait_for_params(self) -> bool:
-    """Subscribes and waits for params; returns False if the run stops first."""
+  def wait_for_params(self, last_s: float = 0.0) -> bool:
+    """Subscribes and waits for params.
+
+    Args:
+      last_s: seconds to wait on in a run that has used up its steps.
+
+    Returns:
+      Whether there are params; False if the run stopped before.
+    """
     self._client.subscribe()
     self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
-    while not self.stopped():
-      if self._client.wait_newer(-1, timeout_s=0.1) is not None:
-        return True
-    return False
+    ends_at = math.inf
+    while self._client.wait_newer(-1, timeout_s=_POLL_S) is None:
+      stop = self.report().stop
+      if stop is not None:
+        ends_at = min(ends_at, time.monotonic() + last_s)
+        if (
+          stop != status_lib.StopReason.STEP_LIMIT
+          or time.monotonic() >= ends_at
+        ):
+          return False
+    return True
 
   def wait_for_learning(self) -> bool:
     """Waits for the first learner step, which a resumed run has already made.

@@ -24,7 +24,8 @@ def _evaluate(context: context_lib.Context) -> None:
   connection, experiment = context.connection, context.experiment
   # Before the first learner step there is nothing to evaluate, and workers that
   # start need the cores.
-  if not connection.wait_for_params() or not connection.wait_for_learning():
+  has_params = connection.wait_for_params(evaluator.LAST_PARAMS_S)
+  if not has_params or not connection.wait_for_learning():
     return
   run = experiment.run
   rows = evaluator.num_rows(run.eval_episodes)
