@@ -16,8 +16,8 @@ from distacme.programs import training
 from distacme.programs.commands import evaluate
 from distacme.programs.commands import train
 from distacme.programs.seeds import config
+from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
-from distacme.run import curves
 from distacme.run import run_directory
 from tests.programs import launching
 
@@ -180,7 +180,7 @@ def test_ctrl_c_before_there_is_a_run_is_no_traceback(
     raise KeyboardInterrupt
 
   monkeypatch.setattr(training, 'prepare', interrupted)
-  monkeypatch.setattr(curves, 'grouped', interrupted)
+  monkeypatch.setattr(curve_groups, 'grouped', interrupted)
   monkeypatch.setattr(evaluate, 'evaluate', interrupted)
   with pytest.raises(SystemExit) as exit_:
     cli.main(command.split())

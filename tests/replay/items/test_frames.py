@@ -96,7 +96,8 @@ def make_spec(window, prioritized=False):
 
 def writer(spec, layout, num_envs, inserter):
   agent = python_types.SimpleNamespace(
-    replay=spec, first_priority=lambda window, values: np.ones(len(values['a']))
+    replay=spec,
+    first_priority=lambda window, values: np.ones(len(window.reward)),
   )
   return factory.make_writer(agent, layout, num_envs, inserter)
 
