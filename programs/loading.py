@@ -122,10 +122,10 @@ def _import(
     )
   try:
     return given_functions.load(path)
-  except (ImportError, AttributeError) as error:
+  except ValueError as error:
     raise ValueError(
-      f'the {part} of {directory.path} is {path}, which cannot be loaded: '
-      f'{error}. Put its folder on PYTHONPATH, or give it again: {again}.'
+      f'the {part} of {directory.path} is not found: {error} Or give it again: '
+      f'{again}.'
     ) from error
 
 

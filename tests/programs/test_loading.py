@@ -154,7 +154,7 @@ def test_what_can_be_imported_is_and_what_cannot_is_asked_for(tmp_path):
   assert len(returns(policy, 1)) == 1
   missing = imported | {'import_path': 'not_here:make'}
   change_config(tmp_path / 'run', 'functions', env=missing)
-  with pytest.raises(ValueError, match='is not_here:make.*on PYTHONPATH'):
+  with pytest.raises(ValueError, match='not_here:make.*on PYTHONPATH'):
     distacme.load_policy(tmp_path / 'run', network=network)
 
 

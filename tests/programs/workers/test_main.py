@@ -268,7 +268,7 @@ def test_what_hides_tensorflow_is_imported_before_a_lodger_starts(
   monkeypatch.setattr(lazy_imports, 'load_all', lambda: order.append('loaded'))
   module = types.SimpleNamespace(run=lambda context: order.append(context.name))
   monkeypatch.setattr(importlib, 'import_module', lambda path: module)
-  given = experiment_lib.Experiment(experiment_lib.RunConfig(), dqn.Config())
+  given = experiment_lib.Experiment(run_config.RunConfig(), dqn.Config())
   assert main.run_worker(directory.path, name, given) == 0
   assert order[:1] == expected[:1]
   assert sorted(order) == sorted(expected)
