@@ -16,7 +16,7 @@ from distacme import wiring
 from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
 from distacme.replay import demonstrations as demonstrations_lib
-from distacme.replay import memory
+from distacme.replay import in_process
 from distacme.replay.items import rows
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
@@ -69,8 +69,8 @@ class LearnerLoop:
     counted = run_state.directive().counts.get('learner_steps', 0)
     most = run_state.limits.max_learner_steps
 
-    def make_replay(layout: rows.RowLayout) -> memory.Memory:
-      self.replay = memory.Memory(agent.replay, layout, seed)
+    def make_replay(layout: rows.RowLayout) -> in_process.InProcessReplay:
+      self.replay = in_process.InProcessReplay(agent.replay, layout, seed)
       return self.replay
 
     self.learner = wiring.make_learner(

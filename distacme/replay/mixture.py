@@ -1,114 +1,81 @@
-"""Batches with elements of several tables, the same for all backends."""
+"""Batches with elements of several tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from distacme import replay_spec
-from distacme import types
-from distacme.replay.items import rows as rows_lib
-
-
-class Drawn(NamedTuple):
-  """Items drawn from one table.
-
-  Attributes:
-    items: [K, block_size] structured rows.
-    keys: [K] uint64.
-    probability: [K] float64, chance of each item within its table.
-    frames: [K] structured frames of each item, or None if the rows have none.
-  """
-
-  items: np.ndarray
-  keys: np.ndarray
-  probability: np.ndarray
-  frames: Sequence[np.ndarray] | None
-
+from distacme.replay import tables as tables_lib
 
 # Draws a number of items from one table.
-Draw: TypeAlias = Callable[[int], Drawn]
+Draw: TypeAlias = Callable[[int], tables_lib.Drawn]
 
 
 class Mixture:
   """Chooses the table of every element, and joins the tables' items to batches.
 
-  The choices for a batch depend on the seed and the batch's number alone. So a
-  backend can know later choices in advance, and a restored one makes the same.
+  The choices for a batch depend on the seed and the batch's number alone, so that
+  restored tables go on with the same choices.
   """
 
-  def __init__(
-    self,
-    spec: replay_spec.ReplaySpec,
-    layout: rows_lib.RowLayout,
-    seed: int | None = None,
-  ):
+  def __init__(self, spec: replay_spec.ReplaySpec, seed: int | None = None):
     """Chooses nothing yet.
 
     Args:
       spec: of the tables.
-      layout: of their rows.
       seed: of the choices; None for different choices in every process.
     """
-    self._layout = layout
+    self._items = spec.batch_size // spec.block_size
     self._block = spec.block_size
-    self._size = spec.batch_size
     self._shares = np.array(spec.mixture)
     self._bounds = np.cumsum(self._shares)[:-1]
     self._entropy = np.random.SeedSequence(seed).entropy
-    self._only = np.zeros(spec.batch_size, np.int32)
+    self._only = np.zeros(self._items, np.int32)
 
   def tables(self, number: int) -> np.ndarray:
-    """Returns the table of each element of batch `number`: [B] int32."""
+    """Returns the table of each item of batch `number`: [N] int32."""
     if not len(self._bounds):
       return self._only
     seed = np.random.SeedSequence(self._entropy, spawn_key=(number,))
-    uniform = np.random.default_rng(seed).random(self._size)
+    uniform = np.random.default_rng(seed).random(self._items)
     return np.searchsorted(self._bounds, uniform, side='right').astype(np.int32)
 
   def counts(self, number: int) -> np.ndarray:
     """Returns the number of windows of each table in batch `number`."""
-    return np.bincount(self.tables(number), minlength=len(self._shares))
+    counts = np.bincount(self.tables(number), minlength=len(self._shares))
+    return counts * self._block
 
-  def sample(
-    self, number: int, draws: Sequence[Draw]
-  ) -> tuple[Any, types.SampleInfo]:
-    """Returns batch `number`; see `core.Sampler`.
+  def draw(self, number: int, draws: Sequence[Draw]) -> tables_lib.Drawn:
+    """Returns the items of batch `number`, with their chance in the batch.
 
     Args:
       number: of the batch.
-      draws: of each table; called only if the batch has windows of the table.
+      draws: of each table; called only if the batch has items of the table.
     """
-    tables = self.tables(number)
     if len(draws) == 1:
-      drawn = draws[0](self._size // self._block)
-    else:
-      drawn = _joined(tables, draws)
-    rows = drawn.items.reshape(-1)
-    info = types.SampleInfo(
-      key=np.repeat(drawn.keys, self._block),
-      probability=np.repeat(drawn.probability, self._block)
-      * self._shares[tables],
-      params_version=rows[rows_lib.PARAMS_VERSION],
-      table=tables,
+      return draws[0](self._items)
+    tables = self.tables(number)
+    drawn = _joined(tables, draws)
+    return drawn._replace(
+      probability=drawn.probability * self._shares[drawn.tables]
     )
-    return self._layout.read(rows, drawn.frames), info
 
 
-def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> Drawn:
+def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> tables_lib.Drawn:
   """Returns items of several tables, in the order of the elements."""
   counts = np.bincount(tables, minlength=len(draws)).tolist()
   parts = [draw(n) for draw, n in zip(draws, counts, strict=True) if n]
   # The index of each element among the items in the order of drawing.
   places = np.argsort(np.argsort(tables, kind='stable'), kind='stable')
-  items, keys, probability = (
+  items, keys, probability, indices = (
     np.concatenate(arrays)[places]
-    for arrays in zip(*[part[:3] for part in parts], strict=True)
+    for arrays in zip(*[part[:4] for part in parts], strict=True)
   )
   frames = None
   if parts[0].frames is not None:
     every = [frame for part in parts for frame in part.frames or ()]
     frames = [every[place] for place in places.tolist()]
-  return Drawn(items, keys, probability, frames)
+  return tables_lib.Drawn(items, keys, probability, indices, frames)

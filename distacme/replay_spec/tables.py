@@ -13,6 +13,8 @@ import numpy as np
 from distacme import config_checks
 from distacme.replay_spec import windows
 
+_NO_LIMIT = 2**62
+
 
 def check_priorities(priority: np.ndarray) -> None:
   """Checks priorities that an agent computed.
@@ -50,10 +52,10 @@ class RateLimits:
     balance = self.samples_per_insert * inserts - samples
     return inserts >= self.min_size and balance - count >= self.min_balance
 
-  def can_insert(self, inserts: int, samples: int, count: int) -> bool:
-    """Returns whether `count` more items may be inserted."""
-    balance = self.samples_per_insert * (inserts + count) - samples
-    return inserts + count <= self.min_size or balance <= self.max_balance
+  def room(self, inserts: int, samples: int) -> int:
+    """Returns the number of items that may be inserted, with no limit a huge one."""
+    most = (self.max_balance + samples) / self.samples_per_insert
+    return max(0, int(min(max(self.min_size, most), _NO_LIMIT)) - inserts)
 
   @property
   def most_unsampled(self) -> float:

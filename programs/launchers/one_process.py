@@ -23,6 +23,7 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import program
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
+from distacme.replay import in_process
 from distacme.replay import memory
 from distacme.run import checkpoint
 from distacme.run import files
@@ -311,7 +312,7 @@ class _Saved:
     self._replay: checkpoints.Checkpoints | None = None
     if replay_period_s is not None:
       self._replay = checkpoints.Checkpoints(
-        directory.replay, 'memory', agent.replay
+        directory.replay, memory.FORMAT, agent.replay
       )
 
   def save(
@@ -319,7 +320,7 @@ class _Saved:
     steps: int,
     state: Any,
     counts: Mapping[str, int],
-    replay: memory.Memory,
+    replay: in_process.InProcessReplay,
   ) -> None:
     """Saves replay, then the learner, so that no learner lacks its replay."""
     counts = {**counts, 'learner_steps': steps}
@@ -343,8 +344,9 @@ class _Saved:
     arrays = None
 
     def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Arrays]:
-      counts = files.read_json(folder / _COUNTS)
-      if counts['learner_steps'] > steps:
+      path = folder / _COUNTS  # programs write none
+      counts = files.read_json(path) if path.exists() else {}
+      if counts.get('learner_steps', 0) > steps:
         raise ValueError(f'it is of a later learner step than {steps}')
       return counts, memory.read(folder)
 
@@ -353,7 +355,7 @@ class _Saved:
       if found is not None:
         arrays = found[1]
         # Until the first learner step, one state belongs to several moments.
-        if found[0]['learner_steps'] == steps:
+        if found[0].get('learner_steps') == steps:
           counts = found[0]
     return _Restored(restored.state, steps, counts, arrays)
 

@@ -89,28 +89,29 @@ class FrameLayout:
     return frames
 
   def gather(
-    self, windows: Sequence[np.ndarray], before: np.ndarray
+    self, windows: Sequence[Sequence[np.ndarray]], before: np.ndarray
   ) -> np.ndarray:
     """Returns frames in their slots, structured [B, slots].
 
     Args:
-      windows: the frames of each window, structured, oldest first.
+      windows: the frames of each window, uint8 [frame_bytes] each, oldest first.
       before: [B], number of frames from before the window's first observation.
     """
-    gathered = np.zeros((len(windows), self.slots), self.dtype)
+    shape = (len(windows), self.slots, self.dtype.itemsize)
+    gathered = np.zeros(shape, np.uint8)
     for into, frames, old in zip(
       gathered, windows, before.tolist(), strict=True
     ):
       first = self.stack - 1 - old
       if self.ends is None:
-        into[first : first + len(frames)] = frames
+        np.stack(frames, out=into[first : first + len(frames)])
         continue
-      into[first : self.stack] = frames[: old + 1]
+      np.stack(frames[: old + 1], out=into[first : self.stack])
       for end, length in enumerate(self._lengths, 2):
         seen = frames[: old + 1 + length][-self.stack :]  # up to that end
         stop = end * self.stack
-        into[stop - len(seen) : stop] = seen
-    return gathered
+        np.stack(seen, out=into[stop - len(seen) : stop])
+    return gathered.view(self.dtype)[..., 0]
 
   def put(self, data: Any, frames: np.ndarray) -> Any:
     """Returns a batch with frames [B, ...] in the empty leaves of observations.
@@ -159,18 +160,18 @@ def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
     return {}
   named = [places[id(frame)] for window in windows for frame in window]
   return {
-    'frames': np.stack([frame.view(np.uint8) for frame in frames]),
+    'frames': np.stack(frames),
     'named': np.array(named),
     'lengths': np.array([len(window) for window in windows]),
   }
 
 
-def unpack(arrays: Mapping[str, np.ndarray], dtype: np.dtype) -> list[Any]:
-  """Undoes `pack`."""
+def unpack(arrays: Mapping[str, np.ndarray]) -> list[Any] | None:
+  """Undoes `pack`; returns None if there were no frames."""
   if 'frames' not in arrays:
-    return []
+    return None
   # Copies: each frame's memory is freed with the last window that refers to it.
-  frames = [frame.copy().view(dtype) for frame in arrays['frames']]
+  frames = [frame.copy() for frame in arrays['frames']]
   ends = np.cumsum(arrays['lengths']).tolist()
   named = [frames[place] for place in arrays['named'].tolist()]
   return [

@@ -1,8 +1,7 @@
-"""Rows: one window packed into one run of bytes, the same in all backends.
+"""Rows: one window packed into one run of bytes.
 
-Every column and every chunk costs a replay backend time, so a transition, or a
-sequence, is a single column of bytes. A row is one element of a numpy structured
-array; packing and unpacking are views, not copies.
+Replay moves and stores bytes, and knows nothing of their leaves. A row is one element
+of a numpy structured array; packing and unpacking are views, not copies.
 """
 
 from __future__ import annotations
@@ -58,12 +57,14 @@ class RowLayout:
     """Returns views on the leaves of `rows`, structured; each [*rows.shape, ...]."""
     return self._read(rows)
 
-  def read(self, rows: np.ndarray, frames: Sequence[np.ndarray] | None) -> Any:
+  def read(
+    self, rows: np.ndarray, frames: Sequence[Sequence[np.ndarray]] | None
+  ) -> Any:
     """Returns the data of a batch of rows [B], each leaf [B, ...].
 
     Args:
       rows: structured.
-      frames: of each row, structured; None if the layout has no frames.
+      frames: of each row, uint8 [frame_bytes] each; None if the layout has none.
     """
     data = self.views(rows)
     if self.frames is None:
@@ -77,30 +78,26 @@ class RowLayout:
     rows = np.zeros(size, self.dtype)
     if self.frames is None:
       return self.views(rows)
-    return self.read(rows, [np.zeros(1, self.frames.dtype)] * size)
+    frame = np.zeros(self.frames.dtype.itemsize, np.uint8)
+    return self.read(rows, [[frame]] * size)
 
-  def to_bytes(self, rows: np.ndarray) -> np.ndarray:
-    """Returns rows [..., N] as uint8 [..., N * itemsize], without a copy."""
-    return rows.view(np.uint8)
-
-  def from_bytes(self, data: np.ndarray, block_size: int = 1) -> np.ndarray:
-    """Undoes `to_bytes`.
+  def from_bytes(self, items: np.ndarray) -> np.ndarray:
+    """Returns the rows [N, block_size] of items, without a copy.
 
     Args:
-      data: uint8 [..., block_size * itemsize].
-      block_size: N, rows in an item.
+      items: uint8 [N, block_size * itemsize].
 
     Raises:
-      ValueError: if the bytes were written with another layout.
+      ValueError: if the items were written with another layout.
     """
-    if data.shape[-1] != block_size * self.itemsize:
+    if items.shape[-1] % self.itemsize:
       raise ValueError(
-        f'replay holds items of {data.shape[-1]} bytes, this agent and '
-        f'environment need {block_size} x {self.itemsize}: actors and learner '
-        'do not agree about the environment spec, what `act` stores, or the '
-        'block_size. Give all of them the same.'
+        f'replay holds items of {items.shape[-1]} bytes, this agent and '
+        f'environment need a multiple of {self.itemsize}: actors and learner '
+        'do not agree about the environment spec, or what `act` stores. Give '
+        'all of them the same.'
       )
-    return data.view(self.dtype)
+    return items.view(self.dtype)
 
 
 def make_layout(

@@ -1,0 +1,35 @@
+"""Reads batches out of the bytes of drawn items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distacme import types
+from distacme.replay import tables
+from distacme.replay.items import rows as rows_lib
+
+
+def read(
+  layout: rows_lib.RowLayout, drawn: tables.Drawn
+) -> tuple[Any, types.SampleInfo]:
+  """Returns a batch and how it was drawn; see `core.Sampler.sample`.
+
+  Args:
+    layout: of the rows.
+    drawn: the items; leaves of the batch are views on them.
+
+  Raises:
+    ValueError: if the items were written with another layout.
+  """
+  rows = layout.from_bytes(drawn.items)
+  block = rows.shape[1]
+  rows = rows.reshape(-1)
+  info = types.SampleInfo(
+    key=np.repeat(drawn.keys, block),
+    probability=np.repeat(drawn.probability, block),
+    params_version=rows[rows_lib.PARAMS_VERSION],
+    table=np.repeat(drawn.tables, block),
+  )
+  return layout.read(rows, drawn.frames), info

@@ -1,0 +1,71 @@
+"""Frames that items may still name, as they came from each actor."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+
+from distacme.replay import packs
+
+_MAX_STREAMS = (
+  4096  # of actors, restarted ones included; the stillest goes first
+)
+
+
+class FrameStreams:
+  """Keeps the newest frames of every actor, for the items that name them."""
+
+  def __init__(self) -> None:
+    """Keeps nothing yet."""
+    self._streams: collections.OrderedDict[int, dict[int, np.ndarray]] = (
+      collections.OrderedDict()
+    )
+
+  def resolve(
+    self, pack: packs.Pack
+  ) -> tuple[packs.Pack, list[list[np.ndarray]]]:
+    """Keeps a pack's frames; returns its items that name known frames.
+
+    Frames are unknown after replay was started anew, until their actor has sent as
+    many frames as its items name.
+
+    Args:
+      pack: the next one of its actor.
+
+    Returns:
+      The pack with these items only, and the frames of each.
+    """
+    frames = pack.frames
+    assert frames is not None
+    known = self._keep(frames)
+    named = frames.named.tolist()
+    ends = np.cumsum(frames.lengths).tolist()
+    found: list[list[np.ndarray]] = []
+    whole: list[int] = []
+    start = 0
+    for item, end in enumerate(ends):
+      try:
+        found.append([known[number] for number in named[start:end]])
+        whole.append(item)
+      except KeyError:
+        pass
+      start = end
+    if len(whole) < len(ends):
+      pack = pack._replace(
+        items=pack.items[whole], priorities=pack.priorities[whole]
+      )
+    return pack, found
+
+  def _keep(self, frames: packs.Frames) -> dict[int, np.ndarray]:
+    """Adds the frames of a stream, and drops those that nobody names any more."""
+    known = self._streams.pop(frames.stream, {})
+    self._streams[frames.stream] = known  # the newest comes last
+    if len(self._streams) > _MAX_STREAMS:
+      self._streams.popitem(last=False)
+    known.update(enumerate(frames.new, frames.first))
+    for number in list(known):  # in the order of their numbers
+      if number >= frames.oldest:
+        break
+      del known[number]
+    return known

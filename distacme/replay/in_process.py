@@ -1,0 +1,129 @@
+"""Replay in the process of its only user: no server, no thread, deterministic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from distacme import replay_spec
+from distacme import types
+from distacme.replay import batch
+from distacme.replay import demonstrations
+from distacme.replay import memory
+from distacme.replay.items import rows as rows_lib
+
+
+class InProcessReplay:
+  """A `core.Sampler` with inserters, over tables in memory.
+
+  One thread uses it. This thread must not sample before `can_sample`, since no other
+  thread could insert meanwhile. For the same reason inserts do not block; the thread
+  that acts also learns, as often as the rate limits allow.
+  """
+
+  def __init__(
+    self,
+    spec: replay_spec.ReplaySpec,
+    layout: rows_lib.RowLayout,
+    seed: int,
+  ):
+    """Makes empty tables.
+
+    Args:
+      spec: of the tables.
+      layout: of their rows.
+      seed: of the drawing of items.
+    """
+    self._spec = spec
+    self._layout = layout
+    self._memory = memory.Memory(spec, seed)
+    self.metrics = self._memory.metrics
+    self.describe = self._memory.describe
+    self.held = self._memory.held
+
+  def inserter(self, tables: Sequence[replay_spec.Table]) -> InProcessInserter:
+    """Returns an inserter for some of the tables."""
+    indices = [self._spec.tables.index(table) for table in tables]
+    return InProcessInserter(self._memory, indices)
+
+  def write_demonstrations(
+    self, episodes: Iterable[demonstrations.Episode]
+  ) -> int:
+    """Fills the tables of demonstrations; see `demonstrations.write`.
+
+    Raises:
+      ValueError: also if a table then holds too little to be sampled.
+    """
+    tables = self._spec.tables_of_demonstrations
+    inserter = self.inserter(tables)
+    steps = demonstrations.write(episodes, self._spec, self._layout, inserter)
+    for table in tables:
+      index = self._spec.tables.index(table)
+      inserted = self._memory.inserted(index)
+      least = self._spec.rate_limits[index].min_size
+      if inserted < least:
+        raise ValueError(
+          f'the demonstrations have {steps} steps, which make {inserted} windows '
+          f'of table {table.name!r}; no batch is drawn before it holds '
+          f'min_size={least}. Give more demonstrations, or lower min_size.'
+        )
+    return steps
+
+  def can_sample(self, batches: int = 1) -> bool:
+    """Returns whether the rate limits allow to draw so many batches now."""
+    return self._memory.blocking(batches) is None
+
+  def sample(self) -> tuple[Any, types.SampleInfo]:
+    """Draws a batch; see `core.Sampler`.
+
+    Raises:
+      RuntimeError: if the rate limits forbid to sample now.
+    """
+    return batch.read(self._layout, self._memory.draw())
+
+  def update_priorities(
+    self, info: types.SampleInfo, priority: np.ndarray
+  ) -> None:
+    """Sets priorities; see `core.Sampler`."""
+    self._memory.update_priorities(info.table, info.key, priority)
+
+  def close(self) -> None:
+    """Does nothing: nobody waits."""
+
+  def save(self, folder: pathlib.Path) -> None:
+    """Writes all state that decides later samples, below `folder`."""
+    self._memory.held().write(folder)
+
+  def load(self, arrays: memory.Arrays) -> None:
+    """Loads the arrays of `memory.read`; call this before any insert."""
+    self._memory.load(arrays)
+
+
+class InProcessInserter:
+  """A `replay.writers.inserter.Inserter` of tables in memory."""
+
+  blocked_s = 0.0
+
+  def __init__(self, memory_: memory.Memory, tables: Sequence[int]):
+    self._memory = memory_
+    self._tables = tables
+
+  def insert_frames(self, frames: np.ndarray) -> list[np.ndarray]:
+    """Returns the frames one by one: windows share frames by reference."""
+    return list(frames.view(np.uint8).reshape(len(frames), -1))
+
+  def insert(
+    self,
+    rows: np.ndarray,
+    priorities: np.ndarray,
+    frames: Sequence[Sequence[np.ndarray]] | None = None,
+  ) -> None:
+    """Inserts items; see `replay.writers.inserter.Inserter`."""
+    items = rows.view(np.uint8).reshape(len(rows), -1)
+    self._memory.insert(self._tables, items, priorities, frames)
+
+  def close(self) -> None:
+    """Does nothing: all items are inserted."""

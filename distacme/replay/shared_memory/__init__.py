@@ -1,0 +1,1 @@
+"""Batches from replay to a learner on the same host, through shared memory."""

@@ -1,0 +1,162 @@
+"""What a learner and replay say to each other over a socket of their host.
+
+A message is a kind, one byte, the length of its body, four bytes, and the body:
+
+  learner to replay   HELLO       JSON of `slots.Form`; the first message
+                      FREE        the number of a slot, one byte
+                      PRIORITIES  tables int32 [N], keys uint64 [N], float64 [N]
+                      DESCRIBE    nothing; the first and only message
+  replay to learner   MEMORY      number of slots, one byte; with a descriptor
+                      FULL        the number of a slot, one byte
+                      TEXT        the answer to DESCRIBE
+                      ERROR       a sentence, after which replay hangs up
+
+The kernel lets only the user of the run open the socket, and tells either side when
+the other is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import socket
+import struct
+import sys
+
+import numpy as np
+
+HELLO, FREE, PRIORITIES, DESCRIBE = b'H', b'F', b'P', b'D'
+MEMORY, FULL, TEXT, ERROR = b'M', b'N', b'T', b'E'
+_HEADER = struct.Struct('<cI')
+_MAX_BODY = 64 << 20
+
+
+def send(
+  to: socket.socket, kind: bytes, body: bytes = b'', file: int | None = None
+) -> None:
+  """Sends a message, with a descriptor if one is given.
+
+  Raises:
+    OSError: if the other side is gone.
+  """
+  data = _HEADER.pack(kind, len(body)) + body
+  if file is None:
+    to.sendall(data)
+  else:
+    sent = socket.send_fds(to, [data], [file])
+    assert sent == len(data)  # a few bytes
+
+
+def receive(of: socket.socket) -> tuple[bytes, bytes]:
+  """Returns kind and body of the next message.
+
+  Raises:
+    OSError: if the other side is gone, or sends anything else.
+  """
+  return _receive(of, _exactly(of, _HEADER.size))
+
+
+def receive_file(of: socket.socket) -> tuple[bytes, bytes, int | None]:
+  """Returns kind and body of the next message, and the descriptor with it."""
+  data, files, _, _ = socket.recv_fds(of, _HEADER.size, 1)
+  data += _exactly(of, _HEADER.size - len(data)) if data else b''
+  if not data:
+    raise ConnectionError('replay hung up')
+  kind, body = _receive(of, data)
+  return kind, body, files[0] if files else None
+
+
+def _receive(of: socket.socket, header: bytes) -> tuple[bytes, bytes]:
+  kind, length = _HEADER.unpack(header)
+  if length > _MAX_BODY:
+    raise ConnectionError(f'a message of {length} bytes came')
+  return kind, _exactly(of, length)
+
+
+def _exactly(of: socket.socket, size: int) -> bytes:
+  data = bytearray(size)
+  view = memoryview(data)
+  while len(view):
+    count = of.recv_into(view)
+    if not count:
+      raise ConnectionError('the other side hung up')
+    view = view[count:]
+  return bytes(data)
+
+
+def priorities_to_bytes(
+  tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray
+) -> bytes:
+  """Returns the body of PRIORITIES."""
+  return b''.join(
+    [
+      keys.astype(np.uint64, copy=False).tobytes(),
+      priorities.astype(np.float64, copy=False).tobytes(),
+      tables.astype(np.int32, copy=False).tobytes(),
+    ]
+  )
+
+
+def priorities_from_bytes(
+  body: bytes,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Undoes `priorities_to_bytes`.
+
+  Raises:
+    ValueError: if it is no such body.
+  """
+  count, rest = divmod(len(body), 20)
+  if rest:
+    raise ValueError(f'{len(body)} bytes are no priorities.')
+  keys = np.frombuffer(body, np.uint64, count)
+  priorities = np.frombuffer(body, np.float64, count, 8 * count)
+  return np.frombuffer(body, np.int32, count, 16 * count), keys, priorities
+
+
+@contextlib.contextmanager
+def _short(path: pathlib.Path):
+  """Yields a name of a path's file that is short enough for a socket."""
+  if sys.platform != 'linux':
+    yield str(path)
+    return
+  folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+  try:
+    yield f'/proc/self/fd/{folder}/{path.name}'
+  finally:
+    os.close(folder)
+
+
+def listen(path: pathlib.Path) -> socket.socket:
+  """Returns a socket that listens at `path`, for this user alone.
+
+  Raises:
+    OSError: if the file system or the system has no such sockets.
+  """
+  path.unlink(missing_ok=True)
+  listener = socket.socket(socket.AF_UNIX)
+  try:
+    with _short(path) as name:
+      listener.bind(name)
+    path.chmod(0o600)  # nobody can connect before it listens
+    listener.listen()
+  except BaseException:
+    listener.close()
+    raise
+  return listener
+
+
+def connect(path: pathlib.Path) -> socket.socket:
+  """Returns a socket to who listens at `path`.
+
+  Raises:
+    OSError: if nobody does on this host.
+  """
+  connection = socket.socket(socket.AF_UNIX)
+  try:
+    with _short(path) as name:
+      connection.connect(name)
+  except BaseException:
+    connection.close()
+    raise
+  return connection

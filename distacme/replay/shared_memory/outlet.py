@@ -1,0 +1,106 @@
+"""Takes batches from a replay worker on the same host."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import threading
+
+import numpy as np
+
+from distacme.replay import tables
+from distacme.replay.shared_memory import messages
+from distacme.replay.shared_memory import slots as slots_lib
+
+
+class LocalOutlet:
+  """A `replay.sampler.Outlet` through shared memory."""
+
+  def __init__(self, path: pathlib.Path, form: slots_lib.Form):
+    """Connects.
+
+    Args:
+      path: where replay listens.
+      form: of a batch.
+
+    Raises:
+      OSError: if nobody listens there on this host.
+      ValueError: if replay refuses.
+    """
+    self._path = path
+    self._connection = messages.connect(path)
+    self._sending = threading.Lock()
+    self._full: int | None = None  # the slot that was given out last
+    try:
+      hello = json.dumps(dataclasses.asdict(form)).encode()
+      messages.send(self._connection, messages.HELLO, hello)
+      kind, body, file = messages.receive_file(self._connection)
+      _check(kind, messages.MEMORY, body)
+      assert file is not None
+      try:
+        self._slots = slots_lib.Slots(form, body[0], file)
+      finally:
+        os.close(file)
+    except BaseException:
+      self._connection.close()
+      raise
+
+  def next(self) -> tables.Drawn:
+    """Waits for the next batch; its frames are views until the next call.
+
+    Raises:
+      OSError: if replay is gone, or this outlet was closed.
+      ValueError: if replay refuses.
+    """
+    if self._full is not None:
+      self._send(messages.FREE, bytes([self._full]))
+      self._full = None
+    kind, body = messages.receive(self._connection)
+    _check(kind, messages.FULL, body)
+    self._full = body[0]
+    return self._slots.read(body[0])
+
+  def update_priorities(
+    self, tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray
+  ) -> None:
+    """Sets the priorities [N] of items; skips those that are gone.
+
+    Raises:
+      OSError: if replay is gone.
+    """
+    self._send(
+      messages.PRIORITIES,
+      messages.priorities_to_bytes(tables, keys, priorities),
+    )
+
+  def describe(self) -> str:
+    """Returns a sentence on the contents of the tables.
+
+    Raises:
+      OSError: if replay is gone.
+    """
+    with contextlib.closing(messages.connect(self._path)) as connection:
+      connection.settimeout(2.0)
+      messages.send(connection, messages.DESCRIBE)
+      return messages.receive(connection)[1].decode()
+
+  def close(self) -> None:
+    """Hangs up; ends a `next` that waits."""
+    with contextlib.suppress(OSError):
+      self._connection.shutdown(socket.SHUT_RDWR)
+    self._connection.close()
+
+  def _send(self, kind: bytes, body: bytes) -> None:
+    with self._sending:
+      messages.send(self._connection, kind, body)
+
+
+def _check(kind: bytes, wanted: bytes, body: bytes) -> None:
+  if kind == messages.ERROR:
+    raise ValueError(body.decode())
+  if kind != wanted:
+    raise ConnectionError(f'replay said {kind!r}')

@@ -1,0 +1,150 @@
+"""Places for batches in memory that two processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import mmap
+import os
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from distacme.replay import tables
+
+_ALIGNMENT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """The size of a batch's parts, which the learner knows.
+
+  Attributes:
+    items: number of items in a batch.
+    item_bytes: bytes of an item.
+    max_frames: frames of all items together, at most.
+    frame_bytes: bytes of a frame; 0 if the rows have no frames.
+  """
+
+  items: int
+  item_bytes: int
+  max_frames: int = 0
+  frame_bytes: int = 0
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if type(value) is not int or not 0 <= value < 1 << 40:
+        raise ValueError(f'{field.name} of a batch is {value!r:.80}.')
+
+  @classmethod
+  def from_dict(cls, fields: Mapping[str, Any]) -> Form:
+    """Undoes `dataclasses.asdict`; raises ValueError for anything else."""
+    try:
+      return cls(**fields)
+    except TypeError as error:
+      raise ValueError(f'No form of a batch: {error}.') from None
+
+
+class Slots:
+  """Shared memory with room for some batches of one form."""
+
+  def __init__(self, form: Form, count: int, file: int | None = None):
+    """Makes the memory, or maps that of another process.
+
+    Args:
+      form: of the batches.
+      count: batches that fit.
+      file: descriptor of the memory; None makes new memory.
+
+    Raises:
+      OSError: if there is not so much memory.
+    """
+    self._form = form
+    parts = (
+      ('items', np.uint8, (form.items, form.item_bytes)),
+      ('keys', np.uint64, (form.items,)),
+      ('probability', np.float64, (form.items,)),
+      ('tables', np.int32, (form.items,)),
+      ('lengths', np.int64, (form.items,)),
+      ('frames', np.uint8, (form.max_frames, form.frame_bytes)),
+    )
+    self._size = 0  # of a slot
+    places = []
+    for name, dtype, shape in parts:
+      size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+      places.append((name, dtype, shape, self._size, size))
+      self._size += size + -size % _ALIGNMENT
+    self.file = _make_file(self._size * count) if file is None else file
+    self._memory = mmap.mmap(self.file, self._size * count)
+    whole = np.frombuffer(self._memory, np.uint8)
+    self._slots: list[dict[str, np.ndarray]] = [
+      {
+        name: whole[start + at : start + at + size].view(dtype).reshape(shape)
+        for name, dtype, shape, at, size in places
+      }
+      for start in range(0, self._size * count, self._size)
+    ]
+
+  def __len__(self) -> int:
+    """Returns the number of batches that fit."""
+    return len(self._slots)
+
+  def write(self, slot: int, drawn: tables.Drawn) -> None:
+    """Writes a batch.
+
+    Raises:
+      ValueError: if the batch is of another form.
+    """
+    into = self._slots[slot]
+    if drawn.items.shape != into['items'].shape:
+      raise ValueError(
+        f'replay draws items {list(drawn.items.shape)} (number, bytes), this '
+        f'agent and environment need {list(into["items"].shape)}: actors and '
+        'learner do not agree about the environment spec, or what `act` stores. '
+        'Give all of them the same.'
+      )
+    into['items'][:] = drawn.items
+    into['keys'][:] = drawn.keys
+    into['probability'][:] = drawn.probability
+    into['tables'][:] = drawn.tables
+    if drawn.frames is None:
+      return
+    into['lengths'][:] = [len(frames) for frames in drawn.frames]
+    flat = [frame for frames in drawn.frames for frame in frames]
+    np.stack(flat, out=into['frames'][: len(flat)])
+
+  def read(self, slot: int) -> tables.Drawn:
+    """Returns a batch.
+
+    Its frames are views: they change once the slot is written to again.
+    """
+    of = self._slots[slot]
+    frames = None
+    if self._form.frame_bytes:
+      ends = np.cumsum(of['lengths']).tolist()
+      frames = [
+        of['frames'][start:end]
+        for start, end in zip([0, *ends], ends, strict=False)
+      ]
+    return tables.Drawn(
+      of['items'].copy(),
+      of['keys'].copy(),
+      of['probability'].copy(),
+      of['tables'].copy(),
+      frames,
+    )
+
+
+def _make_file(size: int) -> int:
+  """Returns a file in memory that has no name, so that nothing is left of it."""
+  if sys.platform == 'linux':
+    # Not in /dev/shm, which containers keep small.
+    file = os.memfd_create('distacme batches', os.MFD_CLOEXEC)
+  else:
+    with tempfile.TemporaryFile() as temporary:
+      file = os.dup(temporary.fileno())
+  os.ftruncate(file, size)
+  return file

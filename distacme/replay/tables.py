@@ -1,0 +1,320 @@
+"""Tables of items, as bytes: drawn by priority, or once in order."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from distacme import replay_spec
+from distacme.replay import sum_tree
+from distacme.replay import table_metrics
+from distacme.replay.items import frames as frames_lib
+
+# The frames of each item, uint8 [frame_bytes] each, oldest first. Items share them.
+Frames: TypeAlias = Sequence[Sequence[np.ndarray]]
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+
+_NO_KEY = np.iinfo(np.uint64).max
+
+
+class Drawn(NamedTuple):
+  """Items drawn from tables.
+
+  Attributes:
+    items: [N, item_bytes] uint8.
+    keys: [N] uint64; with the table, each names an item.
+    probability: [N] float64, the chance of each in its table.
+    tables: [N] int32, the index of the table of each.
+    frames: of each item; None if the rows have none.
+  """
+
+  items: np.ndarray
+  keys: np.ndarray
+  probability: np.ndarray
+  tables: np.ndarray
+  frames: Frames | None
+
+
+class Held(NamedTuple):
+  """A copy of a table's contents at one moment, to be saved.
+
+  Attributes:
+    arrays: the counts, the items, and all that decides what is drawn.
+    frames: of each item; None if the rows have none.
+  """
+
+  arrays: dict[str, np.ndarray]
+  frames: list[Sequence[np.ndarray]] | None
+
+  def as_arrays(self) -> dict[str, np.ndarray]:
+    """Returns all of it as arrays, with each frame once."""
+    packed = {} if self.frames is None else frames_lib.pack(self.frames)
+    return {**self.arrays, **packed}
+
+
+def make(
+  spec: replay_spec.Table, index: int, random: np.random.Generator
+) -> Table:
+  """Returns the table of a spec.
+
+  Args:
+    spec: of the table.
+    index: of the table in its `ReplaySpec`.
+    random: source of the draws.
+  """
+  if spec.used_once:
+    return QueueTable(spec, index)
+  return PriorityTable(spec, index, random)
+
+
+class Table:
+  """One table, used by one thread; its owner checks the rate limits."""
+
+  def __init__(self, spec: replay_spec.Table, index: int):
+    self._spec = spec
+    self._index = index
+    self._inserted = 0  # items
+    self._sampled = 0  # items
+    self._item_bytes = 0  # unknown before the first item
+
+  def __len__(self) -> int:
+    """Returns the number of items held."""
+    raise NotImplementedError
+
+  @property
+  def counts(self) -> table_metrics.Counts:
+    """Windows held, inserted and sampled."""
+    block = self._spec.block_size
+    return table_metrics.Counts(
+      len(self) * block, self._inserted * block, self._sampled * block
+    )
+
+  def insert(
+    self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
+  ) -> None:
+    """Inserts items.
+
+    Args:
+      items: [N, item_bytes] uint8.
+      priorities: [N].
+      frames: of each item, if the rows have frames.
+
+    Raises:
+      ValueError: if the table keeps all it holds and is full, the items are of
+        another size than those held, or a priority makes no sense.
+    """
+    replay_spec.check_priorities(priorities)
+    self._spec.check_room(len(self), len(items))
+    self._check_size(items.shape[1])
+    self._insert(items, priorities, frames)
+    self._inserted += len(items)
+
+  def _check_size(self, item_bytes: int) -> None:
+    if not self._item_bytes:
+      self._item_bytes = item_bytes
+      self._allocate()
+    if item_bytes != self._item_bytes:
+      raise ValueError(
+        f'table {self._spec.name!r} holds items of {self._item_bytes} bytes, and '
+        f'one of {item_bytes} came: actors do not agree about the environment '
+        'spec, what `act` stores, or the block_size. Give all of them the same.'
+      )
+
+  def draw(self, count: int) -> Drawn:
+    """Draws items; the caller has checked the rate limits."""
+    drawn = self._draw(count)
+    self._sampled += count
+    return drawn
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Sets priorities [N] of items; skips those that are gone."""
+    raise NotImplementedError
+
+  def held(self) -> Held:
+    """Returns a copy of the contents."""
+    arrays, frames = self._held()
+    arrays['counts'] = np.array([self._inserted, self._sampled])
+    return Held(arrays, frames)
+
+  def load(self, arrays: Arrays) -> None:
+    """Loads the arrays of `Held.as_arrays` into a new table."""
+    self._inserted, self._sampled = arrays['counts'].tolist()
+    items = arrays['items']
+    if not len(items):
+      return
+    self._check_size(items.shape[1])
+    self._take(items, arrays, frames_lib.unpack(arrays))
+
+  def _allocate(self) -> None:
+    """Makes room for items, whose size is known now."""
+
+  def _insert(
+    self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
+  ) -> None:
+    raise NotImplementedError
+
+  def _draw(self, count: int) -> Drawn:
+    raise NotImplementedError
+
+  def _held(
+    self,
+  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+    """Returns copies of the items and all other state, but the counts."""
+    raise NotImplementedError
+
+  def _take(
+    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
+  ) -> None:
+    """Loads the arrays of `_held`."""
+    raise NotImplementedError
+
+
+class PriorityTable(Table):
+  """Items that are drawn by their priorities, any number of times."""
+
+  def __init__(
+    self, spec: replay_spec.Table, index: int, random: np.random.Generator
+  ):
+    super().__init__(spec, index)
+    self._capacity = spec.max_items
+    self._tree = sum_tree.SumTree(self._capacity)
+    self._random = random
+    self._frames: list[Any] | None = None
+
+  def __len__(self) -> int:
+    """Returns the number of items held."""
+    return min(self._inserted, self._capacity)
+
+  def _allocate(self) -> None:
+    # Memory that was never written to takes no room.
+    self._items = np.empty((self._capacity, self._item_bytes), np.uint8)
+    self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Sets priorities [N] of items; skips those that are gone."""
+    replay_spec.check_priorities(priority)
+    if not self._item_bytes:
+      return
+    slots = (key % np.uint64(self._capacity)).astype(np.int64)
+    held = self._keys[slots] == key
+    self._set_priorities(slots[held], priority[held])
+
+  def _insert(
+    self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
+  ) -> None:
+    keys = np.arange(self._inserted, self._inserted + len(items))
+    slots = keys % self._capacity  # of a repeated slot the last item counts
+    self._set_priorities(slots, priorities)
+    self._items[slots] = items
+    self._keys[slots] = keys
+    if frames is None:
+      return
+    if self._frames is None:
+      self._frames = [None] * self._capacity
+    for slot, named in zip(slots.tolist(), frames, strict=True):
+      self._frames[slot] = named
+
+  def _draw(self, count: int) -> Drawn:
+    slots, probability = self._draw_slots(count)
+    frames = None
+    if self._frames is not None:
+      frames = [self._frames[slot] for slot in slots.tolist()]
+    return Drawn(
+      self._items[slots],
+      self._keys[slots],
+      probability,
+      np.full(count, self._index, np.int32),
+      frames,
+    )
+
+  def _draw_slots(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws slots; returns these and the chance of each."""
+    uniform = self._random.random(count)
+    if self._tree.total > 0:
+      slots = self._tree.draw(uniform)
+      return slots, self._tree.get(slots) / self._tree.total
+    # All priorities are zero: all items have the same chance.
+    slots = (uniform * len(self)).astype(np.int64)
+    return slots, np.full(count, 1 / len(self))
+
+  def _set_priorities(self, slots: np.ndarray, priority: np.ndarray) -> None:
+    priority = np.asarray(priority, np.float64)
+    self._tree.set(slots, priority**self._spec.priority_exponent)
+
+  def _held(
+    self,
+  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+    if not self._item_bytes:
+      return {'items': np.empty((0, 0), np.uint8)}, None
+    count = len(self)
+    arrays = {
+      'items': self._items[:count].copy(),
+      'keys': self._keys[:count].copy(),
+      'weights': self._tree.get(np.arange(count)),
+    }
+    return arrays, None if self._frames is None else self._frames[:count]
+
+  def _take(
+    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
+  ) -> None:
+    self._items[: len(items)] = items
+    self._keys[: len(items)] = arrays['keys']
+    self._tree.set(np.arange(len(items)), arrays['weights'])
+    if frames is not None:
+      self._frames = frames + [None] * (self._capacity - len(frames))
+
+
+class QueueTable(Table):
+  """Items that are drawn once, in the order of their insertion."""
+
+  def __init__(self, spec: replay_spec.Table, index: int):
+    super().__init__(spec, index)
+    self._items: collections.deque[np.ndarray] = collections.deque()
+    self._frames: collections.deque[Any] | None = None
+
+  def __len__(self) -> int:
+    """Returns the number of items held."""
+    return len(self._items)
+
+  def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
+    """Does nothing: every item is drawn once, with any priority."""
+
+  def _insert(
+    self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
+  ) -> None:
+    self._items.extend(items.copy())  # a view would keep all of what came
+    if frames is not None:
+      self._frames = self._frames or collections.deque()
+      self._frames.extend(frames)
+
+  def _draw(self, count: int) -> Drawn:
+    items = np.stack([self._items.popleft() for _ in range(count)])
+    frames = None
+    if self._frames is not None:
+      frames = [self._frames.popleft() for _ in range(count)]
+    return Drawn(
+      items,
+      np.arange(self._sampled, self._sampled + count, dtype=np.uint64),
+      np.ones(count),
+      np.full(count, self._index, np.int32),
+      frames,
+    )
+
+  def _held(
+    self,
+  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+    items = np.empty((len(self._items), self._item_bytes), np.uint8)
+    for row, item in zip(items, self._items, strict=True):
+      row[:] = item
+    frames = None if self._frames is None else list(self._frames)
+    return {'items': items}, frames
+
+  def _take(
+    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
+  ) -> None:
+    self._items.extend(items)
+    if frames is not None:
+      self._frames = collections.deque(frames)
