@@ -217,6 +217,9 @@ class Sampler(Protocol):
   def describe(self) -> str:
     """Describes the tables, and which side waits if that is known; any thread."""
 
+  def close(self) -> None:
+    """Ends a `sample` that waits, with an error; any thread."""
+
 
 class VersionedParams(NamedTuple):
   """Params, and the number of learner steps that made the params."""

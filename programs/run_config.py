@@ -10,6 +10,7 @@ from distacme import config_checks
 from distacme import status
 from distacme.programs import accelerators
 from distacme.programs import modes
+from distacme.programs import replay_transports
 
 if TYPE_CHECKING:
   from distacme.acting import evaluator
@@ -105,6 +106,12 @@ class RunConfig:
   Saving takes some 25 us an item; inserts and samples wait for 3 of them."""
   run_dir: pathlib.Path | None = _field(None, plot='ignore')
   """Directory of the run's files; by default a new one below ./runs."""
+  replay_transport: replay_transports.Transport = dataclasses.field(
+    default_factory=replay_transports.default,
+    metadata={'resume': 'free', 'plot': 'ignore'},
+  )
+  """How actors send experience to replay: by Reverb, the default where it is
+  installed, or by a service of our own (grpc)."""
   replay_in_learner: bool = _field(False, plot='ignore')
   """Runs the replay server in the learner's process: the learner reads replay more
   than twice as fast, and the server ends with the learner."""

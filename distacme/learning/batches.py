@@ -168,11 +168,13 @@ class PrefetchedBatches(Batches):
       while not self._closed:
         self._queue.put(self._draw())
     except Exception as error:  # reaches the learner, which raises it
-      self._queue.put(error)
+      if not self._closed:
+        self._queue.put(error)
 
   def close(self) -> None:
-    """Lets the thread end, once replay has answered it."""
+    """Lets the thread end."""
     self._closed = True
+    self.sampler.close()
     with contextlib.suppress(queue.Empty):
       while True:
         self._queue.get_nowait()

@@ -62,6 +62,7 @@ class PackInserter:
     self,
     way: Way,
     spec: replay_spec.ReplaySpec,
+    tables: Sequence[replay_spec.Table],
     layout: rows_lib.RowLayout,
     stopped: Callable[[], bool],
     *,
@@ -71,21 +72,18 @@ class PackInserter:
 
     Args:
       way: to replay.
-      spec: has the tables; those of actors get every item.
+      spec: of replay.
+      tables: of `spec`, to insert every item into.
       layout: of the rows.
       stopped: returns whether the run is over.
       explain_after_s: seconds of being blocked before a warning gives the reason;
         four times as long until the next warning, and so on.
     """
     self._way = way
-    self._tables = tuple(
-      index
-      for index, table in enumerate(spec.tables)
-      if table in spec.tables_of_actors
-    )
+    self._tables = tuple(spec.tables.index(table) for table in tables)
     self._stopped = stopped
     self._explain_after_s = explain_after_s
-    self._at_once = spec.used_once
+    self._at_once = any(table.used_once for table in tables)
     self._items: list[np.ndarray] = []  # [K, item_bytes] each
     self._priorities: list[np.ndarray] = []
     self._named: list[Sequence[int]] = []  # the frames of each item

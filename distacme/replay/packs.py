@@ -7,7 +7,6 @@ Frames are numbered, and items, also those of later packs, name theirs by number
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import struct
 from typing import NamedTuple
 
@@ -73,8 +72,8 @@ def encode(pack: Pack) -> bytes:
     *frames.new.shape,
     len(frames.named),
   )
-  parts = [pack.priorities, frames.named, frames.lengths, pack.items]
-  parts.append(frames.new)
+  arrays = [pack.priorities, frames.named, frames.lengths, pack.items]
+  parts = [np.ascontiguousarray(part).data for part in [*arrays, frames.new]]
   size = _HEADER.size + sum(part.nbytes for part in parts)
   check_size(size)
   return b''.join([_HEADER.pack(_MAGIC, size, *header), *parts])
@@ -93,7 +92,7 @@ def check_size(size: int) -> None:
     )
 
 
-def size_of(data: Sequence[int]) -> int:
+def size_of(data: bytes | memoryview) -> int:
   """Returns the bytes of a pack that `data` begins with.
 
   Raises:
@@ -107,7 +106,7 @@ def size_of(data: Sequence[int]) -> int:
   return int(size)
 
 
-def decode(data: bytes | np.ndarray) -> Pack:
+def decode(data: bytes | memoryview) -> Pack:
   """Reads a pack from a peer that is not trusted; arrays are views on `data`.
 
   Raises:

@@ -81,6 +81,16 @@ class Store:
           self._changed.wait(_LOOK_S)
     return True
 
+  def wait_for_room(self, stopped: Callable[[], bool]) -> bool:
+    """Waits until actors may insert an item; returns False once `stopped`."""
+    tables = [self.spec.tables.index(t) for t in self.spec.tables_of_actors]
+    with self._changed:
+      while not self._memory.room(tables):
+        if stopped():
+          return False
+        self._changed.wait(_LOOK_S)
+    return True
+
   def begin(self, pack: packs.Pack) -> Waiting:
     """Takes a pack's frames; returns its items, for `insert_some`.
 

@@ -13,8 +13,7 @@ from distacme.replay import sum_tree
 from distacme.replay import table_metrics
 from distacme.replay.items import frames as frames_lib
 
-# The frames of each item, uint8 [frame_bytes] each, oldest first. Items share them.
-Frames: TypeAlias = Sequence[Sequence[np.ndarray]]
+Frames: TypeAlias = frames_lib.Frames
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 _NO_KEY = np.iinfo(np.uint64).max
@@ -250,7 +249,7 @@ class PriorityTable(Table):
     if not self._item_bytes:
       return {'items': np.empty((0, 0), np.uint8)}, None
     count = len(self)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
       'items': self._items[:count].copy(),
       'keys': self._keys[:count].copy(),
       'weights': self._tree.get(np.arange(count)),

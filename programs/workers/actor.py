@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from distacme import wiring
 from distacme.programs import program
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.replay.items import rows as rows_lib
-from distacme.replay.reverb import inserter
+from distacme.programs.workers import replay_links
 from distacme.run import seeding
 
 
@@ -27,8 +27,7 @@ def run(context: context_lib.Context) -> None:
 def _act(context: context_lib.Context) -> None:
   connection, index = context.connection, context.index
   experiment = context.experiment
-  replay = context.find(program.REPLAY)
-  if replay is None:
+  if context.find(program.REPLAY) is None:
     return
   status = connection.status()
   before = status.workers.get(connection.name)
@@ -48,18 +47,10 @@ def _act(context: context_lib.Context) -> None:
     np.arange(index * rows, (index + 1) * rows), num_actors * rows
   )
 
-  def make_inserter(layout: rows_lib.RowLayout) -> inserter.ReverbInserter:
-    return inserter.ReverbInserter(
-      replay.address,
-      agent.replay.tables_of_actors,
-      layout,
-      connection.stopped,
-    )
-
   wiring.make_actor(
     agent,
     environment,
-    make_inserter,
+    functools.partial(replay_links.make_inserter, context, agent),
     connection.params,
     connection,
     key=seeding.actor_key(experiment.seed, stream),

@@ -88,10 +88,19 @@ class Context:
       self.directory.endpoints, service, self.connection.stopped
     )
 
-  def listened(self) -> endpoints.Endpoint | None:
-    """Returns this worker's endpoint before a restart, None at first."""
-    return endpoints.find(self.directory.endpoints, self.name)
+  def listened(self, name: str = '') -> endpoints.Endpoint | None:
+    """Returns this worker's endpoint before a restart, None at first.
 
-  def listens(self, endpoint: endpoints.Endpoint) -> None:
-    """Lets other workers find this worker's endpoint."""
-    endpoints.write(self.directory.endpoints, self.name, endpoint)
+    Args:
+      name: of a further endpoint of this worker.
+    """
+    return endpoints.find(self.directory.endpoints, name or self.name)
+
+  def listens(self, endpoint: endpoints.Endpoint, name: str = '') -> None:
+    """Lets other workers find this worker's endpoint.
+
+    Args:
+      endpoint: of this worker.
+      name: of a further endpoint of this worker.
+    """
+    endpoints.write(self.directory.endpoints, name or self.name, endpoint)

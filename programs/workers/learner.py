@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -11,8 +12,7 @@ from distacme import wiring
 from distacme.programs import program
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
-from distacme.replay.items import rows
-from distacme.replay.reverb import sampler
+from distacme.programs.workers import replay_links
 from distacme.run import checkpoint
 from distacme.run import seeding
 
@@ -39,20 +39,14 @@ def run(context: context_lib.Context) -> None:
   counted = connection.status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
-  replay = context.find(program.REPLAY)
-  if replay is None:
+  if context.find(program.REPLAY) is None:
     return
-
-  def make_sampler(layout: rows.RowLayout) -> sampler.ReverbSampler:
-    return sampler.ReverbSampler(
-      replay.address, agent.replay, layout, connection.stopped
-    )
 
   learner = wiring.make_learner(
     agent,
     spec,
     restored.state if restored else state,
-    make_sampler,
+    functools.partial(replay_links.make_sampler, context, agent),
     connection.params,
     connection,
     devices=devices,

@@ -1,8 +1,10 @@
-"""Runs the replay server of a program, and saves replay now and then."""
+"""Runs the replay worker of a program, and saves replay now and then."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent import futures
+import contextlib
 import logging
 import math
 import time
@@ -12,8 +14,10 @@ from distacme import replay_spec
 from distacme import status as status_lib
 from distacme.programs import recorded_run
 from distacme.programs.workers import context as context_lib
+from distacme.programs.workers import replay_links
 from distacme.programs.workers import shutdown
-from distacme.replay.reverb import server as server_lib
+from distacme.replay import store as store_lib
+from distacme.replay.shared_memory import server as local_server
 from distacme.run import endpoints
 from distacme.runtime import listening
 
@@ -31,44 +35,62 @@ def run(context: context_lib.Context) -> None:
   The server starts with the items of the newest checkpoint in the run
   directory, both in a resumed run and after a restart of this worker alone.
   """
-  connection = context.connection
   run = recorded_run.run_config(context.config, context.directory)
   save_period_s = run.replay_checkpoint_period_s
-  before = context.listened()
-  # At the address that clients look for: Reverb's clients connect to no other.
-  port = before.port if before else listening.free_port()
-  server = server_lib.ReplayServer(
+  store = store_lib.Store(
     replay_spec.from_dict(context.config['replay']),
-    port,
     context.directory.replay if save_period_s else None,
   )
-  context.listens(
-    endpoints.Endpoint(
-      '127.0.0.1', port, incarnation=before.incarnation + 1 if before else 0
-    )
-  )
-  saving = _Saving(server, save_period_s)
+  with _doors(context, store, run.replay_transport):
+    _serve(context, store, save_period_s)
+
+
+@contextlib.contextmanager
+def _doors(
+  context: context_lib.Context, store: store_lib.Store, transport: str
+) -> Iterator[None]:
+  """Lets actors and the learner reach the store, until the context ends."""
+  with contextlib.ExitStack() as stack:
+    if transport == 'reverb':
+      from distacme.replay.reverb import queue as queue_lib
+
+      before = context.listened(replay_links.QUEUE)
+      # At the address that actors look for: Reverb's clients connect to no other.
+      port = before.port if before else listening.free_port()
+      queue = queue_lib.PackQueue(store, port)
+      stack.callback(queue.stop)
+      context.listens(endpoints.Endpoint('127.0.0.1', port), replay_links.QUEUE)
+    path = replay_links.socket_path(context.directory)
+    stack.callback(local_server.LocalServer(store, path).stop)
+    context.listens(endpoints.Endpoint('127.0.0.1', 0))
+    yield
+
+
+def _serve(
+  context: context_lib.Context,
+  store: store_lib.Store,
+  save_period_s: float | None,
+) -> None:
+  """Reports and saves until the run stops and the clients have gone."""
+  connection = context.connection
+  saving = _Saving(store, save_period_s)
   report_at = time.monotonic()
   while (stop := connection.report().stop) is None:
     saving.start_if_due()
-    # While a large table is copied, the server does not answer.
-    if time.monotonic() >= report_at and not saving.under_way:
+    if time.monotonic() >= report_at:
       report_at = time.monotonic() + _REPORT_PERIOD_S
-      metrics = server.metrics() | saving.metrics()
+      metrics = store.metrics() | saving.metrics()
       connection.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     time.sleep(0.05)
   terminated = stop == status_lib.StopReason.TERMINATED
-  # Without the server, clients that write, sample or set priorities never end.
+  # Without replay, clients that write or sample never end.
   wait_s = _TERMINATED_WAIT_S if terminated else shutdown.patience_s(stop)
   shutdown.wait_for(
     context.program.clients(context.name), connection.status, wait_s
   )
-  if not saving.under_way:
-    connection.report(metrics=server.metrics() | saving.metrics())
+  connection.report(metrics=store.metrics() | saving.metrics())
   if stop != status_lib.StopReason.FAILED:  # replay's items may be the reason
     saving.finish(_TERMINATED_SAVE_S if terminated else _SAVE_S)
-  if not saving.under_way:  # else stopping waits for the saving
-    server.stop()
 
 
 class _Saving:
@@ -81,9 +103,9 @@ class _Saving:
     error: of the last saving, None if the saving succeeded.
   """
 
-  def __init__(self, server: Any, period_s: float | None):
+  def __init__(self, store: store_lib.Store, period_s: float | None):
     """Starts the first period; a period of None saves nothing."""
-    self._server = server
+    self._store = store
     self._period_s = math.inf if period_s is None else period_s
     self._wanted = period_s is not None
     self._at = time.monotonic() + self._period_s
@@ -120,10 +142,10 @@ class _Saving:
 
   def _save(self) -> None:
     try:
-      self._server.save()
+      self._store.save()
       self.error = None
       self._failed_in_a_row = 0
-    except Exception as error:  # an error of Reverb or of the file system
+    except Exception as error:  # of the file system
       self.error = error
       self._failed += 1
       self._failed_in_a_row += 1

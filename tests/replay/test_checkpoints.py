@@ -1,26 +1,16 @@
-"""Both backends restore their newest checkpoint, or the one before it."""
+"""Replay restores its newest checkpoint, or the one before it, in every mode."""
 
-import importlib.util
 import pathlib
 import threading
 
 import numpy as np
-import portpicker
 import pytest
 
 from distacme import replay_spec
 from distacme import specs
-from distacme.replay import checkpoints
-from distacme.replay import memory
 from distacme.replay.items import rows as rows_lib
-from distacme.replay.reverb import inserter
-from distacme.replay.reverb import sampler as sampler_lib
-from distacme.replay.reverb import server
 from distacme.run import files
-
-needs_reverb = pytest.mark.skipif(
-  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
-)
+from tests.replay import backends
 
 WINDOW = replay_spec.NStep(1, 0.9)
 # The first sample at 20; then up to 20 inserts and 40 samples ahead.
@@ -45,104 +35,35 @@ LAYOUT = rows_lib.make_layout(
 )
 
 
-def by_name(spec):
-  return [(table.name, [table]) for table in spec.tables]
+class Kept:
+  """A backend with a directory, and items that are told apart by a number."""
 
-
-class Reverb:
-  """A server with its client's two ends."""
-
-  def __init__(self, spec, directory):
-    port = portpicker.pick_unused_port()
-    self.server = server.ReplayServer(spec, port, directory)
-    self.metrics = self.server.metrics
-    self.save = self.server.save
-    self._stopped = threading.Event()
-    address = f'localhost:{port}'
-    self._inserters = {
-      name: inserter.ReverbInserter(
-        address, tables, LAYOUT, self._stopped.is_set
-      )
-      for name, tables in by_name(spec)
-    }
-    self._connect = lambda: sampler_lib.ReverbSampler(address, spec, LAYOUT)
-    self._sampler = None
-
-  @property
-  def sampler(self):
-    self._sampler = self._sampler or self._connect()
-    return self._sampler
+  def __init__(self, backend, spec, directory):
+    self.replay = backend(spec, LAYOUT, directory)
+    self.metrics, self.save = self.replay.metrics, self.replay.save
+    self.stop, self.close = self.replay.stop, self.replay.close
 
   def insert(self, numbers, priority=1.0, table='experience'):
-    """Inserts items that are told apart by their reward."""
     rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
     rows['reward'][:, 0] = numbers
-    inserter = self._inserters[table]
-    inserter.insert(rows, np.full(len(rows), float(priority)))
-    inserter.flush()
+    self.replay.insert(rows, np.full(len(rows), float(priority)), table)
 
   def sample(self):
-    batch, info = self.sampler.sample()
+    batch, info = self.replay.sample()
     return np.asarray(batch.reward).astype(int), info
 
   def has(self, name, value):
     """Returns what says whether a metric has a value."""
     return lambda: self.metrics()[name] == value
 
-  def stop(self):
-    self._stopped.set()
 
-  def close(self):
-    self.stop()
-    for made in self._inserters.values():
-      made.close()
-    self._sampler = None
-    self.server.stop()
-
-
-class Memory:
-  """The same of the tables of one process, whose owner saves them."""
-
-  def __init__(self, spec, directory):
-    self._checkpoints = checkpoints.Checkpoints(directory, 'memory', spec)
-    self._replay = memory.Memory(spec, LAYOUT, seed=1)
-    self._inserters = {
-      name: self._replay.inserter(tables) for name, tables in by_name(spec)
-    }
-    self.metrics = self._replay.metrics
-    arrays = self._checkpoints.restore(memory.read)
-    if arrays is not None:
-      self._replay.load(arrays)
-
-  def save(self):
-    folder = self._checkpoints.unfinished / 'tables'
-    folder.mkdir()
-    self._replay.save(folder)
-    return self._checkpoints.add(folder)
-
-  def insert(self, numbers, priority=1.0, table='experience'):
-    rows = np.zeros((len(numbers), 1), LAYOUT.dtype)
-    rows['reward'][:, 0] = numbers
-    self._inserters[table].insert(rows, np.full(len(rows), float(priority)))
-
-  def sample(self):
-    batch, info = self._replay.sample()
-    return np.asarray(batch.reward).astype(int), info
-
-  def close(self):
-    pass
-
-
-@pytest.fixture(
-  name='open_',
-  params=[pytest.param(Reverb, marks=needs_reverb), Memory],
-)
+@pytest.fixture(name='open_', params=backends.ALL)
 def fixture_open(request, tmp_path):
   """Returns a function that opens the replay of a directory."""
   opened = []
 
   def open_(spec=SPEC, backend=request.param):
-    opened.append(backend(spec, tmp_path / 'replay'))
+    opened.append(Kept(backend, spec, tmp_path / 'replay'))
     return opened[-1]
 
   yield open_
@@ -155,8 +76,8 @@ def numbers_below(directory):
 
 
 def settled(replay, wait_until):
-  """Waits until what Reverb's sampler fetches ahead is there."""
-  if isinstance(replay, Reverb):
+  """Waits until what is drawn ahead is drawn."""
+  if isinstance(replay.replay, backends.Worker):
     wait_until(replay.has('sampled', 20))
 
 
@@ -200,12 +121,10 @@ def in_time(function):
   assert not thread.is_alive(), 'It is blocked.'
 
 
-only_reverb = pytest.mark.parametrize(
-  'open_', [pytest.param(Reverb, marks=needs_reverb)], indirect=True
-)
+only_workers = pytest.mark.parametrize('open_', backends.ALL[1:], indirect=True)
 
 
-@only_reverb
+@only_workers
 def test_a_learner_goes_on_where_actors_were_blocked(open_, wait_until):
   replay = open_()
 
@@ -227,7 +146,7 @@ def test_a_learner_goes_on_where_actors_were_blocked(open_, wait_until):
     in_time(replay.sample)
 
 
-@only_reverb
+@only_workers
 def test_actors_go_on_where_the_learner_was_waiting(open_, wait_until):
   replay = open_()
   for rounds in range(3):
@@ -253,17 +172,8 @@ def turn_a_byte(path):
 
 
 @pytest.mark.parametrize('how', [truncate, turn_a_byte, pathlib.Path.unlink])
-@pytest.mark.parametrize(
-  ('open_', 'name'),
-  [
-    pytest.param(Reverb, 'items.tfrecord', marks=needs_reverb),
-    pytest.param(Reverb, 'chunks.tfrecord', marks=needs_reverb),
-    pytest.param(Reverb, 'tables.tfrecord', marks=needs_reverb),
-    (Memory, 'tables.npz'),
-    (Memory, 'contents.json'),
-  ],
-  indirect=['open_'],
-)
+@pytest.mark.parametrize('name', ['tables.npz', 'contents.json'])
+@pytest.mark.parametrize('open_', backends.ALL[:2], indirect=True)
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
   open_, caplog, name, how
 ):
@@ -281,19 +191,30 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
   assert f'{before} is used instead' in record.getMessage()
 
 
-@only_reverb
-def test_what_another_backend_saved_is_not_restored(open_, caplog):
-  first = open_(backend=Memory)
+@only_workers
+def test_what_one_process_saved_is_restored_in_a_program(open_):
+  first = open_(backend=backends.InProcess)
   first.insert(range(30))
   first.save()
+  second = open_()
+  assert second.metrics()['size'] == 30
+  second.sample()
+
+
+def test_what_another_format_saved_is_not_restored(open_, caplog):
+  first = open_()
+  first.insert(range(30))
+  path = first.save()
+  contents = files.read_json(path / 'contents.json') | {'backend': 'reverb'}
+  files.write_json(path / 'contents.json', contents)
   assert open_().metrics()['size'] == 0
   (record,) = caplog.records
-  assert 'with the backend memory and this run has reverb' in (
+  assert 'with the backend reverb and this run has tables' in (
     record.getMessage()
   )
 
 
-@pytest.mark.parametrize('open_', [Memory], indirect=True)
+@pytest.mark.parametrize('open_', [backends.InProcess], indirect=True)
 @pytest.mark.parametrize('inserts', [25, 130])  # 100 fit
 def test_what_is_sampled_next_is_the_same_in_one_process(open_, inserts):
   first = open_()
@@ -322,7 +243,7 @@ def test_what_is_of_another_table_is_not_restored(open_, caplog):
   assert 'and there is no other: it starts empty' in record.getMessage()
 
 
-@only_reverb
+@only_workers
 def test_a_save_that_fails_leaves_nothing_and_the_next_is_whole(
   open_, tmp_path, monkeypatch
 ):
@@ -411,7 +332,7 @@ def test_all_tables_come_back(open_):
     second.insert([130], 1.0, 'expert')
 
 
-@pytest.mark.parametrize('open_', [Memory], indirect=True)
+@pytest.mark.parametrize('open_', [backends.InProcess], indirect=True)
 def test_a_mixture_goes_on_as_it_would_have_in_one_process(open_):
   first = open_(TWO)
   first.insert(range(20), 1.0, 'own')

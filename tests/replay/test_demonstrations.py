@@ -8,7 +8,7 @@ import tree
 from distacme import replay_spec
 from distacme import specs
 from distacme.replay import demonstrations
-from distacme.replay import memory
+from distacme.replay import in_process
 from distacme.replay.items import rows as rows_lib
 from tests.replay import playing
 from tests.replay.playing import FIRST
@@ -126,7 +126,7 @@ def test_a_table_in_memory_is_filled_before_anything_acts():
   _, episodes = recorded([3, 4])
   spec, layout = spec_of(window, min_size=7), layout_of(window)
   assert not spec.needs_actors
-  replay = memory.Memory(spec, layout, seed=0)
+  replay = in_process.InProcessReplay(spec, layout, seed=0)
   assert not replay.can_sample()
   assert replay.write_demonstrations(episodes) == 7
   assert replay.metrics()['size'] == 7
@@ -145,7 +145,7 @@ def test_more_than_a_table_keeps_are_refused():
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3, 4])
   spec, layout = spec_of(window, max_size=6), layout_of(window)
-  replay = memory.Memory(spec, layout, seed=0)
+  replay = in_process.InProcessReplay(spec, layout, seed=0)
   with pytest.raises(ValueError, match="'expert' keeps .* max_size=6. Raise"):
     replay.write_demonstrations(episodes)
 
@@ -239,7 +239,7 @@ def test_fewer_than_a_table_needs_to_be_sampled_are_refused():
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3, 4])
   spec, layout = spec_of(window, min_size=8), layout_of(window)
-  replay = memory.Memory(spec, layout, seed=0)
+  replay = in_process.InProcessReplay(spec, layout, seed=0)
   with pytest.raises(
     ValueError, match=r"7 steps.* 'expert'.* min_size=8\. Give"
   ):

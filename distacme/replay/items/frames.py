@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import itertools
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tree
@@ -17,6 +17,9 @@ import tree
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
+
+# The frames of each item, uint8 [frame_bytes] each, oldest first. Items share them.
+Frames: TypeAlias = Sequence[Sequence[np.ndarray] | np.ndarray]
 
 # The field of a row with the number of its frames from before its first observation.
 FRAMES_BEFORE = 'frames_before'
@@ -88,9 +91,7 @@ class FrameLayout:
       frames[name] = leaves[i][..., -1]
     return frames
 
-  def gather(
-    self, windows: Sequence[Sequence[np.ndarray]], before: np.ndarray
-  ) -> np.ndarray:
+  def gather(self, windows: Frames, before: np.ndarray) -> np.ndarray:
     """Returns frames in their slots, structured [B, slots].
 
     Args:
@@ -149,7 +150,7 @@ def make_layout(
   return FrameLayout(observations, window) if len(depths) == 1 else None
 
 
-def pack(windows: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+def pack(windows: Frames) -> dict[str, np.ndarray]:
   """Returns each frame once, and the indices of each window's frames."""
   places: dict[int, int] = {}
   frames: list[np.ndarray] = []

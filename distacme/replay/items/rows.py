@@ -6,7 +6,7 @@ of a numpy structured array; packing and unpacking are views, not copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 import operator
 from typing import Any
@@ -57,9 +57,7 @@ class RowLayout:
     """Returns views on the leaves of `rows`, structured; each [*rows.shape, ...]."""
     return self._read(rows)
 
-  def read(
-    self, rows: np.ndarray, frames: Sequence[Sequence[np.ndarray]] | None
-  ) -> Any:
+  def read(self, rows: np.ndarray, frames: frames_lib.Frames | None) -> Any:
     """Returns the data of a batch of rows [B], each leaf [B, ...].
 
     Args:

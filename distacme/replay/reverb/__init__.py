@@ -1,1 +1,1 @@
-"""Replay in a Reverb server; the only folder that imports reverb."""
+"""Reverb as a queue of packs from actors; the only folder that imports reverb."""

@@ -1,4 +1,4 @@
-"""Connects to a Reverb server, and notices that the server is gone."""
+"""Connects to a Reverb server."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import logging
 import math
 import os
 import socket
-import threading
 import time
 from typing import Any
-import weakref
 
 from distacme.replay.reverb import extension
 
@@ -89,86 +87,3 @@ def knock(address: str) -> None:
   """Raises OSError if no server listens at `address`."""
   host, _, port = address.rpartition(':')
   socket.create_connection((host.strip('[]'), int(port)), ANSWER_S).close()
-
-
-class Watch:
-  """Probes the server, since Reverb's clients reconnect silently. Thread-safe."""
-
-  def __init__(self, address: str, client: Any, doing: str, waiting: str):
-    """Probes nothing yet.
-
-    Args:
-      address: of the server.
-      client: of the server.
-      doing: the work that needs the server, for messages.
-      waiting: the side that waits if the server is there, for messages.
-    """
-    self._address = address
-    self._client = client
-    self._doing = doing
-    self._waiting = waiting
-    self._in_vain = 0  # probes since the server was last used
-    self._used = False  # since the last probe
-
-  def look(self) -> None:
-    """Probes the server and notes whether it is gone."""
-    try:
-      knock(self._address)
-    except OSError:
-      self._in_vain += 1
-
-  def look_now_and_then(self) -> None:
-    """Probes from a thread of its own, as long as other code refers to this object.
-
-    A server in use needs no probe.
-    """
-    this = weakref.ref(self)
-
-    def look() -> None:
-      while (kept := this()) is not None:
-        if not kept._used:
-          kept.look()
-        kept._used = False
-        del kept
-        time.sleep(LOOK_S)
-
-    threading.Thread(target=look, daemon=True, name='replay').start()
-
-  def note_use(self) -> None:
-    """Notes that the server answers; logs the number of failed tries before."""
-    self._used = True
-    if self._in_vain:
-      in_vain, self._in_vain = self._in_vain, 0
-      logging.warning(
-        '%s goes on: the replay server at %s was tried %d times in vain.',
-        self._doing,
-        self._address,
-        in_vain,
-      )
-
-  def describe(self) -> str:
-    """Describes the tables and the side that waits, or that the server is gone."""
-    try:
-      knock(self._address)
-      infos = self._client.ServerInfo(ANSWER_S)
-    except (OSError, RuntimeError) as error:
-      return (
-        f'the replay server at {self._address} does not answer ({error}); it is '
-        'tried again.'
-      )
-    tables = [extension.table_stats(info) for info in infos]
-    waiting = self._waiting
-    if self._in_vain:
-      # The probe cannot tell which of the two is still to happen.
-      waiting = (
-        f'It was tried {self._in_vain} times in vain and is connected to again; '
-        f'once that is done, {waiting[0].lower()}{waiting[1:]}'
-      )
-    held = ' '.join(
-      f'{of_table}{stats.size} items; {stats.inserted} were inserted and '
-      f'{stats.sampled} sampled so far, and sampling starts at '
-      f'{stats.min_size}.'
-      for stats in sorted(tables)
-      for of_table in [f'{stats.name}: ' if len(tables) > 1 else '']
-    )
-    return f'the replay server at {self._address} holds {held} {waiting}'

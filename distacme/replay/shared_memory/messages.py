@@ -17,6 +17,7 @@ the other is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
@@ -115,7 +116,7 @@ def priorities_from_bytes(
 
 
 @contextlib.contextmanager
-def _short(path: pathlib.Path):
+def _short(path: pathlib.Path) -> Iterator[str]:
   """Yields a name of a path's file that is short enough for a socket."""
   if sys.platform != 'linux':
     yield str(path)

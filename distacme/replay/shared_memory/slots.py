@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from distacme import replay_spec
 from distacme.replay import tables
+from distacme.replay.items import rows as rows_lib
 
 _ALIGNMENT = 64
 
@@ -38,6 +40,20 @@ class Form:
       value = getattr(self, field.name)
       if type(value) is not int or not 0 <= value < 1 << 40:
         raise ValueError(f'{field.name} of a batch is {value!r:.80}.')
+
+  @classmethod
+  def of(cls, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout) -> Form:
+    """Returns the form of an agent's batches."""
+    items = spec.batch_size // spec.block_size
+    frames = layout.frames
+    if frames is None:
+      return cls(items, layout.itemsize * spec.block_size)
+    return cls(
+      items,
+      layout.itemsize,
+      items * (frames.moments + frames.stack - 1),
+      frames.dtype.itemsize,
+    )
 
   @classmethod
   def from_dict(cls, fields: Mapping[str, Any]) -> Form:

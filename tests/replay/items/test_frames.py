@@ -15,11 +15,11 @@ from distacme import specs
 from distacme import types
 from distacme.learning import batches
 from distacme.learning import frame_stacks
-from distacme.replay import memory
+from distacme.replay import in_process
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
+from tests.replay import backends
 from tests.replay import playing
-from tests.replay import test_contract
 from tests.replay.playing import FIRST
 
 STACK = 3
@@ -209,7 +209,7 @@ def test_stacks_of_different_depths_travel_whole():
   assert layout.frames is None
 
 
-@pytest.mark.parametrize('backend', test_contract.BACKENDS)
+@pytest.mark.parametrize('backend', backends.ALL)
 @pytest.mark.parametrize(
   'window',
   [
@@ -220,7 +220,7 @@ def test_stacks_of_different_depths_travel_whole():
   ],
 )
 @pytest.mark.parametrize('used_once', [False, True])
-def test_both_backends_give_back_the_stacks(backend, window, used_once):
+def test_all_ways_give_back_the_stacks(backend, window, used_once):
   run = playing.Run([episodes(env, 40) for env in range(3)])
   spec = make_spec(window)
   if used_once:
@@ -231,6 +231,7 @@ def test_both_backends_give_back_the_stacks(backend, window, used_once):
   whole = collect(run, window, False, share=False)
   by_name = {name_of(row): row for row in map(whole.layout.views, whole.rows)}
   count = len(by_name)
+  replay.settle(count)
   assert replay.metrics()['inserted'] == count == len(whole.rows)
   seen = set()
   for _ in range(count if used_once else 4 * count):
@@ -279,8 +280,8 @@ def test_frames_are_kept_once_in_memory():
   window = replay_spec.NStep(3, 0.9)
   layout = rows_lib.make_layout(window, SPEC)
   spec = make_spec(window)
-  replay = memory.Memory(spec, layout, seed=0)
+  replay = in_process.InProcessReplay(spec, layout, seed=0)
   write(run, writer(spec, layout, 1, replay.inserter(spec.tables)))
-  (table,) = replay._tables
+  (table,) = replay._memory._tables
   frames = {id(f) for w in table._frames if w is not None for f in w}
   assert len(frames) <= 60
