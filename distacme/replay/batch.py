@@ -27,9 +27,15 @@ def read(
   block = rows.shape[1]
   rows = rows.reshape(-1)
   info = types.SampleInfo(
-    key=np.repeat(drawn.keys, block),
-    probability=np.repeat(drawn.probability, block),
+    key=drawn.keys,
+    probability=drawn.probability,
     params_version=rows[rows_lib.PARAMS_VERSION],
-    table=np.repeat(drawn.tables, block),
+    table=drawn.tables,
   )
+  if block > 1:
+    info = info._replace(
+      key=np.repeat(info.key, block),
+      probability=np.repeat(info.probability, block),
+      table=np.repeat(info.table, block),
+    )
   return layout.read(rows, drawn.frames), info

@@ -207,7 +207,7 @@ class Reverb(Worker):
 
   def settle(self, inserted):
     # Reverb has the pack; the thread that inserts it is fast.
-    for _ in range(50):
+    for _ in range(1000):
       if self.metrics()['inserted'] >= inserted:
         break
       threading.Event().wait(0.01)

@@ -105,13 +105,13 @@ class FrameLayout:
     ):
       first = self.stack - 1 - old
       if self.ends is None:
-        np.stack(frames, out=into[first : first + len(frames)])
+        _put(frames, into[first : first + len(frames)])
         continue
-      np.stack(frames[: old + 1], out=into[first : self.stack])
+      _put(frames[: old + 1], into[first : self.stack])
       for end, length in enumerate(self._lengths, 2):
         seen = frames[: old + 1 + length][-self.stack :]  # up to that end
         stop = end * self.stack
-        np.stack(seen, out=into[stop - len(seen) : stop])
+        _put(seen, into[stop - len(seen) : stop])
     return gathered.view(self.dtype)[..., 0]
 
   def put(self, data: Any, frames: np.ndarray) -> Any:
@@ -136,6 +136,14 @@ class FrameLayout:
     for name, i in zip(self._names, self.indices, strict=True):
       leaves[i] = frames[name]
     return tree.unflatten_as(nest, leaves)
+
+
+def _put(frames: Sequence[np.ndarray] | np.ndarray, into: np.ndarray) -> None:
+  """Copies frames, one for each row of `into`."""
+  if isinstance(frames, np.ndarray):
+    into[:] = frames
+  else:
+    np.stack(frames, out=into)
 
 
 def make_layout(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
@@ -19,6 +20,7 @@ from distacme.run import notices
 TABLE = 'packs'
 _MOST = 8  # packs that wait
 _AHEAD = 4  # packs that are fetched ahead of their insertion
+_STOP_S = 1.0
 
 
 class PackQueue:
@@ -67,8 +69,20 @@ class PackQueue:
     self._thread.start()
 
   def stop(self) -> None:
-    """Ends the server; waits some seconds for connected clients."""
+    """Ends the thread and the server; waits some seconds for connected clients."""
     self._stopped.set()
+    # Nothing but an item ends the thread's wait for one.
+    writer = self._client.NewTrajectoryWriter(
+      extension.load().ConstantChunkerOptions(1, 1), False
+    )
+    last = writer.Append([np.zeros(_SMALL_CELL, np.uint8)])
+    writer.CreateItem(TABLE, 1.0, [last], [False])
+    with contextlib.suppress(
+      RuntimeError
+    ):  # there is no room, and nobody waits
+      writer.Flush(0, int(1000 * _STOP_S))
+    writer.Close()
+    self._thread.join(_STOP_S)
     self._server.Stop()
 
   def _run(self) -> None:
@@ -86,6 +100,8 @@ class PackQueue:
       except RuntimeError as error:  # the server is stopped
         if not self._stopped.is_set():
           logging.getLogger(__name__).warning('taking packs failed: %s', error)
+        return
+      if self._stopped.is_set():
         return
       self._insert(data.reshape(-1).data)
 

@@ -105,7 +105,9 @@ class _Visit:
     self._send(messages.MEMORY, len(self._slots), self._slots.file)
     for slot in range(len(self._slots)):
       self._free.put(slot)
-    threading.Thread(target=self._draw, name='replay draws').start()
+    threading.Thread(
+      target=self._draw, name='replay draws', daemon=True
+    ).start()
     try:
       while True:
         kind, body = messages.receive(self._connection)
