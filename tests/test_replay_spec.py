@@ -231,7 +231,7 @@ def test_a_table_without_a_ratio_waits_for_its_min_size_alone():
   limits = limits_of(make(samples_per_insert=None))
   assert not limits.can_sample(inserts=9, samples=0, count=1)
   assert limits.can_sample(inserts=10, samples=0, count=10**9)
-  assert limits.can_insert(inserts=10**9, samples=0, count=1)
+  assert limits.room(inserts=10**9, samples=0) > 10**9
 
 
 def test_a_full_table_of_demonstrations_has_no_room():
@@ -269,9 +269,9 @@ def test_sampling_starts_at_min_size_and_inserting_is_free_until_then():
   assert not limits.can_sample(inserts=9, samples=0, count=1)
   assert limits.can_sample(inserts=10, samples=0, count=20)
   assert not limits.can_sample(inserts=10, samples=0, count=21)
-  assert limits.can_insert(inserts=9, samples=0, count=1)
-  assert limits.can_insert(inserts=12, samples=4, count=1)
-  assert not limits.can_insert(inserts=12, samples=3, count=1)
+  assert limits.room(inserts=0, samples=0) >= 10
+  assert limits.room(inserts=12, samples=4) == 1
+  assert limits.room(inserts=12, samples=3) == 0
 
 
 def reaches_a_deadlock(limits, batch, block, max_size):
@@ -291,7 +291,7 @@ def reaches_a_deadlock(limits, batch, block, max_size):
     held = min(inserts, max_size // block * block)
     if held >= limits.min_size and limits.can_sample(inserts, samples, batch):
       after.append((inserts, samples + batch))
-    if limits.can_insert(inserts, samples, block):
+    if limits.room(inserts, samples) >= block:
       after.append((inserts + block, samples))
     if not after:
       return True

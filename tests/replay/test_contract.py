@@ -617,6 +617,7 @@ def test_an_item_goes_into_all_tables_of_its_writer(make, items):
   inserter = replay.inserter()
   inserter.insert(items(range(60)), np.arange(60.0))
   getattr(inserter, 'flush', inserter.close)()
+  replay.settle(120)
   metrics = replay.metrics()
   assert (metrics['own/size'], metrics['expert/size']) == (50, 20)
   numbers, info = draw_tables(replay, 50)
