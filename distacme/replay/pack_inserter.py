@@ -90,7 +90,7 @@ class PackInserter:
     self._count = self._bytes = 0  # of all that
     self._send_at = math.inf
     self._frames = None if layout.frames is None else _Frames(layout)
-    self._given_up = False
+    self._given_up = self._closed = False
     self.blocked_s = 0.0  # total seconds spent waiting for the rate limits
 
   def insert_frames(self, frames: np.ndarray) -> Sequence[int]:
@@ -135,8 +135,9 @@ class PackInserter:
 
   def close(self) -> None:
     """Waits until all is inserted, unless the run has stopped."""
-    if not self._stopped():
+    if not self._stopped() and not self._closed:
       self.flush()
+    self._closed = True
     self._way.close()
 
   def _send(self) -> None:

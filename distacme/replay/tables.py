@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -188,8 +189,16 @@ class PriorityTable(Table):
     return min(self._inserted, self._capacity)
 
   def _allocate(self) -> None:
-    # Memory that was never written to takes no room.
-    self._items = np.empty((self._capacity, self._item_bytes), np.uint8)
+    shape = self._capacity, self._item_bytes
+    try:
+      # Memory that was never written to takes no room.
+      self._items = np.empty(shape, np.uint8)
+    except MemoryError:
+      raise MemoryError(
+        f'table {self._spec.name!r} of max_size={self._spec.max_size} needs '
+        f'{math.prod(shape) / 2**30:.1f} GiB for items of {self._item_bytes} '
+        'bytes, which this machine does not have. Lower max_size.'
+      ) from None
     self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:

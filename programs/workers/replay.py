@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import logging
@@ -41,16 +41,21 @@ def run(context: context_lib.Context) -> None:
     replay_spec.from_dict(context.config['replay']),
     context.directory.replay if save_period_s else None,
   )
-  with _doors(context, store, run.replay_transport):
-    _serve(context, store, save_period_s)
+  with _doors(context, store, run.replay_transport) as checks:
+    _serve(context, store, save_period_s, checks)
 
 
 @contextlib.contextmanager
 def _doors(
   context: context_lib.Context, store: store_lib.Store, transport: str
-) -> Iterator[None]:
-  """Lets actors and the learner reach the store, until the context ends."""
+) -> Iterator[list[Callable[[], None]]]:
+  """Lets actors and the learner reach the store, until the context ends.
+
+  Yields:
+    Functions that raise what ended a thread.
+  """
   with contextlib.ExitStack() as stack:
+    checks: list[Callable[[], None]] = []
     if transport == 'reverb':
       from distacme.replay.reverb import queue as queue_lib
 
@@ -59,17 +64,19 @@ def _doors(
       port = before.port if before else listening.free_port()
       queue = queue_lib.PackQueue(store, port)
       stack.callback(queue.stop)
+      checks.append(queue.check)
       context.listens(endpoints.Endpoint('127.0.0.1', port), replay_links.QUEUE)
     path = replay_links.socket_path(context.directory)
     stack.callback(local_server.LocalServer(store, path).stop)
     context.listens(endpoints.Endpoint('127.0.0.1', 0))
-    yield
+    yield checks
 
 
 def _serve(
   context: context_lib.Context,
   store: store_lib.Store,
   save_period_s: float | None,
+  checks: Sequence[Callable[[], None]],
 ) -> None:
   """Reports and saves until the run stops and the clients have gone."""
   connection = context.connection
@@ -77,6 +84,8 @@ def _serve(
   report_at = time.monotonic()
   while (stop := connection.report().stop) is None:
     saving.start_if_due()
+    for check in checks:
+      check()
     if time.monotonic() >= report_at:
       report_at = time.monotonic() + _REPORT_PERIOD_S
       metrics = store.metrics() | saving.metrics()

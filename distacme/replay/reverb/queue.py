@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 from typing import Any
@@ -63,10 +62,16 @@ class PackQueue:
     self._server = reverb.Server([table], port, None)
     self._client = connection.connect(f'127.0.0.1:{port}')
     self._stopped = threading.Event()
+    self._error: Exception | None = None
     self._thread = threading.Thread(
-      target=self._run, name='replay packs', daemon=True
+      target=self._take, name='replay packs', daemon=True
     )
     self._thread.start()
+
+  def check(self) -> None:
+    """Raises what ended the thread, if anything did."""
+    if self._error is not None:
+      raise self._error
 
   def stop(self) -> None:
     """Ends the thread and the server; waits some seconds for connected clients."""
@@ -85,7 +90,15 @@ class PackQueue:
     self._thread.join(_STOP_S)
     self._server.Stop()
 
-  def _run(self) -> None:
+  def _take(self) -> None:
+    try:
+      self._take_all()
+    except Exception as error:  # for the worker, which ends by it
+      if not self._stopped.is_set():
+        self._error = error
+
+  def _take_all(self) -> None:
+    """Takes packs until it is stopped."""
     sampler = None
     while not self._stopped.is_set():
       if self._used_once:
@@ -95,12 +108,7 @@ class PackQueue:
       if sampler is None:
         most = 1 if self._used_once else -1
         sampler = self._client.NewSampler(TABLE, most, _AHEAD)
-      try:
-        data = sampler.GetNextTrajectory()[5]
-      except RuntimeError as error:  # the server is stopped
-        if not self._stopped.is_set():
-          logging.getLogger(__name__).warning('taking packs failed: %s', error)
-        return
+      data = sampler.GetNextTrajectory()[5]
       if self._stopped.is_set():
         return
       self._insert(data.reshape(-1).data)

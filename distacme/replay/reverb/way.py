@@ -53,7 +53,8 @@ class ReverbWay:
   def wait(self, on_the_way: int, timeout_s: float) -> bool:
     """Waits until Reverb has all but so many packs; see `pack_inserter.Way`."""
     try:
-      self._writer.Flush(on_the_way, int(1000 * timeout_s))
+      # 0 would be without limit.
+      self._writer.Flush(on_the_way, max(1, int(1000 * timeout_s)))
     except RuntimeError as error:
       if 'Timeout' not in str(error):
         raise

@@ -134,9 +134,10 @@ class _Visit:
         self._send(messages.FULL, slot)
     except OSError:
       pass  # the learner is gone
-    except ValueError as error:
+    except Exception as error:  # for the learner, which ends by it
+      sentence = str(error) or type(error).__name__
       with contextlib.suppress(OSError), self._sending:
-        messages.send(self._connection, messages.ERROR, str(error).encode())
+        messages.send(self._connection, messages.ERROR, sentence.encode())
 
   def _send(self, kind: bytes, number: int, file: int | None = None) -> None:
     with self._sending:

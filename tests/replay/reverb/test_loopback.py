@@ -11,10 +11,11 @@ import portpicker
 import pytest
 
 from distacme import replay_spec
+from distacme.replay import store
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import extension
 from distacme.replay.reverb import loopback
-from distacme.replay.reverb import server as server_lib
+from distacme.replay.reverb import queue
 from distacme.runtime import listening
 from tests import garbage
 
@@ -24,9 +25,10 @@ pytestmark = pytest.mark.skipif(
 
 _SERVE = """
 import sys
-from distacme.replay.reverb import server as ours
+from distacme.replay import store
+from distacme.replay.reverb import queue
 from tests.replay.reverb import test_loopback as test
-server = ours.ReplayServer(test.SPEC, int(sys.argv[1]))
+server = queue.PackQueue(store.Store(test.SPEC), int(sys.argv[1]))
 print('ready', flush=True)
 sys.stdin.read()
 server.stop()
@@ -113,7 +115,7 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(server, kind):
   assert process.poll() is None
 
 
-def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
+def test_a_port_that_is_taken_is_named_with_what_to_do():
   with socket.socket() as taken:
     taken.bind(('127.0.0.1', 0))
     taken.listen()
@@ -123,13 +125,13 @@ def test_a_port_that_is_taken_is_named_with_what_to_do(tmp_path):
       'or start the run anew'
     )
     with pytest.raises(OSError, match=message):
-      server_lib.ReplayServer(SPEC, port, tmp_path)
+      queue.PackQueue(store.Store(SPEC), port)
 
 
 def test_a_port_that_another_replay_server_has_is_taken(server):
   """Reverb by itself would share it."""
   with pytest.raises(OSError, match=f'127.0.0.1:{server[1]}: .*in use'):
-    server_lib.ReplayServer(SPEC, server[1])
+    queue.PackQueue(store.Store(SPEC), server[1])
 
 
 def test_the_port_of_a_killed_server_is_free_again(serve):
@@ -137,7 +139,7 @@ def test_the_port_of_a_killed_server_is_free_again(serve):
   client = socket.create_connection(('127.0.0.1', port))
   process.kill()
   process.wait()
-  server_lib.ReplayServer(SPEC, port).stop()
+  queue.PackQueue(store.Store(SPEC), port).stop()
   client.close()
 
 
