@@ -26,7 +26,6 @@ from distacme.acting import policy as policy_lib
 from distacme.agents import dqn
 from distacme.programs.workers import devices
 from distacme.replay.reverb import extension
-from distacme.replay.reverb import inserter as inserter_lib
 from distacme.replay.writers import factory
 from distacme.run import run_state
 from distacme.run import seeding
@@ -177,12 +176,7 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   layout = row_layout.row_layout(agent, spec, params)
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
-    inserter = inserter_lib.ReverbInserter(
-      server.address,
-      agent.replay.tables,
-      layout,
-      stopped=lambda: False,
-    )
+    inserter = servers.make_inserter(server.address, agent.replay, layout)
     policy = policy_lib.CompiledPolicy(
       agent, source, rows, seeding.actor_key(0), streams
     )

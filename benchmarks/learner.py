@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import portpicker
 import psutil
 
 from benchmarks import harness
@@ -32,8 +31,6 @@ from distacme.learning import learner
 from distacme.learning import placement as placement_lib
 from distacme.learning import updates
 from distacme.replay.items import rows as rows_lib
-from distacme.replay.reverb import sampler as sampler_lib
-from distacme.replay.reverb import server as server_lib
 from distacme.run import run_state
 from distacme.run import seeding
 
@@ -89,7 +86,7 @@ def in_memory() -> None:
 
 
 def from_replay() -> None:
-  """Measures learning from a Reverb server that is written to meanwhile."""
+  """Measures learning from a replay worker that is written to meanwhile."""
   for kind, config in (
     ('blocks of 32', _BLOCKS),
     ('uniform', _UNIFORM),
@@ -243,6 +240,12 @@ class _One:
   ) -> None:
     """Drops priorities, since no measured work has any."""
 
+  def describe(self) -> str:
+    return ''
+
+  def close(self) -> None:
+    """Does nothing."""
+
 
 class AtHand(batches_lib.Batches):
   """Draws a batch once, to the device, and returns it again and again."""
@@ -330,10 +333,10 @@ def live(case: Case, server: Any) -> Iterator[batches_lib.Batches]:
   with (
     server(spec) as running,
     servers.inserter(
-      running.address, spec.tables, layout, rows, _INSERTS_PER_SECOND / block
+      running.address, spec, layout, rows, _INSERTS_PER_SECOND / block
     ),
   ):
-    sampler = sampler_lib.ReverbSampler(running.address, spec, layout)
+    sampler = servers.make_sampler(running.socket, spec, layout)
     placement = placement_lib.Placement(spec.batch_size)
     batches = batches_lib.PrefetchedBatches(sampler, 1, placement)
     yield batches
@@ -348,11 +351,9 @@ def take(batches: batches_lib.Batches) -> float:
 
 @contextlib.contextmanager
 def in_this_process(spec: Any) -> Iterator[servers.Server]:
-  """Runs a replay server in this process."""
-  port = portpicker.pick_unused_port()
-  server = server_lib.ReplayServer(spec, port)
-  yield servers.Server(f'localhost:{port}', b'', psutil.Process())
-  server.stop()
+  """Runs a replay worker's tables in this process."""
+  with servers.replay_here(spec) as (address, socket):
+    yield servers.Server(address, psutil.Process(), socket)
 
 
 if __name__ == '__main__':

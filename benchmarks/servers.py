@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import contextlib
 import multiprocessing
+import pathlib
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,24 +14,29 @@ import portpicker
 import psutil
 
 from distacme import replay_spec
+from distacme.replay import pack_inserter
+from distacme.replay import sampler as sampler_lib
 from distacme.replay.items import rows as rows_lib
+from distacme.replay.shared_memory import slots
 from distacme.run import endpoints
 
 _START_S = 60.0
 
 
 class Server(NamedTuple):
-  """A running replay server.
+  """A running replay worker, or a server of Reverb's own.
 
   Attributes:
-    address: host:port.
-    config: of a StructuredWriter, if the server has one to give.
+    address: host:port of Reverb.
     process: of the server.
+    socket: of batches through shared memory.
+    config: of a StructuredWriter, if the server has one to give.
   """
 
   address: str
-  config: bytes
   process: psutil.Process
+  socket: pathlib.Path = pathlib.Path()
+  config: bytes = b''
 
   def cpu_s(self) -> float:
     """Returns the seconds of CPU that the server has used so far."""
@@ -46,9 +53,16 @@ class VariableServer(NamedTuple):
 
 @contextlib.contextmanager
 def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
-  """Runs a replay server."""
-  with _process(_serve_replay, spec) as (address, process):
-    yield Server(address, b'', process)
+  """Runs a replay worker's tables, with Reverb as the way in."""
+  with _process(_serve_replay, spec) as ((address, socket), process):
+    yield Server(address, process, socket)
+
+
+@contextlib.contextmanager
+def raw_items(table: str) -> Iterator[Server]:
+  """Runs a server with a plain prioritised table of Reverb's, of single items."""
+  with _process(_serve_raw_items, table) as (address, process):
+    yield Server(address, process)
 
 
 @contextlib.contextmanager
@@ -58,7 +72,7 @@ def raw_replay(window: int) -> Iterator[Server]:
   Its `config` makes items of `window` steps of 4 columns, one at every step.
   """
   with _process(_serve_raw, window) as ((address, config), process):
-    yield Server(address, config, process)
+    yield Server(address, process, config=config)
 
 
 @contextlib.contextmanager
@@ -71,7 +85,7 @@ def variables() -> Iterator[VariableServer]:
 @contextlib.contextmanager
 def inserter(
   address: str,
-  tables: tuple[replay_spec.Table, ...],
+  spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
   rows: np.ndarray,
   rows_per_second: float,
@@ -79,13 +93,13 @@ def inserter(
   """Inserts `rows` again and again, at a steady rate, once all are in.
 
   Args:
-    address: of the replay server.
-    tables: to insert into.
+    address: of the queue of packs.
+    spec: of the tables.
     layout: of the rows.
     rows: structured, [number, block_size].
     rows_per_second: the rate of inserting once all rows are in.
   """
-  with _process(_insert, address, tables, layout, rows, rows_per_second):
+  with _process(_insert, address, spec, layout, rows, rows_per_second):
     yield
 
 
@@ -117,11 +131,71 @@ def _process(
 
 
 def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
-  from distacme.replay.reverb import server as server_lib
+  with replay_here(spec) as (address, socket):
+    pipe.send((address, socket))
+    pipe.poll(None)
+
+
+@contextlib.contextmanager
+def replay_here(
+  spec: replay_spec.ReplaySpec,
+) -> Iterator[tuple[str, pathlib.Path]]:
+  """Runs a replay worker's tables in this process; yields address and socket."""
+  from distacme.replay import store as store_lib
+  from distacme.replay.reverb import queue as queue_lib
+  from distacme.replay.shared_memory import server as server_lib
 
   port = portpicker.pick_unused_port()
-  server = server_lib.ReplayServer(spec, port)
-  pipe.send(f'localhost:{port}')
+  store = store_lib.Store(spec)
+  with tempfile.TemporaryDirectory() as folder:
+    socket = pathlib.Path(folder) / 'socket'
+    queue = queue_lib.PackQueue(store, port)
+    server = server_lib.LocalServer(store, socket)
+    yield f'127.0.0.1:{port}', socket
+    server.stop()
+    queue.stop()
+
+
+def make_inserter(
+  address: str, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout
+) -> pack_inserter.PackInserter:
+  """Returns an actor's inserter into the tables of `replay`."""
+  from distacme.replay.reverb import way as way_lib
+
+  way = way_lib.ReverbWay(address, lambda: False, lambda: '')
+  return pack_inserter.PackInserter(
+    way, spec, spec.tables, layout, lambda: False
+  )
+
+
+def make_sampler(
+  socket: pathlib.Path,
+  spec: replay_spec.ReplaySpec,
+  layout: rows_lib.RowLayout,
+) -> sampler_lib.Sampler:
+  """Returns a learner's sampler from the tables of `replay`."""
+  from distacme.replay.shared_memory import outlet
+
+  form = slots.Form.of(spec, layout)
+  return sampler_lib.Sampler(lambda: outlet.LocalOutlet(socket, form), layout)
+
+
+def _serve_raw_items(pipe: Any, table: str) -> None:
+  import reverb
+
+  server = reverb.Server(
+    [
+      reverb.Table(
+        table,
+        reverb.selectors.Prioritized(0.6),
+        reverb.selectors.Fifo(),
+        max_size=100_000,
+        rate_limiter=reverb.rate_limiters.MinSize(1),
+      )
+    ],
+    port=portpicker.pick_unused_port(),
+  )
+  pipe.send(f'localhost:{server.port}')
   pipe.poll(None)
   server.stop()
 
@@ -169,16 +243,12 @@ def _serve_variables(pipe: Any) -> None:
 def _insert(
   pipe: Any,
   address: str,
-  tables: tuple[replay_spec.Table, ...],
+  spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
-  from distacme.replay.reverb import inserter as inserter_lib
-
-  writer = inserter_lib.ReverbInserter(
-    address, tables, layout, stopped=lambda: False
-  )
+  writer = make_inserter(address, spec, layout)
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:
