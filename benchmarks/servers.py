@@ -99,7 +99,7 @@ def inserter(
     rows: structured, [number, block_size].
     rows_per_second: the rate of inserting once all rows are in.
   """
-  with _process(_insert, address, spec, layout, rows, rows_per_second):
+  with _process(_insert, address, spec, layout.nest, rows, rows_per_second):
     yield
 
 
@@ -244,11 +244,11 @@ def _insert(
   pipe: Any,
   address: str,
   spec: replay_spec.ReplaySpec,
-  layout: rows_lib.RowLayout,
+  nest: Any,
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
-  writer = make_inserter(address, spec, layout)
+  writer = make_inserter(address, spec, rows_lib.RowLayout(nest))
   random = np.random.default_rng(0)
 
   def insert(rows: np.ndarray) -> None:

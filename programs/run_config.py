@@ -103,18 +103,18 @@ class RunConfig:
   end of an episode: a resumed run then does bit for bit what this one does."""
   replay_checkpoint_period_s: float | None = _field(600.0, plot='ignore')
   """Seconds between checkpoints of replay's items, in programs; None saves none.
-  Saving takes some 25 us an item; inserts and samples wait for 3 of them."""
+  Inserts and samples wait while the items are copied."""
   run_dir: pathlib.Path | None = _field(None, plot='ignore')
   """Directory of the run's files; by default a new one below ./runs."""
   replay_transport: replay_transports.Transport = dataclasses.field(
     default_factory=replay_transports.default,
     metadata={'resume': 'free', 'plot': 'ignore'},
   )
-  """How actors send experience to replay: by Reverb, the default where it is
-  installed, or by a service of our own (grpc)."""
+  """Transport of experience from actors to replay: Reverb, the default where it is
+  installed, or a service of distacme's own (grpc)."""
   replay_in_learner: bool = _field(False, plot='ignore')
-  """Runs the replay server in the learner's process: the learner reads replay more
-  than twice as fast, and the server ends with the learner."""
+  """Runs replay in the learner's process: one process less, and replay ends with
+  the learner."""
   learner_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the learner, by number; by default all of this host."""
   actor_devices: tuple[int, ...] = _field((), plot='ignore')

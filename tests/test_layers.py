@@ -269,7 +269,8 @@ def test_a_module_in_no_layer_is_named():
       'reverb launchpad tensorflow grpc rlax optax orbax',
     ),
     ('distacme.replay.memory', 'reverb launchpad tensorflow grpc jax'),
-    ('distacme.replay.reverb.server', 'launchpad tensorflow grpc jax'),
+    ('distacme.replay.reverb.queue', 'launchpad tensorflow grpc jax'),
+    ('distacme.replay.reverb.way', 'launchpad tensorflow grpc jax'),
     (
       'distacme.variables.server',
       'reverb launchpad tensorflow jax cryptography',

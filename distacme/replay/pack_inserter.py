@@ -195,7 +195,7 @@ class _Frames:
     return range(first, self._next)
 
   def take(self, named: list[Sequence[int]]) -> packs.Frames:
-    """Returns what a pack has of frames; begins the next."""
+    """Returns the frames of a pack, and begins the next."""
     new, self._new = self._new, []
     count = sum(map(len, new))
     oldest = max(0, self._next - count - self._per_step * self._moments)

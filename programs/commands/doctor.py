@@ -138,14 +138,15 @@ def _reverb() -> str:
 _SERVE = """
 import socket
 from distacme import replay_spec
-from distacme.replay.reverb import server
+from distacme.replay import store
+from distacme.replay.reverb import queue
 from distacme.runtime import listening
 with socket.socket() as free:
   free.bind(('127.0.0.1', 0))
   port = free.getsockname()[1]
 window = replay_spec.Sequences(2, 1, True)
-queue = replay_spec.queue(window, batch_size=1, max_size=1)
-service = server.ReplayServer(queue, port)
+spec = replay_spec.queue(window, batch_size=1, max_size=1)
+service = queue.PackQueue(store.Store(spec), port)
 print(*listening.addresses(port))
 service.stop()
 """

@@ -1,4 +1,4 @@
-"""What a learner and replay say to each other over a socket of their host.
+"""Messages of a learner and replay over a socket of their host.
 
 A message is a kind, one byte, the length of its body, four bytes, and the body:
 
