@@ -21,6 +21,13 @@ _OPTIONS = (
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 1000),
 )
+# For a line whose calls may last for ever, so that a host that is lost is noticed in
+# 20 s. Other lines notice by calls that time out.
+WATCHED = (
+  ('grpc.keepalive_time_ms', 10_000),
+  ('grpc.keepalive_timeout_ms', 10_000),
+  ('grpc.http2.max_pings_without_data', 0),
+)
 _NOTICE_S = 2.0  # of waiting for a server, before a log entry
 # Between two searches for another server: a thousand workers may search at once, in a
 # directory of a network file system.
@@ -214,13 +221,6 @@ class Line:
       )
     except ValueError as error:
       raise self._closed_meanwhile(channel, error) from None
-
-  def look(self) -> None:
-    """Moves to another server if there is one, as when its host was lost.
-
-    The server of this line may look alive for minutes then.
-    """
-    self._move_from(self._channel)
 
   def close(self) -> None:
     """Ends all calls."""

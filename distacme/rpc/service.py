@@ -60,6 +60,16 @@ def handlers(
   )
 
 
+async def read(context: grpc.aio.ServicerContext) -> bytes:
+  """Returns the next message of a stream; b'' after the last.
+
+  The iterator that gRPC gives a handler is a cycle of references, and would keep its
+  last message until Python's garbage collection.
+  """
+  message = await context.read()
+  return b'' if message is grpc.aio.EOF else message
+
+
 def _refusing(handler: Handler) -> Handler:
   """Answers a ValueError of `handler` with INVALID_ARGUMENT and its message."""
 

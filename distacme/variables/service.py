@@ -85,9 +85,7 @@ class Service:
   async def _publish(
     self, chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext
   ) -> bytes:
-    # gRPC's iterator is a cycle of references, and would keep its last chunk until
-    # Python's garbage collection: `_read` reads instead.
-    del chunks
+    del chunks  # see `rpc.service.read`
     # One at a time bounds the memory that half-received versions can take.
     if self._publishing:
       await context.abort(
@@ -96,7 +94,7 @@ class Service:
       )
     self._publishing = True
     try:
-      data = await _read(context)
+      data = await service_lib.read(context)
       header = wire.decode_header(data)
       accepted = header.version > self._newest.version
       if accepted:
@@ -115,7 +113,7 @@ class Service:
     chunks: list[bytes] = []
     received = 0
     while received < header.size:
-      chunk = await _read(context)
+      chunk = await service_lib.read(context)
       received = wire.check_chunk(header, received, chunk)
       chunks.append(chunk)
     self._newest = wire.VersionedBytes(header.version, data, chunks)
@@ -217,9 +215,3 @@ class Service:
         'period_s': _PERIOD_S * self._waiting,
       }
     )
-
-
-async def _read(context: grpc.aio.ServicerContext) -> bytes:
-  """Returns the next message of a stream; b'' after the last."""
-  message = await context.read()
-  return b'' if message is grpc.aio.EOF else message

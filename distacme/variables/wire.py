@@ -27,13 +27,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distacme.rpc import messages
+from distacme.rpc import pieces
 from distacme.rpc import service
 
 SERVICE = service.Service('distacme.Variables', 'variable server')
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = pieces.BYTES
 # JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
-# No message exceeds gRPC's default limit of 4 MiB, which stays in force.
 MAX_HEADER_BYTES = 1 << 20
 MAX_PARAMS_BYTES = 1 << 30
 _MAX_NDIM = 32  # numpy's
@@ -99,22 +99,7 @@ def encode(
     }
   )
   decode_header(header)  # raises if the server would refuse it
-  return header, _chunks(native)
-
-
-def _chunks(arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
-  pieces: list[memoryview] = []
-  room = CHUNK_BYTES
-  for segment in _segments(arrays):
-    while len(segment) >= room:
-      pieces.append(segment[:room])
-      yield b''.join(pieces)  # the only copy
-      segment, pieces, room = segment[room:], [], CHUNK_BYTES
-    if len(segment):
-      pieces.append(segment)
-      room -= len(segment)
-  if pieces:
-    yield b''.join(pieces)
+  return header, pieces.cut(_segments(native))
 
 
 def _segments(arrays: Iterable[np.ndarray]) -> Iterator[memoryview]:
@@ -200,17 +185,12 @@ def check_chunk(header: Header, received: int, chunk: bytes) -> int:
     The bytes received so far, with this chunk.
 
   Raises:
-    ValueError: if the chunk has another length than its place asks for. Lengths
-      are exact, so that a sender cannot waste memory by small chunks.
+    ValueError: if the chunk has another length than its place asks for.
   """
-  wanted = min(CHUNK_BYTES, header.size - received)
-  if len(chunk) != wanted:
-    raise ValueError(
-      f'Version {header.version} was cut or damaged: after {received} of'
-      f' {header.size} bytes a chunk of {wanted} was due,'
-      f' {len(chunk)} bytes came.'
-    )
-  return received + wanted
+  try:
+    return pieces.check(header.size, received, chunk)
+  except ValueError as error:
+    raise ValueError(f'Version {header.version} was {error}') from None
 
 
 def receive(header: Header, chunks: Iterator[bytes]) -> VersionedArrays:
