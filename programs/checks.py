@@ -13,6 +13,7 @@ from distacme.programs import modes
 from distacme.programs import presets
 from distacme.programs import recorded_run
 from distacme.programs import run_config
+from distacme.rpc import token
 from distacme.run import lock as lock_lib
 from distacme.run import notices
 from distacme.run import run_directory
@@ -119,7 +120,7 @@ def _check_launch(
   """
   launcher = modes.find(experiment.run.mode)
   if experiment.run.tls:
-    from distacme.variables import keys
+    from distacme.rpc import keys
 
     keys.check_installed()
   if not launcher.has_processes:
@@ -155,8 +156,9 @@ def _record(
     return
   with directory.refused_if_not_writable():
     program.write(program.make_program(run), directory)
+    token.make(directory.path)
     if run.tls:
-      from distacme.variables import keys
+      from distacme.rpc import keys
 
       keys.make(directory.path)
 

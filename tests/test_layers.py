@@ -85,15 +85,21 @@ LAYERS = {
     'numpy dm_env tree reverb tensorflow',
     'data contracts writers run replay reverb',
   ),
+  'replay_service': Layer(
+    'replay.service replay.service.*',
+    'numpy grpc',
+    'data contracts writers run rpc replay replay_service',
+  ),
   'replay': Layer(
     'replay replay.*',
     'numpy dm_env tree',
     'data contracts writers run replay',
   ),
+  'rpc': Layer('rpc rpc.*', 'grpc cryptography', 'data run rpc'),
   'variables': Layer(
     'variables variables.*',
-    'numpy tree grpc ml_dtypes cryptography',
-    'data contracts run variables',
+    'numpy tree grpc ml_dtypes',
+    'data contracts run rpc variables',
   ),
   'runtime': Layer(
     'runtime runtime.*',

@@ -17,21 +17,24 @@ _EXPLAIN_AFTER_S = 5.0  # four times as long until the next warning, and so on
 
 
 class Endpoint(NamedTuple):
-  """The address of a service, its key, and the number of its restarts.
+  """The address of a service, its secrets, and the number of its restarts.
 
   Attributes:
     host: an IP address or a name that clients can reach, e.g. '127.0.0.1'.
     port: TCP port.
-    key: file of the run's key (`variables.keys`) that both sides show; None for
+    key: file of the run's key (`rpc.keys`) that both sides show; None for
       a service that talks in plain text, on loopback only.
     incarnation: number of earlier starts of the service in this run. A higher one
       than before tells a client that the service is a new process.
+    token: file of the run's token (`rpc.token`) that every call carries; None for
+      a service that every user of its host may call, as Reverb is.
   """
 
   host: str
   port: int
   key: pathlib.Path | None = None
   incarnation: int = 0
+  token: pathlib.Path | None = None
 
   @property
   def address(self) -> str:
@@ -41,8 +44,11 @@ class Endpoint(NamedTuple):
 
   @property
   def allowed(self) -> bool:
-    """True if this user may read the key, or there is none."""
-    return self.key is None or os.access(self.key, os.R_OK)
+    """True if this user may read the key and the token, as far as there are any."""
+    return all(
+      path is None or os.access(path, os.R_OK)
+      for path in (self.key, self.token)
+    )
 
   @property
   def loopback(self) -> bool:
@@ -62,10 +68,7 @@ def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
     NotWrittenError: if the file cannot be written.
   """
   folder.mkdir(exist_ok=True)
-  key = None if endpoint.key is None else str(endpoint.key)
-  files.write_json(
-    _path(folder, worker), endpoint._replace(key=None)._asdict() | {'key': key}
-  )
+  files.write_json(_path(folder, worker), endpoint._asdict())
 
 
 def find(folder: pathlib.Path, worker: str) -> Endpoint | None:
@@ -115,12 +118,17 @@ def wait(
 
 
 def _parse(value: dict[str, object]) -> Endpoint:
-  key = value['key']
+  # Endpoints of earlier versions have no token.
+  key, token = (
+    None if file is None else pathlib.Path(str(file))
+    for file in (value['key'], value.get('token'))
+  )
   return Endpoint(
     str(value['host']),
     int(str(value['port'])),
-    None if key is None else pathlib.Path(str(key)),
+    key,
     int(str(value['incarnation'])),
+    token,
   )
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from distacme import core
 from distacme import status as status_lib
 from distacme import types
+from distacme.rpc import line as line_lib
+from distacme.rpc import messages
 from distacme.run import endpoints
 from distacme.run import notices
-from distacme.variables import line as line_lib
 from distacme.variables import nests
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
@@ -54,7 +55,7 @@ class VariableClient:
     Raises:
       TimeoutError: if the server did not come.
     """
-    self._line = line_lib.Line(endpoint, find)
+    self._line = line_lib.Line(wire.SERVICE, endpoint, find)
     self._worker = worker
     self._newest: core.VersionedParams | None = None
     self._arrived = threading.Condition()
@@ -127,7 +128,7 @@ class VariableClient:
       logging.getLogger(__name__).warning(
         'Params were published to %s after %d tries.', self._line.address, tries
       )
-    return bool(answer['accepted'])
+    return bool(messages.unpack(answer)['accepted'])
 
   def _publish_again(self, answer: dict[str, Any]) -> None:
     """Sends the params to a server that lacks them, since it was restarted."""
@@ -180,9 +181,9 @@ class VariableClient:
   def status(self, timeout_s: float = 5.0) -> status_lib.Status:
     """Returns the run's status; see `status` below, which opens a line for it."""
     answer = self._line.call(
-      'Status', wire.pack({}), timeout_s, wait_for_server=True
+      'Status', messages.pack({}), timeout_s, wait_for_server=True
     )
-    return _read_status(answer, self._line.address)
+    return _read_status(messages.unpack(answer), self._line.address)
 
   def close(self) -> None:
     """Sends the reporters' last reports and ends all threads."""
@@ -197,7 +198,9 @@ class VariableClient:
     while not self._closed.is_set():
       have = self._newest.version if self._newest else -1
       try:
-        self._read(self._line.stream('Subscribe', wire.pack({'version': have})))
+        self._read(
+          self._line.stream('Subscribe', messages.pack({'version': have}))
+        )
       except (ConnectionError, ValueError) as error:
         if self._closed.is_set():
           return
@@ -211,10 +214,10 @@ class VariableClient:
           )
       self._closed.wait(_RETRY_S)
 
-  def _read(self, messages: Iterator[bytes]) -> None:
-    for message in messages:
+  def _read(self, stream: Iterator[bytes]) -> None:
+    for message in stream:
       header = wire.decode_header(message)
-      version, names, arrays = wire.receive(header, messages)
+      version, names, arrays = wire.receive(header, stream)
       params = nests.unflatten(dict(zip(names, arrays, strict=True)))
       newest = core.VersionedParams(version, params)
       with self._arrived:
@@ -282,7 +285,8 @@ def _call_once(
   request: dict[str, Any],
   timeout_s: float,
 ) -> dict[str, Any]:
-  with contextlib.closing(line_lib.Line(endpoint)) as line:
-    return line.call(
-      method, wire.pack(request), timeout_s, wait_for_server=True
+  with contextlib.closing(line_lib.Line(wire.SERVICE, endpoint)) as line:
+    answer = line.call(
+      method, messages.pack(request), timeout_s, wait_for_server=True
     )
+    return messages.unpack(answer)

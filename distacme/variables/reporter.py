@@ -14,8 +14,8 @@ import grpc
 
 from distacme import core
 from distacme import status
-from distacme.variables import line as line_lib
-from distacme.variables import wire
+from distacme.rpc import line as line_lib
+from distacme.rpc import messages
 
 _RPC_TIMEOUT_S = 5.0
 # Between two sends; the oldest are dropped if there are more.
@@ -119,8 +119,8 @@ class Reporter:
     self._call('Fail', {'worker': self._worker, 'detail': detail})
 
   def _call(self, method: str, request: dict[str, Any]) -> None:
-    answer = self._line.call(method, wire.pack(request), _RPC_TIMEOUT_S)
-    self._learn_from(answer)
+    answer = self._line.call(method, messages.pack(request), _RPC_TIMEOUT_S)
+    self._learn_from(messages.unpack(answer))
 
   def flush(self, timeout_s: float = 5.0) -> bool:
     """Sends all unsent reports; returns whether the server acknowledged them."""
@@ -155,9 +155,11 @@ class Reporter:
     """
     with self._sending:
       if self._unacknowledged is None:
-        self._unacknowledged = wire.pack(self._take())
+        self._unacknowledged = messages.pack(self._take())
       try:
-        answer = self._line.call('Report', self._unacknowledged, timeout_s)
+        answer = messages.unpack(
+          self._line.call('Report', self._unacknowledged, timeout_s)
+        )
       except (ConnectionError, ValueError) as error:
         self._note_silence(error)
         return False
@@ -196,7 +198,7 @@ class Reporter:
 
   def _on_stop_call(self, future: grpc.Future) -> None:
     if not future.cancelled() and future.exception() is None:
-      answer = wire.unpack(future.result())
+      answer = messages.unpack(future.result())
       self._learn_from(answer)
 
   def _learn_from(self, answer: dict[str, Any]) -> None:

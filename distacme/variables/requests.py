@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 from distacme import status
+from distacme.rpc import messages
 from distacme.run import files
-from distacme.variables import wire
 
 _MAX_TEXT = 1_000  # characters of a name
 
@@ -18,7 +18,7 @@ def version(data: bytes) -> int:
   Raises:
     ValueError: if `data` is anything else.
   """
-  version = wire.unpack(data).get('version')
+  version = messages.unpack(data).get('version')
   if type(version) is not int:
     raise ValueError(
       f'Subscribe takes the version that is there, got {version!r:.80}.'
@@ -27,7 +27,7 @@ def version(data: bytes) -> int:
 
 
 def report(data: bytes) -> dict[str, Any]:
-  """Reads a report; see `wire`.
+  """Reads a report; see `variables.wire`.
 
   Returns:
     The fields, with `state` as a `WorkerState` or None.
@@ -36,7 +36,7 @@ def report(data: bytes) -> dict[str, Any]:
     ValueError: if a field is missing or of another type, a number is no number, the
       state is unknown, or a text is longer than our clients' texts.
   """
-  message = wire.unpack(data)
+  message = messages.unpack(data)
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
   types |= {'counts': dict, 'metrics': list}
   for name, kind in types.items():
@@ -89,7 +89,7 @@ def stop(data: bytes) -> status.Stop:
   Raises:
     ValueError: if the reason is unknown.
   """
-  message = wire.unpack(data)
+  message = messages.unpack(data)
   detail, worker = (str(message.get(key, '')) for key in ('detail', 'worker'))
   return status.Stop(status.StopReason(message.get('reason')), detail, worker)
 

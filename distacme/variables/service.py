@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent import futures
-import functools
-import logging
-from typing import Any
 
 import grpc
 
+from distacme.rpc import event_loop
+from distacme.rpc import messages
+from distacme.rpc import service as service_lib
 from distacme.run import run_state as run_state_lib
-from distacme.variables import event_loop
 from distacme.variables import requests
 from distacme.variables import wire
 
@@ -52,21 +51,21 @@ class Service:
   def handlers(self) -> grpc.GenericRpcHandler:
     """Returns the handlers for a server of the event loop."""
     unary = grpc.unary_unary_rpc_method_handler
-    return grpc.method_handlers_generic_handler(
+    return service_lib.handlers(
       wire.SERVICE,
       {
-        'Publish': grpc.stream_unary_rpc_method_handler(
-          _refusing(self._publish)
+        'Publish': service_lib.Method(
+          grpc.stream_unary_rpc_method_handler, self._publish
         ),
-        'Subscribe': grpc.unary_stream_rpc_method_handler(
-          _refusing(self._subscribe)
+        'Subscribe': service_lib.Method(
+          grpc.unary_stream_rpc_method_handler, self._subscribe
         ),
-        'Report': unary(_refusing(self._report)),
-        'WaitStop': unary(_refusing(self._wait_stop)),
-        'RequestStop': unary(_refusing(self._request_stop)),
-        'Fail': unary(_refusing(self._fail)),
-        'Scale': unary(_refusing(self._scale)),
-        'Status': unary(_refusing(self._status)),
+        'Report': service_lib.Method(unary, self._report),
+        'WaitStop': service_lib.Method(unary, self._wait_stop),
+        'RequestStop': service_lib.Method(unary, self._request_stop),
+        'Fail': service_lib.Method(unary, self._fail),
+        'Scale': service_lib.Method(unary, self._scale),
+        'Status': service_lib.Method(unary, self._status),
       },
     )
 
@@ -84,11 +83,9 @@ class Service:
     self._disk.shutdown()
 
   async def _publish(
-    self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+    self, chunks: AsyncIterator[bytes], context: grpc.aio.ServicerContext
   ) -> bytes:
-    # gRPC's iterator is a cycle of references, and would keep its last chunk until
-    # Python's garbage collection: `_read` reads instead.
-    del messages
+    del chunks  # see `rpc.service.read`
     # One at a time bounds the memory that half-received versions can take.
     if self._publishing:
       await context.abort(
@@ -97,14 +94,14 @@ class Service:
       )
     self._publishing = True
     try:
-      data = await _read(context)
+      data = await service_lib.read(context)
       header = wire.decode_header(data)
       accepted = header.version > self._newest.version
       if accepted:
         await self._take(data, header, context)
     finally:
       self._publishing = False
-    return wire.pack({'accepted': accepted, 'newest': self._newest.version})
+    return messages.pack({'accepted': accepted, 'newest': self._newest.version})
 
   async def _take(
     self,
@@ -116,7 +113,7 @@ class Service:
     chunks: list[bytes] = []
     received = 0
     while received < header.size:
-      chunk = await _read(context)
+      chunk = await service_lib.read(context)
       received = wire.check_chunk(header, received, chunk)
       chunks.append(chunk)
     self._newest = wire.VersionedBytes(header.version, data, chunks)
@@ -185,7 +182,7 @@ class Service:
   async def _fail(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    message = wire.unpack(request)
+    message = messages.unpack(request)
     worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
     self._state.fail(worker[:100], detail[-_MAX_DETAIL:])
     return self._answer()
@@ -193,7 +190,7 @@ class Service:
   async def _scale(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    number = wire.unpack(request).get('num_actors')
+    number = messages.unpack(request).get('num_actors')
     if type(number) is not int:
       raise ValueError(f'num_actors must be an int, got {number!r:.80}.')
     self._state.scale(number)
@@ -202,7 +199,7 @@ class Service:
   async def _status(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    return wire.pack(self._state.status().to_dict())
+    return messages.pack(self._state.status().to_dict())
 
   def _answer(self) -> bytes:
     """Returns the directive, the params' version and the time between reports.
@@ -210,7 +207,7 @@ class Service:
     The version is -1 before the first params.
     """
     directive = self._state.directive()
-    return wire.pack(
+    return messages.pack(
       {
         'stop': directive.stop and directive.stop.value,
         'counts': dict(directive.counts),
@@ -218,30 +215,3 @@ class Service:
         'period_s': _PERIOD_S * self._waiting,
       }
     )
-
-
-async def _read(context: grpc.aio.ServicerContext) -> bytes:
-  """Returns the next message of a stream; b'' after the last."""
-  message = await context.read()
-  return b'' if message is grpc.aio.EOF else message
-
-
-def _refusing(
-  handler: Callable[[Any, grpc.aio.ServicerContext], Awaitable[bytes | None]],
-) -> Callable[[Any, grpc.aio.ServicerContext], Awaitable[bytes | None]]:
-  """Answers a ValueError of `handler` with INVALID_ARGUMENT and its message."""
-
-  @functools.wraps(handler)
-  async def handle(
-    request: Any, context: grpc.aio.ServicerContext
-  ) -> bytes | None:
-    try:
-      return await handler(request, context)
-    except ValueError as error:
-      logging.getLogger(__name__).warning(
-        'Refused a call from %s: %s', context.peer(), error
-      )
-      code = grpc.StatusCode.INVALID_ARGUMENT
-      return await context.abort(code, str(error))
-
-  return handle

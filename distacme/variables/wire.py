@@ -12,7 +12,7 @@
   Status      {}                         ->  status.Status
 
 {...} and headers are JSON. Metrics may be NaN and infinities, which are the
-strings "NaN", "Infinity" and "-Infinity" (`run.files.spelled`). A header is
+strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A header is
 {version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
 in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
 Nothing is ever unpickled.
@@ -21,19 +21,19 @@ Nothing is ever unpickled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-import json
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distacme.run import files
+from distacme.rpc import messages
+from distacme.rpc import pieces
+from distacme.rpc import service
 
-SERVICE = 'distacme.Variables'
-CHUNK_BYTES = 1 << 20
+SERVICE = service.Service('distacme.Variables', 'variable server')
+CHUNK_BYTES = pieces.BYTES
 # JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
-# No message exceeds gRPC's default limit of 4 MiB, which stays in force.
 MAX_HEADER_BYTES = 1 << 20
 MAX_PARAMS_BYTES = 1 << 30
 _MAX_NDIM = 32  # numpy's
@@ -44,14 +44,6 @@ _ITEMSIZE = {
   **{'float16': 2, 'bfloat16': 2, 'float32': 4, 'float64': 8},
   **{'complex64': 8, 'complex128': 16},
 }
-
-
-def _refuse(constant: str) -> float:
-  raise ValueError(f'{constant} is no number of JSON')
-
-
-_ENCODER = json.JSONEncoder(allow_nan=False)
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 class VersionedArrays(NamedTuple):
@@ -88,32 +80,6 @@ class Header(NamedTuple):
   size: int  # bytes of all chunks
 
 
-def method(name: str) -> str:
-  """Returns the path of a gRPC method."""
-  return f'/{SERVICE}/{name}'
-
-
-def pack(message: dict[str, Any]) -> bytes:
-  """Returns `message` as JSON, with NaN and infinities as strings."""
-  try:
-    return _ENCODER.encode(message).encode()
-  except ValueError:
-    return _ENCODER.encode(files.spelled(message)).encode()
-
-
-def unpack(data: bytes) -> dict[str, Any]:
-  """Reads a JSON object; raises ValueError for other data."""
-  try:
-    message = _DECODER.decode(data.decode())
-    if b'\\u' in data:  # half a surrogate pair can be neither sent nor logged
-      json.dumps(message, ensure_ascii=False).encode()
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f'Not JSON: {error}.') from None
-  if not isinstance(message, dict):
-    raise ValueError(f'Not a JSON object: {message!r:.80}.')
-  return message
-
-
 def encode(
   version: int, names: Sequence[str], arrays: Sequence[np.ndarray]
 ) -> tuple[bytes, Iterator[bytes]]:
@@ -123,7 +89,7 @@ def encode(
   native = [
     np.asarray(a, dtype=a.dtype.newbyteorder('='), order='C') for a in arrays
   ]
-  header = pack(
+  header = messages.pack(
     {
       'version': int(version),
       'leaves': [
@@ -133,22 +99,7 @@ def encode(
     }
   )
   decode_header(header)  # raises if the server would refuse it
-  return header, _chunks(native)
-
-
-def _chunks(arrays: Iterable[np.ndarray]) -> Iterator[bytes]:
-  pieces: list[memoryview] = []
-  room = CHUNK_BYTES
-  for segment in _segments(arrays):
-    while len(segment) >= room:
-      pieces.append(segment[:room])
-      yield b''.join(pieces)  # the only copy
-      segment, pieces, room = segment[room:], [], CHUNK_BYTES
-    if len(segment):
-      pieces.append(segment)
-      room -= len(segment)
-  if pieces:
-    yield b''.join(pieces)
+  return header, pieces.cut(_segments(native))
 
 
 def _segments(arrays: Iterable[np.ndarray]) -> Iterator[memoryview]:
@@ -173,7 +124,7 @@ def decode_header(data: bytes) -> Header:
     raise ValueError(
       f'Header has {len(data)} bytes; at most {MAX_HEADER_BYTES} are taken.'
     )
-  message = unpack(data)
+  message = messages.unpack(data)
   version, listed = message.get('version'), message.get('leaves')
   if type(version) is not int or not 0 <= version < 2**63:
     raise ValueError(f'version must be in [0, 2**63), got {version!r:.80}.')
@@ -234,21 +185,16 @@ def check_chunk(header: Header, received: int, chunk: bytes) -> int:
     The bytes received so far, with this chunk.
 
   Raises:
-    ValueError: if the chunk has another length than its place asks for. Lengths
-      are exact, so that a sender cannot waste memory by small chunks.
+    ValueError: if the chunk has another length than its place asks for.
   """
-  wanted = min(CHUNK_BYTES, header.size - received)
-  if len(chunk) != wanted:
-    raise ValueError(
-      f'Version {header.version} was cut or damaged: after {received} of'
-      f' {header.size} bytes a chunk of {wanted} was due,'
-      f' {len(chunk)} bytes came.'
-    )
-  return received + wanted
+  try:
+    return pieces.check(header.size, received, chunk)
+  except ValueError as error:
+    raise ValueError(f'Version {header.version} was {error}') from None
 
 
-def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
-  """Reads the chunks of `header`, and no message after the last chunk.
+def receive(header: Header, chunks: Iterator[bytes]) -> VersionedArrays:
+  """Reads the chunks of `header`, and nothing after the last chunk.
 
   Returns:
     Read-only arrays, in fresh memory.
@@ -260,7 +206,7 @@ def receive(header: Header, messages: Iterator[bytes]) -> VersionedArrays:
   buffer = memory[-memory.ctypes.data % ALIGNMENT :][: header.size]
   received = 0
   while received < header.size:
-    chunk = next(messages, b'')
+    chunk = next(chunks, b'')
     end = check_chunk(header, received, chunk)
     buffer[received:end] = np.frombuffer(chunk, np.uint8)
     received = end

@@ -64,7 +64,7 @@ def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
     )
   if not server.allowed:
     raise ValueError(
-      f'{server.key}, the key of the run, cannot be read: only the user who '
-      'started it takes part. Ask that user.'
+      f'{server.key or server.token}, a secret of the run, cannot be read: only '
+      'the user who started it takes part. Ask that user.'
     )
   return server

@@ -12,12 +12,13 @@ from distacme import status as status_lib
 from distacme.programs import recorded_run
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
+from distacme.rpc import keys
+from distacme.rpc import token as token_lib
 from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.run import run_state
-from distacme.variables import keys
 from distacme.variables import server
 
 # A connection and three files of TensorBoard for each of 1,000 workers; most
@@ -57,7 +58,8 @@ def run(context: context_lib.Context) -> None:
     context.process.on_terminate(terminate)
     _allow_connections()
   key = directory.path / keys.FILE if config.tls else None
-  service = _serve(state, key, context.listened())
+  token = directory.path / token_lib.FILE
+  service = _serve(state, key, token, context.listened())
   try:
     context.listens(service.endpoint)
     stop = _until_stop(state, directory, context.terminated)
@@ -75,19 +77,22 @@ def run(context: context_lib.Context) -> None:
 def _serve(
   state: run_state.RunState,
   key: pathlib.Path | None,
+  token: pathlib.Path,
   before: endpoints.Endpoint | None,
 ) -> server.VariableServer:
   """Returns a server, on the port of an earlier server if that port is free."""
   if before is None:
-    return server.VariableServer(state, key=key)
+    return server.VariableServer(state, key=key, token=token)
   number = before.incarnation + 1
   try:
     return server.VariableServer(
-      state, port=before.port, key=key, incarnation=number
+      state, port=before.port, key=key, incarnation=number, token=token
     )
   except OSError as error:
     logging.warning('%s Another port is used.', error)
-    return server.VariableServer(state, key=key, incarnation=number)
+    return server.VariableServer(
+      state, key=key, incarnation=number, token=token
+    )
 
 
 def _until_stop(

@@ -234,6 +234,10 @@ def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
     client.status(first)
     with pytest.raises(ConnectionError):
       client.status(first._replace(key=None), timeout_s=1.0)
+    # Nor who has no token.
+    assert first.token == run.run_dir / 'token'
+    with pytest.raises(ConnectionError, match='lacks the token of the run'):
+      client.status(first._replace(token=None))
     # Services are found again, wherever they are.
     for name in ('variables/0', 'replay/0'):
       worker = run.worker(name)

@@ -173,7 +173,7 @@ def test_a_header_alone_takes_no_memory_from_the_server(connect, channel):
   """Two versions of 2**30 bytes, of which nothing but the header comes."""
   size = wire.MAX_PARAMS_BYTES
   header = json.dumps({'version': 3, 'leaves': [['w', 'int8', [size]]]})
-  publish = channel.stream_unary(wire.method('Publish'))
+  publish = channel.stream_unary(wire.SERVICE.method('Publish'))
 
   def call():
     for _ in range(2):
@@ -215,9 +215,9 @@ def call(stubborn, caplog, name, request):
   variable_server, channel = stubborn
   caplog.clear()
   if name == 'Publish':
-    method = channel.stream_unary(wire.method(name))
+    method = channel.stream_unary(wire.SERVICE.method(name))
   else:
-    method = channel.unary_stream(wire.method(name))
+    method = channel.unary_stream(wire.SERVICE.method(name))
   try:
     with caplog.at_level(logging.WARNING):
       answer = method(request, timeout=20)

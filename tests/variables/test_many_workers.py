@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from distacme import status as status_lib
+from distacme.rpc import messages
+from distacme.rpc import server as server_lib
 from distacme.run import run_state
 from distacme.variables import client
-from distacme.variables import server
 from distacme.variables import wire
 
 MAX_MORE_THREADS = 50  # than without workers; gRPC's grow with the cores
@@ -32,7 +33,7 @@ def fixture_channels():
 
 
 def report(worker):
-  return wire.pack(
+  return messages.pack(
     {
       'worker': worker,
       'session': worker,
@@ -62,20 +63,21 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
   names = [f'actor/{index}' for index in range(run_state.MAX_ACTORS)]
   lines = [opened[index % NUM_CHANNELS] for index in range(len(names))]
   streams = [
-    line.unary_stream(wire.method('Subscribe'))(b'{"version": -1}')
+    line.unary_stream(wire.SERVICE.method('Subscribe'))(b'{"version": -1}')
     for line in lines
   ]
   stops = [
-    line.unary_unary(wire.method('WaitStop')).future(b'{}') for line in lines
+    line.unary_unary(wire.SERVICE.method('WaitStop')).future(b'{}')
+    for line in lines
   ]
   reports = [
-    line.unary_unary(wire.method('Report')).future(report(name))
+    line.unary_unary(wire.SERVICE.method('Report')).future(report(name))
     for line, name in zip(lines, names, strict=True)
   ]
   for answer in reports:
-    assert wire.unpack(answer.result(30))['stop'] is None
+    assert messages.unpack(answer.result(30))['stop'] is None
   # Reports of all together must leave the server time for what else it does.
-  assert wire.unpack(reports[-1].result())['period_s'] == len(names) * 0.002
+  assert messages.unpack(reports[-1].result())['period_s'] == len(names) * 0.002
   status = client.status(endpoint, timeout_s=30.0)
   assert set(status.workers) == set(names)
   assert status.counts == {'env_steps': 3 * len(names)}
@@ -92,9 +94,11 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
 
   assert not any(stop.done() for stop in stops)
   client.request_stop(endpoint, status_lib.StopReason.SOLVED, timeout_s=30.0)
-  assert {wire.unpack(stop.result(30))['stop'] for stop in stops} == {'solved'}
+  assert {messages.unpack(stop.result(30))['stop'] for stop in stops} == {
+    'solved'
+  }
 
 
 def test_there_is_room_for_every_call_of_every_worker():
   calls_of_a_worker = 3  # that wait for params and the stop, and a report
-  assert calls_of_a_worker * run_state.MAX_ACTORS < server.MAX_CALLS
+  assert calls_of_a_worker * run_state.MAX_ACTORS < server_lib.MAX_CALLS

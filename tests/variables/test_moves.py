@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from distacme import status
+from distacme.rpc import line as line_lib
 from distacme.run import run_state
 from distacme.variables import client
-from distacme.variables import line as line_lib
 from distacme.variables import reporter as reporter_lib
 from distacme.variables import server
+from distacme.variables import wire
 
 
 class Moving:
@@ -94,7 +95,9 @@ def test_a_restarted_server_elsewhere_gets_the_params_that_it_had(moving):
 
 
 def test_one_call_is_enough_to_reach_the_server_wherever_it_is(moving):
-  with contextlib.closing(line_lib.Line(moving.endpoint, moving.find)) as line:
+  with contextlib.closing(
+    line_lib.Line(wire.SERVICE, moving.endpoint, moving.find)
+  ) as line:
     line.wait_for_server('actor/0', 10)
     moving.end()
     moving.start()

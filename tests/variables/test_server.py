@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distacme import status
+from distacme.rpc import messages
 from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
 from distacme.variables import client
@@ -31,9 +32,9 @@ def channel(variable_server):
     yield channel
 
 
-def raw_publish(channel, *messages):
-  method = channel.stream_unary(wire.method('Publish'))
-  return method(iter(messages), timeout=20)
+def raw_publish(channel, *parts):
+  method = channel.stream_unary(wire.SERVICE.method('Publish'))
+  return method(iter(parts), timeout=20)
 
 
 def test_every_subscriber_gets_what_was_published(connect):
@@ -84,7 +85,7 @@ def test_a_slow_subscriber_skips_to_the_newest(connect, channel):
   learner = connect('learner')
   big = np.zeros(8 * wire.CHUNK_BYTES, np.uint8)
   publish(learner, 0, big)
-  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  subscribe = channel.unary_stream(wire.SERVICE.method('Subscribe'))
   stream = subscribe(b'{"version": -1}')
   assert wire.decode_header(next(stream)).version == 0
   # The subscriber reads no further, and flow control stops the server, at the
@@ -102,7 +103,7 @@ def test_a_slow_subscriber_skips_to_the_newest(connect, channel):
 
 def test_nothing_is_sent_while_nothing_changes(connect, channel, wait_until):
   learner = connect('learner')
-  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  subscribe = channel.unary_stream(wire.SERVICE.method('Subscribe'))
   stream, versions = subscribe(b'{"version": -1}'), []
 
   def read():
@@ -133,7 +134,7 @@ def test_nothing_is_sent_while_nothing_changes(connect, channel, wait_until):
 def test_a_subscriber_that_has_the_newest_is_sent_nothing(connect, channel):
   learner = connect('learner')
   publish(learner, 4)
-  subscribe = channel.unary_stream(wire.method('Subscribe'))
+  subscribe = channel.unary_stream(wire.SERVICE.method('Subscribe'))
   stream = subscribe(b'{"version": 4}')
   publish(learner, 5)
   assert wire.decode_header(next(stream)).version == 5
@@ -158,7 +159,7 @@ def test_sixty_four_subscribers_leave_room_for_reports(
 
 
 @pytest.mark.parametrize(
-  ('messages', 'refusal'),
+  ('parts', 'refusal'),
   [
     ([], 'Not JSON'),
     ([b'\x80\x04.'], 'Not JSON'),
@@ -172,12 +173,12 @@ def test_sixty_four_subscribers_leave_room_for_reports(
   ],
 )
 def test_malformed_params_are_refused_and_the_old_ones_stay(
-  connect, channel, messages, refusal
+  connect, channel, parts, refusal
 ):
   learner, actor = connect('learner'), connect()
   publish(learner, 1)
   with pytest.raises(grpc.RpcError) as refused:
-    raw_publish(channel, *messages)
+    raw_publish(channel, *parts)
   assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
   assert refusal in refused.value.details()
   actor.subscribe()
@@ -198,7 +199,7 @@ def test_a_publisher_that_dies_midway_leaves_the_old_params(
     sent.set()
     let_go.wait(30)
 
-  call = channel.stream_unary(wire.method('Publish')).future(half())
+  call = channel.stream_unary(wire.SERVICE.method('Publish')).future(half())
   assert sent.wait(10)
   with pytest.raises(ConnectionError, match='Another publisher is sending'):
     publish(learner, 2)
@@ -230,7 +231,7 @@ def test_a_publisher_that_dies_midway_leaves_the_old_params(
 def test_a_malformed_call_is_refused_with_a_message_and_logged(
   channel, method, request_, refusal, caplog
 ):
-  call = channel.unary_stream(wire.method(method))
+  call = channel.unary_stream(wire.SERVICE.method(method))
   with pytest.raises(grpc.RpcError) as refused:
     list(call(request_, timeout=10))
   assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
@@ -275,7 +276,9 @@ def report(
   message = {'worker': 'a', 'session': session, 'sequence': sequence}
   message |= {'counts': counts or {}, 'metrics': list(metrics)}
   message |= {'alive': True, 'state': state}
-  channel.unary_unary(wire.method('Report'))(wire.pack(message), timeout=10)
+  channel.unary_unary(wire.SERVICE.method('Report'))(
+    messages.pack(message), timeout=10
+  )
 
 
 def test_of_many_sessions_those_heard_of_last_are_remembered(

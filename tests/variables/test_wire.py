@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from distacme.rpc import messages
 from distacme.variables import wire
 
 
@@ -60,14 +61,14 @@ def test_received_arrays_are_aligned_and_cannot_be_written():
 
 def test_what_is_packed_is_json_whatever_the_numbers():
   message = {'a': [math.nan, -math.inf], 'b': {'c': math.inf, 'd': 1.5}}
-  read = json.loads(wire.pack(message), parse_constant=pytest.fail)
+  read = json.loads(messages.pack(message), parse_constant=pytest.fail)
   assert read == {'a': ['NaN', '-Infinity'], 'b': {'c': 'Infinity', 'd': 1.5}}
 
 
 @pytest.mark.parametrize('number', ['NaN', 'Infinity', '-Infinity'])
 def test_a_number_that_json_lacks_is_refused(number):
   with pytest.raises(ValueError, match=f'{number} is no number of JSON'):
-    wire.unpack(f'{{"loss": {number}}}'.encode())
+    messages.unpack(f'{{"loss": {number}}}'.encode())
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,26 @@ class Form:
     except TypeError as error:
       raise ValueError(f'No form of a batch: {error}.') from None
 
+  def check(self, drawn: tables.Drawn) -> None:
+    """Raises ValueError if a batch is of another form."""
+    found = [*drawn.items.shape]
+    wanted = [self.items, self.item_bytes]
+    if found != wanted:
+      raise ValueError(
+        f'replay draws items {found} (number, bytes), this agent and environment '
+        f'need {wanted}: actors and learner do not agree about the environment '
+        'spec, or what `act` stores. Give all of them the same.'
+      )
+    frames = sum(map(len, drawn.frames or ()))
+    if frames > self.max_frames or (drawn.frames is None) != (
+      not self.frame_bytes
+    ):
+      raise ValueError(
+        f'replay draws a batch of {frames} frames, this agent and environment '
+        f'need {self.max_frames} at most: actors and learner do not agree about '
+        'stacked observations. Give all of them the same.'
+      )
+
 
 class Slots:
   """Shared memory with room for some batches of one form."""
@@ -114,14 +134,8 @@ class Slots:
     Raises:
       ValueError: if the batch is of another form.
     """
+    self._form.check(drawn)
     into = self._slots[slot]
-    if drawn.items.shape != into['items'].shape:
-      raise ValueError(
-        f'replay draws items {list(drawn.items.shape)} (number, bytes), this '
-        f'agent and environment need {list(into["items"].shape)}: actors and '
-        'learner do not agree about the environment spec, or what `act` stores. '
-        'Give all of them the same.'
-      )
     into['items'][:] = drawn.items
     into['keys'][:] = drawn.keys
     into['probability'][:] = drawn.probability

@@ -1,18 +1,19 @@
-"""A line to the variable server, which follows the server to a new endpoint."""
+"""A line to a service, which follows the server to a new endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import logging
 import threading
 import time
-from typing import Any
+from typing import TypeAlias
 
 import grpc
 
+from distacme.rpc import keys
+from distacme.rpc import service as service_lib
+from distacme.rpc import token
 from distacme.run import endpoints
-from distacme.variables import keys
-from distacme.variables import wire
 
 _OPTIONS = (
   # The server is on this host or in the cluster: never behind $http_proxy.
@@ -20,35 +21,51 @@ _OPTIONS = (
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 1000),
 )
+# For a line whose calls may last for ever, so that a host that is lost is noticed in
+# 20 s. Other lines notice by calls that time out.
+WATCHED = (
+  ('grpc.keepalive_time_ms', 10_000),
+  ('grpc.keepalive_timeout_ms', 10_000),
+  ('grpc.http2.max_pings_without_data', 0),
+)
 _NOTICE_S = 2.0  # of waiting for a server, before a log entry
 # Between two searches for another server: a thousand workers may search at once, in a
 # directory of a network file system.
 _FIND_PERIOD_S = 1.0
 
-Find = Callable[[], endpoints.Endpoint | None]
+Find: TypeAlias = Callable[[], endpoints.Endpoint | None]
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
 
 class Line:
-  """Calls the variable server; moves to its new endpoint if it does not answer.
+  """Calls a server; moves to its new endpoint if it does not answer.
 
   Thread-safe. A move closes the channel to the former server, which ends all calls
   that wait for that server.
   """
 
   def __init__(
-    self, endpoint: endpoints.Endpoint, find: Find | None = None
+    self,
+    service: service_lib.Service,
+    endpoint: endpoints.Endpoint,
+    find: Find | None = None,
+    options: Sequence[tuple[str, int]] = (),
   ) -> None:
     """Opens a channel; the server need not be there yet.
 
     Args:
+      service: the kind of service.
       endpoint: of the server.
       find: returns the server's newest endpoint, or None if it is not known.
+      options: of the channel, besides those of every line.
 
     Raises:
-      ConnectionError: if the key of `endpoint` cannot be used.
+      ConnectionError: if the key or the token of `endpoint` cannot be used.
     """
+    self._service = service
     self._endpoint = endpoint
-    self._channel = _open(endpoint)
+    self._options = (*_OPTIONS, *options)
+    self._channel, self._metadata = self._open(endpoint)
     self._find = find
     self._moving = threading.Lock()
     self._looked = float('-inf')
@@ -82,14 +99,17 @@ class Line:
         # A server with another key seems absent.
         key = ', and this the key of its run' if self._endpoint.key else ''
         raise TimeoutError(
-          f'{worker} waited {timeout_s:g} s for the variable server at'
+          f'{worker} waited {timeout_s:g} s for the {self._service.title} at'
           f' {self.address}, and it did not come; is its process running, and'
           f' is this the address it printed{key}?'
         )
       if waited_s >= _NOTICE_S and not told:
         told = True
         logging.getLogger(__name__).info(
-          '%s waits for the variable server at %s.', worker, self.address
+          '%s waits for the %s at %s.',
+          worker,
+          self._service.title,
+          self.address,
         )
       channel = self._channel
       ready = grpc.channel_ready_future(channel)
@@ -106,7 +126,7 @@ class Line:
     request: bytes | Iterator[bytes],
     timeout_s: float,
     wait_for_server: bool = False,
-  ) -> dict[str, Any]:
+  ) -> bytes:
     """Calls the server, and its new endpoint if the server has moved.
 
     Args:
@@ -122,51 +142,71 @@ class Line:
     Raises:
       ValueError: if the server refuses the request.
       ConnectionRefusedError: if the server is busy with another such request.
-      ConnectionError: if the server does not answer.
+      ConnectionError: if the server does not answer, or asks for another token.
     """
     while True:
       channel, address = self._channel, self.address
       once = isinstance(request, bytes)
       kind = channel.unary_unary if once else channel.stream_unary
       try:
-        data = kind(wire.method(method))(
-          request, timeout=timeout_s, wait_for_ready=wait_for_server
+        answer: bytes = kind(self._service.method(method))(
+          request,
+          timeout=timeout_s,
+          metadata=self._metadata,
+          wait_for_ready=wait_for_server,
         )
-        break
+        return answer
       except ValueError as error:
         failure = self._closed_meanwhile(channel, error)
       except grpc.RpcError as error:
         code, details = error.code(), error.details()
         if code == grpc.StatusCode.INVALID_ARGUMENT:
-          raise ValueError(
-            f'The variable server at {address} refused: {details}'
-          ) from None
+          raise ValueError(self._refusal(address, details)) from None
         if code == grpc.StatusCode.ABORTED:
           raise ConnectionRefusedError(
-            f'The variable server at {address} refused: {details}'
+            self._refusal(address, details)
           ) from None
         failure = ConnectionError(
-          f'The variable server at {address} did not answer within'
+          self._refusal(address, details)
+          if code == grpc.StatusCode.UNAUTHENTICATED
+          else f'The {self._service.title} at {address} did not answer within'
           f' {timeout_s:g} s: {code.name}: {details}'
         )
       if not self._move_from(channel) or not once:
         raise failure
-    return wire.unpack(data)
 
-  def stream(self, method: str, request: bytes) -> Iterator[bytes]:
+  def stream(
+    self, method: str, request: bytes | Iterator[bytes]
+  ) -> Iterator[bytes]:
     """Yields the messages of the server's answer.
 
+    Args:
+      method: name of the method.
+      request: one message, or an iterator of messages that a thread of gRPC reads.
+
     Raises:
-      ConnectionError: if the stream breaks, or the server refuses the request.
+      ValueError: if the server refuses the request.
+      ConnectionError: if the stream breaks, or the server asks for another token.
     """
-    channel = self._channel
+    channel, address = self._channel, self.address
+    once = isinstance(request, bytes)
+    kind = channel.unary_stream if once else channel.stream_stream
     try:
-      yield from channel.unary_stream(wire.method(method))(request)
+      call = kind(self._service.method(method))(
+        request, metadata=self._metadata
+      )
     except ValueError as error:
       raise self._closed_meanwhile(channel, error) from None
+    try:
+      yield from call
     except grpc.RpcError as error:
+      code, details = error.code(), error.details()
+      if code == grpc.StatusCode.INVALID_ARGUMENT:
+        raise ValueError(self._refusal(address, details)) from None
       self._move_from(channel)
-      raise ConnectionError(f'{error.code().name}: {error.details()}') from None
+      raise ConnectionError(f'{code.name}: {details}') from None
+    finally:
+      call.cancel()
 
   def start(self, method: str, request: bytes) -> grpc.Future:
     """Starts a call that may take for ever; a move cancels the call.
@@ -176,7 +216,9 @@ class Line:
     """
     channel = self._channel
     try:
-      return channel.unary_unary(wire.method(method)).future(request)
+      return channel.unary_unary(self._service.method(method)).future(
+        request, metadata=self._metadata
+      )
     except ValueError as error:
       raise self._closed_meanwhile(channel, error) from None
 
@@ -209,16 +251,18 @@ class Line:
         found = self._find()
         if found is None or found == former:
           return False
-        self._channel = _open(found)
+        opened = self._open(found)
       except (OSError, ValueError) as error:
         logging.getLogger(__name__).warning(
-          'Where the variable server is now cannot be read: %s', error
+          'Where the %s is now cannot be read: %s', self._service.title, error
         )
         return False
+      self._channel, self._metadata = opened
       self._endpoint = found
       channel.close()
     logging.getLogger(__name__).warning(
-      'The variable server is at %s now, and was at %s.',
+      'The %s is at %s now, and was at %s.',
+      self._service.title,
       found.address,
       former.address,
     )
@@ -231,27 +275,38 @@ class Line:
     if channel is self._channel and not self._closed:
       raise error
     return ConnectionError(
-      f'The line to the variable server at {self.address} was closed.'
+      f'The line to the {self._service.title} at {self.address} was closed.'
     )
 
+  def _refusal(self, address: str, details: str | None) -> str:
+    return f'The {self._service.title} at {address} refused: {details}'
 
-def _open(endpoint: endpoints.Endpoint) -> grpc.Channel:
-  """Returns a channel to a server.
+  def _open(
+    self, endpoint: endpoints.Endpoint
+  ) -> tuple[grpc.Channel, Metadata]:
+    """Returns a channel to a server, and the metadata of every call.
 
-  Raises:
-    ConnectionError: if the server's key cannot be read, or is none.
-  """
-  if endpoint.key is None:
-    return grpc.insecure_channel(endpoint.address, _OPTIONS)
-  try:
-    credentials = keys.channel_credentials(endpoint.key)
-  except (OSError, ValueError) as error:
-    raise ConnectionError(
-      f'The variable server at {endpoint.address} asks for the key of its run, '
-      f'which cannot be used: {error}'
-    ) from error
-  # A key says which run a server belongs to, not on which host.
-  override = ('grpc.ssl_target_name_override', keys.NAME)
-  return grpc.secure_channel(
-    endpoint.address, credentials, (*_OPTIONS, override)
-  )
+    Raises:
+      ConnectionError: if the server's key or token cannot be read, or is none.
+    """
+    what = 'token'
+    try:
+      metadata: Metadata = ()
+      if endpoint.token is not None:
+        metadata = ((token.METADATA, token.read(endpoint.token)),)
+      if endpoint.key is None:
+        plain = grpc.insecure_channel(endpoint.address, self._options)
+        return plain, metadata
+      what = 'key'
+      credentials = keys.channel_credentials(endpoint.key)
+    except (OSError, ValueError) as error:
+      raise ConnectionError(
+        f'The {self._service.title} at {endpoint.address} asks for the {what} of '
+        f'its run, which cannot be used: {error}'
+      ) from error
+    # A key says which run a server belongs to, not on which host.
+    override = ('grpc.ssl_target_name_override', keys.NAME)
+    encrypted = grpc.secure_channel(
+      endpoint.address, credentials, (*self._options, override)
+    )
+    return encrypted, metadata

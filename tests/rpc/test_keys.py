@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from distacme import status as status_lib
+from distacme.rpc import keys
 from distacme.run import run_state
 from distacme.variables import client
-from distacme.variables import keys
 from distacme.variables import server
 from tests import garbage
 
@@ -132,9 +132,11 @@ def test_a_server_of_another_run_is_not_believed(endpoint, make_key):
     )
 
 
-def test_a_plain_server_is_not_believed(variable_server, key):
+def test_a_plain_server_is_not_believed(key):
+  plain = server.VariableServer(run_state.RunState())
   with pytest.raises(ConnectionError, match='did not answer'):
-    client.status(variable_server.endpoint._replace(key=key), timeout_s=1.0)
+    client.status(plain.endpoint._replace(key=key), timeout_s=1.0)
+  plain.stop(grace_s=0)
 
 
 def test_what_crosses_the_network_is_encrypted(endpoint):
@@ -215,5 +217,5 @@ def test_without_the_library_the_error_says_what_to_install(
 
 
 def test_refusing_to_listen_openly_says_where_keys_come_from():
-  with pytest.raises(ValueError, match=r'distacme\.variables\.keys\.make'):
+  with pytest.raises(ValueError, match=r'distacme\.rpc\.keys\.make'):
     server.VariableServer(run_state.RunState(), '0.0.0.0')

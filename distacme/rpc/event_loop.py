@@ -1,4 +1,4 @@
-"""The event loop of a process's variable servers, in a thread of its own."""
+"""The event loop of a process's servers, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def shared() -> asyncio.AbstractEventLoop:
   event would wake every loop, all but one of them in vain.
   """
   loop = asyncio.new_event_loop()
-  threading.Thread(
-    target=loop.run_forever, name='variables', daemon=True
-  ).start()
+  threading.Thread(target=loop.run_forever, name='servers', daemon=True).start()
   return loop
 
 

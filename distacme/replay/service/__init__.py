@@ -1,0 +1,1 @@
+"""Replay over gRPC, where Reverb is not: packs in, batches out."""
