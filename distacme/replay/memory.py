@@ -85,9 +85,8 @@ class Memory:
 
   def blocking(self, batches: int = 1) -> int | None:
     """Returns the index of the first table that forbids to draw, None if none."""
-    numbers = range(self._batches, self._batches + batches)
-    wanted = sum(self._mixture.counts(number) for number in numbers)
-    for index, count in enumerate(np.asarray(wanted).tolist()):
+    wanted = self._mixture.counts(self._batches, batches)
+    for index, count in enumerate(wanted):
       held = self._tables[index].counts
       if count and not self._limits[index].can_sample(
         held.inserted, held.sampled, count

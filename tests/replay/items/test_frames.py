@@ -111,12 +111,12 @@ class Shared(playing.Collector):
 
   def insert_frames(self, frames):
     self.num_frames += len(frames)
-    return [frames[i : i + 1] for i in range(len(frames))]
+    return list(frames.view(np.uint8).reshape(len(frames), -1))
 
   def insert(self, rows, priorities, frames=None):
     super().insert(rows, priorities)
     if frames is not None:
-      self.frames += [np.concatenate(window) for window in frames]
+      self.frames += frames
 
 
 def collect(run, window, prioritized, share):
