@@ -52,7 +52,8 @@ def read(
     zipfile.BadZipFile: if a byte of the file changed; or another error, of
       reading.
   """
-  arrays, rows = {}, {}
+  arrays: dict[str, np.ndarray] = {}
+  rows: dict[str, list[np.ndarray]] = {}
   with zipfile.ZipFile(path) as archive:
     for entry_name in archive.namelist():
       name = entry_name.removesuffix('.npy')
@@ -72,7 +73,7 @@ def _write_rows(entry: IO[bytes], rows: Sequence[np.ndarray]) -> None:
   }
   np.lib.format.write_array_header_1_0(entry, header)
   for start in range(0, len(rows), _AT_ONCE):
-    entry.write(b''.join(rows[start : start + _AT_ONCE]))
+    entry.write(np.concatenate(rows[start : start + _AT_ONCE]).data)
 
 
 def _read_rows(entry: IO[bytes]) -> list[np.ndarray]:
