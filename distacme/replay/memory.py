@@ -127,14 +127,26 @@ class Memory:
     """Returns the number of windows that a table was given so far."""
     return self._tables[index].counts.inserted
 
-  def held(self) -> Held:
-    """Returns a copy of all state that decides later batches."""
+  def spare(self) -> list[tables_lib.Arrays]:
+    """Returns memory for the copy that `held` makes; any thread may call it."""
+    return [table.spare() for table in self._tables]
+
+  def held(self, spare: Sequence[tables_lib.Arrays] | None = None) -> Held:
+    """Returns a copy of all state that decides later batches.
+
+    Args:
+      spare: what `spare` returned, so that the copying is done sooner.
+    """
+    if spare is None:
+      spare = [{}] * len(self._tables)
     return Held(
       json.dumps(self._random.bit_generator.state),
       self._batches,
       {
-        spec.name: table.held()
-        for spec, table in zip(self.spec.tables, self._tables, strict=True)
+        spec.name: table.held(of_table)
+        for spec, table, of_table in zip(
+          self.spec.tables, self._tables, spare, strict=True
+        )
       },
     )
 

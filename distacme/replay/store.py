@@ -183,8 +183,9 @@ class Store:
     Inserts and samples wait while the tables are copied.
     """
     assert self._checkpoints is not None
+    spare = self._memory.spare()
     with self._changed:
-      held = self._memory.held()
+      held = self._memory.held(spare)
     folder = self._checkpoints.unfinished / 'tables'
     try:
       with files.writing_to(folder.parent.parent):

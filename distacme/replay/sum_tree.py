@@ -40,6 +40,10 @@ class SumTree:
     """Returns the weights [B] of the slots `index` [B]."""
     return self._flat[0].take(index)
 
+  def first(self, count: int) -> np.ndarray:
+    """Returns the weights of the first slots, which later calls of `set` change."""
+    return self._flat[0][:count]
+
   def set(self, index: np.ndarray, weight: np.ndarray) -> None:
     """Sets weights [B] of slots; of a repeated index the last weight counts."""
     self._flat[0][index] = weight

@@ -125,9 +125,20 @@ class Table:
     """Sets priorities [N] of items; skips those that are gone."""
     raise NotImplementedError
 
-  def held(self) -> Held:
-    """Returns a copy of the contents."""
-    arrays, frames = self._held()
+  def spare(self) -> Arrays:
+    """Returns memory for the copy that `held` makes; any thread may call it.
+
+    The system takes many times as long to hand out memory as to copy into it.
+    """
+    return {}
+
+  def held(self, spare: Arrays) -> Held:
+    """Returns a copy of the contents.
+
+    Args:
+      spare: what `spare` returned a while ago, if anything; used up.
+    """
+    arrays, frames = self._held(spare)
     arrays['counts'] = np.array([self._inserted, self._sampled])
     return Held(arrays, frames)
 
@@ -150,7 +161,7 @@ class Table:
   def _draw(self, count: int) -> Drawn:
     raise NotImplementedError
 
-  def _held(self) -> tuple[dict[str, np.ndarray], Frames | None]:
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     """Returns copies of the items and all other state, but the counts."""
     raise NotImplementedError
 
@@ -237,13 +248,25 @@ class PriorityTable(Table):
       weight = np.asarray(priority, np.float64) ** self._spec.priority_exponent
       self._tree.set(slots, weight)
 
-  def _held(self) -> tuple[dict[str, np.ndarray], Frames | None]:
+  def spare(self) -> Arrays:
+    """Returns memory for the copy that `held` makes; any thread may call it."""
+    # Items are inserted between this and the copying.
+    count = min(self._capacity, len(self) + len(self) // 16 + 1024)
+    spare = {'items': np.empty((count, self._item_bytes), np.uint8)}
+    if self._spec.prioritized:
+      spare['weights'] = np.empty(count)
+    for array in spare.values():
+      array.fill(0)
+    return spare
+
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     if not self._item_bytes:
       return {'items': np.empty((0, 0), np.uint8)}, None
     count = len(self)
-    arrays = {'items': self._items[:count].copy()}
+    arrays = {'items': _copy(self._items[:count], spare.get('items'))}
     if self._spec.prioritized:
-      arrays['weights'] = self._tree.get(np.arange(count))
+      weights = self._tree.first(count)
+      arrays['weights'] = _copy(weights, spare.get('weights'))
     return arrays, None if self._frames is None else self._frames[:count]
 
   def _load(self, held: Held) -> None:
@@ -253,6 +276,15 @@ class PriorityTable(Table):
       self._tree.set(np.arange(len(items)), held.arrays['weights'])
     if held.frames is not None:
       self._frames = [*held.frames, *[()] * (self._capacity - len(items))]
+
+
+def _copy(array: np.ndarray, spare: np.ndarray | None) -> np.ndarray:
+  """Returns a copy, in `spare` if there is room."""
+  if spare is None or spare[: len(array)].shape != array.shape:
+    return array.copy()
+  copied = spare[: len(array)]
+  np.copyto(copied, array)
+  return copied
 
 
 def _put(ring: Any, start: int, values: Any) -> None:
@@ -299,7 +331,7 @@ class QueueTable(Table):
       frames,
     )
 
-  def _held(self) -> tuple[dict[str, np.ndarray], Frames | None]:
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     items = np.empty((len(self._items), self._item_bytes), np.uint8)
     for row, item in zip(items, self._items, strict=True):
       row[:] = item

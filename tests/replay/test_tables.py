@@ -149,6 +149,31 @@ def test_what_was_written_draws_the_same_batches(
       np.testing.assert_array_equal(mine, yours)
 
 
+@pytest.mark.parametrize('more', [0, 1, 5_000])
+def test_a_copy_in_spare_memory_is_of_the_moment_of_copying(more):
+  memory = make(10_000)
+  insert(memory, range(2_000), np.arange(2_000))
+  spare = memory.spare()
+  insert(memory, range(2_000, 2_000 + more))
+  (with_spare,) = memory.held(spare).tables.values()
+  (without,) = memory.held().tables.values()
+  insert(memory, range(20_000))  # changes all that is not a copy
+  assert with_spare.arrays.keys() == {'items', 'weights', 'counts'}
+  for name, array in without.arrays.items():
+    np.testing.assert_array_equal(with_spare.arrays[name], array)
+  numbers = with_spare.arrays['items'].view(np.int64)[:, 0]
+  np.testing.assert_array_equal(numbers, np.arange(2_000 + more))
+
+
+@pytest.mark.parametrize('inserted', [0, 3])
+def test_spare_memory_of_an_empty_table_does_no_harm(inserted):
+  memory = make(10)
+  spare = memory.spare()
+  insert(memory, range(inserted))
+  (held,) = memory.held(spare).tables.values()
+  assert len(held.arrays['items']) == inserted
+
+
 def test_a_queue_that_was_written_goes_on_in_order(tmp_path):
   spec = replay_spec.queue(replay_spec.NStep(1, 0.9), 2, 10)
   saved, loaded = memory_lib.Memory(spec), memory_lib.Memory(spec)
