@@ -252,7 +252,9 @@ class PriorityTable(Table):
     """Returns memory for the copy that `held` makes; any thread may call it."""
     # Items are inserted between this and the copying.
     count = min(self._capacity, len(self) + len(self) // 16 + 1024)
-    spare = {'items': np.empty((count, self._item_bytes), np.uint8)}
+    spare: dict[str, np.ndarray] = {
+      'items': np.empty((count, self._item_bytes), np.uint8)
+    }
     if self._spec.prioritized:
       spare['weights'] = np.empty(count)
     for array in spare.values():
