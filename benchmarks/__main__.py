@@ -36,6 +36,7 @@ _GROUPS = {
   'learner': _LEARNER,
   'agents': _LEARNER,
   'replay': program.ENVIRONMENT['learner'],
+  'tables': {},
   'unrolls': {},
   'params': program.ENVIRONMENT['variables'],
   'program': {},

@@ -24,7 +24,7 @@ class FrameStreams:
 
   def resolve(
     self, pack: packs.Pack
-  ) -> tuple[packs.Pack, list[list[np.ndarray]]]:
+  ) -> tuple[packs.Pack, list[tuple[np.ndarray, ...]]]:
     """Keeps a pack's frames; returns its items that name known frames.
 
     Frames are unknown after replay was started anew, until their actor has sent as
@@ -41,12 +41,13 @@ class FrameStreams:
     known = self._keep(frames)
     named = frames.named.tolist()
     ends = np.cumsum(frames.lengths).tolist()
-    found: list[list[np.ndarray]] = []
+    # Tuples of arrays do not burden the garbage collector, as lists would.
+    found: list[tuple[np.ndarray, ...]] = []
     whole: list[int] = []
     start = 0
     for item, end in enumerate(ends):
       try:
-        found.append([known[number] for number in named[start:end]])
+        found.append(tuple(map(known.__getitem__, named[start:end])))
         whole.append(item)
       except KeyError:
         pass

@@ -97,9 +97,9 @@ class InProcessReplay:
     """Writes all state that decides later samples, below `folder`."""
     self._memory.held().write(folder)
 
-  def load(self, arrays: memory.Arrays) -> None:
-    """Loads the arrays of `memory.read`; call this before any insert."""
-    self._memory.load(arrays)
+  def load(self, held: memory.Held) -> None:
+    """Loads the result of `memory.read`; call this before any insert."""
+    self._memory.load(held)
 
 
 class InProcessInserter:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import json
 import pathlib
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from distacme import replay_spec
+from distacme.replay import archive
 from distacme.replay import mixture
 from distacme.replay import table_metrics
 from distacme.replay import tables as tables_lib
-
-Arrays: TypeAlias = Mapping[str, np.ndarray]
+from distacme.replay.items import frames as frames_lib
 
 # What `Checkpoints` calls the files of `write`.
 FORMAT = 'tables'
 _FILE = 'tables.npz'
-_RANDOM = 'random'
-_BATCHES = 'batches'
 
 
 class Memory:
@@ -87,9 +85,8 @@ class Memory:
 
   def blocking(self, batches: int = 1) -> int | None:
     """Returns the index of the first table that forbids to draw, None if none."""
-    numbers = range(self._batches, self._batches + batches)
-    wanted = sum(self._mixture.counts(number) for number in numbers)
-    for index, count in enumerate(np.asarray(wanted).tolist()):
+    wanted = self._mixture.counts(self._batches, batches)
+    for index, count in enumerate(wanted):
       held = self._tables[index].counts
       if count and not self._limits[index].can_sample(
         held.inserted, held.sampled, count
@@ -130,56 +127,91 @@ class Memory:
     """Returns the number of windows that a table was given so far."""
     return self._tables[index].counts.inserted
 
-  def held(self) -> Held:
-    """Returns a copy of all state that decides later batches."""
-    state = json.dumps(self._random.bit_generator.state)
-    arrays = {_RANDOM: np.array(state), _BATCHES: np.array(self._batches)}
+  def spare(self) -> list[tables_lib.Arrays]:
+    """Returns memory for the copy that `held` makes; any thread may call it."""
+    return [table.spare() for table in self._tables]
+
+  def held(self, spare: Sequence[tables_lib.Arrays] | None = None) -> Held:
+    """Returns a copy of all state that decides later batches.
+
+    Args:
+      spare: what `spare` returned, so that the copying is done sooner.
+    """
+    if spare is None:
+      spare = [{}] * len(self._tables)
     return Held(
-      arrays,
+      json.dumps(self._random.bit_generator.state),
+      self._batches,
       {
-        spec.name: table.held()
-        for spec, table in zip(self.spec.tables, self._tables, strict=True)
+        spec.name: table.held(of_table)
+        for spec, table, of_table in zip(
+          self.spec.tables, self._tables, spare, strict=True
+        )
       },
     )
 
-  def load(self, arrays: Arrays) -> None:
-    """Loads the arrays of `read`; call this before any insert."""
-    self._random.bit_generator.state = json.loads(str(arrays[_RANDOM]))
-    self._batches = int(arrays[_BATCHES])
+  def load(self, held: Held) -> None:
+    """Loads the state of another `Memory`; call this before any insert."""
+    self._random.bit_generator.state = json.loads(held.random)
+    self._batches = held.batches
     for spec, table in zip(self.spec.tables, self._tables, strict=True):
-      prefix = f'{spec.name}/'
-      table.load(
-        {
-          name.removeprefix(prefix): array
-          for name, array in arrays.items()
-          if name.startswith(prefix)
-        }
-      )
+      table.load(held.tables[spec.name])
 
 
-class Held:
-  """A copy of a `Memory` at one moment."""
+class Held(NamedTuple):
+  """A copy of a `Memory` at one moment.
 
-  def __init__(
-    self, arrays: dict[str, np.ndarray], tables: dict[str, tables_lib.Held]
-  ):
-    self._arrays = arrays
-    self._tables = tables
+  Attributes:
+    random: state of the random numbers, as JSON.
+    batches: that were drawn.
+    tables: contents of each table, by name.
+  """
+
+  random: str
+  batches: int
+  tables: dict[str, tables_lib.Held]
 
   def write(self, folder: pathlib.Path) -> None:
     """Writes the copy below `folder`, for `read`."""
-    arrays = dict(self._arrays)
-    for name, held in self._tables.items():
-      for part, array in held.as_arrays().items():
-        arrays[f'{name}/{part}'] = array
-    np.savez(folder / _FILE, **arrays)
+    arrays = {
+      'random': np.array(self.random),
+      'batches': np.array(self.batches),
+    }
+    frames = {}
+    for name, held in self.tables.items():
+      parts = dict(held.arrays)
+      if held.frames:
+        frames[name], parts['lengths'], parts['named'] = frames_lib.pack(
+          held.frames
+        )
+      arrays |= {f'{name}/{part}': array for part, array in parts.items()}
+    archive.write(folder / _FILE, arrays, frames)
 
 
-def read(folder: pathlib.Path) -> Arrays:
+def read(folder: pathlib.Path) -> Held:
   """Reads the files of `Held.write`, for `Memory.load`.
 
   Raises:
     zipfile.BadZipFile: if a byte of the files changed; or the error of reading.
   """
-  with np.load(folder / _FILE) as file:
-    return dict(file.items())  # compares checksums
+  arrays, frames = archive.read(folder / _FILE)
+  tables: dict[str, dict[str, np.ndarray]] = {}
+  for path, array in arrays.items():
+    name, _, part = path.rpartition('/')
+    tables.setdefault(name, {})[part] = array
+  of_all = tables.pop('')
+  return Held(
+    str(of_all['random']),
+    int(of_all['batches']),
+    {
+      name: tables_lib.Held(
+        parts,
+        frames_lib.unpack(
+          frames[name], parts.pop('lengths'), parts.pop('named')
+        )
+        if name in frames
+        else None,
+      )
+      for name, parts in tables.items()
+    },
+  )

@@ -43,10 +43,15 @@ class Mixture:
     uniform = np.random.default_rng(seed).random(self._items)
     return np.searchsorted(self._bounds, uniform, side='right').astype(np.int32)
 
-  def counts(self, number: int) -> np.ndarray:
-    """Returns the number of windows of each table in batch `number`."""
-    counts = np.bincount(self.tables(number), minlength=len(self._shares))
-    return counts * self._block
+  def counts(self, number: int, batches: int = 1) -> list[int]:
+    """Returns the number of windows of each table in batches from `number` on."""
+    if not len(self._bounds):
+      return [self._items * self._block * batches]
+    tables = np.concatenate(
+      [self.tables(number + later) for later in range(batches)]
+    )
+    counts = np.bincount(tables, minlength=len(self._shares))
+    return (counts * self._block).tolist()
 
   def draw(self, number: int, draws: Sequence[Draw]) -> tables_lib.Drawn:
     """Returns the items of batch `number`, with their chance in the batch.

@@ -49,9 +49,9 @@ class Store:
       self._checkpoints = checkpoints.Checkpoints(
         directory, memory.FORMAT, spec
       )
-      arrays = self._checkpoints.restore(memory.read)
-      if arrays is not None:
-        self._memory.load(arrays)
+      held = self._checkpoints.restore(memory.read)
+      if held is not None:
+        self._memory.load(held)
 
   def on_room(self, call: Callable[[], None]) -> None:
     """Calls `call`, in some thread, whenever there may be room for more items."""
@@ -193,8 +193,9 @@ class Store:
     Inserts and samples wait while the tables are copied.
     """
     assert self._checkpoints is not None
+    spare = self._memory.spare()
     with self._changed:
-      held = self._memory.held()
+      held = self._memory.held(spare)
     folder = self._checkpoints.unfinished / 'tables'
     try:
       with files.writing_to(folder.parent.parent):

@@ -17,8 +17,6 @@ from distacme.replay.items import frames as frames_lib
 Frames: TypeAlias = frames_lib.Frames
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
-_NO_KEY = np.iinfo(np.uint64).max
-
 
 class Drawn(NamedTuple):
   """Items drawn from tables.
@@ -46,13 +44,8 @@ class Held(NamedTuple):
     frames: of each item; None if the rows have none.
   """
 
-  arrays: dict[str, np.ndarray]
-  frames: list[Sequence[np.ndarray]] | None
-
-  def as_arrays(self) -> dict[str, np.ndarray]:
-    """Returns all of it as arrays, with each frame once."""
-    packed = {} if self.frames is None else frames_lib.pack(self.frames)
-    return {**self.arrays, **packed}
+  arrays: Arrays
+  frames: Frames | None
 
 
 def make(
@@ -133,20 +126,30 @@ class Table:
     """Sets priorities [N] of items; skips those that are gone."""
     raise NotImplementedError
 
-  def held(self) -> Held:
-    """Returns a copy of the contents."""
-    arrays, frames = self._held()
+  def spare(self) -> Arrays:
+    """Returns memory for the copy that `held` makes; any thread may call it.
+
+    The system takes many times as long to hand out memory as to copy into it.
+    """
+    return {}
+
+  def held(self, spare: Arrays) -> Held:
+    """Returns a copy of the contents.
+
+    Args:
+      spare: what `spare` returned a while ago, if anything; used up.
+    """
+    arrays, frames = self._held(spare)
     arrays['counts'] = np.array([self._inserted, self._sampled])
     return Held(arrays, frames)
 
-  def load(self, arrays: Arrays) -> None:
-    """Loads the arrays of `Held.as_arrays` into a new table."""
-    self._inserted, self._sampled = arrays['counts'].tolist()
-    items = arrays['items']
-    if not len(items):
-      return
-    self._check_size(items.shape[1])
-    self._take(items, arrays, frames_lib.unpack(arrays))
+  def load(self, held: Held) -> None:
+    """Loads the contents of another table into this new one."""
+    self._inserted, self._sampled = held.arrays['counts'].tolist()
+    items = held.arrays['items']
+    if len(items):
+      self._check_size(items.shape[1])
+      self._load(held)
 
   def _allocate(self) -> None:
     """Makes room for items, whose size is known now."""
@@ -159,30 +162,32 @@ class Table:
   def _draw(self, count: int) -> Drawn:
     raise NotImplementedError
 
-  def _held(
-    self,
-  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     """Returns copies of the items and all other state, but the counts."""
     raise NotImplementedError
 
-  def _take(
-    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
-  ) -> None:
-    """Loads the arrays of `_held`."""
+  def _load(self, held: Held) -> None:
+    """Loads at least one item, and the other state of `_held`."""
     raise NotImplementedError
 
 
 class PriorityTable(Table):
-  """Items that are drawn by their priorities, any number of times."""
+  """Items that are drawn by their priorities, any number of times.
+
+  The items' slots are a ring, so that an item's key, the number of items inserted
+  before it, tells its slot.
+  """
 
   def __init__(
     self, spec: replay_spec.Table, index: int, random: np.random.Generator
   ):
     super().__init__(spec, index)
     self._capacity = spec.max_items
-    self._tree = sum_tree.SumTree(self._capacity)
+    self._tree = sum_tree.SumTree(
+      self._capacity
+    )  # stays empty if all are alike
     self._random = random
-    self._frames: list[Any] | None = None
+    self._frames: list[Sequence[np.ndarray]] | None = None
 
   def __len__(self) -> int:
     """Returns the number of items held."""
@@ -199,40 +204,38 @@ class PriorityTable(Table):
         f'{math.prod(shape) / 2**30:.1f} GiB for items of {self._item_bytes} '
         'bytes, which this machine does not have. Lower max_size.'
       ) from None
-    self._keys = np.full(self._capacity, _NO_KEY, np.uint64)
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [N] of items; skips those that are gone."""
     replay_spec.check_priorities(priority)
-    if not self._item_bytes:
-      return
-    slots = (key % np.uint64(self._capacity)).astype(np.int64)
-    held = self._keys[slots] == key
-    self._set_priorities(slots[held], priority[held])
+    held = (key >= self._inserted - len(self)) & (key < self._inserted)
+    slots = key[held] % np.uint64(self._capacity)
+    self._set_priorities(slots.astype(np.int64), priority[held])
 
   def _insert(
     self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
   ) -> None:
-    keys = np.arange(self._inserted, self._inserted + len(items))
-    slots = keys % self._capacity  # of a repeated slot the last item counts
+    skipped = max(0, len(items) - self._capacity)  # would be gone at once
+    start = (self._inserted + skipped) % self._capacity
+    items, priorities = items[skipped:], priorities[skipped:]
+    slots = np.arange(start, start + len(items)) % self._capacity
     self._set_priorities(slots, priorities)
-    self._items[slots] = items
-    self._keys[slots] = keys
-    if frames is None:
-      return
-    if self._frames is None:
-      self._frames = [None] * self._capacity
-    for slot, named in zip(slots.tolist(), frames, strict=True):
-      self._frames[slot] = named
+    _put(self._items, start, items)
+    if frames is not None:
+      if self._frames is None:
+        self._frames = [()] * self._capacity
+      _put(self._frames, start, frames[skipped:])
 
   def _draw(self, count: int) -> Drawn:
     slots, probability = self._draw_slots(count)
+    last = self._inserted - 1
+    keys = last - (last - slots) % self._capacity
     frames = None
     if self._frames is not None:
       frames = [self._frames[slot] for slot in slots.tolist()]
     return Drawn(
-      self._items[slots],
-      self._keys[slots],
+      self._items.take(slots, axis=0),
+      keys.view(np.uint64),
       probability,
       np.full(count, self._index, np.int32),
       frames,
@@ -241,38 +244,66 @@ class PriorityTable(Table):
   def _draw_slots(self, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws slots; returns these and the chance of each."""
     uniform = self._random.random(count)
-    if self._tree.total > 0:
+    total = self._tree.total
+    if total > 0:
       slots = self._tree.draw(uniform)
-      return slots, self._tree.get(slots) / self._tree.total
-    # All priorities are zero: all items have the same chance.
+      return slots, self._tree.get(slots) / total
+    # No priorities, or all are zero: all items have the same chance.
     slots = (uniform * len(self)).astype(np.int64)
     return slots, np.full(count, 1 / len(self))
 
   def _set_priorities(self, slots: np.ndarray, priority: np.ndarray) -> None:
-    priority = np.asarray(priority, np.float64)
-    self._tree.set(slots, priority**self._spec.priority_exponent)
+    if self._spec.prioritized:
+      weight = np.asarray(priority, np.float64) ** self._spec.priority_exponent
+      self._tree.set(slots, weight)
 
-  def _held(
-    self,
-  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+  def spare(self) -> Arrays:
+    """Returns memory for the copy that `held` makes; any thread may call it."""
+    # Items are inserted between this and the copying.
+    count = min(self._capacity, len(self) + len(self) // 16 + 1024)
+    spare: dict[str, np.ndarray] = {
+      'items': np.empty((count, self._item_bytes), np.uint8)
+    }
+    if self._spec.prioritized:
+      spare['weights'] = np.empty(count)
+    for array in spare.values():
+      array.fill(0)
+    return spare
+
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     if not self._item_bytes:
       return {'items': np.empty((0, 0), np.uint8)}, None
     count = len(self)
-    arrays: dict[str, np.ndarray] = {
-      'items': self._items[:count].copy(),
-      'keys': self._keys[:count].copy(),
-      'weights': self._tree.get(np.arange(count)),
-    }
+    arrays = {'items': _copy(self._items[:count], spare.get('items'))}
+    if self._spec.prioritized:
+      weights = self._tree.first(count)
+      arrays['weights'] = _copy(weights, spare.get('weights'))
     return arrays, None if self._frames is None else self._frames[:count]
 
-  def _take(
-    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
-  ) -> None:
+  def _load(self, held: Held) -> None:
+    items = held.arrays['items']
     self._items[: len(items)] = items
-    self._keys[: len(items)] = arrays['keys']
-    self._tree.set(np.arange(len(items)), arrays['weights'])
-    if frames is not None:
-      self._frames = frames + [None] * (self._capacity - len(frames))
+    if self._spec.prioritized:
+      self._tree.set(np.arange(len(items)), held.arrays['weights'])
+    if held.frames is not None:
+      self._frames = [*held.frames, *[()] * (self._capacity - len(items))]
+
+
+def _copy(array: np.ndarray, spare: np.ndarray | None) -> np.ndarray:
+  """Returns a copy, in `spare` if there is room."""
+  if spare is None or spare[: len(array)].shape != array.shape:
+    return array.copy()
+  copied = spare[: len(array)]
+  np.copyto(copied, array)
+  return copied
+
+
+def _put(ring: Any, start: int, values: Any) -> None:
+  """Writes values into a ring: an array or a list that is at least as long."""
+  end = min(len(ring), start + len(values))
+  ring[start:end] = values[: end - start]
+  if end - start < len(values):
+    ring[: len(values) - (end - start)] = values[end - start :]
 
 
 class QueueTable(Table):
@@ -281,7 +312,7 @@ class QueueTable(Table):
   def __init__(self, spec: replay_spec.Table, index: int):
     super().__init__(spec, index)
     self._items: collections.deque[np.ndarray] = collections.deque()
-    self._frames: collections.deque[Any] | None = None
+    self._frames: collections.deque[Sequence[np.ndarray]] | None = None
 
   def __len__(self) -> int:
     """Returns the number of items held."""
@@ -311,18 +342,14 @@ class QueueTable(Table):
       frames,
     )
 
-  def _held(
-    self,
-  ) -> tuple[dict[str, np.ndarray], list[Sequence[np.ndarray]] | None]:
+  def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     items = np.empty((len(self._items), self._item_bytes), np.uint8)
     for row, item in zip(items, self._items, strict=True):
       row[:] = item
     frames = None if self._frames is None else list(self._frames)
     return {'items': items}, frames
 
-  def _take(
-    self, items: np.ndarray, arrays: Arrays, frames: list[Any] | None
-  ) -> None:
-    self._items.extend(items)
-    if frames is not None:
-      self._frames = collections.deque(frames)
+  def _load(self, held: Held) -> None:
+    self._items.extend(held.arrays['items'])
+    if held.frames is not None:
+      self._frames = collections.deque(held.frames)

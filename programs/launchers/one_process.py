@@ -295,7 +295,7 @@ class _Restored(NamedTuple):
   state: Any  # of the learner
   steps: int
   counts: Mapping[str, int]
-  replay: memory.Arrays | None
+  replay: memory.Held | None
 
 
 class _Saved:
@@ -341,9 +341,9 @@ class _Saved:
       return _Restored(state, 0, {}, None)
     steps = restored.steps
     counts: Mapping[str, int] = self._directory.read_counts(steps)
-    arrays = None
+    replay = None
 
-    def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Arrays]:
+    def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Held]:
       path = folder / _COUNTS  # programs write none
       counts = files.read_json(path) if path.exists() else {}
       if counts.get('learner_steps', 0) > steps:
@@ -353,11 +353,11 @@ class _Saved:
     if self._replay is not None:
       found = self._replay.restore(load)
       if found is not None:
-        arrays = found[1]
+        replay = found[1]
         # Until the first learner step, one state belongs to several moments.
         if found[0].get('learner_steps') == steps:
           counts = found[0]
-    return _Restored(restored.state, steps, counts, arrays)
+    return _Restored(restored.state, steps, counts, replay)
 
   def close(self) -> None:
     """Waits until all files are written."""

@@ -7,7 +7,8 @@ import pytest
 
 from distacme.replay import sum_tree
 
-capacities = st.integers(1, 40)
+# One level below the highest one, and several.
+capacities = st.one_of(st.integers(1, 40), st.sampled_from([9_000, 140_000]))
 
 
 @st.composite
@@ -15,7 +16,9 @@ def updates(draw):
   """A capacity and sets of (slot, weight), with slots that repeat."""
   capacity = draw(capacities)
   weight = st.one_of(st.just(0.0), st.floats(1e-9, 1e9))
-  slot = st.integers(0, capacity - 1)
+  slot = st.one_of(
+    st.integers(0, min(40, capacity) - 1), st.integers(0, capacity - 1)
+  )
   batch = st.lists(st.tuples(slot, weight), max_size=20)
   return capacity, draw(st.lists(batch, max_size=5))
 
@@ -47,7 +50,7 @@ def test_a_weight_of_zero_is_never_drawn(update, uniform):
   tree, weights = filled(*update)
   hypothesis.assume(weights.sum() > 0)
   corners = [0.0, uniform, np.nextafter(1.0, 0.0)]
-  edges = np.cumsum(weights) / weights.sum()
+  edges = np.unique(np.cumsum(weights)) / weights.sum()
   edges = np.concatenate([edges, np.nextafter(edges, 0)])
   numbers = np.concatenate([corners, edges[edges < 1]])
   slots = tree.draw(numbers)
@@ -55,16 +58,48 @@ def test_a_weight_of_zero_is_never_drawn(update, uniform):
   assert (weights[slots] > 0).all()
 
 
-@hypothesis.given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
+@hypothesis.given(
+  capacities, st.lists(st.integers(0, 5), min_size=1, max_size=40), st.data()
+)
 @hypothesis.settings(deadline=None)
-def test_slots_are_drawn_as_often_as_they_weigh(weights):
-  hypothesis.assume(sum(weights))
-  tree = sum_tree.SumTree(len(weights))
-  tree.set(np.arange(len(weights)), np.array(weights, np.float64))
+def test_slots_are_drawn_as_often_as_they_weigh(capacity, few, data):
+  slots = data.draw(
+    st.lists(st.integers(0, capacity - 1), min_size=len(few), max_size=len(few))
+  )
+  weights = np.zeros(capacity, np.int64)
+  weights[slots] = few
+  hypothesis.assume(weights.sum())
+  tree = sum_tree.SumTree(capacity)
+  tree.set(np.array(slots), np.array(few, np.float64))
   # One number in the middle of each unit of weight.
-  numbers = (np.arange(sum(weights)) + 0.5) / sum(weights)
-  counts = np.bincount(tree.draw(numbers), minlength=len(weights))
+  numbers = (np.arange(weights.sum()) + 0.5) / weights.sum()
+  counts = np.bincount(tree.draw(numbers), minlength=capacity)
   np.testing.assert_array_equal(counts, weights)
+
+
+def test_few_and_many_changes_give_the_same_sums():
+  rng = np.random.default_rng(0)
+  few, many = sum_tree.SumTree(20_000), sum_tree.SumTree(20_000)
+  weights = rng.random(20_000)
+  slots = rng.permutation(20_000)
+  many.set(slots, weights)  # more changes than rows: all are summed
+  for start in range(0, 20_000, 40):
+    some = slice(start, start + 40)
+    few.set(slots[some], weights[some])
+  assert few.total == many.total == pytest.approx(weights.sum(), rel=1e-14)
+  numbers = rng.random(1000)
+  np.testing.assert_array_equal(few.draw(numbers), many.draw(numbers))
+
+
+def test_draws_follow_running_sums():
+  rng = np.random.default_rng(0)
+  weights = rng.random(50_000) ** 8
+  tree = sum_tree.SumTree(len(weights))
+  tree.set(np.arange(len(weights)), weights)
+  numbers = rng.random(2000)
+  ends = np.cumsum(weights)
+  slots = np.searchsorted(ends, numbers * ends[-1], side='right')
+  np.testing.assert_array_equal(tree.draw(numbers), slots)
 
 
 def test_many_updates_leave_no_rounding_behind():

@@ -7,9 +7,9 @@ holds each of them once; `learning.frame_stacks.unpack` rebuilds the stacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import itertools
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tree
@@ -98,20 +98,24 @@ class FrameLayout:
       windows: the frames of each window, uint8 [frame_bytes] each, oldest first.
       before: [B], number of frames from before the window's first observation.
     """
-    shape = (len(windows), self.slots, self.dtype.itemsize)
-    gathered = np.zeros(shape, np.uint8)
-    for into, frames, old in zip(
-      gathered, windows, before.tolist(), strict=True
-    ):
-      first = self.stack - 1 - old
+    blank = np.zeros(self.dtype.itemsize, np.uint8)
+    slots: list[np.ndarray] = []
+    for frames, old in zip(windows, before.tolist(), strict=True):
+      missing = self.stack - 1 - old
+      slots.extend([blank] * missing)
       if self.ends is None:
-        _put(frames, into[first : first + len(frames)])
+        slots.extend(frames)
+        slots.extend([blank] * (self.slots - missing - len(frames)))
         continue
-      _put(frames[: old + 1], into[first : self.stack])
-      for end, length in enumerate(self._lengths, 2):
+      slots.extend(frames[: old + 1])
+      for length in self._lengths:
         seen = frames[: old + 1 + length][-self.stack :]  # up to that end
-        stop = end * self.stack
-        _put(seen, into[stop - len(seen) : stop])
+        slots.extend([blank] * (self.stack - len(seen)))
+        slots.extend(seen)
+    shape = (len(windows), self.slots, self.dtype.itemsize)
+    gathered = np.empty(shape, np.uint8)
+    # One call for all: a call for each window would take as long as the copying.
+    np.concatenate(slots, out=gathered.reshape(-1))
     return gathered.view(self.dtype)[..., 0]
 
   def put(self, data: Any, frames: np.ndarray) -> Any:
@@ -138,14 +142,6 @@ class FrameLayout:
     return tree.unflatten_as(nest, leaves)
 
 
-def _put(frames: Sequence[np.ndarray] | np.ndarray, into: np.ndarray) -> None:
-  """Copies frames, one for each row of `into`."""
-  if isinstance(frames, np.ndarray):
-    into[:] = frames
-  else:
-    np.stack(frames, out=into)
-
-
 def make_layout(
   observations: types.NestedSpec, window: replay_spec.Window
 ) -> FrameLayout | None:
@@ -158,31 +154,36 @@ def make_layout(
   return FrameLayout(observations, window) if len(depths) == 1 else None
 
 
-def pack(windows: Frames) -> dict[str, np.ndarray]:
-  """Returns each frame once, and the indices of each window's frames."""
+class Packed(NamedTuple):
+  """The frames of windows, each once.
+
+  Attributes:
+    frames: uint8 [frame_bytes] each.
+    lengths: [N], number of frames of each window.
+    named: [sum of lengths], indices of the frames of each window in turn.
+  """
+
+  frames: list[np.ndarray]
+  lengths: np.ndarray
+  named: np.ndarray
+
+
+def pack(windows: Frames) -> Packed:
+  """Returns the frames of windows, which refer to the same arrays."""
   places: dict[int, int] = {}
   frames: list[np.ndarray] = []
+  named: list[int] = []
   for frame in itertools.chain.from_iterable(windows):
-    if places.setdefault(id(frame), len(frames)) == len(frames):
+    place = places.setdefault(id(frame), len(frames))
+    if place == len(frames):
       frames.append(frame)
-  if not frames:
-    return {}
-  named = [places[id(frame)] for window in windows for frame in window]
-  return {
-    'frames': np.stack(frames),
-    'named': np.array(named),
-    'lengths': np.array([len(window) for window in windows]),
-  }
+    named.append(place)
+  return Packed(frames, np.array([*map(len, windows)]), np.array(named))
 
 
-def unpack(arrays: Mapping[str, np.ndarray]) -> list[Any] | None:
-  """Undoes `pack`; returns None if there were no frames."""
-  if 'frames' not in arrays:
-    return None
-  # Copies: each frame's memory is freed with the last window that refers to it.
-  frames = [frame.copy() for frame in arrays['frames']]
-  ends = np.cumsum(arrays['lengths']).tolist()
-  named = [frames[place] for place in arrays['named'].tolist()]
-  return [
-    named[start:end] for start, end in zip([0, *ends], ends, strict=False)
-  ]
+def unpack(
+  frames: Sequence[np.ndarray], lengths: np.ndarray, named: np.ndarray
+) -> list[tuple[np.ndarray, ...]]:
+  """Undoes `pack`."""
+  every = iter([frames[place] for place in named.tolist()])
+  return [tuple(itertools.islice(every, n)) for n in lengths.tolist()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
+import itertools
 import mmap
 import os
 import sys
@@ -144,7 +145,9 @@ class Slots:
       return
     into['lengths'][:] = [len(frames) for frames in drawn.frames]
     flat = [frame for frames in drawn.frames for frame in frames]
-    np.stack(flat, out=into['frames'][: len(flat)])
+    if flat:
+      # Four times as fast as `np.stack`.
+      np.concatenate(flat, out=into['frames'][: len(flat)].reshape(-1))
 
   def read(self, slot: int) -> tables.Drawn:
     """Returns a batch.
@@ -154,10 +157,9 @@ class Slots:
     of = self._slots[slot]
     frames = None
     if self._form.frame_bytes:
-      ends = np.cumsum(of['lengths']).tolist()
+      every = iter(of['frames'])
       frames = [
-        of['frames'][start:end]
-        for start, end in zip([0, *ends], ends, strict=False)
+        tuple(itertools.islice(every, n)) for n in of['lengths'].tolist()
       ]
     return tables.Drawn(
       of['items'].copy(),
