@@ -12,6 +12,7 @@ from distacme.programs import given_functions
 from distacme.programs import modes
 from distacme.programs import presets
 from distacme.programs import recorded_run
+from distacme.programs import replay_transports
 from distacme.programs import run_config
 from distacme.rpc import token
 from distacme.run import lock as lock_lib
@@ -116,9 +117,12 @@ def _check_launch(
 
   Raises:
     ValueError: if a part of the experiment cannot reach the workers.
-    ImportError: if the library that makes the run's key is missing.
+    ImportError: if the library of replay's transport, or the one that makes the
+      run's key, is missing.
   """
   launcher = modes.find(experiment.run.mode)
+  if launcher.has_services:
+    replay_transports.check_installed(experiment.run.replay_transport)
   if experiment.run.tls:
     from distacme.rpc import keys
 

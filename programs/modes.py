@@ -42,10 +42,9 @@ class Launcher(NamedTuple):
     Raises:
       ImportError: if the workers need a library that is not installed.
     """
-    if self.has_services and importlib.util.find_spec('reverb') is None:
+    if self.has_services and importlib.util.find_spec('grpc') is None:
       raise ImportError(
-        'workers side by side need a replay server, and Reverb, the only one '
-        'that there is, is not installed. Use Python 3.10 on Linux and install '
+        'workers side by side talk over gRPC, which is not installed. Install '
         "'distacme[launch]', or run with '--mode local'."
       )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
+from typing import Literal, get_args
 
 Transport = Literal['reverb', 'grpc']
+TRANSPORTS = get_args(Transport)
 
 
 def default() -> Transport:
@@ -13,20 +14,15 @@ def default() -> Transport:
   return 'reverb' if importlib.util.find_spec('reverb') else 'grpc'
 
 
-def check(transport: str) -> None:
-  """Checks that a transport can be used here.
+def check_installed(transport: Transport) -> None:
+  """Checks that the library of a transport is installed.
 
   Raises:
-    ValueError: if there is no such transport.
-    ImportError: if its library is not installed.
+    ImportError: if it is not.
   """
-  if transport not in ('reverb', 'grpc'):
-    raise ValueError(
-      f'replay_transport must be reverb or grpc, got {transport!r}.'
-    )
   if transport == 'reverb' and default() != 'reverb':
     raise ImportError(
-      'replay_transport=reverb needs Reverb, which is not installed. Use Python '
-      "3.10 on Linux x86-64 and install 'distacme[launch]', or "
+      "replay_transport='reverb' needs Reverb, which is not installed. Use Python "
+      "3.10 on Linux x86-64 and install 'distacme[launch]', or add "
       "'--replay-transport grpc'."
     )

@@ -120,10 +120,10 @@ class RunConfig:
   actor_devices: tuple[int, ...] = _field((), plot='ignore')
   """Accelerators of the first actors, one each; the others act on the CPU."""
   tls: bool = _field(False, plot='ignore')
-  """Makes workers of a program show a key of the run (mutual TLS) to the
-  variable server, which otherwise serves every user of this host. Sending takes
-  0.7 ms more of CPU time for each MB of params; needs the library cryptography.
-  Replay has no TLS: the replay server listens on loopback, for every user."""
+  """Makes workers of a program show a key of the run to its services (mutual TLS),
+  which otherwise ask for the token of the run, in plain text on loopback. Sending
+  takes 0.7 ms more of CPU time for each MB of params; needs the library
+  cryptography, and replay_transport='grpc', since Reverb has no TLS."""
   jit: bool = _field(True, plot='ignore')
   """Compiles the agent; without jit, breakpoint() works in the agent (local
   mode)."""
@@ -168,6 +168,17 @@ class RunConfig:
       raise ValueError(
         f'tls=True is for services, and mode={self.mode!r} has none: nothing '
         'listens. Leave it out.'
+      )
+    if self.replay_transport not in replay_transports.TRANSPORTS:
+      raise ValueError(
+        'replay_transport must be one of '
+        f'{", ".join(replay_transports.TRANSPORTS)}, got '
+        f'{self.replay_transport!r}.'
+      )
+    if self.tls and self.replay_transport == 'reverb':
+      raise ValueError(
+        'tls=True is for all services of a run, and Reverb, which takes '
+        "experience to replay, has no TLS. Add '--replay-transport grpc'."
       )
     if self.agent == '__main__' and launcher.has_processes:
       raise ValueError(

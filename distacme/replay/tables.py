@@ -187,7 +187,7 @@ class PriorityTable(Table):
       self._capacity
     )  # stays empty if all are alike
     self._random = random
-    self._frames: list[Sequence[np.ndarray]] | None = None
+    self._frames: list[frames_lib.ItemFrames] | None = None
 
   def __len__(self) -> int:
     """Returns the number of items held."""
@@ -312,7 +312,7 @@ class QueueTable(Table):
   def __init__(self, spec: replay_spec.Table, index: int):
     super().__init__(spec, index)
     self._items: collections.deque[np.ndarray] = collections.deque()
-    self._frames: collections.deque[Sequence[np.ndarray]] | None = None
+    self._frames: collections.deque[frames_lib.ItemFrames] | None = None
 
   def __len__(self) -> int:
     """Returns the number of items held."""

@@ -13,11 +13,15 @@ from typing import Any
 from distacme import replay_spec
 from distacme import status as status_lib
 from distacme.programs import recorded_run
+from distacme.programs import run_config
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import replay_links
 from distacme.programs.workers import shutdown
 from distacme.replay import store as store_lib
+from distacme.replay.service import server as service_lib
 from distacme.replay.shared_memory import server as local_server
+from distacme.rpc import keys
+from distacme.rpc import token as token_lib
 from distacme.run import endpoints
 from distacme.runtime import listening
 
@@ -41,13 +45,15 @@ def run(context: context_lib.Context) -> None:
     replay_spec.from_dict(context.config['replay']),
     context.directory.replay if save_period_s else None,
   )
-  with _doors(context, store, run.replay_transport) as checks:
+  with _doors(context, store, run) as checks:
     _serve(context, store, save_period_s, checks)
 
 
 @contextlib.contextmanager
 def _doors(
-  context: context_lib.Context, store: store_lib.Store, transport: str
+  context: context_lib.Context,
+  store: store_lib.Store,
+  run: run_config.RunConfig,
 ) -> Iterator[list[Callable[[], None]]]:
   """Lets actors and the learner reach the store, until the context ends.
 
@@ -56,7 +62,7 @@ def _doors(
   """
   with contextlib.ExitStack() as stack:
     checks: list[Callable[[], None]] = []
-    if transport == 'reverb':
+    if run.replay_transport == 'reverb':
       from distacme.replay.reverb import queue as queue_lib
 
       before = context.listened(replay_links.QUEUE)
@@ -68,7 +74,15 @@ def _doors(
       context.listens(endpoints.Endpoint('127.0.0.1', port), replay_links.QUEUE)
     path = replay_links.socket_path(context.directory)
     stack.callback(local_server.LocalServer(store, path).stop)
-    context.listens(endpoints.Endpoint('127.0.0.1', 0))
+    before = context.listened()
+    service = service_lib.ReplayServer(
+      store,
+      key=context.directory.path / keys.FILE if run.tls else None,
+      token=context.directory.path / token_lib.FILE,
+      incarnation=before.incarnation + 1 if before else 0,
+    )
+    stack.callback(service.stop)
+    context.listens(service.endpoint)
     yield checks
 
 

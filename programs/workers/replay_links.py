@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 
 from distacme import core
@@ -10,8 +11,12 @@ from distacme.programs.workers import context as context_lib
 from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
 from distacme.replay.items import rows
-from distacme.replay.shared_memory import outlet
+from distacme.replay.service import outlet as grpc_outlet
+from distacme.replay.service import way as grpc_way
+from distacme.replay.service import wire
+from distacme.replay.shared_memory import outlet as local_outlet
 from distacme.replay.shared_memory import slots
+from distacme.rpc import line as line_lib
 from distacme.run import run_directory
 
 # The name of the endpoint of Reverb's server, in the replay worker's process.
@@ -27,14 +32,31 @@ def make_inserter(
   context: context_lib.Context, agent: core.Agent, layout: rows.RowLayout
 ) -> pack_inserter.PackInserter:
   """Returns an actor's inserter; replay listens already."""
-  stopped = context.connection.stopped
+  return pack_inserter.PackInserter(
+    _make_way(context),
+    agent.replay,
+    agent.replay.tables_of_actors,
+    layout,
+    context.connection.stopped,
+  )
+
+
+def _make_way(context: context_lib.Context) -> pack_inserter.Way:
+  find = functools.partial(context.listened, program.REPLAY)
+  service = find()
+  assert service is not None
+  if context.experiment.run.replay_transport == 'grpc':
+    return grpc_way.GrpcWay(service, find)
+  from distacme.replay.reverb import way as reverb_way
+
   queue = context.listened(QUEUE)
   assert queue is not None
-  from distacme.replay.reverb import way as way_lib
-
-  way = way_lib.ReverbWay(queue.address, stopped, lambda: 'replay')
-  return pack_inserter.PackInserter(
-    way, agent.replay, agent.replay.tables_of_actors, layout, stopped
+  # Reverb knows its queue only; the service knows the tables.
+  line = line_lib.Line(wire.SERVICE, service, find)
+  return reverb_way.ReverbWay(
+    queue.address,
+    context.connection.stopped,
+    functools.partial(wire.describe, line),
   )
 
 
@@ -42,8 +64,28 @@ def make_sampler(
   context: context_lib.Context, agent: core.Agent, layout: rows.RowLayout
 ) -> sampler_lib.Sampler:
   """Returns the learner's sampler; waits for replay while the run goes on."""
-  form = slots.Form.of(agent.replay, layout)
-  path = socket_path(context.directory)
   return sampler_lib.Sampler(
-    lambda: outlet.LocalOutlet(path, form), layout, context.connection.stopped
+    functools.partial(
+      _open_outlet, context, slots.Form.of(agent.replay, layout)
+    ),
+    layout,
+    context.connection.stopped,
   )
+
+
+def _open_outlet(
+  context: context_lib.Context, form: slots.Form
+) -> sampler_lib.Outlet:
+  """Returns an outlet through shared memory if replay is on this host.
+
+  Raises:
+    OSError: if replay is not there.
+  """
+  service = context.listened(program.REPLAY)
+  assert service is not None
+  try:
+    return local_outlet.LocalOutlet(socket_path(context.directory), form)
+  except OSError:
+    if service.loopback:  # it is on this host, and will listen soon
+      raise
+  return grpc_outlet.GrpcOutlet(service, form, learner=context.name)

@@ -17,6 +17,9 @@ from distacme.replay import pack_inserter
 from distacme.replay import packs
 from distacme.replay import sampler
 from distacme.replay import store
+from distacme.replay.service import outlet as grpc_outlet
+from distacme.replay.service import server as grpc_server
+from distacme.replay.service import way as grpc_way
 from distacme.replay.shared_memory import outlet
 from distacme.replay.shared_memory import server
 from distacme.replay.shared_memory import slots
@@ -217,4 +220,22 @@ class Reverb(Worker):
     self.queue.stop()
 
 
-ALL = [InProcess, Worker, pytest.param(Reverb, marks=needs_reverb)]
+class Grpc(Worker):
+  """With our service as the way in, and out."""
+
+  def open(self):
+    self._service = grpc_server.ReplayServer(self.store)
+
+  def way(self):
+    return grpc_way.GrpcWay(self._service.endpoint)
+
+  def outlet(self):
+    form = slots.Form.of(self._spec, self._layout)
+    return grpc_outlet.GrpcOutlet(self._service.endpoint, form)
+
+  def close(self):
+    super().close()
+    self._service.stop(0)
+
+
+ALL = [InProcess, Worker, Grpc, pytest.param(Reverb, marks=needs_reverb)]

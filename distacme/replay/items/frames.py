@@ -19,7 +19,8 @@ from distacme import specs
 from distacme import types
 
 # The frames of each item, uint8 [frame_bytes] each, oldest first. Items share them.
-Frames: TypeAlias = Sequence[Sequence[np.ndarray] | np.ndarray]
+ItemFrames: TypeAlias = Sequence[np.ndarray] | np.ndarray
+Frames: TypeAlias = Sequence[ItemFrames]
 
 # The field of a row with the number of its frames from before its first observation.
 FRAMES_BEFORE = 'frames_before'

@@ -26,7 +26,8 @@ class ReverbWay:
     Args:
       address: of the server.
       stopped: returns whether the run is over.
-      describe: returns a sentence on replay's tables.
+      describe: returns a sentence on replay's tables; raises ConnectionError if
+        replay does not answer.
     """
     self._address = address
     self._describe = describe
@@ -79,7 +80,10 @@ class ReverbWay:
 
   def describe(self) -> str:
     """Describes replay and who waits; see `pack_inserter.Way`."""
-    described = self._describe()
+    try:
+      described = self._describe()
+    except ConnectionError as error:
+      return f'{error}. It is tried again.'
     if self._in_vain:
       return (
         f'{described} Its server was tried {self._in_vain} times in vain; it is '

@@ -18,7 +18,6 @@ from distacme.run import endpoints
 # Batches that are drawn before the learner asks; they count as sampled.
 _AHEAD = 2
 _CONNECT_S = 2.0
-_ANSWER_S = 2.0
 
 
 class GrpcOutlet:
@@ -94,7 +93,7 @@ class GrpcOutlet:
     Raises:
       OSError: if replay is gone.
     """
-    return self._line.call('Describe', b'', _ANSWER_S).decode()
+    return wire.describe(self._line)
 
   def close(self) -> None:
     """Ends the outlet, and a `next` that waits."""

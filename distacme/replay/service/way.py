@@ -14,7 +14,6 @@ from distacme.rpc import pieces
 from distacme.run import endpoints
 
 _RETRY_S = 0.2
-_ANSWER_S = 2.0
 
 
 class GrpcWay:
@@ -75,7 +74,7 @@ class GrpcWay:
   def describe(self) -> str:
     """Returns a sentence on what the packs wait for."""
     try:
-      answer = self._line.call('Describe', b'', _ANSWER_S)
+      answer = wire.describe(self._line)
     except ConnectionError as error:
       return f'{error}. It is tried again.'
     waiting = 'The actors wait for the learner to sample more.'
@@ -83,7 +82,7 @@ class GrpcWay:
       waiting = (
         f'It was tried {self._in_vain} times in vain and is connected to again.'
       )
-    return f'{answer.decode()} {waiting}'
+    return f'{answer} {waiting}'
 
   def close(self) -> None:
     """Ends the way; packs that are still on it may be lost."""

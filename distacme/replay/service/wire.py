@@ -32,18 +32,29 @@ import numpy as np
 from distacme.replay import packs
 from distacme.replay import tables
 from distacme.replay.shared_memory import slots
+from distacme.rpc import line as line_lib
 from distacme.rpc import pieces
 from distacme.rpc import service
 
 SERVICE = service.Service('distacme.Replay', 'replay server')
 ASK, PRIORITIES = b'A', b'P'
 
+_ANSWER_S = 2.0
 _VISIT = struct.Struct('<QQ')
 _COUNT = struct.Struct('<Q')
 # Bytes in all; items and bytes of each; frames and bytes of each.
 _BATCH = struct.Struct('<QQQQQ')
 _PRIORITY = np.dtype([('table', '<i4'), ('key', '<u8'), ('priority', '<f8')])
 _MAX_PRIORITIES = pieces.BYTES // _PRIORITY.itemsize  # in a message
+
+
+def describe(line: line_lib.Line) -> str:
+  """Asks for a sentence on the contents of the tables.
+
+  Raises:
+    ConnectionError: if the service does not answer.
+  """
+  return line.call('Describe', b'', _ANSWER_S).decode()
 
 
 class Visit(NamedTuple):
@@ -105,10 +116,11 @@ class Joining:
     self.add(first)
 
   @property
-  def data(self) -> bytes | np.ndarray:
-    """The bytes, uint8, once it is whole."""
+  def data(self) -> bytes | memoryview:
+    """The bytes, once it is whole."""
     assert self.whole
-    return self._memory
+    memory = self._memory
+    return memory if isinstance(memory, bytes) else memory.data
 
   def add(self, piece: bytes) -> None:
     """Takes the next piece.
@@ -187,7 +199,7 @@ def _batch_size(form: slots.Form, frames: int) -> int:
 
 
 def batch_from_bytes(
-  form: slots.Form, data: bytes | np.ndarray
+  form: slots.Form, data: bytes | memoryview
 ) -> tables.Drawn:
   """Reads what `join_batch` joined; arrays are views on `data`.
 

@@ -257,7 +257,9 @@ def test_a_pack_inserter_blocks_gives_up_and_closes(serve, layout):
   stop = threading.Event()
   store = store_lib.Store(queue(max_size=4))
   way = way_lib.GrpcWay(serve(store).endpoint)
-  inserter = pack_inserter.PackInserter(way, store.spec, layout, stop.is_set)
+  inserter = pack_inserter.PackInserter(
+    way, store.spec, store.spec.tables, layout, stop.is_set
+  )
   rows = np.zeros((3, 8), np.uint8)
   inserter.insert(rows, np.ones(3))
   assert count(store) == 3  # a queue: the insert lasts until it is done
