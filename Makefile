@@ -39,7 +39,7 @@ test: setup  ## Runs the tests, and those of `make core` if it has a Python.
 
 # PYTHONSAFEPATH: `python -c` here would import the checkout, not the wheel.
 core: .venv-core/.installed  ## Tests the wheel without Launchpad on a newer Python and JAX.
-	@PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
+	@PYTEST_TIMEOUT=600 PYTHONSAFEPATH=1 .venv-core/bin/pytest -rs $(ARGS)
 
 learn: setup  ## Runs the slow learning checks and writes their scores into the docs.
 	@$(BIN)/pytest -m learning tests/scores $(ARGS)

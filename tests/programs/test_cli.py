@@ -60,7 +60,7 @@ def refused(capsys, *flags):
       "expected package.module:function, got 'nothing'",
     ),
     ('--mode local --network no.module:f', "'no.module:f' cannot be loaded"),
-    ('--no-jit', "Add '--mode local'"),
+    ('--mode processes --no-jit', "Add '--mode local'"),
     ('--num-actors 0', 'num_actors must be at least 1, got 0'),
     ('--updates-per-call 0', 'updates_per_call must be at least 1, got 0'),
     (
@@ -68,20 +68,23 @@ def refused(capsys, *flags):
       'draws 500 x 64 samples at once, and with one insert that is 32032',
     ),
     (
-      '--learner-devices 0 1 --actor-devices 1',
+      '--mode processes --learner-devices 0 1 --actor-devices 1',
       'accelerator 1 is given to learner/0 and to actor/0',
     ),
     (
-      '--learner-devices 2 --actor-devices 0 0',
+      '--mode processes --learner-devices 2 --actor-devices 0 0',
       'accelerator 0 is given to actor/0 and to actor/1',
     ),
     (
-      '--actor-devices 3',
+      '--mode processes --actor-devices 3',
       'accelerator 3 is given to actor/0 and to learner/0, which takes all',
     ),
-    ('--learner-devices -1', 'counted from 0, got -1 for learner/0'),
     (
-      '--learner-devices 0 --actor-devices 1 2 3',
+      '--mode processes --learner-devices -1',
+      'counted from 0, got -1 for learner/0',
+    ),
+    (
+      '--mode processes --learner-devices 0 --actor-devices 1 2 3',
       'is for more actors than num_actors=2',
     ),
     (
@@ -172,7 +175,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
   assert errors == b''
 
 
-@pytest.mark.parametrize('command', ['train', 'plot run', 'evaluate run'])
+@pytest.mark.parametrize(
+  'command', ['train --mode local', 'plot run', 'evaluate run']
+)
 def test_ctrl_c_before_there_is_a_run_is_no_traceback(
   capsys, monkeypatch, command
 ):
