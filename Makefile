@@ -1,11 +1,12 @@
-# `make help` lists what there is. Everything runs in .venv, made from the lock
-# files on first use; PYTHON=/path/to/python3.10 chooses what it is made with and
+# `make help` lists what there is. Everything runs in .venv, made on first use with
+# Python 3.10, which brings Launchpad and Reverb on Linux x86-64, or else with the
+# newest Python (scripts/find_python). PYTHON=/path/to/python3 chooses another one, and
 # ARGS='...' is appended to the command. `make core` and what `make bench` compares
 # with have environments of their own.
 
 BIN := .venv/bin
 # The Pythons without Launchpad that `make core` runs on: the first there is.
-NEWER := 3.13 3.12
+NEWER := 3.14 3.13 3.12
 
 # The Pythons for what `make bench` compares with: the first there is.
 RIVALS := 3.11 3.12 3.13
@@ -24,15 +25,18 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup train test core learn chaos bench lint format lock clean
 
 help:  ## Lists these targets.
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' \
+		$(firstword $(MAKEFILE_LIST))
 
 setup: .venv/.installed  ## Makes .venv (the others do it where needed).
 
 train: setup  ## Trains DQN on CartPole: actors, replay, learner, evaluator as processes.
 	@$(BIN)/$(TRAIN) $(ARGS)
 
-test: setup  ## Runs the tests, and those of `make core` if it has a Python.
-	@if scripts/find_python $(NEWER) >/dev/null 2>&1; \
+test: setup  ## Runs the tests, on Python 3.10 and on a newer one where both are there.
+	@if [ ! -e $(BIN)/python3.10 ]; \
+	then echo 'SKIPPED: the tests of Launchpad and Reverb: .venv has no Python 3.10' >&2; \
+	elif scripts/find_python $(NEWER) >/dev/null 2>&1; \
 	then $(MAKE) --no-print-directory .venv-core/.installed; \
 	else echo 'SKIPPED: the tests on a newer Python: none of $(NEWER) is there' >&2; fi
 	@scripts/run_tests $(ARGS)
@@ -70,13 +74,15 @@ clean:  ## Removes the environments and what was built; keeps runs/.
 	rm -rf .venv .venv-core .venv-rivals build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+LOCKS := $(wildcard requirements/*.txt)
+
 # The marks are written last: an interrupted set-up does not count.
-.venv/.locked: requirements/build.txt requirements/python3.10.txt scripts/make_venv
-	@scripts/make_venv .venv requirements/python3.10.txt 3.10
+.venv/.locked: $(LOCKS) scripts/make_venv
+	@scripts/make_venv .venv
 	@touch $@
 
-.venv-core/.locked: requirements/build.txt requirements/python3.12.txt scripts/make_venv
-	@scripts/make_venv .venv-core requirements/python3.12.txt $(NEWER)
+.venv-core/.locked: $(LOCKS) scripts/make_venv
+	@scripts/make_venv .venv-core $(NEWER)
 	@touch $@
 
 # The folders count as well: a module that was deleted leaves no newer file.

@@ -155,7 +155,7 @@ def test_lock_file_names_hashes_and_no_address(lock):
   assert len(pins) == len(re.findall(r'^[a-z]', text, re.M))
 
 
-@pytest.mark.parametrize('python', ['3.10', '3.12'])
+@pytest.mark.parametrize('python', ['3.10', '3.11', '3.12'])
 def test_lock_file_satisfies_setup_cfg(python):
   locked = {}
   for name in ('build.txt', f'python{python}.txt'):
@@ -186,7 +186,7 @@ def test_find_python_refuses_one_of_another_version(tmp_path):
   fake.chmod(0o755)
   done = run(ROOT / 'scripts/find_python', PYTHON=str(fake))
   assert done.returncode == 1
-  assert f'PYTHON={fake} is not a Python 3.10 that can make' in done.stderr
+  assert f'PYTHON={fake} is not a Python 3.10 to 3.14 that' in done.stderr
 
 
 def test_find_python_says_what_it_tried_and_what_to_install(tmp_path):
@@ -198,7 +198,7 @@ def test_find_python_says_what_it_tried_and_what_to_install(tmp_path):
   done = run(
     'bash',
     '-c',
-    # Neither a system's own 3.10 nor uv may answer for the fake one.
+    # Neither a system's own Pythons nor uv may answer for the fake one.
     'type() { [ "$2" = python3.10 ] && builtin echo "$FAKE"; }\n'
     '. scripts/find_python',
     cwd=ROOT,
@@ -209,11 +209,11 @@ def test_find_python_says_what_it_tried_and_what_to_install(tmp_path):
   )
   assert done.returncode == 1
   assert f'Tried:\n  $PYTHON (not set)\n  {fake}\n' in done.stderr
-  assert 'apt-get install python3.10 python3.10-venv' in done.stderr
+  assert 'apt-get install python3 python3-venv' in done.stderr
 
 
 def test_find_python_takes_the_first_version_that_there_is(tmp_path):
-  # 3.10 is looked for in more places, and $PYTHON is for it alone.
+  # $PYTHON is not for who asks for versions.
   for version, text in (('3.98', 'exit 1'), ('3.97', 'echo found')):
     fake = tmp_path / f'versions/{version}.0/bin/python{version}'
     fake.parent.mkdir(parents=True)
@@ -230,7 +230,71 @@ def test_find_python_takes_the_first_version_that_there_is(tmp_path):
 
 def test_find_python_takes_the_one_it_is_given():
   base = os.path.realpath(sys.executable)
-  if sys.version_info[:2] != (3, 10):
-    pytest.skip('This is not Python 3.10.')
   done = run(ROOT / 'scripts/find_python', PYTHON=base)
   assert done.stdout.strip() == base
+
+
+@pytest.mark.parametrize(
+  ('machine', 'there', 'found'),
+  [
+    ('Linux x86_64', ('3.10', '3.11', '3.13'), '3.10'),
+    ('Linux x86_64', ('3.11', '3.13'), '3.13'),
+    ('Linux aarch64', ('3.10', '3.11', '3.13'), '3.13'),
+    ('Darwin arm64', ('3.10',), '3.10'),
+  ],
+)
+def test_find_python_prefers_3_10_only_where_launchpad_is(
+  machine, there, found, tmp_path
+):
+  for version in there:
+    fake = tmp_path / f'python{version}'
+    fake.write_text(f'#!/bin/sh\necho {version}\n')
+    fake.chmod(0o755)
+  done = run(
+    'bash',
+    '-c',
+    # Of the Pythons of this machine none may answer.
+    f'uname() {{ echo {machine}; }}\n'
+    'type() { [ -e "$FAKES/$2" ] && builtin echo "$FAKES/$2"; }\n'
+    '. scripts/find_python',
+    cwd=ROOT,
+    HOME=str(tmp_path),
+    FAKES=str(tmp_path),
+    PYTHON='',
+    PYENV_ROOT='',
+  )
+  assert done.stdout == f'{found}\n', done.stderr
+
+
+def test_make_venv_names_all_extras_where_there_is_no_lock_file():
+  script = (ROOT / 'scripts/make_venv').read_text()
+  (extras,) = re.findall(r"--editable '?\.\[(.+)\]", script)
+  assert extras.split(',') == list(setup_cfg()['options.extras_require'])
+
+
+@pytest.mark.parametrize(
+  ('python', 'platform', 'machine', 'box2d'),
+  [
+    ('3.13', 'linux', 'x86_64', True),
+    ('3.13', 'darwin', 'arm64', True),
+    ('3.13', 'linux', 'aarch64', False),
+    ('3.14', 'linux', 'x86_64', False),
+  ],
+)
+def test_extras_ask_for_what_has_wheels_there(python, platform, machine, box2d):
+  environment = {
+    'python_version': python,
+    'sys_platform': platform,
+    'platform_machine': machine,
+  }
+  extras = setup_cfg()['options.extras_require']
+
+  def wanted(extra):
+    for line in filter(None, extras[extra].split('\n')):
+      wish = packaging_requirements.Requirement(line)
+      if wish.marker is None or wish.marker.evaluate(environment):
+        yield wish
+
+  assert [wish.name for wish in wanted('launch')] == ['cryptography']
+  assert any('box2d' in wish.extras for wish in wanted('envs')) == box2d
+  assert 'dm-control' not in [wish.name for wish in wanted('envs')]

@@ -1,6 +1,5 @@
 """What the README shows works as it stands there."""
 
-import importlib.util
 import pathlib
 import re
 import subprocess
@@ -30,9 +29,8 @@ def test_the_two_lines_run(tmp_path):
   assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.program
 def test_a_network_and_an_environment_of_ones_own_run_as_processes(tmp_path):
-  if importlib.util.find_spec('launchpad') is None:
-    pytest.skip('Launchpad exists for Python 3.10 only')
   source = BLOCKS[1]
   assert source.count('100_000') == 1
   done = run(source.replace('100_000', '2_000'), tmp_path)

@@ -1,6 +1,5 @@
 """Nests of dicts and tuples go all the way: acting, replay, learning, programs."""
 
-import importlib.util
 import os
 import pathlib
 import subprocess
@@ -75,11 +74,8 @@ def test_dqn_takes_nested_observations():
   assert loop.learner.steps > 0
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
-def test_nests_are_learnt_from_through_reverb(tmp_path, tmp_path_factory):
+@pytest.mark.program
+def test_nests_are_learnt_from_by_threads(tmp_path, tmp_path_factory):
   # Not ROOT: there the checkout would stand before an installed wheel.
   path = tmp_path_factory.mktemp('path')
   (path / 'tests').symlink_to(ROOT / 'tests')

@@ -3,7 +3,6 @@
 `make chaos` does so for longer, and watches what memory the workers take.
 """
 
-import importlib.util
 import random
 import signal
 import time
@@ -14,10 +13,7 @@ import pytest
 from distacme.variables import client
 from tests.programs import launching
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
+pytestmark = pytest.mark.program
 
 # Counters are saved every second; on a busy machine that may come late.
 SLACK_S = 5.0
@@ -158,7 +154,7 @@ def ports(processes):
 @pytest.mark.parametrize(
   ('rounds', 'seed'),
   [
-    (1, 0),
+    pytest.param(1, 0, marks=pytest.mark.launchpad),
     *(pytest.param(5, seed, marks=pytest.mark.chaos) for seed in (1, 2, 3)),
   ],
 )

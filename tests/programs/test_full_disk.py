@@ -1,6 +1,5 @@
 """A disk that is full ends a run with a sentence, and is no traceback."""
 
-import importlib.util
 import resource
 
 import pytest
@@ -28,12 +27,17 @@ def fixture_small_files():
   resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize('mode', ['local', 'threads', 'processes'])
+@pytest.mark.parametrize(
+  'mode',
+  [
+    'local',
+    pytest.param('threads', marks=pytest.mark.program),
+    pytest.param('processes', marks=pytest.mark.program),
+  ],
+)
 def test_a_run_that_cannot_be_saved_ends_with_what_to_do(
   mode, tmp_path, small_files
 ):
-  if mode != 'local' and importlib.util.find_spec('launchpad') is None:
-    pytest.skip('Launchpad and Reverb exist for Python 3.10 only')
   flags = ['--num-actors', '1', '--min-replay-size', '100']
   flags += ['--checkpoint-period-s', '0.5', '--checkpoint-period-steps', '200']
   if mode == 'local':  # or NumPy's half written file complains by itself, too

@@ -1,6 +1,5 @@
 """A run as many processes: it learns, it ends as it should, it leaves nothing."""
 
-import importlib.util
 import shutil
 import signal
 import subprocess
@@ -19,10 +18,7 @@ from distacme.run import run_directory
 from distacme.variables import client
 from tests.programs import launching
 
-pytestmark = pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
+pytestmark = pytest.mark.program
 
 PROGRAM = program_lib.make_program(run_config.RunConfig())
 SMALL = (
@@ -60,6 +56,7 @@ def listening(processes):
   }
 
 
+@pytest.mark.launchpad
 def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   start, monkeypatch
 ):
@@ -140,7 +137,9 @@ def measured_until_solved(run):
   'number, code, reason',
   [
     (signal.SIGINT, 130, 'interrupted'),
-    (signal.SIGTERM, 143, 'terminated'),
+    pytest.param(
+      signal.SIGTERM, 143, 'terminated', marks=pytest.mark.launchpad
+    ),
   ],
 )
 def test_a_signal_ends_the_run_in_order(start, number, code, reason):
@@ -182,6 +181,7 @@ if __name__ == '__main__':
 """
 
 
+@pytest.mark.launchpad
 def test_workers_import_what_lies_beside_the_script_even_restarted(tmp_path):
   elsewhere = tmp_path / 'elsewhere'
   elsewhere.mkdir()
@@ -306,6 +306,7 @@ def acting(run):
   return {row['worker'] for row in run.metrics() if 'policy_lag' in row}
 
 
+@pytest.mark.launchpad
 def test_learner_and_replay_share_a_process_and_end_in_order(start):
   run = start('--replay-in-learner', '--solved-return', '0.9')
   run.wait_until_learning()
@@ -378,6 +379,7 @@ def test_an_evaluator_of_slow_environments_lives_and_ends_with_the_run(start):
   assert not run.summary.restarts
 
 
+@pytest.mark.launchpad
 def test_who_is_terminated_alone_is_started_again(start):
   run = start('--max-env-steps', '6000')
   run.wait_until_learning()
@@ -435,6 +437,7 @@ def test_what_is_left_is_found_though_nobody_looked_before(start):
   assert {process.name() for process in run.left_after(0.5)} == {'sleep'}
 
 
+@pytest.mark.launchpad
 def test_no_worker_outlives_a_killed_launcher(start):
   run = start()
   run.wait_until_learning()
@@ -547,6 +550,7 @@ def test_the_three_modes_make_the_same_params_and_act_alike(start):
   assert -1.0 < scores['local'][0] < 1.0
 
 
+@pytest.mark.launchpad
 def test_stopping_while_workers_start_leaves_nothing(start):
   run = start()
   run.wait_for(lambda: len(run.family()) >= 6)
@@ -557,6 +561,7 @@ def test_stopping_while_workers_start_leaves_nothing(start):
   assert seconds < 20.0  # workers finish their imports first
 
 
+@pytest.mark.launchpad
 def test_a_launcher_that_is_killed_at_once_leaves_nothing(start):
   run = start()
   run.wait_for(lambda: len(run.family()) >= 6)

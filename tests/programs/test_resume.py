@@ -1,6 +1,5 @@
 """A run goes on where it was, from what is whole, and as nothing else."""
 
-import importlib.util
 import shutil
 import signal
 import time
@@ -34,12 +33,6 @@ def fixture_start(tmp_path):
     run.__exit__()
 
 
-needs_reverb = pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
-
-
 def steps_below(path):
   return sorted(int(p.name) for p in path.glob('*') if p.name.isdigit())
 
@@ -66,7 +59,9 @@ def test_another_configuration_is_refused_by_what_differs(
   assert difference in other.output
 
 
-@pytest.mark.parametrize('mode', ['local', 'processes'])
+@pytest.mark.parametrize(
+  'mode', ['local', pytest.param('processes', marks=pytest.mark.program)]
+)
 @pytest.mark.parametrize(
   ('name', 'advice'),
   [
@@ -77,8 +72,6 @@ def test_another_configuration_is_refused_by_what_differs(
 def test_a_run_whose_settings_or_counters_are_damaged_is_refused(
   run_dir, tmp_path, capsys, name, advice, mode
 ):
-  if mode == 'processes':
-    pytest.importorskip('launchpad')
   damaged = tmp_path / 'run' / name
   shutil.copytree(run_dir, damaged.parent)
   damaged.write_bytes(damaged.read_bytes()[:20])
@@ -91,7 +84,7 @@ def test_a_run_whose_settings_or_counters_are_damaged_is_refused(
   assert advice in said
 
 
-@needs_reverb
+@pytest.mark.program
 def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   flags = ('--num-actors', '1', '--checkpoint-period-s', '0.5')
   first = start('run', *flags, '--max-env-steps', '3000', mode='processes')
@@ -114,7 +107,7 @@ def test_counters_go_on_from_the_checkpoint_that_is_whole(start):
   assert counts['env_steps'] >= 4500
 
 
-@needs_reverb
+@pytest.mark.program
 def test_what_replay_could_not_restore_is_said_once_on_the_terminal(
   start, run_dir, tmp_path
 ):
@@ -127,7 +120,7 @@ def test_what_replay_could_not_restore_is_said_once_on_the_terminal(
   assert 'no other: it starts empty' in other.output
 
 
-@needs_reverb
+@pytest.mark.program
 def test_a_run_without_a_whole_checkpoint_is_refused(start, run_dir, tmp_path):
   shutil.copytree(run_dir, tmp_path / 'run')
   for path in (tmp_path / 'run' / 'checkpoints').glob('[0-9]*'):
@@ -137,7 +130,8 @@ def test_a_run_without_a_whole_checkpoint_is_refused(start, run_dir, tmp_path):
   assert 'and there is no other. Restore the files' in other.output
 
 
-@needs_reverb
+@pytest.mark.program
+@pytest.mark.launchpad
 @pytest.mark.parametrize(
   'mode, flags',
   [
@@ -187,7 +181,7 @@ def last_replay(run):
   return (replay_rows(run) or [{}])[-1]
 
 
-@needs_reverb
+@pytest.mark.program
 def test_replay_is_saved_while_the_run_goes_on_and_survives_a_kill(start):
   flags = ('--num-actors', '1', '--replay-checkpoint-period-s', '0.5')
   first = start('run', *flags, mode='processes')

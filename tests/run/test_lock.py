@@ -1,7 +1,6 @@
 """One run at a time in a directory, and its workers count as it."""
 
 import errno
-import importlib.util
 import os
 import shutil
 import signal
@@ -119,10 +118,8 @@ def test_what_an_environment_forks_does_not_hold_the_lock(
     lock_lib.take(directory).close()
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
+@pytest.mark.program
+@pytest.mark.launchpad
 def test_the_lock_is_held_until_the_last_worker_has_ended(
   tmp_path, monkeypatch
 ):

@@ -32,13 +32,8 @@ def listening(processes):
   ]
 
 
-needs_launchpad = pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
-
-
-@needs_launchpad
+@pytest.mark.program
+@pytest.mark.launchpad
 @pytest.mark.parametrize(
   'mode, flags',
   [
@@ -59,7 +54,11 @@ def test_a_program_listens_on_loopback_only(tmp_path, mode, flags):
     assert 'listens on' not in run.output
 
 
-@needs_launchpad
+@pytest.mark.program
+@pytest.mark.launchpad
+@pytest.mark.skipif(
+  importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
+)
 def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
   openly = (
     'import sys\n'

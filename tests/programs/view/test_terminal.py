@@ -1,6 +1,5 @@
 """A run whose terminal is closed ends in order, or goes on; it never fails for it."""
 
-import importlib.util
 import os
 import pty
 import signal
@@ -58,14 +57,14 @@ def fixture_in_terminal(tmp_path):
     run.__exit__()
 
 
-needs_launchpad = pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
-
-
 @pytest.mark.parametrize(
-  'mode', ['local', pytest.param('processes', marks=needs_launchpad)]
+  'mode',
+  [
+    'local',
+    pytest.param(
+      'processes', marks=[pytest.mark.program, pytest.mark.launchpad]
+    ),
+  ],
 )
 def test_a_closed_terminal_ends_the_run_as_sigterm_does(in_terminal, mode):
   run, close = in_terminal(mode=mode)

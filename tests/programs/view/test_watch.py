@@ -1,7 +1,6 @@
 """`distacme watch`: a run is found by its directory, and explains itself."""
 
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -332,10 +331,7 @@ class on_a_terminal:
         assert text in self.output, self.output
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('launchpad') is None,
-  reason='Launchpad and Reverb exist for Python 3.10 only',
-)
+@pytest.mark.program
 def test_a_program_can_be_watched_from_its_start_to_its_end(tmp_path):
   flags = ('--hidden-sizes', '8', '--min-replay-size', '300')
   with launching.Run(tmp_path / 'run', *flags, '--num-actors', '1') as run:

@@ -118,8 +118,8 @@ def test_actors_are_given_accelerators_in_turn():
   assert [run.actor_device(i) for i in range(4)] == [2, 1, None, None]
 
 
+@pytest.mark.program
 def test_a_run_without_the_accelerators_it_names_says_so(tmp_path):
-  pytest.importorskip('launchpad')
   with launching.Run(
     tmp_path / 'run', '--learner-devices', '0', '--max-seconds', '60'
   ) as run:
