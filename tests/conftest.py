@@ -26,17 +26,6 @@ def pytest_configure(config):
     os.environ.setdefault('XLA_FLAGS', QUICK_COMPILER)
 
 
-def pytest_runtest_setup(item):
-  """Skips tests of programs where programs cannot run."""
-  if item.get_closest_marker('program'):
-    from distacme.programs import modes
-
-    try:
-      modes.LAUNCHERS['processes'].check_installed()
-    except ImportError as error:
-      pytest.skip(str(error))
-
-
 # The same examples every time: a test that fails now and then teaches people to
 # run it again. HYPOTHESIS_PROFILE=default looks for new ones.
 hypothesis.settings.register_profile('repeatable', derandomize=True)
