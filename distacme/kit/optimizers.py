@@ -91,9 +91,7 @@ def _sum_of_squares(x: jax.Array) -> jax.Array:
 def clipped(max_norm: float) -> Optimizer:
   """Returns a part of an optimiser that scales gradients down to a global norm."""
 
-  def scaled(
-    gradient: types.NestedArray, params: object
-  ) -> types.NestedArray:
+  def scaled(gradient: types.NestedArray, params: object) -> types.NestedArray:
     del params
     # The compiler finds the same norm in `gradient_step`, and makes one of both.
     scale = jnp.minimum(1.0, max_norm / global_norm(gradient))

@@ -78,6 +78,16 @@ def find(folder: pathlib.Path, worker: str) -> Endpoint | None:
   )
 
 
+def every(folder: pathlib.Path) -> dict[str, Endpoint]:
+  """Returns all endpoints of a run, by the worker's name."""
+  found = {}
+  for path in folder.glob('*.json'):
+    worker = '/'.join(path.stem.rsplit('-', 1))
+    if (endpoint := find(folder, worker)) is not None:
+      found[worker] = endpoint
+  return found
+
+
 def wait(
   folder: pathlib.Path,
   worker: str,

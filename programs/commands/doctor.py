@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from distacme.programs import modes as modes_lib
 
-_OF_PROGRAMS = ('grpc', 'Reverb')  # names of checks
+_OF_PROGRAMS = ('grpc',)  # names of checks
 _OLDEST_PYTHON = (3, 10)
 _LAUNCH = (
   "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
@@ -136,19 +136,23 @@ def _reverb() -> str:
 
 # In a process of its own, since Reverb logs to the terminal.
 _SERVE = """
-import socket
+import importlib.util
 from distacme import replay_spec
 from distacme.replay import store
-from distacme.replay.reverb import queue
+from distacme.replay.service import server
 from distacme.runtime import listening
-with socket.socket() as free:
-  free.bind(('127.0.0.1', 0))
-  port = free.getsockname()[1]
 window = replay_spec.Sequences(2, 1, True)
-spec = replay_spec.queue(window, batch_size=1, max_size=1)
-service = queue.PackQueue(store.Store(spec), port)
-print(*listening.addresses(port))
+served = store.Store(replay_spec.queue(window, batch_size=1, max_size=1))
+service = server.ReplayServer(served)
+found = listening.addresses(service.endpoint.port)
+if importlib.util.find_spec('reverb'):
+  from distacme.replay.reverb import queue
+  port = listening.free_port()
+  reverb = queue.PackQueue(served, port)
+  found += listening.addresses(port)
+  reverb.stop()
 service.stop()
+print(*sorted({*map(str, found)}))
 """
 
 
@@ -257,12 +261,12 @@ CHECKS = (
     'Reverb',
     _reverb,
     _LAUNCH,
-    'replay server: --mode threads, --mode processes',
+    "replay through Reverb: a service of distacme's own takes experience there",
   ),
   Check(
     'replay behind loopback',
     _closed_doors,
-    f'{_LAUNCH}, or close the port of a run with a firewall',
+    'Close the port of a run with a firewall, or add --replay-transport grpc',
     'replay server that other hosts cannot reach',
   ),
   Check('gymnasium', _library('gymnasium'), _ENVS, 'gymnasium:...'),

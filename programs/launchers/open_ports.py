@@ -6,26 +6,22 @@ from distacme.programs.view import terminal
 from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.runtime import listening
-from distacme.runtime import topology
 
 
 class OpenPorts:
   """Looks once at each service of a program, as soon as the service listens."""
 
-  def __init__(
-    self, program: topology.Program, directory: run_directory.RunDirectory
-  ):
-    """Takes a program whose services need not listen yet."""
-    self._unseen = {worker.name for worker in program.workers if worker.listens}
+  def __init__(self, directory: run_directory.RunDirectory):
+    """Takes the directory of a program whose services need not listen yet."""
+    self._seen: set[str] = set()
     self._folder = directory.endpoints
 
   def look(self) -> None:
     """Prints a line for each service that any host can use without a key."""
-    for name in sorted(self._unseen):
-      endpoint = endpoints.find(self._folder, name)
-      if endpoint is None or not listening.addresses(endpoint.port):
+    for name, endpoint in sorted(endpoints.every(self._folder).items()):
+      if name in self._seen or not listening.addresses(endpoint.port):
         continue
-      self._unseen.remove(name)
+      self._seen.add(name)
       beyond = listening.beyond_loopback(endpoint.port)
       if beyond and endpoint.key is None:
         terminal.say(

@@ -62,7 +62,7 @@ class SupervisedRun:
     self._next = 0.0
     # Makes actors as many as asked for; threads stay as many as they are.
     self.scale: Callable[[int], None] | None = None
-    self._open_ports = open_ports.OpenPorts(program, directory)
+    self._open_ports = open_ports.OpenPorts(directory)
     self._heard = -math.inf  # when the last status came
     self._heartbeats: dict[str, float] = {}
     # Workers that have counted or measured something. A variable server that was

@@ -8,8 +8,6 @@ import sys
 import psutil
 import pytest
 
-from distacme.programs import program
-from distacme.programs import run_config
 from distacme.programs.launchers import open_ports
 from distacme.run import endpoints
 from distacme.run import run_directory
@@ -49,8 +47,8 @@ def test_a_program_listens_on_loopback_only(tmp_path, mode, flags):
     run.wait_until_learning()
     launcher = psutil.Process(run.process.pid)
     found = listening([launcher, *run.family()])
-    # The variable server and Reverb; nothing of Courier.
-    assert found == ['127.0.0.1', '127.0.0.1']
+    # The variable server, the replay service and Reverb; nothing of Courier.
+    assert found == ['127.0.0.1'] * 3
     assert 'listens on' not in run.output
 
 
@@ -72,7 +70,7 @@ def test_a_program_that_others_can_reach_says_so_at_its_start(tmp_path):
   with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
     try:  # until the line, or the end
       lines = (line for line in launcher.stdout if 'listens' in line)
-      assert next(lines, '').startswith('replay/0 listens on ')
+      assert next(lines, '').startswith('reverb/0 listens on ')
     finally:
       launcher.kill()
 
@@ -88,12 +86,9 @@ def serve(directory, name, host, listens=True):
   return one
 
 
-PROGRAM = program.make_program(run_config.RunConfig())
-
-
 def test_a_service_that_others_can_reach_is_named_once(tmp_path, capsys):
   directory = run_directory.RunDirectory(tmp_path)
-  watch = open_ports.OpenPorts(PROGRAM, directory)
+  watch = open_ports.OpenPorts(directory)
   watch.look()  # where nobody has said anything yet
   closed = serve(directory, 'variables/0', '127.0.0.1')
   opened = serve(directory, 'replay/0', '0.0.0.0')
@@ -118,7 +113,7 @@ def test_a_service_that_asks_for_a_key_may_listen_anywhere(tmp_path, capsys):
         '127.0.0.1', opened.getsockname()[1], tmp_path / 'key'
       ),
     )
-    open_ports.OpenPorts(PROGRAM, directory).look()
+    open_ports.OpenPorts(directory).look()
   assert not capsys.readouterr().out
 
 
@@ -127,7 +122,7 @@ def test_a_service_that_does_not_listen_yet_is_looked_at_later(
 ):
   directory = run_directory.RunDirectory(tmp_path)
   with serve(directory, 'replay/0', '0.0.0.0', listens=False) as late:
-    watch = open_ports.OpenPorts(PROGRAM, directory)
+    watch = open_ports.OpenPorts(directory)
     watch.look()
     assert not capsys.readouterr().out
     late.listen()
