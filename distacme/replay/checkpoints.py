@@ -19,9 +19,9 @@ _T = TypeVar('_T')
 class Checkpoints:
   """Numbered folders in one directory, the newest few; one thread at a time.
 
-  A backend writes its files into `unfinished`, and `add` renames the folder. A file
-  beside them keeps the names and lengths of the files, since Reverb takes an empty
-  file for an empty table. Backends check the contents of the files.
+  Its user writes files into `unfinished`, and `add` renames the folder. A file
+  beside them keeps the names and lengths of the files. Who reads the files checks
+  their contents.
   """
 
   def __init__(
@@ -81,7 +81,7 @@ class Checkpoints:
       try:
         self._check(path)
         loaded = load(path)
-      except Exception as error:  # of zip files, of Reverb, of the file system
+      except Exception as error:  # of zip files, of the file system
         skipped.append(f'{path} ({error})')
         continue
       if skipped:
