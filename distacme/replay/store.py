@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import logging
 import math
 import pathlib
@@ -44,6 +45,7 @@ class Store:
     # For all of the state, and told of every change.
     self._changed = threading.Condition(threading.Lock())
     self._on_room: list[Callable[[], None]] = []
+    self._error: Exception | None = None
     self._checkpoints: checkpoints.Checkpoints | None = None
     if directory is not None:
       self._checkpoints = checkpoints.Checkpoints(
@@ -52,6 +54,23 @@ class Store:
       held = self._checkpoints.restore(memory.read)
       if held is not None:
         self._memory.load(held)
+
+  def check(self) -> None:
+    """Raises what the tables failed with, as for lack of memory, if they did."""
+    if self._error is not None:
+      raise self._error
+
+  @contextlib.contextmanager
+  def _in_order(self) -> Iterator[None]:
+    """Holds the lock, and notes a failure that is no caller's mistake."""
+    with self._changed:
+      try:
+        yield
+      except ValueError:
+        raise
+      except Exception as error:
+        self._error = error
+        raise
 
   def on_room(self, call: Callable[[], None]) -> None:
     """Calls `call`, in some thread, whenever there may be room for more items."""
@@ -119,7 +138,7 @@ class Store:
     pack = waiting.pack
     start, count = waiting.inserted, len(pack.items)
     if start < count:
-      with self._changed:
+      with self._in_order():
         end = min(count, start + self._memory.room(pack.tables))
         if end > start:
           frames = waiting.frames
@@ -154,7 +173,7 @@ class Store:
       The batch; None if the limits did not allow it in time.
     """
     until = time.monotonic() + timeout_s
-    with self._changed:
+    with self._in_order():
       while self._memory.blocking() is not None:
         left_s = until - time.monotonic()
         if left_s <= 0:

@@ -58,10 +58,10 @@ def _doors(
   """Lets actors and the learner reach the store, until the context ends.
 
   Yields:
-    Functions that raise what ended a thread.
+    Functions that raise what failed in other threads.
   """
   with contextlib.ExitStack() as stack:
-    checks: list[Callable[[], None]] = []
+    checks = [store.check]
     if run.replay_transport == 'reverb':
       from distacme.replay.reverb import queue as queue_lib
 

@@ -144,3 +144,26 @@ def test_items_whose_frames_a_restart_lost_are_left_out(caplog):
   assert '2 items so far' in caplog.text
   other = frames_of(40, 1, [[41]], stream=8)  # of another actor
   assert not store.begin(pack_of(1, other)).frames
+
+
+def test_tables_that_need_too_much_memory_end_the_worker_with_a_sentence():
+  spec = replay_spec.single(
+    replay_spec.NStep(1, 0.9),
+    batch_size=2,
+    max_size=10**9,
+    min_size=4,
+    samples_per_insert=1.0,
+    error_buffer=4.0,
+  )
+  store = store_lib.Store(spec)
+  store.check()
+  large = packs.Pack((0,), np.zeros((1, 10**6), np.uint8), np.ones(1), None)
+  with pytest.raises(MemoryError, match='needs 931322.6 GiB .* Lower max_size'):
+    store.insert(large)
+  with pytest.raises(MemoryError):
+    store.check()
+  # A caller's mistake is none of the tables.
+  other = store_lib.Store(SPEC)
+  with pytest.raises(ValueError):
+    other.insert(pack_of(1, tables=(3,)))
+  other.check()
