@@ -13,6 +13,7 @@ from benchmarks import servers
 from distacme import environments
 from distacme import replay_spec
 from distacme import specs
+from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import extension
@@ -25,8 +26,8 @@ _SPEC = replay_spec.single(
   batch_size=_BATCH,
   max_size=20_000,
   min_size=1_000,
-  samples_per_insert=1.0,
-  error_buffer=1e12,  # neither side is held up for the other
+  samples_per_insert=None,  # neither side is held up for the other
+  priority_exponent=0.6,
 )
 _LAYOUT = rows_lib.make_layout(
   replay_spec.NStep(1, 0.9),
@@ -37,19 +38,33 @@ _LAYOUT = rows_lib.make_layout(
 def main() -> None:
   """Measures and reports."""
   with servers.replay(_SPEC) as server, servers.raw_items(_TABLE) as raw:
-    writer(server.address, raw.address)
+    writer(server, raw.address)
     sampler(server, raw)
     layout(server)
 
 
-def writer(address: str, raw_address: str) -> None:
-  """Compares inserting single transitions with Reverb's trajectory writer."""
-  inserter = servers.make_inserter(address, _SPEC, _LAYOUT)
-  rows, priority = _rows(1), np.ones(1)
+def writer(server: servers.Server, raw_address: str) -> None:
+  """Compares inserting transitions with Reverb's trajectory writer.
 
-  def ours() -> int:
-    inserter.insert(rows, priority)
-    return 1
+  An actor of one environment inserts a row at a time, one of 32 all of a step.
+  """
+  ways = {'through Reverb': server.address, 'over gRPC': server.endpoint}
+  inserters = {
+    (way, rows): servers.make_inserter(address, _SPEC, _LAYOUT)
+    for way, address in ways.items()
+    for rows in (1, 32)
+  }
+
+  def inserting(
+    inserter: pack_inserter.PackInserter, count: int
+  ) -> harness.Work:
+    rows, priorities = _rows(count), np.ones(count)
+
+    def insert() -> int:
+      inserter.insert(rows, priorities)
+      return count
+
+    return harness.repeated(insert)
 
   pybind = extension.load()
   raw_writer = pybind.Client(raw_address).NewTrajectoryWriter(
@@ -65,24 +80,33 @@ def writer(address: str, raw_address: str) -> None:
     return 8
 
   rates = harness.rates(
-    {'ours': harness.repeated(ours), 'raw': harness.repeated(raw, 2)}
+    {
+      f'{way}, {rows}': inserting(i, rows)
+      for (way, rows), i in inserters.items()
+    }
+    | {'raw': harness.repeated(raw, 2)}
   )
-  harness.compare(
-    'replay writer, one transition an item',
-    rates['ours'],
-    rates['raw'],
-    unit='transitions/s',
-    limit_name="Reverb's trajectory writer, same item",
-    at_least=0.9,
-  )
-  inserter.close()
+  for way, rows in inserters:
+    harness.compare(
+      f'replay, inserting {way}, {rows} transition{"s" * (rows > 1)} at a time',
+      rates[f'{way}, {rows}'],
+      rates['raw'],
+      unit='transitions/s',
+      limit_name="Reverb's trajectory writer, an item each",
+      at_least=0.9,
+    )
+  for inserter in inserters.values():
+    inserter.close()
   raw_writer.Close()
 
 
 def sampler(server: servers.Server, raw_server: servers.Server) -> None:
   """Compares sampling with Reverb's sampler of single items."""
   _fill(server.address)
-  ours = servers.make_sampler(server.socket, _SPEC, _LAYOUT)
+  samplers = {
+    'through shared memory': servers.make_sampler(server, _SPEC, _LAYOUT),
+    'over gRPC': servers.make_sampler(server, _SPEC, _LAYOUT, by_grpc=True),
+  }
   client = extension.load().Client(raw_server.address)
   raw_sampler = client.NewSampler(_TABLE, -1, _BATCH)
 
@@ -91,26 +115,35 @@ def sampler(server: servers.Server, raw_server: servers.Server) -> None:
     np.stack([item[-1] for item in items])
     return _BATCH
 
-  rates = harness.rates(
-    {
-      'ours': harness.repeated(_sampling(ours), 1),
-      'raw': harness.repeated(raw, 1),
-    }
-  )
-  harness.compare(
-    f'replay sampler, batches of {_BATCH} single transitions',
-    rates['ours'],
-    rates['raw'],
-    unit='transitions/s',
-    limit_name="Reverb's sampler of single items",
-    at_least=4.0,
-  )
-  ours.close()
+  works = {
+    way: harness.repeated(_sampling(ours), 1) for way, ours in samplers.items()
+  } | {'raw': harness.repeated(raw, 1)}
+  rates = harness.rates(works)
+  costs = harness.rates(works, clock=time.process_time)
+  for way, ours in samplers.items():
+    name = (
+      f'replay, sampling {way}, batches of {_BATCH} prioritised transitions'
+    )
+    harness.compare(
+      name,
+      rates[way],
+      rates['raw'],
+      unit='transitions/s',
+      limit_name="Reverb's sampler of single items",
+      at_least=4.0,
+    )
+    harness.number(
+      f'{name}: CPU of the learner an item',
+      [1e6 / rate for rate in costs[way]],
+      unit='µs',
+      at_most=1.0,
+    )
+    ours.close()
 
 
 def layout(server: servers.Server) -> None:
   """Compares the CPU time of a sampled transition, sampler and server together."""
-  ours = servers.make_sampler(server.socket, _SPEC, _LAYOUT)
+  ours = servers.make_sampler(server, _SPEC, _LAYOUT)
   with servers.raw_replay(_WINDOW) as raw_server:
     _fill_naively(raw_server.address)
     client = extension.load().Client(raw_server.address)

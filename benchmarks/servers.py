@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator
 import contextlib
 import multiprocessing
@@ -14,13 +15,16 @@ import portpicker
 import psutil
 
 from distacme import replay_spec
+from distacme import types
 from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
+from distacme.replay.items import frames as frames_lib
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.shared_memory import slots
 from distacme.run import endpoints
 
 _START_S = 60.0
+_AT_ONCE = 1_000  # rows
 
 
 class Server(NamedTuple):
@@ -30,12 +34,14 @@ class Server(NamedTuple):
     address: host:port of Reverb.
     process: of the server.
     socket: of batches through shared memory.
+    endpoint: of the replay service over gRPC.
     config: of a StructuredWriter, if the server has one to give.
   """
 
   address: str
   process: psutil.Process
   socket: pathlib.Path = pathlib.Path()
+  endpoint: endpoints.Endpoint = endpoints.Endpoint('', 0)
   config: bytes = b''
 
   def cpu_s(self) -> float:
@@ -53,9 +59,16 @@ class VariableServer(NamedTuple):
 
 @contextlib.contextmanager
 def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
-  """Runs a replay worker's tables, with Reverb as the way in."""
-  with _process(_serve_replay, spec) as ((address, socket), process):
-    yield Server(address, process, socket)
+  """Runs a replay worker's tables, with all ways in and out."""
+  with _process(_serve_replay, spec) as (doors, process):
+    yield Server(doors[0], process, *doors[1:])
+
+
+@contextlib.contextmanager
+def replay_here(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
+  """Runs a replay worker's tables in this process."""
+  with _doors(spec) as doors:
+    yield Server(doors[0], psutil.Process(), *doors[1:])
 
 
 @contextlib.contextmanager
@@ -84,22 +97,31 @@ def variables() -> Iterator[VariableServer]:
 
 @contextlib.contextmanager
 def inserter(
-  address: str,
+  server: Server,
   spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
+  observations: types.NestedSpec,
   rows: np.ndarray,
   rows_per_second: float,
 ) -> Iterator[None]:
   """Inserts `rows` again and again, at a steady rate, once all are in.
 
+  Frames of stacked observations are all different, one for each row.
+
   Args:
-    address: of the queue of packs.
+    server: to insert into, through Reverb.
     spec: of the tables.
     layout: of the rows.
+    observations: of the environment.
     rows: structured, [number, block_size].
     rows_per_second: the rate of inserting once all rows are in.
   """
-  with _process(_insert, address, spec, layout.nest, rows, rows_per_second):
+  # Layouts do not travel.
+  stacks = None if layout.frames is None else observations
+  of_layout = layout.nest, stacks
+  with _process(
+    _insert, server.address, spec, of_layout, rows, rows_per_second
+  ):
     yield
 
 
@@ -131,53 +153,79 @@ def _process(
 
 
 def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:
-  with replay_here(spec) as (address, socket):
-    pipe.send((address, socket))
+  with _doors(spec) as doors:
+    pipe.send(doors)
     pipe.poll(None)
 
 
 @contextlib.contextmanager
-def replay_here(
+def _doors(
   spec: replay_spec.ReplaySpec,
-) -> Iterator[tuple[str, pathlib.Path]]:
-  """Runs a replay worker's tables in this process; yields address and socket."""
+) -> Iterator[tuple[str, pathlib.Path, endpoints.Endpoint]]:
+  """Serves tables of this process; yields where, as in `Server`."""
   from distacme.replay import store as store_lib
   from distacme.replay.reverb import queue as queue_lib
-  from distacme.replay.shared_memory import server as server_lib
+  from distacme.replay.service import server as service_lib
+  from distacme.replay.shared_memory import server as local_server
 
   port = portpicker.pick_unused_port()
   store = store_lib.Store(spec)
   with tempfile.TemporaryDirectory() as folder:
     socket = pathlib.Path(folder) / 'socket'
     queue = queue_lib.PackQueue(store, port)
-    server = server_lib.LocalServer(store, socket)
-    yield f'127.0.0.1:{port}', socket
-    server.stop()
+    local = local_server.LocalServer(store, socket)
+    service = service_lib.ReplayServer(store)
+    yield f'127.0.0.1:{port}', socket, service.endpoint
+    service.stop()
+    local.stop()
     queue.stop()
 
 
 def make_inserter(
-  address: str, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout
+  address: str | endpoints.Endpoint,
+  spec: replay_spec.ReplaySpec,
+  layout: rows_lib.RowLayout,
 ) -> pack_inserter.PackInserter:
-  """Returns an actor's inserter into the tables of `replay`."""
-  from distacme.replay.reverb import way as way_lib
+  """Returns an actor's inserter into the tables of `replay`.
 
-  way = way_lib.ReverbWay(address, lambda: False, lambda: '')
+  Args:
+    address: of Reverb; or the endpoint of the replay service.
+    spec: of the tables.
+    layout: of the rows.
+  """
+  way: pack_inserter.Way
+  if isinstance(address, str):
+    from distacme.replay.reverb import way as reverb_way
+
+    way = reverb_way.ReverbWay(address, lambda: False, lambda: '')
+  else:
+    from distacme.replay.service import way as grpc_way
+
+    way = grpc_way.GrpcWay(address)
   return pack_inserter.PackInserter(
     way, spec, spec.tables, layout, lambda: False
   )
 
 
 def make_sampler(
-  socket: pathlib.Path,
+  server: Server,
   spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
+  *,
+  by_grpc: bool = False,
 ) -> sampler_lib.Sampler:
-  """Returns a learner's sampler from the tables of `replay`."""
-  from distacme.replay.shared_memory import outlet
+  """Returns a learner's sampler; through shared memory if not over gRPC."""
+  from distacme.replay.service import outlet as grpc_outlet
+  from distacme.replay.shared_memory import outlet as local_outlet
 
   form = slots.Form.of(spec, layout)
-  return sampler_lib.Sampler(lambda: outlet.LocalOutlet(socket, form), layout)
+
+  def open_outlet() -> sampler_lib.Outlet:
+    if by_grpc:
+      return grpc_outlet.GrpcOutlet(server.endpoint, form)
+    return local_outlet.LocalOutlet(server.socket, form)
+
+  return sampler_lib.Sampler(open_outlet, layout)
 
 
 def _serve_raw_items(pipe: Any, table: str) -> None:
@@ -244,17 +292,32 @@ def _insert(
   pipe: Any,
   address: str,
   spec: replay_spec.ReplaySpec,
-  nest: Any,
+  of_layout: tuple[Any, Any],
   data: np.ndarray,
   rows_per_second: float,
 ) -> None:
-  writer = make_inserter(address, spec, rows_lib.RowLayout(nest))
+  nest, stacks = of_layout
+  frames = stacks and frames_lib.FrameLayout(stacks, spec.window)
+  writer = make_inserter(address, spec, rows_lib.RowLayout(nest, frames))
   random = np.random.default_rng(0)
+  named: collections.deque[int] = collections.deque(
+    maxlen=frames and frames.moments + frames.stack - 1
+  )
 
   def insert(rows: np.ndarray) -> None:
-    writer.insert(rows, random.random(len(rows)) + 0.1)
+    names = None
+    if frames is not None:
+      names = []
+      for row in rows:
+        pixels = random.integers(0, 255, frames.dtype.itemsize, np.uint8)
+        named.extend(writer.insert_frames(pixels.view(frames.dtype)))
+        row[frames_lib.FRAMES_BEFORE] = min(len(named), frames.stack) - 1
+        names.append([*named])
+    writer.insert(rows, random.random(len(rows)) + 0.1, names)
 
-  insert(data)
+  for start in range(0, len(data), _AT_ONCE):
+    insert(data[start : start + _AT_ONCE])
+  writer.flush()
   pipe.send(None)
   some = max(1, round(0.02 * rows_per_second))
   while not pipe.poll(some / rows_per_second):
