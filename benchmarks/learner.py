@@ -27,6 +27,7 @@ from distacme.acting import params as params_lib
 from distacme.agents import dqn
 from distacme.agents import r2d2
 from distacme.learning import batches as batches_lib
+from distacme.learning import frame_stacks
 from distacme.learning import learner
 from distacme.learning import placement as placement_lib
 from distacme.learning import updates
@@ -172,6 +173,7 @@ def of_other_windows() -> None:
     ('R2D2, CartPole sequences', r2d2.make_agent(_R2D2, _SPEC), _SPEC, 1_000),
   ):
     case = Case(agent, spec)
+    case = Case(frame_stacks.learning_from(case.layout(), agent), spec)
     with live(case, servers.replay, number) as ours:
       rates = harness.rates(
         {'bare': bare(case), 'ours': learning(case, ours)},

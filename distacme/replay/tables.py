@@ -183,9 +183,8 @@ class PriorityTable(Table):
   ):
     super().__init__(spec, index)
     self._capacity = spec.max_items
-    self._tree = sum_tree.SumTree(
-      self._capacity
-    )  # stays empty if all are alike
+    # Stays empty if all are alike.
+    self._tree = sum_tree.SumTree(self._capacity)
     self._random = random
     self._frames: list[frames_lib.ItemFrames] | None = None
 

@@ -82,9 +82,7 @@ class PackQueue:
     )
     last = writer.Append([np.zeros(_SMALL_CELL, np.uint8)])
     writer.CreateItem(TABLE, 1.0, [last], [False])
-    with contextlib.suppress(
-      RuntimeError
-    ):  # there is no room, and nobody waits
+    with contextlib.suppress(RuntimeError):  # no room, and so nobody waits
       writer.Flush(0, int(1000 * _STOP_S))
     writer.Close()
     self._thread.join(_STOP_S)

@@ -86,9 +86,7 @@ class Batches:
     while True:
       await asked.acquire()
       batch = None
-      while (
-        batch is None
-      ):  # an await in each turn, where a learner's end ends it
+      while batch is None:  # a learner's end ends the wait, at the await
         batch = await loop.run_in_executor(self._threads, self._draw, form)
       for piece in batch:
         await context.write(piece)

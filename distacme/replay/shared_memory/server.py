@@ -16,9 +16,8 @@ from distacme.replay.shared_memory import slots as slots_lib
 
 # Batches that are drawn before the learner asks; they count as sampled.
 _SLOTS = 2
-_LOOK_S = (
-  0.1  # time in which a draw that waits notices that its learner is gone
-)
+# Time in which a draw that waits notices that its learner is gone.
+_LOOK_S = 0.1
 
 
 class LocalServer:
