@@ -23,6 +23,7 @@ from distacme.replay.shared_memory import server as local_server
 from distacme.rpc import keys
 from distacme.rpc import token as token_lib
 from distacme.run import endpoints
+from distacme.run import notices
 from distacme.runtime import listening
 
 _REPORT_PERIOD_S = 1.0
@@ -73,7 +74,13 @@ def _doors(
       checks.append(queue.check)
       context.listens(endpoints.Endpoint('127.0.0.1', port), replay_links.QUEUE)
     path = replay_links.socket_path(context.directory)
-    stack.callback(local_server.LocalServer(store, path).stop)
+    try:
+      stack.callback(local_server.LocalServer(store, path).stop)
+    except OSError as error:
+      notices.warn_once(
+        f'{path.parent} can hold no socket ({error}): batches go to the learner '
+        'over gRPC, and more slowly. A run directory on a disk of this host can.'
+      )
     before = context.listened()
     service = service_lib.ReplayServer(
       store,

@@ -21,6 +21,7 @@ from distacme.run import run_directory
 
 # The name of the endpoint of Reverb's server, in the replay worker's process.
 QUEUE = 'reverb/0'
+_CONNECT_S = 0.5
 
 
 def socket_path(directory: run_directory.RunDirectory) -> pathlib.Path:
@@ -76,16 +77,18 @@ def make_sampler(
 def _open_outlet(
   context: context_lib.Context, form: slots.Form
 ) -> sampler_lib.Outlet:
-  """Returns an outlet through shared memory if replay is on this host.
+  """Returns an outlet, through shared memory if replay is on this host.
 
   Raises:
     OSError: if replay is not there.
   """
+  # Before the look at the socket, which listens before this says so: the service
+  # that is tried next is then one without such a socket, or one that is gone.
   service = context.listened(program.REPLAY)
   assert service is not None
   try:
     return local_outlet.LocalOutlet(socket_path(context.directory), form)
   except OSError:
-    if service.loopback:  # it is on this host, and will listen soon
-      raise
-  return grpc_outlet.GrpcOutlet(service, form, learner=context.name)
+    return grpc_outlet.GrpcOutlet(
+      service, form, learner=context.name, timeout_s=_CONNECT_S
+    )
