@@ -8,9 +8,8 @@ import numpy as np
 
 from distacme.replay import packs
 
-_MAX_STREAMS = (
-  4096  # of actors, restarted ones included; the stillest goes first
-)
+# Of actors, restarted ones included; the stillest goes first.
+_MAX_STREAMS = 4096
 
 
 class FrameStreams:
