@@ -5,6 +5,7 @@ import pytest
 
 import distacme
 from distacme import core
+from distacme import row_layout
 from distacme import specs
 from distacme import types
 from distacme import wiring
@@ -64,10 +65,13 @@ def test_a_policy_of_the_agents_own_acts_and_is_learnt_from():
   assert agent.policy.episodes == 60
   assert loop.learner.steps > 0
   assert agent.policy.version > 0  # it was told of newer params
-  (table,) = loop.replay._tables
-  rewards = table._items['reward']
-  assert rewards.max() == 1
-  assert rewards.min() == 0
+  (table,) = loop.replay.held().tables.values()
+  layout = row_layout.row_layout(
+    agent, SPEC, agent.initial_learner_state(None).params
+  )
+  data = layout.views(layout.from_bytes(table.arrays['items']))
+  assert data.reward.max() == 1
+  assert data.reward.min() == 0
 
 
 @pytest.mark.parametrize(
