@@ -44,8 +44,8 @@ class Launcher(NamedTuple):
     """
     if self.has_services and importlib.util.find_spec('grpc') is None:
       raise ImportError(
-        'workers side by side talk over gRPC, which is not installed. Install '
-        "'distacme[launch]', or run with '--mode local'."
+        'workers side by side talk over gRPC, which is not installed. Run: '
+        "pip install 'grpcio>=1.60', or run with '--mode local'."
       )
 
   def run(
@@ -73,15 +73,6 @@ LAUNCHERS: dict[str, Launcher] = {
   'threads': Launcher(f'{_HERE}.threads'),
   'processes': Launcher(f'{_HERE}.processes', has_processes=True, scales=True),
 }
-
-
-def default() -> Mode:
-  """Returns mode processes if worker processes can run here, else local."""
-  try:
-    LAUNCHERS['processes'].check_installed()
-  except ImportError:
-    return 'local'
-  return 'processes'
 
 
 def find(mode: str) -> Launcher:

@@ -9,18 +9,22 @@ Transport = Literal['reverb', 'grpc']
 TRANSPORTS = get_args(Transport)
 
 
-def default() -> Transport:
-  """Returns Reverb where it is installed, else our own service."""
-  return 'reverb' if importlib.util.find_spec('reverb') else 'grpc'
+def default(tls: bool) -> Transport:
+  """Returns Reverb where it is installed, and TLS is not asked for; else grpc."""
+  return 'reverb' if _has_reverb() and not tls else 'grpc'
 
 
-def check_installed(transport: Transport) -> None:
+def _has_reverb() -> bool:
+  return importlib.util.find_spec('reverb') is not None
+
+
+def check_installed(transport: Transport | None) -> None:
   """Checks that the library of a transport is installed.
 
   Raises:
     ImportError: if it is not.
   """
-  if transport == 'reverb' and default() != 'reverb':
+  if transport == 'reverb' and not _has_reverb():
     raise ImportError(
       "replay_transport='reverb' needs Reverb, which is not installed. Use Python "
       "3.10 on Linux x86-64 and install 'distacme[launch]', or add "

@@ -51,9 +51,8 @@ class RunConfig:
   demonstrations: str = _field('', resume='fixed')
   """package.module:function, which returns recorded episodes
   (distacme.replay.demonstrations.Episode), for agents that learn from them."""
-  mode: modes.Mode = dataclasses.field(default_factory=modes.default)
-  """local: one debuggable process; threads or processes: workers side by side, the
-  default where a replay server is installed."""
+  mode: modes.Mode = 'processes'
+  """local: one debuggable process; threads or processes: workers side by side."""
   num_actors: int = 2
   """Actors of a program; in local mode there is one."""
   envs_per_actor: int = 1
@@ -106,12 +105,11 @@ class RunConfig:
   Inserts and samples wait while the items are copied."""
   run_dir: pathlib.Path | None = _field(None, plot='ignore')
   """Directory of the run's files; by default a new one below ./runs."""
-  replay_transport: replay_transports.Transport = dataclasses.field(
-    default_factory=replay_transports.default,
-    metadata={'resume': 'free', 'plot': 'ignore'},
+  replay_transport: replay_transports.Transport | None = _field(
+    None, plot='ignore'
   )
-  """Transport of experience from actors to replay: Reverb, the default where it is
-  installed, or a service of distacme's own (grpc)."""
+  """Transport of experience from actors to replay: reverb, or a service of
+  distacme's own (grpc); by default Reverb where it is installed and tls is off."""
   replay_in_learner: bool = _field(False, plot='ignore')
   """Runs replay in the learner's process: one process less, and replay ends with
   the learner."""
@@ -123,7 +121,7 @@ class RunConfig:
   """Makes workers of a program show a key of the run to its services (mutual TLS),
   which otherwise ask for the token of the run, in plain text on loopback. Sending
   takes 0.7 ms more of CPU time for each MB of params; needs the library
-  cryptography, and replay_transport='grpc', since Reverb has no TLS."""
+  cryptography. Reverb has no TLS."""
   jit: bool = _field(True, plot='ignore')
   """Compiles the agent; without jit, breakpoint() works in the agent (local
   mode)."""
@@ -169,7 +167,10 @@ class RunConfig:
         f'tls=True is for services, and mode={self.mode!r} has none: nothing '
         'listens. Leave it out.'
       )
-    if self.replay_transport not in replay_transports.TRANSPORTS:
+    if self.replay_transport is None:
+      transport = replay_transports.default(self.tls)
+      object.__setattr__(self, 'replay_transport', transport)
+    elif self.replay_transport not in replay_transports.TRANSPORTS:
       raise ValueError(
         'replay_transport must be one of '
         f'{", ".join(replay_transports.TRANSPORTS)}, got '

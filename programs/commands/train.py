@@ -13,7 +13,6 @@ from distacme.programs import presets
 from distacme.programs import refusals
 from distacme.programs import run_config
 from distacme.programs.seeds import config as config_lib
-from distacme.programs.view import terminal
 from distacme.programs.workers import devices
 
 
@@ -34,11 +33,6 @@ def _prepare(arguments: Sequence[str]) -> Any:
   experiment, several = parse(arguments)
   if several.seeds:
     return all_seeds.prepare(experiment, several, arguments)
-  if modes.default() == 'local' and not _value_of('--mode', arguments, ''):
-    terminal.say(
-      'mode: local, since workers side by side need a replay server, and none is '
-      "installed ('distacme doctor' says more)"
-    )
   if not modes.find(experiment.run.mode).has_services:
     devices.use_one_core()  # learner and actor share one core
   return training.prepare(experiment)

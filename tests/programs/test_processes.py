@@ -239,6 +239,7 @@ def test_without_launchpad_the_same_program_runs_and_with_a_key(tmp_path):
     with pytest.raises(ConnectionError, match='lacks the token of the run'):
       client.status(first._replace(token=None))
     # Services are found again, wherever they are.
+    assert run.endpoint('replay/0').key == first.key
     for name in ('variables/0', 'replay/0'):
       worker = run.worker(name)
       worker.kill()

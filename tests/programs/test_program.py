@@ -67,7 +67,7 @@ def test_a_run_without_a_program_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('mode', ['threads', 'processes'])
-def test_a_mode_without_a_replay_server_says_what_is_missing(
+def test_a_mode_without_grpc_says_what_is_missing(
   mode, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
@@ -76,9 +76,8 @@ def test_a_mode_without_a_replay_server_says_what_is_missing(
     cli.main(['train', '--mode', mode, '--run-dir', str(path)])
   assert exit_.value.code == 2
   assert capsys.readouterr().err == (
-    'distacme: workers side by side need a replay server, and Reverb, the only one '
-    'that there is, is not installed. Use Python 3.10 on Linux and install '
-    "'distacme[launch]', or run with '--mode local'.\n"
+    'distacme: workers side by side talk over gRPC, which is not installed. Run: '
+    "pip install 'grpcio>=1.60', or run with '--mode local'.\n"
   )
   assert not path.exists()
 
