@@ -229,6 +229,13 @@ class Grpc(Worker):
   def way(self):
     return grpc_way.GrpcWay(self._service.endpoint)
 
+  def insert(self, rows, priorities, *names):
+    try:
+      super().insert(rows, priorities, *names)
+    except ValueError:  # which ends the way of an actor
+      self._inserters.pop(names)._way.close()
+      raise
+
   def outlet(self):
     form = slots.Form.of(self._spec, self._layout)
     return grpc_outlet.GrpcOutlet(self._service.endpoint, form)

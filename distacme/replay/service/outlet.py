@@ -15,8 +15,8 @@ from distacme.rpc import line as line_lib
 from distacme.rpc import messages
 from distacme.run import endpoints
 
-# Batches that are drawn before the learner asks; they count as sampled.
-_AHEAD = 2
+# Batches that are drawn, the one that the learner has included.
+_DRAWN = 2
 _CONNECT_S = 2.0
 
 
@@ -45,6 +45,7 @@ class GrpcOutlet:
     """
     self._form = form
     self._requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    self._given = False  # whether the learner has a batch, which it then frees
     self._gone = ''  # the reason
     self._line = line_lib.Line(wire.SERVICE, endpoint, options=line_lib.WATCHED)
     try:
@@ -58,7 +59,7 @@ class GrpcOutlet:
     except BaseException:
       self.close()
       raise
-    for _ in range(_AHEAD):
+    for _ in range(_DRAWN):
       self._requests.put(wire.ASK)
 
   def next(self) -> tables.Drawn:
@@ -68,10 +69,12 @@ class GrpcOutlet:
       OSError: if replay is gone, or this outlet was closed.
       ValueError: if replay refuses.
     """
+    if self._given:
+      self._requests.put(wire.ASK)
     joining = wire.join_batch(self._form, self._receive())
     while not joining.whole:
       joining.add(self._receive())
-    self._requests.put(wire.ASK)
+    self._given = True
     return wire.batch_from_bytes(self._form, joining.data)
 
   def update_priorities(

@@ -14,7 +14,7 @@ from distacme.replay import store as store_lib
 from distacme.replay.shared_memory import messages
 from distacme.replay.shared_memory import slots as slots_lib
 
-# Batches that are drawn before the learner asks; they count as sampled.
+# Batches that are drawn, the one that the learner has included.
 _SLOTS = 2
 # Time in which a draw that waits notices that its learner is gone.
 _LOOK_S = 0.1

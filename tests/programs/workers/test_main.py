@@ -102,6 +102,8 @@ def test_a_worker_that_is_not_of_the_program_is_refused(tmp_path):
 def test_a_worker_s_process_imports_from_where_its_launcher_does(tmp_path):
   package = tmp_path / 'only here' / 'distacme' / 'programs' / 'workers'
   package.mkdir(parents=True)
+  for folder in (package, package.parent, package.parent.parent):
+    (folder / '__init__.py').touch()
   (package / 'main.py').write_text('main = print')
   current = tmp_path / 'current'
   current.mkdir()
