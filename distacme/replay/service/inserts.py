@@ -105,7 +105,7 @@ class Inserts:
 
 
 class _Actor:
-  """What replay knows of an actor, over all of the actor's visits.
+  """The state of an actor in replay, over all of the actor's visits.
 
   Attributes:
     inserted: packs that are in the tables.
