@@ -37,13 +37,13 @@ def train(
 @pytest.mark.program
 def test_threads_go_on_with_a_local_run_and_need_no_sockets(tmp_path):
   run_dir = tmp_path / 'run'
-  _, local = train(run_dir, '--mode', 'local', '--max-env-steps', '1000')
-  flags = ['--mode', 'threads', '--num-actors', '1', '--max-env-steps', '2000']
+  _, local = train(run_dir, '--mode', 'local', '--max-env-steps', '3000')
+  flags = ['--mode', 'threads', '--num-actors', '1', '--max-env-steps', '4000']
   output, threads = train(run_dir, *flags, code=WITHOUT_SOCKETS)
   assert 'can hold no socket (Operation not supported)' in output
   assert 'cannot restore replay' not in output
   steps = [each['counts']['learner_steps'] for each in (local, threads)]
   assert steps[0] < steps[1]
-  # Each step of the environment has brought one transition, before and since.
+  # A step of the environment is one transition: more than were acted since.
   (replay,) = [w for n, w in threads['workers'].items() if n == 'replay/0']
-  assert replay['metrics']['inserted'] > 1900
+  assert replay['metrics']['inserted'] > 2900
