@@ -42,6 +42,7 @@ class Run:
         env={
           **os.environ,
           'PYTHONPATH': str(pathlib.Path(__file__).parent),
+          'PYTHONSAFEPATH': '',  # users do not set it
           _MARK: self._mark,
         },
       )
