@@ -24,6 +24,10 @@ class FrameStack(specs.BoundedArray):
   first. So replay can store each frame once.
   """
 
+  def __reduce__(self) -> Any:
+    """Pickles it as what it is, and not as dm_env's array."""
+    return type(self), super().__reduce__()[1]
+
 
 def is_bounded(spec: types.NestedSpec) -> bool:
   """Returns whether `spec` is of one array of floats with finite bounds."""

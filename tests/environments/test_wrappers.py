@@ -1,6 +1,7 @@
 """Each wrapper changes what it says, and the specs with it."""
 
 import copy
+import pickle
 
 from absl.testing import absltest
 import dm_env
@@ -548,3 +549,10 @@ def test_what_the_inner_environment_has_is_reached_through_a_wrapper():
   assert copy.copy(environment).colour == 'red'
   with pytest.raises(AttributeError, match='size'):
     _ = environment.size
+
+
+def test_the_spec_of_stacked_frames_is_pickled_as_what_it_is():
+  spec = specs.FrameStack((84, 84, 4), np.uint8, 0, 255, name='pixels')
+  found = pickle.loads(pickle.dumps(spec))
+  assert isinstance(found, specs.FrameStack)
+  assert found == spec

@@ -46,14 +46,23 @@ def make(replay, layout, **kwargs):
 def fixture_blocked(replay, layout, wait_until):
   """Returns an inserter that a thread is blocked in, and the thread."""
   inserter = make(replay, layout, explain_after_s=0.15)
+  wait, waits = inserter._way.wait, threading.Event()
+
+  def noting(on_the_way, timeout_s):
+    if timeout_s:
+      waits.set()
+    return wait(on_the_way, timeout_s)
 
   def insert():
     while not replay._stopped.is_set():
       inserter.insert(np.zeros((4, 1), layout.dtype), np.ones(4))
 
+  inserter._way.wait = noting
   thread = threading.Thread(target=insert, daemon=True)
   thread.start()
   wait_until(lambda: replay.metrics()['inserted'] == MOST)
+  waits.clear()
+  assert waits.wait(10)
   yield inserter, thread
   replay.stop()
   thread.join(10)
