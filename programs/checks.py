@@ -122,7 +122,7 @@ def _check_launch(
   """
   launcher = modes.find(experiment.run.mode)
   if launcher.has_services:
-    replay_transports.check_installed(experiment.run.replay_transport)
+    replay_transports.check_installed(experiment.run.transport)
   if experiment.run.tls:
     from distacme.rpc import keys
 

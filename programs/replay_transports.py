@@ -18,7 +18,7 @@ def _has_reverb() -> bool:
   return importlib.util.find_spec('reverb') is not None
 
 
-def check_installed(transport: Transport | None) -> None:
+def check_installed(transport: Transport) -> None:
   """Checks that the library of a transport is installed.
 
   Raises:

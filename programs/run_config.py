@@ -167,10 +167,7 @@ class RunConfig:
         f'tls=True is for services, and mode={self.mode!r} has none: nothing '
         'listens. Leave it out.'
       )
-    if self.replay_transport is None:
-      transport = replay_transports.default(self.tls)
-      object.__setattr__(self, 'replay_transport', transport)
-    elif self.replay_transport not in replay_transports.TRANSPORTS:
+    if self.replay_transport not in (None, *replay_transports.TRANSPORTS):
       raise ValueError(
         'replay_transport must be one of '
         f'{", ".join(replay_transports.TRANSPORTS)}, got '
@@ -202,6 +199,11 @@ class RunConfig:
   def actor_device(self, index: int) -> int | None:
     """Returns the accelerator of an actor, None if the actor is on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
+
+  @property
+  def transport(self) -> replay_transports.Transport:
+    """The transport of experience, chosen by the user or by what is installed."""
+    return self.replay_transport or replay_transports.default(self.tls)
 
   @property
   def evaluation(self) -> str:

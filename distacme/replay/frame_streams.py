@@ -8,8 +8,7 @@ import numpy as np
 
 from distacme.replay import packs
 
-# Of actors, restarted ones included; the stillest goes first.
-_MAX_STREAMS = 4096
+_MAX_STREAMS = 4096  # of actors; the stillest goes first
 
 
 class FrameStreams:
@@ -17,9 +16,10 @@ class FrameStreams:
 
   def __init__(self) -> None:
     """Keeps nothing yet."""
-    self._streams: collections.OrderedDict[int, dict[int, np.ndarray]] = (
-      collections.OrderedDict()
-    )
+    # By actor: the number of the stream, and its frames.
+    self._streams: collections.OrderedDict[
+      int, tuple[int, dict[int, np.ndarray]]
+    ] = collections.OrderedDict()
 
   def resolve(
     self, pack: packs.Pack
@@ -59,11 +59,15 @@ class FrameStreams:
 
   def _keep(self, frames: packs.Frames) -> dict[int, np.ndarray]:
     """Adds the frames of a stream, and drops those that nobody names any more."""
-    known = self._streams.pop(frames.stream, {})
-    self._streams[frames.stream] = known  # the newest comes last
+    actor = packs.actor_of(frames.stream)
+    stream, known = self._streams.pop(actor, (frames.stream, {}))
+    if stream != frames.stream:  # the actor was started again
+      known = {}
+    self._streams[actor] = frames.stream, known  # the newest comes last
     if len(self._streams) > _MAX_STREAMS:
       self._streams.popitem(last=False)
-    known.update(enumerate(frames.new, frames.first))
+    # A copy: the views on the pack would keep its rows and padding.
+    known.update(enumerate(frames.new.copy(), frames.first))
     for number in list(known):  # in the order of their numbers
       if number >= frames.oldest:
         break

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import logging
 import math
-import secrets
 import time
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ _BYTES = 1 << 20
 _SEND_AFTER_S = 0.05
 # Packs that may be on their way while the actor goes on.
 _ON_THE_WAY = 2
+_NO_ITEMS, _NO_PRIORITIES = np.empty((0, 1), np.uint8), np.empty(0)
 _POLL_S = 0.1  # time in which a blocked actor notices a stop
 EXPLAIN_AFTER_S = 5.0  # of being blocked, before a warning gives the reason
 
@@ -66,6 +66,7 @@ class PackInserter:
     layout: rows_lib.RowLayout,
     stopped: Callable[[], bool],
     *,
+    actor: int | None = None,
     explain_after_s: float = EXPLAIN_AFTER_S,
   ):
     """Sends nothing yet.
@@ -76,9 +77,15 @@ class PackInserter:
       tables: of `spec`, to insert every item into.
       layout: of the rows.
       stopped: returns whether the run is over.
+      actor: number of the actor, whose next start replaces this one; None for one
+        that is not started again.
       explain_after_s: seconds of being blocked before a warning gives the reason;
         four times as long until the next warning, and so on.
+
+    Raises:
+      ValueError: if a single item is too large for replay.
     """
+    packs.check_size(spec.block_size * layout.itemsize)
     self._way = way
     self._tables = tuple(spec.tables.index(table) for table in tables)
     self._stopped = stopped
@@ -89,7 +96,7 @@ class PackInserter:
     self._named: list[Sequence[int]] = []  # the frames of each item
     self._count = self._bytes = 0  # of all that
     self._send_at = math.inf
-    self._frames = None if layout.frames is None else _Frames(layout)
+    self._frames = None if layout.frames is None else _Frames(layout, actor)
     self._given_up = self._closed = False
     self.blocked_s = 0.0  # total seconds spent waiting for the rate limits
 
@@ -100,6 +107,8 @@ class PackInserter:
       return [0] * len(frames)
     numbers = self._frames.add(frames)
     self._bytes += frames.nbytes
+    if self._bytes >= _BYTES:  # a long window would make a pack too large
+      self._send()
     return numbers
 
   def insert(
@@ -135,23 +144,35 @@ class PackInserter:
 
   def close(self) -> None:
     """Waits until all is inserted, unless the run has stopped."""
-    if not self._stopped() and not self._closed:
-      self.flush()
-    self._closed = True
-    self._way.close()
+    try:
+      if not self._stopped() and not self._closed:
+        self.flush()
+    finally:
+      self._closed = True
+      self._way.close()
 
   def _send(self) -> None:
-    if not self._count or self._given_up:
+    """Sends all that is collected, in packs of about `_BYTES` at most."""
+    if not self._bytes or self._given_up:
       return
-    pack = packs.Pack(
-      self._tables,
-      np.concatenate(self._items),
-      np.concatenate(self._priorities),
-      None if self._frames is None else self._frames.take(self._named),
-    )
+    items, priorities, frames = _NO_ITEMS, _NO_PRIORITIES, self._frames
+    if self._items:
+      items = np.concatenate(self._items)
+      priorities = np.concatenate(self._priorities)
+    named = self._named
+    oldest = 0 if frames is None else frames.oldest
     self._items, self._priorities, self._named = [], [], []
     self._count = self._bytes = 0
-    self._way.send(packs.encode(pack))
+    most = max(1, _BYTES // items.shape[1])
+    for start in range(0, max(1, len(items)), most):
+      part = slice(start, start + most)
+      pack = packs.Pack(
+        self._tables,
+        items[part],
+        priorities[part],
+        None if frames is None else frames.take(named[part], oldest),
+      )
+      self._way.send(packs.encode(pack))
 
   def _wait(self, on_the_way: int) -> None:
     """Waits until at most `on_the_way` packs are not yet in the tables."""
@@ -177,12 +198,12 @@ class PackInserter:
 class _Frames:
   """Frames that are to be sent, and their numbers in the actor's stream."""
 
-  def __init__(self, layout: rows_lib.RowLayout):
+  def __init__(self, layout: rows_lib.RowLayout, actor: int | None):
     assert layout.frames is not None
     # How many frames ago one may be that a later item names, with those of items
     # that wait for their priority.
     self._moments = layout.frames.moments + layout.frames.stack + 2
-    self._stream = secrets.randbits(64)
+    self._stream = packs.stream(actor)
     self._next = 0  # number
     self._per_step = 0
     self._new: list[np.ndarray] = []
@@ -194,11 +215,16 @@ class _Frames:
     first, self._next = self._next, self._next + len(data)
     return range(first, self._next)
 
-  def take(self, named: list[Sequence[int]]) -> packs.Frames:
+  @property
+  def oldest(self) -> int:
+    """The number of the oldest frame that items of now and later name."""
+    count = sum(map(len, self._new))
+    return max(0, self._next - count - self._per_step * self._moments)
+
+  def take(self, named: list[Sequence[int]], oldest: int) -> packs.Frames:
     """Returns the frames of a pack, and begins the next."""
     new, self._new = self._new, []
     count = sum(map(len, new))
-    oldest = max(0, self._next - count - self._per_step * self._moments)
     return packs.Frames(
       stream=self._stream,
       first=self._next - count,

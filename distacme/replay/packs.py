@@ -7,12 +7,13 @@ Frames are numbered, and items, also those of later packs, name theirs by number
 
 from __future__ import annotations
 
+import secrets
 import struct
 from typing import NamedTuple
 
 import numpy as np
 
-# Of a pack's bytes. Items beyond that are refused before a run starts.
+# Of a pack's bytes. An actor whose items are larger is refused at its start.
 MAX_BYTES = 64 << 20
 _MAGIC = b'DAPACK1\0'
 # Magic; bytes in all; bit mask of tables; items and bytes of each; stream of frames,
@@ -24,7 +25,7 @@ class Frames(NamedTuple):
   """The frames of a pack, and those that its items name.
 
   Attributes:
-    stream: of the actor, a random number.
+    stream: number of the actor's stream, from `stream`.
     first: number of the first of `new` in the stream.
     oldest: number of the oldest frame that this and later packs name.
     new: [F, frame_bytes] uint8.
@@ -54,6 +55,22 @@ class Pack(NamedTuple):
   items: np.ndarray
   priorities: np.ndarray
   frames: Frames | None
+
+
+def stream(actor: int | None) -> int:
+  """Returns a new number for a stream of frames.
+
+  Args:
+    actor: the number of the actor, whose former streams end; None for another one
+      than any.
+  """
+  number = secrets.randbits(31) + 2**31 if actor is None else actor
+  return number << 32 | secrets.randbits(32)
+
+
+def actor_of(stream: int) -> int:
+  """Returns the number of the actor that a stream is of."""
+  return stream >> 32
 
 
 def encode(pack: Pack) -> bytes:

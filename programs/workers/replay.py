@@ -63,7 +63,7 @@ def _doors(
   """
   with contextlib.ExitStack() as stack:
     checks = [store.check]
-    if run.replay_transport == 'reverb':
+    if run.transport == 'reverb':
       from distacme.replay.reverb import queue as queue_lib
 
       before = context.listened(replay_links.QUEUE)

@@ -39,6 +39,7 @@ def make_inserter(
     agent.replay.tables_of_actors,
     layout,
     context.connection.stopped,
+    actor=context.index,
   )
 
 
@@ -46,7 +47,7 @@ def _make_way(context: context_lib.Context) -> pack_inserter.Way:
   find = functools.partial(context.listened, program.REPLAY)
   service = find()
   assert service is not None
-  if context.experiment.run.replay_transport == 'grpc':
+  if context.experiment.run.transport == 'grpc':
     return grpc_way.GrpcWay(service, find)
   from distacme.replay.reverb import way as reverb_way
 
