@@ -225,7 +225,7 @@ def make_sampler(
       return grpc_outlet.GrpcOutlet(server.endpoint, form)
     return local_outlet.LocalOutlet(server.socket, form)
 
-  return sampler_lib.Sampler(open_outlet, layout)
+  return sampler_lib.Sampler(open_outlet, layout, str)
 
 
 def _serve_raw_items(pipe: Any, table: str) -> None:

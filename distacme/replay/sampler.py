@@ -36,9 +36,6 @@ class Outlet(Protocol):
   ) -> None:
     """Sets the priorities [N] of items; raises OSError if replay is gone."""
 
-  def describe(self) -> str:
-    """Returns a sentence on the tables; raises OSError if replay is gone."""
-
   def close(self) -> None:
     """Ends the outlet, and a `next` that waits."""
 
@@ -50,6 +47,7 @@ class Sampler:
     self,
     open_outlet: Callable[[], Outlet],
     layout: rows_lib.RowLayout,
+    describe: Callable[[], str],
     stopped: Callable[[], bool] = lambda: False,
   ):
     """Opens the outlet; waits for replay while the run goes on.
@@ -57,10 +55,13 @@ class Sampler:
     Args:
       open_outlet: opens an outlet; raises OSError if replay is not there.
       layout: of the rows.
+      describe: returns a sentence on the tables; raises OSError if replay does not
+        answer.
       stopped: returns whether the run is over.
     """
     self._open_outlet = open_outlet
     self._layout = layout
+    self._describe = describe
     self._stopped = stopped
     self._closed = threading.Event()
     self._lost_priorities = 0  # sendings
@@ -140,11 +141,8 @@ class Sampler:
 
   def describe(self) -> str:
     """Describes the tables and the side that waits; see `core.Sampler`."""
-    outlet = self._outlet
     try:
-      if outlet is None:
-        raise ConnectionError('it is gone')
-      described = outlet.describe()
+      described = self._describe()
     except OSError as error:
       return f'replay does not answer ({error}); it is tried again.'
     return f'{described} The learner waits for the actors to insert more.'

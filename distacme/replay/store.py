@@ -19,6 +19,7 @@ from distacme.replay import memory
 from distacme.replay import packs
 from distacme.replay import tables
 from distacme.run import files
+from distacme.run import notices
 
 _LOOK_S = 0.1  # between looks whether the one who waits should give up
 
@@ -42,6 +43,7 @@ class Store:
     self._memory = memory.Memory(spec)
     self._frames = frame_streams.FrameStreams()
     self._lost = 0  # items, whose frames are unknown
+    self._refused = 0  # packs
     # For all of the state, and told of every change.
     self._changed = threading.Condition(threading.Lock())
     self._on_room: list[Callable[[], None]] = []
@@ -152,6 +154,14 @@ class Store:
           self._changed.notify_all()
     return waiting.inserted == count
 
+  def note_refused(self, error: ValueError) -> None:
+    """Counts a pack that an actor is not told of; logs the 1st, 2nd, 4th, ..."""
+    self._refused += 1
+    if self._refused.bit_count() == 1:
+      notices.warn_once(
+        f'replay refused packs of actors, {self._refused} so far: {error}'
+      )
+
   def _note_lost(self, count: int) -> None:
     if not count:
       return
@@ -199,7 +209,10 @@ class Store:
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
     with self._changed:
-      return self._memory.metrics()
+      metrics = self._memory.metrics()
+    if self._refused:
+      metrics['refused_packs'] = self._refused
+    return metrics
 
   def describe(self) -> str:
     """Returns a sentence on the contents of the tables, for messages."""

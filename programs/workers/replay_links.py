@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import functools
+import logging
 import pathlib
 
 from distacme import core
@@ -54,12 +56,18 @@ def _make_way(context: context_lib.Context) -> pack_inserter.Way:
   queue = context.listened(QUEUE)
   assert queue is not None
   # Reverb knows its queue only; the service knows the tables.
-  line = line_lib.Line(wire.SERVICE, service, find)
   return reverb_way.ReverbWay(
-    queue.address,
-    context.connection.stopped,
-    functools.partial(wire.describe, line),
+    queue.address, context.connection.stopped, _describing(context)
   )
+
+
+def _describing(context: context_lib.Context) -> Callable[[], str]:
+  """Returns a function that asks replay for a sentence on its tables."""
+  find = functools.partial(context.listened, program.REPLAY)
+  service = find()
+  assert service is not None
+  line = line_lib.Line(wire.SERVICE, service, find)
+  return functools.partial(wire.describe, line)
 
 
 def make_sampler(
@@ -71,6 +79,7 @@ def make_sampler(
       _open_outlet, context, slots.Form.of(agent.replay, layout)
     ),
     layout,
+    _describing(context),
     context.connection.stopped,
   )
 
@@ -86,10 +95,18 @@ def _open_outlet(
   # Before the look at the socket, which listens before this says so: the service
   # that is tried next is then one without such a socket, or one that is gone.
   service = context.listened(program.REPLAY)
-  assert service is not None
+  if service is None:
+    raise ConnectionError('where replay listens cannot be read')
   try:
     return local_outlet.LocalOutlet(socket_path(context.directory), form)
-  except OSError:
-    return grpc_outlet.GrpcOutlet(
+  except OSError as error:
+    outlet = grpc_outlet.GrpcOutlet(
       service, form, learner=context.name, timeout_s=_CONNECT_S
     )
+    if service.loopback:
+      logging.getLogger(__name__).warning(
+        'batches come over gRPC, and more slowly, since replay shares no memory: '
+        '%s',
+        error,
+      )
+    return outlet

@@ -165,7 +165,7 @@ class Worker:
   def sampler(self):
     if self._sampler is None:
       self._sampler = sampler.Sampler(
-        self.outlet, self._layout, self._stopped.is_set
+        self.outlet, self._layout, self.store.describe, self._stopped.is_set
       )
     return self._sampler
 

@@ -128,11 +128,28 @@ def test_closing_waits_until_all_is_inserted(replay, layout):
   inserter.close()  # Once more does no harm.
 
 
-def test_a_large_pack_is_refused_with_a_sentence(replay, layout, monkeypatch):
+def test_an_item_that_is_too_large_is_refused_at_the_start(
+  replay, layout, monkeypatch
+):
+  monkeypatch.setattr('distacme.replay.packs.MAX_BYTES', layout.itemsize - 1)
+  with pytest.raises(ValueError, match='too large for replay, which takes'):
+    make(replay, layout)
+
+
+def test_what_comes_at_once_is_sent_in_packs_of_bounded_size(
+  layout, monkeypatch
+):
+  monkeypatch.setattr(pack_inserter, '_BYTES', 4 * layout.itemsize)
   monkeypatch.setattr('distacme.replay.packs.MAX_BYTES', 1000)
-  inserter = make(replay, layout)
-  with pytest.raises(
-    ValueError, match='too large for replay, which takes 1000'
-  ):
-    inserter.insert(np.zeros((100, 1), layout.dtype), np.ones(100))
-  inserter.close()
+  spec = replay_spec.queue(replay_spec.NStep(1, 0.9), batch_size=2, max_size=50)
+  replay = backends.Worker(spec, layout)
+  inserter = replay.inserter()
+  sent = []
+  send = inserter._way.send
+  monkeypatch.setattr(
+    inserter._way, 'send', lambda pack: (sent.append(len(pack)), send(pack))
+  )
+  inserter.insert(np.zeros((50, 1), layout.dtype), np.ones(50))
+  assert len(sent) == 13 and max(sent) < 1000
+  assert replay.metrics()['inserted'] == 50
+  replay.close()

@@ -1,5 +1,6 @@
 """A learner's way out of replay: restarts, refusals and the stop."""
 
+import os
 import threading
 import time
 
@@ -49,7 +50,7 @@ def fixture_replay(layout):
 def test_rows_of_another_layout_are_refused(replay, layout):
   form = slots.Form.of(SPEC, OTHER)
   made = sampler_lib.Sampler(
-    lambda: outlet.LocalOutlet(replay._socket, form), OTHER
+    lambda: outlet.LocalOutlet(replay._socket, form), OTHER, str
   )
   message = rf'items \[2, {layout.itemsize}\] .*need \[2, {OTHER.itemsize}\].*do not agree'
   with pytest.raises(ValueError, match=message):
@@ -64,6 +65,40 @@ def test_it_describes_what_it_waits_for(replay):
   assert replay.sampler.describe().endswith(
     'The learner waits for the actors to insert more.'
   )
+
+
+def test_a_replay_that_does_not_answer_is_described(replay, layout):
+  def describe():
+    raise ConnectionError('it is gone')
+
+  made = sampler_lib.Sampler(replay.outlet, layout, describe)
+  assert made.describe() == (
+    'replay does not answer (it is gone); it is tried again.'
+  )
+  made.close()
+
+
+def test_a_replay_without_a_thread_to_answer_is_not_waited_for(
+  tmp_path, layout, monkeypatch
+):
+  monkeypatch.setattr(outlet, '_ANSWER_S', 0.1)
+  silent = messages.listen(tmp_path / 'socket')
+  with pytest.raises(OSError):
+    outlet.LocalOutlet(tmp_path / 'socket', slots.Form.of(SPEC, layout))
+  silent.close()
+
+
+def test_a_learner_leaves_no_descriptor_behind(replay, wait_until):
+  def files():
+    return len(os.listdir('/proc/self/fd'))
+
+  replay.sample()
+  replay.sampler.close()
+  wait_until(lambda: not replay._server._open)
+  before = files()
+  for _ in range(3):
+    replay.outlet().close()
+  wait_until(lambda: not replay._server._open and files() <= before)
 
 
 def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
@@ -81,7 +116,6 @@ def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
   thread = threading.Thread(target=sample, daemon=True)
   thread.start()
   wait_until(lambda: made._outlet is None)
-  assert 'replay does not answer' in made.describe()
   keys = np.array([1], np.uint64)
   info = types.SampleInfo(keys, np.ones(1), np.zeros(1), np.zeros(1, np.int32))
   for _ in range(3):
@@ -118,6 +152,7 @@ def test_a_run_that_is_over_waits_for_nobody(tmp_path, layout):
   made = sampler_lib.Sampler(
     lambda: outlet.LocalOutlet(tmp_path / 'nobody', form),
     layout,
+    str,
     lambda: True,
   )
   made.close()

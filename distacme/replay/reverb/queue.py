@@ -14,7 +14,6 @@ from distacme.replay import store as store_lib
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import extension
 from distacme.replay.reverb import loopback
-from distacme.run import notices
 
 TABLE = 'packs'
 _MOST = 8  # packs that wait
@@ -117,7 +116,7 @@ class PackQueue:
       pack = packs.decode(data[: packs.size_of(data)])
       self._store.insert(pack, self._stopped.is_set)
     except ValueError as error:
-      notices.warn_once(f'replay refused items of an actor: {error}')
+      self._store.note_refused(error)
 
 
 def _check_free(port: int) -> None:

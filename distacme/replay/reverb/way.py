@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import logging
+import time
 from typing import Any
 import weakref
 
 from distacme.replay.reverb import connection
 from distacme.replay.reverb import extension
 from distacme.replay.reverb import queue
+
+_LOOK_S = 1.0  # between looks for a server that may be gone
 
 
 class ReverbWay:
@@ -39,6 +42,7 @@ class ReverbWay:
     # An open writer flushes when it is destroyed, and holds the GIL, perhaps for
     # ever: an actor that fails while blocked would freeze its process.
     self._close = weakref.finalize(self, self._writer.Close)
+    self._look_at = 0.0
     self._in_vain = 0  # looks for a server that was gone
 
   def send(self, pack: bytes) -> None:
@@ -73,6 +77,10 @@ class ReverbWay:
 
   def _look(self) -> None:
     """Notes whether the server is gone; Reverb's writer tries again in silence."""
+    now = time.monotonic()
+    if now < self._look_at:
+      return
+    self._look_at = now + _LOOK_S
     try:
       connection.knock(self._address)
     except OSError:

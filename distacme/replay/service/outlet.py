@@ -90,14 +90,6 @@ class GrpcOutlet:
     for message in wire.priorities_to_bytes(tables, keys, priorities):
       self._requests.put(message)
 
-  def describe(self) -> str:
-    """Returns a sentence on the contents of the tables.
-
-    Raises:
-      OSError: if replay is gone.
-    """
-    return wire.describe(self._line)
-
   def close(self) -> None:
     """Ends the outlet, and a `next` that waits."""
     self._gone = self._gone or 'the outlet of replay was closed'

@@ -5,10 +5,8 @@ A message is a kind, one byte, the length of its body, four bytes, and the body:
   learner to replay   HELLO       JSON of `slots.Form`; the first message
                       FREE        the number of a slot, one byte
                       PRIORITIES  tables int32 [N], keys uint64 [N], float64 [N]
-                      DESCRIBE    nothing; the first and only message
   replay to learner   MEMORY      number of slots, one byte; with a descriptor
                       FULL        the number of a slot, one byte
-                      TEXT        the answer to DESCRIBE
                       ERROR       a sentence, after which replay hangs up
 
 The kernel lets only the user of the run open the socket, and tells either side when
@@ -27,8 +25,8 @@ import sys
 
 import numpy as np
 
-HELLO, FREE, PRIORITIES, DESCRIBE = b'H', b'F', b'P', b'D'
-MEMORY, FULL, TEXT, ERROR = b'M', b'N', b'T', b'E'
+HELLO, FREE, PRIORITIES = b'H', b'F', b'P'
+MEMORY, FULL, ERROR = b'M', b'N', b'E'
 _HEADER = struct.Struct('<cI')
 _MAX_BODY = 64 << 20
 

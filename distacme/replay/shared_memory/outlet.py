@@ -16,6 +16,8 @@ from distacme.replay import tables
 from distacme.replay.shared_memory import messages
 from distacme.replay.shared_memory import slots as slots_lib
 
+_ANSWER_S = 2.0
+
 
 class LocalOutlet:
   """A `replay.sampler.Outlet` through shared memory."""
@@ -31,8 +33,9 @@ class LocalOutlet:
       OSError: if nobody listens there on this host.
       ValueError: if replay refuses.
     """
-    self._path = path
     self._connection = messages.connect(path)
+    # Replay may have no thread that answers, as where it lacks descriptors.
+    self._connection.settimeout(_ANSWER_S)
     self._sending = threading.Lock()
     self._full: int | None = None  # the slot that was given out last
     try:
@@ -40,11 +43,13 @@ class LocalOutlet:
       messages.send(self._connection, messages.HELLO, hello)
       kind, body, file = messages.receive_file(self._connection)
       _check(kind, messages.MEMORY, body)
-      assert file is not None
+      if file is None:
+        raise ConnectionError('this process lacks descriptors for the memory')
       try:
         self._slots = slots_lib.Slots(form, body[0], file)
       finally:
         os.close(file)
+      self._connection.settimeout(None)
     except BaseException:
       self._connection.close()
       raise
@@ -76,17 +81,6 @@ class LocalOutlet:
       messages.PRIORITIES,
       messages.priorities_to_bytes(tables, keys, priorities),
     )
-
-  def describe(self) -> str:
-    """Returns a sentence on the contents of the tables.
-
-    Raises:
-      OSError: if replay is gone.
-    """
-    with contextlib.closing(messages.connect(self._path)) as connection:
-      connection.settimeout(2.0)
-      messages.send(connection, messages.DESCRIBE)
-      return messages.receive(connection)[1].decode()
 
   def close(self) -> None:
     """Hangs up; ends a `next` that waits."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import queue
 import socket
 import threading
+import time
 
 from distacme.replay import store as store_lib
 from distacme.replay.shared_memory import messages
@@ -37,12 +39,14 @@ class LocalServer:
     self._path = path
     self._listener = messages.listen(path)
     self._open: set[socket.socket] = set()
+    self._stopped = False
     threading.Thread(
       target=self._accept, name='replay door', daemon=True
     ).start()
 
   def stop(self) -> None:
     """Hangs up on all learners."""
+    self._stopped = True
     self._path.unlink(missing_ok=True)
     for each in [self._listener, *self._open]:
       with contextlib.suppress(OSError):
@@ -53,8 +57,15 @@ class LocalServer:
     while True:
       try:
         connection, _ = self._listener.accept()
-      except OSError:  # closed
-        return
+      except OSError as error:
+        if self._stopped:
+          return
+        # As for lack of descriptors, which may be there again.
+        logging.getLogger(__name__).warning(
+          'A learner could not connect to replay: %s', error
+        )
+        time.sleep(_LOOK_S)
+        continue
       self._open.add(connection)
       threading.Thread(
         target=self._serve,
@@ -65,19 +76,19 @@ class LocalServer:
 
   def _serve(self, connection: socket.socket) -> None:
     try:
-      kind, body = messages.receive(connection)
-      if kind == messages.DESCRIBE:
-        text = self._store.describe().encode()
-        messages.send(connection, messages.TEXT, text)
-      else:
-        form = slots_lib.Form.from_dict(json.loads(body))
-        _Visit(self._store, connection, form).run()
+      _, body = messages.receive(connection)
+      form = slots_lib.Form.from_dict(json.loads(body))
+      _Visit(self._store, connection, form).run()
     except ValueError as error:
       with contextlib.suppress(OSError):
         messages.send(connection, messages.ERROR, str(error).encode())
       logging.getLogger(__name__).warning('The learner was refused: %s', error)
-    except OSError:
+    except ConnectionError:
       pass  # it is gone
+    except OSError as error:
+      logging.getLogger(__name__).warning(
+        'Replay shares no memory with the learner: %s', error
+      )
     finally:
       self._open.discard(connection)
       connection.close()
@@ -101,7 +112,10 @@ class _Visit:
 
   def run(self) -> None:
     """Reads what the learner says, until it is gone."""
-    self._send(messages.MEMORY, len(self._slots), self._slots.file)
+    try:
+      self._send(messages.MEMORY, len(self._slots), self._slots.file)
+    finally:
+      os.close(self._slots.file)  # the memory stays mapped
     for slot in range(len(self._slots)):
       self._free.put(slot)
     threading.Thread(

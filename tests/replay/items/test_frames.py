@@ -16,6 +16,7 @@ from distacme import types
 from distacme.learning import batches
 from distacme.learning import frame_stacks
 from distacme.replay import in_process
+from distacme.replay import pack_inserter
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from tests.replay import backends
@@ -242,6 +243,14 @@ def test_all_ways_give_back_the_stacks(backend, window, used_once):
     check_same(row, by_name[name_of(row)])
   assert len(seen) == count or not used_once
   replay.close()
+
+
+@pytest.mark.parametrize(
+  'window', [replay_spec.NStep(3, 0.9), replay_spec.Sequences(6, 3)]
+)
+def test_stacks_survive_packs_smaller_than_a_window(monkeypatch, window):
+  monkeypatch.setattr(pack_inserter, '_BYTES', 100)
+  test_all_ways_give_back_the_stacks(backends.Worker, window, used_once=True)
 
 
 def check_same(got, want):

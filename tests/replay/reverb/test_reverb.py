@@ -93,7 +93,9 @@ def test_what_is_no_pack_is_said_once_and_left_out(serve, wait_until, caplog):
   way.send(pack_of(3))
   assert way.wait(0, 10.0)
   wait_until(lambda: store.metrics()['inserted'] == 3)
-  assert 'replay refused items of an actor: No pack of items' in caplog.text
+  assert (
+    'replay refused packs of actors, 1 so far: No pack of items' in caplog.text
+  )
   way.close()
 
 
