@@ -15,7 +15,9 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+from distacme.programs import cores
 from distacme.programs import modes as modes_lib
+from distacme.programs import run_config
 
 _OF_PROGRAMS = ('grpc',)  # names of checks
 _OLDEST_PYTHON = (3, 10)
@@ -93,6 +95,15 @@ def _jax() -> str:
   if total != 3:
     raise RuntimeError(f'1 + 1 + 1 is {total} on {devices[0]}')
   return f'{jax.__version__}, {len(devices)} x {devices[0].device_kind}'
+
+
+def _cores() -> str:
+  actors = run_config.RunConfig.num_actors
+  return (
+    f'{cores.count()}; XLA gets {cores.of_learner(actors)} in the learner of a '
+    f'program with {actors} actors, which replay and actors leave of them, and 1 '
+    'in each actor, whose computations are too small for more'
+  )
 
 
 def _bytecode() -> str:
@@ -231,6 +242,7 @@ CHECKS = (
     "Run: pip install 'jax>=0.6' 'jaxlib>=0.6', or set JAX_PLATFORMS=cpu if its "
     'accelerator is what fails',
   ),
+  Check('cores', _cores, 'Run on a host that tells how many cores it has'),
   Check(
     'bytecode',
     _bytecode,

@@ -79,6 +79,13 @@ def test_what_programs_need_is_said_apart(capsys, monkeypatch, find, name, end):
   assert lines[-1] == end
 
 
+def test_the_cores_of_a_program_are_said(monkeypatch):
+  monkeypatch.setattr('os.sched_getaffinity', lambda _: {*range(8)}, False)
+  ok, line = examine('cores')
+  assert ok
+  assert ' 8; XLA gets 5 in the learner of a program with 2 actors' in line
+
+
 def test_a_directory_that_cannot_be_written_to_is_found(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path)
   tmp_path.rmdir()
