@@ -39,6 +39,9 @@ class ListSampler:
   def update_priorities(self, info, priority):
     self.priorities.append((info.key.tolist(), priority.tolist()))
 
+  def close(self):
+    pass
+
 
 def wait_for(condition):
   deadline = threading.Event()

@@ -16,7 +16,9 @@ def host(monkeypatch, tmp_path):
 
   def set_cores(number):
     allowed = set(range(number))
-    monkeypatch.setattr('os.sched_getaffinity', lambda _: allowed, False)
+    monkeypatch.setattr(
+      'os.sched_getaffinity', lambda _: allowed, raising=False
+    )
 
   return set_cores
 

@@ -80,7 +80,9 @@ def test_what_programs_need_is_said_apart(capsys, monkeypatch, find, name, end):
 
 
 def test_the_cores_of_a_program_are_said(monkeypatch):
-  monkeypatch.setattr('os.sched_getaffinity', lambda _: {*range(8)}, False)
+  monkeypatch.setattr(
+    'os.sched_getaffinity', lambda _: {*range(8)}, raising=False
+  )
   ok, line = examine('cores')
   assert ok
   assert ' 8; XLA gets 5 in the learner of a program with 2 actors' in line
