@@ -14,6 +14,9 @@ import os
 import pathlib
 import platform
 
+# Variables of JAX's by which a user chooses.
+CHOICES = ('JAX_COMPILATION_CACHE_DIR', 'JAX_ENABLE_COMPILATION_CACHE')
+
 _MAX_BYTES = 256 << 20
 # Smaller ones take as long to read.
 _MIN_COMPILE_S = 0.05
@@ -22,16 +25,13 @@ _MIN_COMPILE_S = 0.05
 def use() -> pathlib.Path | None:
   """Makes this process and its children keep what they compile.
 
-  Call this function before JAX is imported. A choice of the user's stays: JAX's
-  JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE.
+  Call this function before JAX is imported. A choice of the user's stays.
 
   Returns:
     The folder; None if the user has chosen, or there is no folder that only this
     user may write to.
   """
-  if {'JAX_COMPILATION_CACHE_DIR', 'JAX_ENABLE_COMPILATION_CACHE'} & {
-    *os.environ
-  }:
+  if any(name in os.environ for name in CHOICES):
     return None
   folder = _root() / _machine()
   try:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+from distacme.programs import compilation_cache
 from distacme.programs import cores
 from distacme.programs import modes as modes_lib
 from distacme.programs import run_config
@@ -104,6 +105,16 @@ def _cores() -> str:
     f'program with {actors} actors, which replay and actors leave of them, and 1 '
     'in each actor, whose computations are too small for more'
   )
+
+
+def _compiled() -> str:
+  folder = compilation_cache.use()
+  if folder is not None:
+    return f'kept between runs in {folder}'
+  chosen = [name for name in compilation_cache.CHOICES if name in os.environ]
+  if not chosen:
+    raise RuntimeError('there is no folder that only this user may write to')
+  return f'as {" and ".join(chosen)} says'
 
 
 def _bytecode() -> str:
@@ -243,6 +254,12 @@ CHECKS = (
     'accelerator is what fails',
   ),
   Check('cores', _cores, 'Run on a host that tells how many cores it has'),
+  Check(
+    'compiled functions',
+    _compiled,
+    'Set XDG_CACHE_HOME to a directory of yours',
+    'quick start of later runs: each compiles anew',
+  ),
   Check(
     'bytecode',
     _bytecode,

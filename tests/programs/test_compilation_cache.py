@@ -9,7 +9,7 @@ import pytest
 
 from distacme.programs import compilation_cache
 
-_NAMES = ('JAX_COMPILATION_CACHE_DIR', 'JAX_ENABLE_COMPILATION_CACHE')
+_NAMES = compilation_cache.CHOICES
 
 
 @pytest.fixture
