@@ -22,23 +22,24 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from benchmarks import harness
+from distacme.programs import cores
 from distacme.programs import program
+from distacme.programs import run_config
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENT = _ROOT / 'docs/benchmarks.md'
+_PROGRAM = program.make_program(run_config.RunConfig(mode='processes'))
 # One core for XLA, as the actor has it; benchmarks/learner.py says why.
-_LEARNER = program.ENVIRONMENT['learner'] | {
-  name: program.ENVIRONMENT['actor'][name] for name in ('NPROC', 'XLA_FLAGS')
-}
+_LEARNER = {**_PROGRAM['learner/0'].env, **cores.ONE_THREAD}
 # Environment variables of each group: those of its worker in a program.
 _GROUPS = {
-  'actor': program.ENVIRONMENT['actor'],
+  'actor': _PROGRAM['actor/0'].env,
   'learner': _LEARNER,
   'agents': _LEARNER,
-  'replay': program.ENVIRONMENT['learner'],
+  'replay': _PROGRAM['learner/0'].env,
   'tables': {},
   'unrolls': {},
-  'params': program.ENVIRONMENT['variables'],
+  'params': _PROGRAM['variables/0'].env,
   'program': {},
   'scaling': {},
   'rivals': {},

@@ -1,4 +1,4 @@
-"""Measures a program: time to its first update, memory, samples per insert."""
+"""Measures a program: its start and end, memory, samples per insert, waiting."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from benchmarks import harness
 from distacme import status as status_lib
 from distacme.programs import program as program_lib
 from distacme.run import endpoints
+from distacme.run import metrics as metrics_lib
 from distacme.run import run_directory
 from distacme.variables import client
 
@@ -35,7 +37,7 @@ _SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 
 def main() -> None:
   """Measures and reports."""
-  first_step_s, actor_mb, error = [], [], []
+  first_step_s, clock_s, actor_mb, error, waiting = [], [], [], [], []
   for _ in range(_RUNS):
     with tempfile.TemporaryDirectory() as folder:
       directory = run_directory.RunDirectory(pathlib.Path(folder) / 'run')
@@ -43,16 +45,31 @@ def main() -> None:
       with program(directory) as launcher:
         wait_for_learner_steps(directory, 1)
         first_step_s.append(time.perf_counter() - start)
+        status = read_status(directory)
+        assert status is not None
+        clock_s.append(time.perf_counter() - start - status.seconds)
+        learning_since_s = status.seconds
         time.sleep(_SECONDS)
         status = read_status(directory)
+        assert status is not None
         actor_mb += [p.memory_info().rss / 1e6 for p in actors(launcher)]
       metrics = status.workers['replay/0'].metrics
       reached = metrics['samples_per_insert'] / _SAMPLES_PER_INSERT
       error.append(abs(reached - 1))
+      waiting.append(share_waiting(directory, learning_since_s))
   harness.number(
     'launch to first learner step, 2 actors',
     first_step_s,
     unit='s',
+    at_most=10.0,
+  )
+  harness.number(
+    "launch to the start of the run's clock, 2 actors", clock_s, unit='s'
+  )
+  harness.number(
+    "learner's time without a batch, 2 actors",
+    [100 * value for value in waiting],
+    unit='%',
     at_most=10.0,
   )
   harness.number('actor, resident', actor_mb, unit='MB', at_most=250.0)
@@ -61,6 +78,24 @@ def main() -> None:
     [100 * value for value in error],
     unit='%',
     at_most=5.0,
+  )
+
+
+def share_waiting(
+  directory: run_directory.RunDirectory, since_s: float
+) -> float:
+  """Returns the mean share of its time that the learner waited for batches.
+
+  Args:
+    directory: of the run.
+    since_s: of the run's clock, before which nothing counts.
+  """
+  name = 'share_waiting_for_data'
+  # The metrics of the first second are of a time without data.
+  return statistics.mean(
+    row[name]
+    for row in metrics_lib.read_metrics(directory.path)
+    if name in row and row['seconds'] > since_s + 2
   )
 
 

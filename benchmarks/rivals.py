@@ -23,7 +23,7 @@ from distacme.run import run_directory
 _ROOT = pathlib.Path(__file__).parents[1]
 RIVAL_PYTHON = _ROOT / '.venv-rivals/bin/python'
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
-_SEEDS = range(1)
+_SEEDS = range(5)
 _MAX_SECONDS = 120
 _TIMEOUT_S = 2 * _MAX_SECONDS
 
@@ -43,6 +43,7 @@ def main() -> None:
     [run['env_steps'] / run['run_s'] for run in theirs],
     unit='env steps/s',
     limit_name='Stable-Baselines3',
+    at_least=1.2,
   )
   harness.compare(
     'DQN on CartPole, whole command until a return of 475',
@@ -50,12 +51,13 @@ def main() -> None:
     [run['wall_s'] for run in theirs],
     unit='s',
     limit_name='Stable-Baselines3',
+    at_most=1.0,
   )
   harness.compare(
     f'DQN on CartPole, solved within {_MAX_SECONDS} s',
-    [float(all(run['solved'] for run in ours))],
-    [float(all(run['solved'] for run in theirs))],
-    unit='(1: yes)',
+    [float(sum(run['solved'] for run in ours))],
+    [float(max(1, sum(run['solved'] for run in theirs)))],
+    unit=f'of {len(_SEEDS)}',
     limit_name='Stable-Baselines3',
   )
 
@@ -66,7 +68,7 @@ def run_ours(seed: int) -> dict[str, Any]:
     run_dir = pathlib.Path(folder) / 'run'
     flags = [
       *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
-      *('--mode', 'processes', '--num-actors', '2'),
+      *('--mode', 'processes', '--num-actors', '2', '--envs-per-actor', '4'),
       *('--solved-return', '475', '--max-seconds', f'{_MAX_SECONDS}'),
       *('--seed', f'{seed}', '--run-dir', str(run_dir)),
     ]

@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from distacme.programs import cores
 from distacme.run import files
 from distacme.run import run_directory
 from distacme.runtime import topology
@@ -36,17 +37,12 @@ _ALL = {
   'PYTHONUNBUFFERED': '1',  # a user's prints are in the log at once
 }
 
-# Small policy calls are three times faster if XLA sees one core; jax reads
-# these variables at its import. Actors leave accelerators to the learner.
+# Actors leave accelerators to the learner.
 _ACTING = {
   **_ALL,
   'MALLOC_ARENA_MAX': '2',  # takes 6 MB less
   'JAX_PLATFORMS': 'cpu',
-  'NPROC': '1',
-  'OMP_NUM_THREADS': '1',
-  'XLA_FLAGS': (
-    '--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1'
-  ),
+  **cores.ONE_THREAD,
 }
 
 
@@ -69,7 +65,7 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
       topology.WorkerSpec(
         LEARNER,
         needs=(VARIABLES, REPLAY),
-        env=_ALL,
+        env={**_ALL, **cores.learning(run.num_actors)},
         resources=(
           {'accelerators': len(run.learner_devices)}
           if run.learner_devices

@@ -80,8 +80,9 @@ class RunConfig:
   max_eval_episode_steps: int = 27_000
   """Steps after which an evaluated episode is cut off; it might never end."""
   publish_period: int | None = None
-  """Learner steps between publications of the params; by default 10, or 1 where
-  experience is used once, so that it is as new as can be."""
+  """Learner steps between publications of the params; by default 10, but in
+  programs at most ten times a second, or 1 where experience is used once, so that
+  it is as new as can be."""
   updates_per_call: int = 1
   """Learner steps in one compiled call; saves the time between them. Priorities
   are that much staler. Updates with convolutions stay single on the CPU."""

@@ -166,7 +166,13 @@ class PreparedRun(NamedTuple):
         stack.enter_context(_logged_to(self.directory.logs / 'all'))
       stack.enter_context(self.directory.running())
       display = stack.enter_context(progress.Display())
-      status = self.launcher.run(self.experiment, self.directory, display.show)
+
+      def show(status: status_lib.Status) -> None:
+        if status.stop is not None and self.launcher.has_processes:
+          plotting.prepare()
+        display.show(status)
+
+      status = self.launcher.run(self.experiment, self.directory, show)
     terminal.say(progress.ending(status))
     assert status.stop is not None  # it has ended
     if status.stop.reason != status_lib.StopReason.TERMINATED:

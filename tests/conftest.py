@@ -11,6 +11,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # processes that a test starts as well.
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 
+# Tests depend on no earlier run, and leave nothing in the user's home.
+os.environ.setdefault('JAX_ENABLE_COMPILATION_CACHE', 'false')
+
 # Tests compile far more than they compute: a compiler that tries less hard halves
 # the time of an agent's exact tests. Learning checks run what users run.
 QUICK_COMPILER = (

@@ -55,6 +55,7 @@ class Learner:
     steps: int = 0,
     last_step: float = math.inf,
     publish_period: int = 1,
+    publish_period_s: float = 0.0,
     save: Callable[[int, types.LearnerState], None] | None = None,
     save_period_s: float = math.inf,
     executor: Callable[[], futures.Executor] | None = None,
@@ -76,6 +77,7 @@ class Learner:
         update; one call of several updates may go beyond.
       publish_period: learner steps between publications; those are made
         between two calls.
+      publish_period_s: seconds between two such publications, at least.
       save: writes a checkpoint.
       save_period_s: seconds between checkpoints.
       executor: makes the executor that sends params and priorities; by default
@@ -96,6 +98,8 @@ class Learner:
     )
     self._state = self._placement.put_state(state)
     self._publish_period = publish_period
+    self._publish_period_s = publish_period_s
+    self._publish_at = 0.0
     self._save = save
     self._save_period_s = save_period_s
     self._save_at = time.monotonic() + save_period_s
@@ -166,7 +170,10 @@ class Learner:
     self._unreported_steps += count
     if self._output.priorities is not None:
       self._send_priorities(drawn.info, self._output.priorities)
-    if self.steps % self._publish_period < count:
+    if (
+      self.steps % self._publish_period < count
+      and time.monotonic() >= self._publish_at
+    ):
       self.publish()
     return True
 
@@ -276,6 +283,7 @@ class Learner:
       if not self._publishing.done():
         return
       self._publishing.result()  # raises its error
+    self._publish_at = time.monotonic() + self._publish_period_s
     params = self._copy_params(self.state)
     self._publishing = self._params_executor.submit(
       self._sink.publish, self.steps, params

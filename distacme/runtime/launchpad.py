@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import functools
 import io
-import os
 import pathlib
 import shutil
 import signal
@@ -24,6 +23,7 @@ from typing import Any
 
 from absl import flags
 import launchpad as lp
+from launchpad.launch.local_multi_processing import commands
 from launchpad.launch.run_locally import launch_local_output_to_files
 from launchpad.nodes.python import node as lp_node
 
@@ -43,14 +43,13 @@ def launch_processes(
 ) -> list[supervision.Worker]:
   """Starts every worker that has a process of its own; see `runtime.subprocesses.start_all`.
 
-  Launchpad's processes become those of the workers, by the same commands that
-  restarts use: the workers' processes have none of Launchpad's modules, handlers or
-  files.
+  The commands are those that restarts use: the workers' processes have none of
+  Launchpad's modules, handlers or files.
   """
   launched = _make_program(
     program,
-    lambda spec: functools.partial(
-      _become, command(spec.name), subprocesses.environment(spec, family)
+    lambda spec: _Process(
+      command(spec.name), subprocesses.environment(spec, family)
     ),
   )
   # Launchpad reads the directory from the environment, once, at import.
@@ -72,12 +71,29 @@ def launch_processes(
   return workers
 
 
-def _become(command: Sequence[str], environment: Mapping[str, str]) -> None:
-  """Replaces this process's program by a command, unless the process is to end."""
-  # From here on a SIGTERM waits until the worker's handler unblocks it.
-  signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-  if not lp.wait_for_stop(0):  # Launchpad's handler has taken earlier signals
-    os.execve(command[0], list(command), {**os.environ, **environment})
+class _Process(lp_node.PyNode):
+  """A node that is a command.
+
+  Launchpad's own processes import Launchpad first, half a second of a core each, and
+  unpickle a function.
+  """
+
+  def __init__(self, command: Sequence[str], environment: Mapping[str, str]):
+    super().__init__(lambda: None)
+    self.command = command
+    self.environment = environment
+
+  @staticmethod
+  def to_executables(
+    nodes: Sequence[_Process], label: str, launch_context: Any
+  ) -> list[commands.Command]:
+    """Returns the commands of the nodes of a label."""
+    return [
+      commands.Command(
+        list(node.command), node.environment, f'{label}/{number}'
+      )
+      for number, node in enumerate(nodes)
+    ]
 
 
 def launch_threads(
@@ -85,7 +101,8 @@ def launch_threads(
 ) -> list[supervision.Worker]:
   """Starts every worker as a thread of this process; see `runtime.worker_threads.start_all`."""
   launched = _make_program(
-    program, lambda spec: functools.partial(run, spec.name)
+    program,
+    lambda spec: lp_node.PyNode(functools.partial(run, spec.name)),
   )
   manager = _launch(launched, 'local_mt')
   return [
@@ -96,17 +113,17 @@ def launch_threads(
 
 def _make_program(
   program: topology.Program,
-  function: Callable[[topology.WorkerSpec], Callable[[], Any]],
+  make_node: Callable[[topology.WorkerSpec], lp_node.PyNode],
 ) -> lp.Program:
   """Returns Launchpad's program, with a node for each process or thread.
 
   Args:
     program: the program as a topology.
-    function: returns the function that a worker's node calls.
+    make_node: returns a worker's node.
   """
   launched = lp.Program('distacme')
   for spec in program.owners():
-    launched.add_node(lp_node.PyNode(function(spec)), label=spec.kind)
+    launched.add_node(make_node(spec), label=spec.kind)
   return launched
 
 

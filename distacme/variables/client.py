@@ -140,8 +140,13 @@ class VariableClient:
     except ConnectionError:
       pass  # the next answer to a report asks again
 
-  def subscribe(self) -> None:
-    """Starts to receive params, which `newest` returns."""
+  def subscribe(self, period_s: float = 0.0) -> None:
+    """Starts to receive params, which `newest` returns.
+
+    Args:
+      period_s: seconds between two versions, at least.
+    """
+    self._period_s = period_s
     if self._thread is None:
       self._thread = threading.Thread(
         target=self._receive, name=f'params of {self._worker}', daemon=True
@@ -199,7 +204,10 @@ class VariableClient:
       have = self._newest.version if self._newest else -1
       try:
         self._read(
-          self._line.stream('Subscribe', messages.pack({'version': have}))
+          self._line.stream(
+            'Subscribe',
+            messages.pack({'version': have, 'period_s': self._period_s}),
+          )
         )
       except (ConnectionError, ValueError) as error:
         if self._closed.is_set():

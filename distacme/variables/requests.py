@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, NamedTuple
 
 from distacme import status
 from distacme.rpc import messages
 from distacme.run import files
 
 _MAX_TEXT = 1_000  # characters of a name
+_MAX_PERIOD_S = 60
 
 
-def version(data: bytes) -> int:
-  """Reads the version of a subscriber's params.
+class Subscription(NamedTuple):
+  """A request to be sent params.
+
+  Attributes:
+    version: of the subscriber's params.
+    period_s: seconds between two versions, at least.
+  """
+
+  version: int
+  period_s: float
+
+
+def subscription(data: bytes) -> Subscription:
+  """Reads a request to be sent params.
 
   Raises:
     ValueError: if `data` is anything else.
   """
-  version = messages.unpack(data).get('version')
+  message = messages.unpack(data)
+  version, period_s = message.get('version'), message.get('period_s', 0)
   if type(version) is not int:
     raise ValueError(
       f'Subscribe takes the version that is there, got {version!r:.80}.'
     )
-  return version
+  if type(period_s) not in (int, float) or not 0 <= period_s <= _MAX_PERIOD_S:
+    raise ValueError(
+      f'period_s must be in [0, {_MAX_PERIOD_S}], got {period_s!r:.80}.'
+    )
+  return Subscription(version, period_s)
 
 
 def report(data: bytes) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Service:
   async def _subscribe(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> None:
-    version = requests.version(request)
+    version, period_s = requests.subscription(request)
     while not self._ended:
       newest = self._newest
       if newest.version <= version:
@@ -136,6 +136,7 @@ class Service:
       await context.write(newest.header)
       for chunk in newest.chunks:
         await context.write(chunk)
+      await asyncio.sleep(period_s)
 
   async def _report(
     self, request: bytes, context: grpc.aio.ServicerContext

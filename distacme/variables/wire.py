@@ -1,7 +1,7 @@
 """The protocol of the variable service: gRPC methods, and bytes on the wire.
 
   Publish     header, chunk, chunk, ...  ->  {accepted, newest}
-  Subscribe   {version}                  ->  header, chunk, ..., header, ...
+  Subscribe   {version, period_s}        ->  header, chunk, ..., header, ...
   Report      {worker, session, sequence, alive, counts, metrics, state}
                                          ->  {stop, counts, params_version,
                                               period_s}
@@ -12,7 +12,8 @@
   Status      {}                         ->  status.Status
 
 {...} and headers are JSON. Metrics may be NaN and infinities, which are the
-strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A header is
+strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A subscriber has the
+version and gets newer ones, at most one every period_s, which may be absent. A header is
 {version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
 in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
 Nothing is ever unpickled.

@@ -15,7 +15,10 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+from distacme.programs import compilation_cache
+from distacme.programs import cores
 from distacme.programs import modes as modes_lib
+from distacme.programs import run_config
 
 _OF_PROGRAMS = ('grpc',)  # names of checks
 _OLDEST_PYTHON = (3, 10)
@@ -93,6 +96,25 @@ def _jax() -> str:
   if total != 3:
     raise RuntimeError(f'1 + 1 + 1 is {total} on {devices[0]}')
   return f'{jax.__version__}, {len(devices)} x {devices[0].device_kind}'
+
+
+def _cores() -> str:
+  actors = run_config.RunConfig.num_actors
+  return (
+    f'{cores.count()}; XLA gets {cores.of_learner(actors)} in the learner of a '
+    f'program with {actors} actors, which replay and actors leave of them, and 1 '
+    'in each actor, whose computations are too small for more'
+  )
+
+
+def _compiled() -> str:
+  folder = compilation_cache.use()
+  if folder is not None:
+    return f'kept between runs in {folder}'
+  chosen = [name for name in compilation_cache.CHOICES if name in os.environ]
+  if not chosen:
+    raise RuntimeError('there is no folder that only this user may write to')
+  return f'as {" and ".join(chosen)} says'
 
 
 def _bytecode() -> str:
@@ -232,6 +254,13 @@ CHECKS = (
     _jax,
     "Run: pip install 'jax>=0.6' 'jaxlib>=0.6', or set JAX_PLATFORMS=cpu if its "
     'accelerator is what fails',
+  ),
+  Check('cores', _cores, 'Run on a host that tells how many cores it has'),
+  Check(
+    'compiled functions',
+    _compiled,
+    'Set XDG_CACHE_HOME to a directory of yours',
+    'quick start of later runs: each compiles anew',
   ),
   Check(
     'bytecode',

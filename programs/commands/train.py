@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from distacme.programs import agents_by_name
+from distacme.programs import compilation_cache
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import modes
 from distacme.programs import presets
@@ -18,6 +19,7 @@ from distacme.programs.workers import devices
 
 def train(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
+  compilation_cache.use()
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
   if isinstance(prepared, int):
     return prepared

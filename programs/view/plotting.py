@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import contextlib
+import functools
+import importlib
 import logging
 import pathlib
+import threading
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,20 @@ from distacme.programs.view import curve_groups
 from distacme.programs.view import terminal
 
 FILE = 'curves.png'
+
+
+@functools.cache
+def prepare() -> None:
+  """Starts to import what `draw` needs, once, in a thread.
+
+  The import takes a second of a core, as long as the workers of a run take to end.
+  """
+  threading.Thread(target=_import, name='import to draw', daemon=True).start()
+
+
+def _import() -> None:
+  with contextlib.suppress(Exception):  # `draw` meets the error, too
+    importlib.import_module('matplotlib.figure')
 
 
 def draw(groups: Sequence[curve_groups.Group], output: pathlib.Path) -> None:

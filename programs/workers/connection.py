@@ -110,16 +110,17 @@ class Connection:
     """Returns whether this worker is to end."""
     return self.report().stop is not None
 
-  def wait_for_params(self, last_s: float = 0.0) -> bool:
+  def wait_for_params(self, last_s: float = 0.0, period_s: float = 0.0) -> bool:
     """Subscribes and waits for params.
 
     Args:
       last_s: seconds to wait on in a run that has used up its steps.
+      period_s: seconds between two versions of params, at least.
 
     Returns:
       Whether there are params; False if the run stopped before.
     """
-    self._client.subscribe()
+    self._client.subscribe(period_s)
     self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
     ends_at = math.inf
     while self._client.wait_newer(-1, timeout_s=_POLL_S) is None:

@@ -12,6 +12,8 @@ from distacme.run import seeding
 
 # The launcher gives a run that used up its steps a minute to end.
 _LAST_S = 45.0
+# Most versions are never evaluated, and each takes a millisecond of a core.
+_PARAMS_PERIOD_S = 0.25
 
 
 def run(context: context_lib.Context) -> None:
@@ -24,7 +26,9 @@ def _evaluate(context: context_lib.Context) -> None:
   connection, experiment = context.connection, context.experiment
   # Before the first learner step there is nothing to evaluate, and workers that
   # start need the cores.
-  has_params = connection.wait_for_params(evaluator.LAST_PARAMS_S)
+  has_params = connection.wait_for_params(
+    evaluator.LAST_PARAMS_S, _PARAMS_PERIOD_S
+  )
   if not has_params or not connection.wait_for_learning():
     return
   run = experiment.run

@@ -16,6 +16,10 @@ from distacme.programs.workers import replay_links
 from distacme.run import checkpoint
 from distacme.run import seeding
 
+# Each publication is received and read by all actors. Where experience is used
+# once, it is acted by params as new as can be.
+_PUBLISH_PERIOD_S = 0.1
+
 
 def run(context: context_lib.Context) -> None:
   """Learns until the run stops; saves and publishes params."""
@@ -51,6 +55,11 @@ def run(context: context_lib.Context) -> None:
     connection,
     devices=devices,
     in_background=True,
+    publish_period_s=(
+      _PUBLISH_PERIOD_S
+      if experiment.run.publish_period is None and not agent.replay.used_once
+      else 0.0
+    ),
     steps=restored.steps if restored else 0,
     # Which are what the run counts, from here on.
     last_step=experiment.run.max_learner_steps or math.inf,

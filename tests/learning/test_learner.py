@@ -78,6 +78,15 @@ def test_params_are_published_every_period():
   assert sums == [0, 4 * (0 + 1 + 2), 4 * (0 + 1 + 2 + 3 + 4 + 5)]
 
 
+def test_params_are_published_no_more_often_than_asked():
+  rig = Rig(publish_period=3, publish_period_s=1e6)
+  for _ in range(8):
+    assert rig.learner.step()
+  assert rig.sink.versions == [0]
+  rig.learner.close()
+  assert rig.sink.versions == [0, 8]
+
+
 def test_published_params_are_copies_and_survive_donation():
   rig = Rig()
   for step in range(1, 4):

@@ -1,5 +1,6 @@
 """Params from publisher to subscribers, and what the server refuses."""
 
+import asyncio
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from distacme import status
+from distacme.rpc import event_loop
 from distacme.rpc import messages
 from distacme.run import endpoints
 from distacme.run import run_state as run_state_lib
@@ -141,6 +143,34 @@ def test_a_subscriber_that_has_the_newest_is_sent_nothing(connect, channel):
   stream.cancel()
 
 
+def test_a_subscriber_is_sent_params_no_more_often_than_it_asks(
+  connect, channel, monkeypatch
+):
+  learner = connect('learner')
+  over = asyncio.Event()
+  asked, sleep = [], asyncio.sleep
+
+  async def wait(seconds):
+    if seconds != 59.5:
+      return await sleep(seconds)
+    asked.append(seconds)
+    await over.wait()
+
+  monkeypatch.setattr(asyncio, 'sleep', wait)
+  publish(learner, 1)
+  subscribe = channel.unary_stream(wire.SERVICE.method('Subscribe'))
+  stream = subscribe(b'{"version": -1, "period_s": 59.5}')
+  versions = [wire.decode_header(next(stream)).version]
+  assert len(next(stream)) == LEAF.nbytes
+  publish(learner, 2)
+  publish(learner, 3)
+  event_loop.shared().call_soon_threadsafe(over.set)
+  versions.append(wire.decode_header(next(stream)).version)
+  stream.cancel()
+  assert versions == [1, 3]
+  assert asked
+
+
 def test_sixty_four_subscribers_leave_room_for_reports(
   connect, variable_server, wait_until
 ):
@@ -223,6 +253,8 @@ def test_a_publisher_that_dies_midway_leaves_the_old_params(
     ('Report', b'nonsense', 'Not JSON'),
     ('Report', b'{"worker": 3}', 'worker of a report must be of type str'),
     ('Subscribe', b'{}', 'Subscribe takes the version'),
+    ('Subscribe', b'{"version": 1, "period_s": -1}', 'period_s must be in'),
+    ('Subscribe', b'{"version": 1, "period_s": "1"}', 'period_s must be in'),
     ('Subscribe', b'{"version": Infinity}', 'Infinity is no number of JSON'),
     ('RequestStop', b'["\\ud800"]', 'surrogates not allowed'),
     ('RequestStop', b'{"reason": "bored"}', "'bored' is no reason to stop"),

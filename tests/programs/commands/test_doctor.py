@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from distacme.programs import cli
+from distacme.programs import compilation_cache
 from distacme.programs.commands import doctor
 from tests.programs import launching
 
@@ -77,6 +78,28 @@ def test_what_programs_need_is_said_apart(capsys, monkeypatch, find, name, end):
   exit_code, lines = run(capsys)
   assert exit_code == 0
   assert lines[-1] == end
+
+
+def test_the_cores_of_a_program_are_said(monkeypatch):
+  monkeypatch.setattr(
+    'os.sched_getaffinity', lambda _: {*range(8)}, raising=False
+  )
+  ok, line = examine('cores')
+  assert ok
+  assert ' 8; XLA gets 5 in the learner of a program with 2 actors' in line
+
+
+def test_the_folder_of_compiled_functions_is_said(monkeypatch, tmp_path):
+  assert examine('compiled functions') == (
+    True,
+    'ok       compiled functions: as JAX_ENABLE_COMPILATION_CACHE says',
+  )
+  monkeypatch.setattr(compilation_cache, 'CHOICES', ())
+  monkeypatch.setattr(compilation_cache, '_root', lambda: tmp_path / 'there')
+  (tmp_path / 'there').write_text('a file')
+  ok, line = examine('compiled functions')
+  assert not ok
+  assert 'Set XDG_CACHE_HOME' in line
 
 
 def test_a_directory_that_cannot_be_written_to_is_found(monkeypatch, tmp_path):

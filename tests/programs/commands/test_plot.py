@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -196,6 +197,21 @@ def test_without_matplotlib_the_message_names_the_extra(
   code, text = run(capsys, make_run('a', [(10, 0.0)]), '--output', 'a.png')
   assert code == 2
   assert "Run: pip install 'distacme[plot]'" in text
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_what_draws_is_imported_in_a_thread(monkeypatch, there):
+  if there:
+    pytest.importorskip('matplotlib')
+    monkeypatch.delitem(sys.modules, 'matplotlib.figure', raising=False)
+  else:
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)
+  plotting.prepare.__wrapped__()
+  for thread in threading.enumerate():
+    if thread.name == 'import to draw':
+      thread.join()
+  if there:
+    assert 'matplotlib.figure' in sys.modules
 
 
 def test_a_run_without_evaluations_is_named(capsys, make_run):
