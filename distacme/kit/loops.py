@@ -65,7 +65,9 @@ def _evaluated(
     elif operation is jax.lax.conv_general_dilated_p:
       outputs = [_convolution(*given, **equation.params)]
     else:
-      functions, params = operation.get_bind_params(equation.params)
+      bound = operation.get_bind_params(equation.params)
+      # Older JAX gives inner functions by themselves.
+      functions, params = bound if isinstance(bound, tuple) else ((), bound)
       outputs = operation.bind(*functions, *given, **params)
       if not operation.multiple_results:
         outputs = [outputs]
