@@ -15,6 +15,8 @@ import json
 import sys
 import time
 
+import ale_py
+import gymnasium
 from stable_baselines3.common import callbacks
 from stable_baselines3.common import env_util
 from stable_baselines3.common import vec_env
@@ -158,6 +160,7 @@ def main(library, case, seed, seconds):
     torch.set_num_threads(1)
   environments = 8 if agent == 'ppo' else 1
   if of == 'pong':
+    gymnasium.register_envs(ale_py)
     env = env_util.make_atari_env(
       'PongNoFrameskip-v4', n_envs=environments, seed=seed
     )
