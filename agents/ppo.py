@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import haiku as hk
@@ -30,6 +29,7 @@ from distacme import types
 from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import distributions
 from distacme.kit import initializers
+from distacme.kit import loops
 from distacme.kit import networks
 from distacme.kit import normalization
 from distacme.kit import observations
@@ -238,14 +238,9 @@ class PPO:
     self._config = config
     self._spec = spec
     self._distribution = distributions.for_actions(spec.actions, 'PPO')
-    self._network = self._transformed(network or self._default_network)
-    # XLA's CPU compiler is many times slower on convolutions in a loop. In a loop the
-    # default network has matrix products; the loop over a user's network is unrolled.
-    self._in_loop = self._transformed(
-      network or functools.partial(self._default_network, in_loop=True)
-    )
-    self._unrolls = network is not None and observations.has_image(
-      spec.observations
+    make = network or self._default_network
+    self._network = hk.transform(
+      lambda o: make(o, self._distribution.num_params)
     )
     self.replay = config.replay
     networks.check_policy_and_value(
@@ -254,10 +249,6 @@ class PPO:
       spec.observations,
       self._distribution.num_params,
     )
-
-  def _transformed(self, make: Network) -> hk.Transformed:
-    """Returns the pure functions of a network."""
-    return hk.transform(lambda o: make(o, self._distribution.num_params))
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state with new params and a new optimiser."""
@@ -328,11 +319,10 @@ class PPO:
       metrics = step.aux | {'gradient_norm': step.gradient_norm}
       return (step.params, step.optimizer_state), metrics
 
-    (params, optimizer_state), metrics = jax.lax.scan(
+    (params, optimizer_state), metrics = loops.scan(
       learn,
       (state.params, state.optimizer_state),
       (shares.reshape(num_shares, -1), jnp.stack(keys)),
-      unroll=self._unrolls,
     )
     metrics = {name: x.mean() for name, x in metrics.items()}
     metrics['size_of_returns'] = normalization.root_mean_square(returns)
@@ -410,7 +400,7 @@ class PPO:
       key: consumed if the network is random.
     """
     config = self._config
-    pi_tm1, v_tm1 = self._in_loop.apply(params, key, steps.o_tm1)
+    pi_tm1, v_tm1 = self._network.apply(params, key, steps.o_tm1)
     log_pi_tm1 = self._distribution.log_prob(pi_tm1, steps.sample_tm1)
     log_ratio = log_pi_tm1 - steps.log_mu_tm1
     ratio = jnp.exp(log_ratio)
@@ -473,7 +463,6 @@ class PPO:
     self,
     observation: types.NestedArray,
     num_params: int,
-    in_loop: bool = False,
   ) -> tuple[jax.Array, jax.Array]:
     config, spec = self._config, self._spec.observations
     head = networks.PolicyValueHead(
@@ -489,7 +478,6 @@ class PPO:
         config.convolutions,
         config.initialization,
         activation,
-        in_loop,
         name,
       )
 

@@ -43,6 +43,7 @@ _GROUPS = {
   'program': {},
   'scaling': {},
   'rivals': {},
+  'one_core': {},
   'continuous_rivals': {},
 }
 _HEADER = ('what', 'ours', 'limit', 'figure', 'rounds', 'goal', 'met')

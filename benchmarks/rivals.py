@@ -1,9 +1,9 @@
 """Compares DQN on CartPole, until solved, as a program with Stable-Baselines3.
 
 Network, batch, updates per environment step, exploration steps and evaluation are
-the same; `rival_sb3.py` lists the differences. Stable-Baselines3 has a Python
-environment of its own (requirements/rivals.in), which `make bench` makes if there is a
-Python 3.11 or newer.
+the same; `theirs.py` lists the differences. Stable-Baselines3 and sbx have a Python
+environment of their own (requirements/rivals.in), which `make bench` makes if there is
+a Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ _ROOT = pathlib.Path(__file__).parents[1]
 RIVAL_PYTHON = _ROOT / '.venv-rivals/bin/python'
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 _SEEDS = range(5)
-_MAX_SECONDS = 120
-_TIMEOUT_S = 2 * _MAX_SECONDS
+MAX_SECONDS = 120
+_TIMEOUT_S = 2 * MAX_SECONDS
+_PROGRAM = (
+  *('--mode', 'processes', '--num-actors', '2'),
+  *('--envs-per-actor', '4'),
+)
 
 
 def main() -> None:
@@ -35,43 +39,49 @@ def main() -> None:
     return
   ours, theirs = [], []
   for seed in _SEEDS:  # in turns
-    ours.append(run_ours(seed))
-    theirs.append(run_theirs(seed))
+    ours.append(train('dqn', seed, *_PROGRAM))
+    theirs.append(run_theirs('sb3', 'dqn_cartpole', seed, MAX_SECONDS))
+  name = 'DQN on CartPole'
   harness.compare(
-    'DQN on CartPole as a program with 2 actors, speed',
+    f'{name} as a program with 2 actors, speed',
     [run['env_steps'] / run['run_s'] for run in ours],
     [run['env_steps'] / run['run_s'] for run in theirs],
     unit='env steps/s',
     limit_name='Stable-Baselines3',
     at_least=1.2,
   )
+  compare_solving(name, ours, theirs)
+
+
+def compare_solving(
+  name: str, ours: list[dict[str, Any]], theirs: list[dict[str, Any]]
+) -> None:
+  """Reports seconds until CartPole is solved, and how many runs solved it."""
   harness.compare(
-    'DQN on CartPole, whole command until a return of 475',
+    f'{name}, whole command until a return of 475',
     [run['wall_s'] for run in ours],
     [run['wall_s'] for run in theirs],
     unit='s',
     limit_name='Stable-Baselines3',
     at_most=1.0,
   )
-  harness.compare(
-    f'DQN on CartPole, solved within {_MAX_SECONDS} s',
-    [float(sum(run['solved'] for run in ours))],
-    [float(max(1, sum(run['solved'] for run in theirs)))],
-    unit=f'of {len(_SEEDS)}',
-    limit_name='Stable-Baselines3',
-  )
+  for side, runs in (('ours', ours), ('Stable-Baselines3', theirs)):
+    harness.number(
+      f'{name}, share of runs solved within {MAX_SECONDS} s: {side}',
+      [sum(run['solved'] for run in runs) / len(runs)],
+      unit='',
+    )
 
 
-def run_ours(seed: int) -> dict[str, Any]:
-  """Trains as a program; returns steps and seconds."""
+def train(agent: str, seed: int, *flags: str) -> dict[str, Any]:
+  """Trains on CartPole until solved; returns steps and seconds."""
   with tempfile.TemporaryDirectory() as folder:
     run_dir = pathlib.Path(folder) / 'run'
-    flags = [
-      *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
-      *('--mode', 'processes', '--num-actors', '2', '--envs-per-actor', '4'),
-      *('--solved-return', '475', '--max-seconds', f'{_MAX_SECONDS}'),
+    flags = (
+      *('--agent', agent, '--env', 'gymnasium:CartPole-v1', *flags),
+      *('--solved-return', '475', '--max-seconds', f'{MAX_SECONDS}'),
       *('--seed', f'{seed}', '--run-dir', str(run_dir)),
-    ]
+    )
     wall_s, _ = timed([SCRIPT, 'train', *flags], _TIMEOUT_S)
     summary = run_directory.RunDirectory(run_dir).read_summary()
     assert summary is not None and summary.stop is not None
@@ -83,10 +93,12 @@ def run_ours(seed: int) -> dict[str, Any]:
   }
 
 
-def run_theirs(seed: int) -> dict[str, Any]:
-  """Trains with Stable-Baselines3; returns steps and seconds."""
-  script = pathlib.Path(__file__).with_name('rival_sb3.py')
-  command = [RIVAL_PYTHON, script, str(seed), str(_MAX_SECONDS)]
+def run_theirs(
+  library: str, case: str, seed: int, seconds: int
+) -> dict[str, Any]:
+  """Runs a case of `theirs.py`; returns its results, and the command's seconds."""
+  script = pathlib.Path(__file__).with_name('theirs.py')
+  command = [RIVAL_PYTHON, script, library, case, str(seed), str(seconds)]
   wall_s, output = timed(command, _TIMEOUT_S)
   result: dict[str, Any] = json.loads(output.splitlines()[-1])
   return result | {'wall_s': wall_s}

@@ -123,7 +123,6 @@ class ObservationTorso(hk.Module):
     convolutions: convolutions_lib.Convolutions = 'nature',
     initialization: initializers.Initialization = 'lecun',
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
-    in_loop: bool = False,
     name: str | None = None,
   ):
     """Takes the observations' specs and the form of the layers.
@@ -135,7 +134,6 @@ class ObservationTorso(hk.Module):
         go through `SmallTorso`.
       initialization: of all weights.
       activation: of the MLP.
-      in_loop: whether the network stands inside of a compiled loop.
       name: of the module.
     """
     super().__init__(name)
@@ -144,7 +142,6 @@ class ObservationTorso(hk.Module):
     self._convolutions = convolutions
     self._initialization = initialization
     self._activation = activation
-    self._in_loop = in_loop
 
   def __call__(self, observation: types.NestedArray) -> jax.Array:
     """Maps a nest of [B, ...] to features [B, hidden_sizes[-1]]."""
@@ -157,7 +154,6 @@ class ObservationTorso(hk.Module):
           self._convolutions,
           min(observations_lib.image_size(spec)),
           self._initialization,
-          self._in_loop,
         )
         leaves.append(torso(observations_lib.as_image(spec, leaf)))
       else:

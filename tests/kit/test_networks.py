@@ -190,43 +190,6 @@ def test_orthogonal_weights_are_orthogonal():
   )
 
 
-# Convolutions inside of loops.
-
-
-@pytest.mark.parametrize(
-  ('side', 'kernel', 'stride'),
-  [(84, 8, 4), (20, 4, 2), (9, 3, 1), (37, 8, 4), (10, 3, 2), (11, 4, 3)],
-)
-def test_products_are_a_convolution(side, kernel, stride):
-  random = np.random.default_rng(0)
-  image = random.normal(size=(2, side, side + 1, 3)).astype(np.float32)
-  w = random.normal(size=(kernel, kernel, 3, 5)).astype(np.float32)
-  expected = jax.lax.conv_general_dilated(
-    image,
-    w,
-    (stride, stride),
-    'VALID',
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-  result = convolutions.convolve_by_products(image, w, stride)
-  np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-  'torso',
-  [convolutions.NatureTorso, convolutions.ShallowTorso, convolutions.DeepTorso],
-)
-def test_a_torso_is_the_same_in_a_loop(torso):
-  image = random_image((2, 40, 44, 3))
-  features, params = apply(lambda o: torso(name='t')(o), image)
-  inside = hk.without_apply_rng(
-    hk.transform(lambda o: torso(in_loop=True, name='t')(o))
-  )
-  np.testing.assert_allclose(
-    inside.apply(params, image), features, rtol=1e-3, atol=1e-4
-  )
-
-
 # Torsos of Espeholt et al. 2018, fig. 3.
 
 
