@@ -16,11 +16,11 @@ import psutil
 
 from distacme import replay_spec
 from distacme import types
+from distacme.replay import form as form_lib
 from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
 from distacme.replay.items import frames as frames_lib
 from distacme.replay.items import rows as rows_lib
-from distacme.replay.shared_memory import slots
 from distacme.run import endpoints
 
 _START_S = 60.0
@@ -218,7 +218,7 @@ def make_sampler(
   from distacme.replay.service import outlet as grpc_outlet
   from distacme.replay.shared_memory import outlet as local_outlet
 
-  form = slots.Form.of(spec, layout)
+  form = form_lib.Form.of(spec, layout)
 
   def open_outlet() -> sampler_lib.Outlet:
     if by_grpc:

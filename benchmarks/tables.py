@@ -18,6 +18,7 @@ from benchmarks import harness
 from distacme import replay_spec
 from distacme import specs
 from distacme.replay import batch
+from distacme.replay import form as form_lib
 from distacme.replay import packs
 from distacme.replay import store as store_lib
 from distacme.replay.items import frames as frames_lib
@@ -207,7 +208,7 @@ def _stacks() -> None:
   assert layout.frames is not None
   store = store_lib.Store(_spec(20_000, 32))
   _fill(store, _packs(layout), 20_000)
-  form = slots_lib.Form(
+  form = form_lib.Form(
     items=32,
     item_bytes=layout.itemsize,
     max_frames=32 * layout.frames.slots,

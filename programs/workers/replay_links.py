@@ -10,6 +10,7 @@ import pathlib
 from distacme import core
 from distacme.programs import program
 from distacme.programs.workers import context as context_lib
+from distacme.replay import form as form_lib
 from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
 from distacme.replay.items import rows
@@ -17,7 +18,6 @@ from distacme.replay.service import outlet as grpc_outlet
 from distacme.replay.service import way as grpc_way
 from distacme.replay.service import wire
 from distacme.replay.shared_memory import outlet as local_outlet
-from distacme.replay.shared_memory import slots
 from distacme.rpc import line as line_lib
 from distacme.run import run_directory
 
@@ -76,7 +76,7 @@ def make_sampler(
   """Returns the learner's sampler; waits for replay while the run goes on."""
   return sampler_lib.Sampler(
     functools.partial(
-      _open_outlet, context, slots.Form.of(agent.replay, layout)
+      _open_outlet, context, form_lib.Form.of(agent.replay, layout)
     ),
     layout,
     _describing(context),
@@ -85,7 +85,7 @@ def make_sampler(
 
 
 def _open_outlet(
-  context: context_lib.Context, form: slots.Form
+  context: context_lib.Context, form: form_lib.Form
 ) -> sampler_lib.Outlet:
   """Returns an outlet, through shared memory if replay is on this host.
 

@@ -11,6 +11,7 @@ import pytest
 
 from distacme import types
 from distacme.replay import checkpoints
+from distacme.replay import form as form_lib
 from distacme.replay import in_process
 from distacme.replay import memory
 from distacme.replay import pack_inserter
@@ -22,7 +23,6 @@ from distacme.replay.service import server as grpc_server
 from distacme.replay.service import way as grpc_way
 from distacme.replay.shared_memory import outlet
 from distacme.replay.shared_memory import server
-from distacme.replay.shared_memory import slots
 
 needs_reverb = pytest.mark.skipif(
   importlib.util.find_spec('reverb') is None, reason='Reverb is not installed.'
@@ -158,7 +158,7 @@ class Worker:
     """Waits until so many are in the tables, if a way knows it later."""
 
   def outlet(self):
-    form = slots.Form.of(self._spec, self._layout)
+    form = form_lib.Form.of(self._spec, self._layout)
     return outlet.LocalOutlet(self._socket, form)
 
   @property
@@ -237,7 +237,7 @@ class Grpc(Worker):
       raise
 
   def outlet(self):
-    form = slots.Form.of(self._spec, self._layout)
+    form = form_lib.Form.of(self._spec, self._layout)
     return grpc_outlet.GrpcOutlet(self._service.endpoint, form)
 
   def close(self):

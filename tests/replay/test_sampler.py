@@ -10,6 +10,7 @@ import pytest
 from distacme import replay_spec
 from distacme import specs
 from distacme import types
+from distacme.replay import form as form_lib
 from distacme.replay import sampler as sampler_lib
 from distacme.replay import store as store_lib
 from distacme.replay import tables
@@ -48,7 +49,7 @@ def fixture_replay(layout):
 
 
 def test_rows_of_another_layout_are_refused(replay, layout):
-  form = slots.Form.of(SPEC, OTHER)
+  form = form_lib.Form.of(SPEC, OTHER)
   made = sampler_lib.Sampler(
     lambda: outlet.LocalOutlet(replay._socket, form), OTHER, str
   )
@@ -84,7 +85,7 @@ def test_a_replay_without_a_thread_to_answer_is_not_waited_for(
   monkeypatch.setattr(outlet, '_ANSWER_S', 0.1)
   silent = messages.listen(tmp_path / 'socket')
   with pytest.raises(OSError):
-    outlet.LocalOutlet(tmp_path / 'socket', slots.Form.of(SPEC, layout))
+    outlet.LocalOutlet(tmp_path / 'socket', form_lib.Form.of(SPEC, layout))
   silent.close()
 
 
@@ -148,7 +149,7 @@ def test_a_sampler_that_waits_ends_when_it_is_closed(layout):
 
 
 def test_a_run_that_is_over_waits_for_nobody(tmp_path, layout):
-  form = slots.Form.of(SPEC, layout)
+  form = form_lib.Form.of(SPEC, layout)
   made = sampler_lib.Sampler(
     lambda: outlet.LocalOutlet(tmp_path / 'nobody', form),
     layout,
@@ -165,7 +166,7 @@ def test_only_this_user_reaches_the_socket(tmp_path, layout):
   path.parent.mkdir()
   served = server.LocalServer(store_lib.Store(SPEC), path)
   assert path.stat().st_mode & 0o777 == 0o600
-  form = slots.Form.of(SPEC, layout)
+  form = form_lib.Form.of(SPEC, layout)
   outlet.LocalOutlet(path, form).close()
   served.stop()
   assert not path.exists()
@@ -195,7 +196,7 @@ def test_what_is_no_hello_is_refused(replay, kind, body):
 
 
 def test_frames_travel_by_shared_memory_once_each():
-  form = slots.Form(items=3, item_bytes=4, max_frames=6, frame_bytes=5)
+  form = form_lib.Form(items=3, item_bytes=4, max_frames=6, frame_bytes=5)
   ours = slots.Slots(form, 2)
   theirs = slots.Slots(form, 2, ours.file)
   frames = [np.full(5, value, np.uint8) for value in range(6)]

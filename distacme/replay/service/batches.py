@@ -8,9 +8,9 @@ from concurrent import futures
 
 import grpc
 
+from distacme.replay import form as form_lib
 from distacme.replay import store as store_lib
 from distacme.replay.service import wire
-from distacme.replay.shared_memory import slots
 from distacme.rpc import messages
 from distacme.rpc import service
 
@@ -37,7 +37,7 @@ class Batches:
   ) -> None:
     """Sends a learner as many batches as it asks for; takes its priorities."""
     del requests  # see `rpc.service.read`
-    form = slots.Form.from_dict(messages.unpack(await service.read(context)))
+    form = form_lib.Form.from_dict(messages.unpack(await service.read(context)))
     if self._learners >= _MAX_LEARNERS:
       raise ValueError(f'replay has {self._learners} learners already.')
     self._learners += 1
@@ -47,7 +47,7 @@ class Batches:
       self._learners -= 1
 
   async def _talk(
-    self, form: slots.Form, context: grpc.aio.ServicerContext
+    self, form: form_lib.Form, context: grpc.aio.ServicerContext
   ) -> None:
     await context.write(b'')
     asked = asyncio.Semaphore(0)
@@ -72,13 +72,15 @@ class Batches:
       if message == wire.ASK:
         asked.release()
       elif message[:1] == wire.PRIORITIES:
-        self._store.update_priorities(*wire.priorities_from_bytes(message))
+        self._store.update_priorities(
+          *form_lib.priorities_from_bytes(message[1:])
+        )
       else:
         raise ValueError(f'no message of a learner: {message!r:.80}.')
 
   async def _send(
     self,
-    form: slots.Form,
+    form: form_lib.Form,
     asked: asyncio.Semaphore,
     context: grpc.aio.ServicerContext,
   ) -> None:
@@ -91,7 +93,7 @@ class Batches:
       for piece in batch:
         await context.write(piece)
 
-  def _draw(self, form: slots.Form) -> list[bytes] | None:
+  def _draw(self, form: form_lib.Form) -> list[bytes] | None:
     """Returns the pieces of a batch; None if the limits allow none just now."""
     drawn = self._store.draw(_LOOK_S)
     return None if drawn is None else wire.batch_to_pieces(form, drawn)

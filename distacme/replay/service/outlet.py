@@ -8,15 +8,13 @@ import queue
 
 import numpy as np
 
+from distacme.replay import form as form_lib
 from distacme.replay import tables
 from distacme.replay.service import wire
-from distacme.replay.shared_memory import slots
 from distacme.rpc import line as line_lib
 from distacme.rpc import messages
 from distacme.run import endpoints
 
-# Batches that are drawn, the one that the learner has included.
-_DRAWN = 2
 _CONNECT_S = 2.0
 
 
@@ -26,7 +24,7 @@ class GrpcOutlet:
   def __init__(
     self,
     endpoint: endpoints.Endpoint,
-    form: slots.Form,
+    form: form_lib.Form,
     *,
     learner: str = 'learner/0',
     timeout_s: float = _CONNECT_S,
@@ -59,7 +57,7 @@ class GrpcOutlet:
     except BaseException:
       self.close()
       raise
-    for _ in range(_DRAWN):
+    for _ in range(form_lib.DRAWN):
       self._requests.put(wire.ASK)
 
   def next(self) -> tables.Drawn:
@@ -87,7 +85,7 @@ class GrpcOutlet:
     """
     if self._gone:
       raise ConnectionError(self._gone)
-    for message in wire.priorities_to_bytes(tables, keys, priorities):
+    for message in wire.priorities_to_messages(tables, keys, priorities):
       self._requests.put(message)
 
   def close(self) -> None:

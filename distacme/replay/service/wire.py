@@ -10,7 +10,7 @@ the same when it connects again, and the number of the first pack that follows. 
 uint64, is the number of the actor's packs that are in the tables, those of former visits
 included. A pack that is in the tables already is not inserted again.
 
-**Batches.** A learner's stream. `form` is JSON of `slots.Form`, the sizes of a batch;
+**Batches.** A learner's stream. `form` is JSON of `form.Form`, the sizes of a batch;
 b'' says that replay took it. An `ask` is ASK, after which replay draws one more batch,
 or PRIORITIES and their bytes. A batch is a header and arrays, cut every `pieces.BYTES`.
 Both sides know the sizes but for the number of frames, which has a limit.
@@ -29,9 +29,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distacme.replay import form as form_lib
 from distacme.replay import packs
 from distacme.replay import tables
-from distacme.replay.shared_memory import slots
 from distacme.rpc import line as line_lib
 from distacme.rpc import pieces
 from distacme.rpc import service
@@ -44,8 +44,7 @@ _VISIT = struct.Struct('<QQ')
 _COUNT = struct.Struct('<Q')
 # Bytes in all; items and bytes of each; frames and bytes of each.
 _BATCH = struct.Struct('<QQQQQ')
-_PRIORITY = np.dtype([('table', '<i4'), ('key', '<u8'), ('priority', '<f8')])
-_MAX_PRIORITIES = pieces.BYTES // _PRIORITY.itemsize  # in a message
+_MAX_PRIORITIES = 32_768  # in a message
 
 
 def describe(line: line_lib.Line) -> str:
@@ -145,7 +144,7 @@ def join_pack(first: bytes) -> Joining:
   return Joining(packs.size_of(first), first)
 
 
-def batch_to_pieces(form: slots.Form, drawn: tables.Drawn) -> list[bytes]:
+def batch_to_pieces(form: form_lib.Form, drawn: tables.Drawn) -> list[bytes]:
   """Returns the pieces of a batch.
 
   Raises:
@@ -173,7 +172,7 @@ def batch_to_pieces(form: slots.Form, drawn: tables.Drawn) -> list[bytes]:
   return list(pieces.cut(flat))
 
 
-def join_batch(form: slots.Form, first: bytes) -> Joining:
+def join_batch(form: form_lib.Form, first: bytes) -> Joining:
   """Begins a batch with its first piece.
 
   Raises:
@@ -193,13 +192,13 @@ def join_batch(form: slots.Form, first: bytes) -> Joining:
   return Joining(size, first)
 
 
-def _batch_size(form: slots.Form, frames: int) -> int:
+def _batch_size(form: form_lib.Form, frames: int) -> int:
   of_item = 8 + 8 + 4 + (4 if form.frame_bytes else 0) + form.item_bytes
   return _BATCH.size + form.items * of_item + frames * form.frame_bytes
 
 
 def batch_from_bytes(
-  form: slots.Form, data: bytes | memoryview
+  form: form_lib.Form, data: bytes | memoryview
 ) -> tables.Drawn:
   """Reads what `join_batch` joined; arrays are views on `data`.
 
@@ -232,21 +231,12 @@ def batch_from_bytes(
   return tables.Drawn(items, keys, probability, table, frames)
 
 
-def priorities_to_bytes(
+def priorities_to_messages(
   tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray
 ) -> Iterator[bytes]:
   """Yields messages with the priorities [N] of items."""
-  array = np.empty(len(keys), _PRIORITY)
-  array['table'], array['key'], array['priority'] = tables, keys, priorities
-  for start in range(0, len(array), _MAX_PRIORITIES):
-    yield PRIORITIES + array[start : start + _MAX_PRIORITIES].tobytes()
-
-
-def priorities_from_bytes(
-  data: bytes,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Undoes `priorities_to_bytes`; raises ValueError for other data."""
-  if (len(data) - 1) % _PRIORITY.itemsize:
-    raise ValueError(f'{len(data)} bytes are no priorities.')
-  array = np.frombuffer(data, _PRIORITY, offset=1)
-  return array['table'], array['key'], array['priority']
+  for start in range(0, len(keys), _MAX_PRIORITIES):
+    part = slice(start, start + _MAX_PRIORITIES)
+    yield PRIORITIES + form_lib.priorities_to_bytes(
+      tables[part], keys[part], priorities[part]
+    )

@@ -2,9 +2,9 @@
 
 A message is a kind, one byte, the length of its body, four bytes, and the body:
 
-  learner to replay   HELLO       JSON of `slots.Form`; the first message
+  learner to replay   HELLO       JSON of `form.Form`; the first message
                       FREE        the number of a slot, one byte
-                      PRIORITIES  tables int32 [N], keys uint64 [N], float64 [N]
+                      PRIORITIES  of `form.priorities_to_bytes`
   replay to learner   MEMORY      number of slots, one byte; with a descriptor
                       FULL        the number of a slot, one byte
                       ERROR       a sentence, after which replay hangs up
@@ -22,8 +22,6 @@ import pathlib
 import socket
 import struct
 import sys
-
-import numpy as np
 
 HELLO, FREE, PRIORITIES = b'H', b'F', b'P'
 MEMORY, FULL, ERROR = b'M', b'N', b'E'
@@ -82,35 +80,6 @@ def _exactly(of: socket.socket, size: int) -> bytes:
       raise ConnectionError('the other side hung up')
     view = view[count:]
   return bytes(data)
-
-
-def priorities_to_bytes(
-  tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray
-) -> bytes:
-  """Returns the body of PRIORITIES."""
-  return b''.join(
-    [
-      keys.astype(np.uint64, copy=False).tobytes(),
-      priorities.astype(np.float64, copy=False).tobytes(),
-      tables.astype(np.int32, copy=False).tobytes(),
-    ]
-  )
-
-
-def priorities_from_bytes(
-  body: bytes,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Undoes `priorities_to_bytes`.
-
-  Raises:
-    ValueError: if it is no such body.
-  """
-  count, rest = divmod(len(body), 20)
-  if rest:
-    raise ValueError(f'{len(body)} bytes are no priorities.')
-  keys = np.frombuffer(body, np.uint64, count)
-  priorities = np.frombuffer(body, np.float64, count, 8 * count)
-  return np.frombuffer(body, np.int32, count, 16 * count), keys, priorities
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 
+from distacme.replay import form as form_lib
 from distacme.replay import tables
 from distacme.replay.shared_memory import messages
 from distacme.replay.shared_memory import slots as slots_lib
@@ -22,7 +23,7 @@ _ANSWER_S = 2.0
 class LocalOutlet:
   """A `replay.sampler.Outlet` through shared memory."""
 
-  def __init__(self, path: pathlib.Path, form: slots_lib.Form):
+  def __init__(self, path: pathlib.Path, form: form_lib.Form):
     """Connects.
 
     Args:
@@ -79,7 +80,7 @@ class LocalOutlet:
     """
     self._send(
       messages.PRIORITIES,
-      messages.priorities_to_bytes(tables, keys, priorities),
+      form_lib.priorities_to_bytes(tables, keys, priorities),
     )
 
   def close(self) -> None:

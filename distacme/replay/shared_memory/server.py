@@ -12,12 +12,11 @@ import socket
 import threading
 import time
 
+from distacme.replay import form as form_lib
 from distacme.replay import store as store_lib
 from distacme.replay.shared_memory import messages
 from distacme.replay.shared_memory import slots as slots_lib
 
-# Batches that are drawn, the one that the learner has included.
-_SLOTS = 2
 # Time in which a draw that waits notices that its learner is gone.
 _LOOK_S = 0.1
 
@@ -77,7 +76,7 @@ class LocalServer:
   def _serve(self, connection: socket.socket) -> None:
     try:
       _, body = messages.receive(connection)
-      form = slots_lib.Form.from_dict(json.loads(body))
+      form = form_lib.Form.from_dict(json.loads(body))
       _Visit(self._store, connection, form).run()
     except ValueError as error:
       with contextlib.suppress(OSError):
@@ -101,11 +100,11 @@ class _Visit:
     self,
     store: store_lib.Store,
     connection: socket.socket,
-    form: slots_lib.Form,
+    form: form_lib.Form,
   ):
     self._store = store
     self._connection = connection
-    self._slots = slots_lib.Slots(form, _SLOTS)
+    self._slots = slots_lib.Slots(form, form_lib.DRAWN)
     self._free: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     self._sending = threading.Lock()
     self._gone = False
@@ -127,7 +126,7 @@ class _Visit:
         if kind == messages.FREE and body[0] < len(self._slots):
           self._free.put(body[0])
         elif kind == messages.PRIORITIES:
-          self._store.update_priorities(*messages.priorities_from_bytes(body))
+          self._store.update_priorities(*form_lib.priorities_from_bytes(body))
         else:
           raise ValueError(f'no message of a learner: {kind!r}.')
     finally:

@@ -2,93 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-import dataclasses
 import itertools
 import mmap
 import os
 import sys
 import tempfile
-from typing import Any
 
 import numpy as np
 
-from distacme import replay_spec
+from distacme.replay import form as form_lib
 from distacme.replay import tables
-from distacme.replay.items import rows as rows_lib
 
 _ALIGNMENT = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-  """The size of a batch's parts, which the learner knows.
-
-  Attributes:
-    items: number of items in a batch.
-    item_bytes: bytes of an item.
-    max_frames: frames of all items together, at most.
-    frame_bytes: bytes of a frame; 0 if the rows have no frames.
-  """
-
-  items: int
-  item_bytes: int
-  max_frames: int = 0
-  frame_bytes: int = 0
-
-  def __post_init__(self) -> None:
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if type(value) is not int or not 0 <= value < 1 << 40:
-        raise ValueError(f'{field.name} of a batch is {value!r:.80}.')
-
-  @classmethod
-  def of(cls, spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout) -> Form:
-    """Returns the form of an agent's batches."""
-    items = spec.batch_size // spec.block_size
-    frames = layout.frames
-    if frames is None:
-      return cls(items, layout.itemsize * spec.block_size)
-    return cls(
-      items,
-      layout.itemsize,
-      items * (frames.moments + frames.stack - 1),
-      frames.dtype.itemsize,
-    )
-
-  @classmethod
-  def from_dict(cls, fields: Mapping[str, Any]) -> Form:
-    """Undoes `dataclasses.asdict`; raises ValueError for anything else."""
-    try:
-      return cls(**fields)
-    except TypeError as error:
-      raise ValueError(f'No form of a batch: {error}.') from None
-
-  def check(self, drawn: tables.Drawn) -> None:
-    """Raises ValueError if a batch is of another form."""
-    found = [*drawn.items.shape]
-    wanted = [self.items, self.item_bytes]
-    if found != wanted:
-      raise ValueError(
-        f'replay draws items {found} (number, bytes), this agent and environment '
-        f'need {wanted}: actors and learner do not agree about the environment '
-        'spec, or what `act` stores. Give all of them the same.'
-      )
-    frames = sum(map(len, drawn.frames or ()))
-    if frames > self.max_frames or (drawn.frames is None) != (
-      not self.frame_bytes
-    ):
-      raise ValueError(
-        f'replay draws a batch of {frames} frames, this agent and environment '
-        f'need {self.max_frames} at most: actors and learner do not agree about '
-        'stacked observations. Give all of them the same.'
-      )
 
 
 class Slots:
   """Shared memory with room for some batches of one form."""
 
-  def __init__(self, form: Form, count: int, file: int | None = None):
+  def __init__(self, form: form_lib.Form, count: int, file: int | None = None):
     """Makes the memory, or maps that of another process.
 
     Args:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from distacme import replay_spec
+from distacme.replay import form as form_lib
 from distacme.replay import packs
 from distacme.replay import store as store_lib
 from distacme.replay.service import outlet as outlet_lib
 from distacme.replay.service import server
 from distacme.replay.service import way as way_lib
-from distacme.replay.shared_memory import slots
 
 ITEM_BYTES = 8
-FORM = slots.Form(items=4, item_bytes=ITEM_BYTES)
+FORM = form_lib.Form(items=4, item_bytes=ITEM_BYTES)
 
 
 def pack_of(numbers, frames=None, tables=(0,)):

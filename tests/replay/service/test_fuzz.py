@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from distacme.replay import form as form_lib
 from distacme.replay import packs
 from distacme.replay import store as store_lib
 from distacme.replay import tables
 from distacme.replay.service import server
 from distacme.replay.service import wire
-from distacme.replay.shared_memory import slots
 from distacme.rpc import messages
 from distacme.rpc import pieces
 from tests import garbage
@@ -25,7 +25,7 @@ from tests.replay.service.conftest import numbers_of
 from tests.replay.service.conftest import pack_of
 from tests.replay.service.conftest import queue
 
-FRAMES = slots.Form(items=2, item_bytes=8, max_frames=4, frame_bytes=3)
+FRAMES = form_lib.Form(items=2, item_bytes=8, max_frames=4, frame_bytes=3)
 
 whole_packs = st.sampled_from([pack_of([1, 2]), pack_of([3] * 40)])
 whole_batches = st.sampled_from(
@@ -211,7 +211,7 @@ def test_garbage_at_the_port_neither_ends_nor_blocks_the_server(stubborn, kind):
 
 
 def test_the_form_of_a_batch_survives_the_wire():
-  form = slots.Form(4, 8, 16, 3)
+  form = form_lib.Form(4, 8, 16, 3)
   data = messages.pack(dataclasses.asdict(form))
-  assert slots.Form.from_dict(messages.unpack(data)) == form
+  assert form_lib.Form.from_dict(messages.unpack(data)) == form
   assert pieces.BYTES < 4 << 20

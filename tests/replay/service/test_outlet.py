@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from distacme import replay_spec
+from distacme.replay import form as form_lib
 from distacme.replay import packs
 from distacme.replay import sampler as sampler_lib
 from distacme.replay import store as store_lib
 from distacme.replay.service import outlet as outlet_lib
 from distacme.replay.service import wire
-from distacme.replay.shared_memory import slots
 from distacme.rpc import keys
 from distacme.rpc import pieces
 from distacme.rpc import token as token_lib
@@ -132,14 +132,14 @@ def test_a_batch_of_twenty_megabytes_comes_in_pieces(serve, draw_from, frames):
   store = store_lib.Store(queue(batch_size=2))
   data = random.integers(0, 256, (20, 1_000_003), np.uint8)
   if frames:
-    form = slots.Form(2, 8, max_frames=30, frame_bytes=data.shape[1])
+    form = form_lib.Form(2, 8, max_frames=30, frame_bytes=data.shape[1])
     named = [*range(12), *range(8, 20)]
     whole = packs.Frames(
       7, 0, 0, data, np.array([12, 12], np.uint32), np.array(named, np.uint64)
     )
     insert(store, range(2), whole)
   else:
-    form = slots.Form(2, data.size // 2)
+    form = form_lib.Form(2, data.size // 2)
     pack = packs.Pack((0,), data.reshape(2, -1), np.ones(2), None)
     store.insert(pack)
   batch = draw_from(serve(store).endpoint, form).next()
@@ -154,9 +154,9 @@ def test_a_batch_of_twenty_megabytes_comes_in_pieces(serve, draw_from, frames):
 @pytest.mark.parametrize(
   ('form', 'hint'),
   [
-    (slots.Form(4, 9), 'do not agree about the environment spec'),
-    (slots.Form(5, 8), 'do not agree about the environment spec'),
-    (slots.Form(4, 8, 16, 10), 'about stacked observations'),
+    (form_lib.Form(4, 9), 'do not agree about the environment spec'),
+    (form_lib.Form(5, 8), 'do not agree about the environment spec'),
+    (form_lib.Form(4, 8, 16, 10), 'about stacked observations'),
   ],
 )
 def test_a_learner_of_another_form_is_refused(serve, draw_from, form, hint):
@@ -224,7 +224,7 @@ def test_a_sampler_goes_on_with_a_service_that_was_restarted(
   serve, layout, caplog
 ):
   spec = queue(batch_size=2)
-  form = slots.Form(2, layout.dtype.itemsize)
+  form = form_lib.Form(2, layout.dtype.itemsize)
   rows = np.zeros(4, layout.dtype)
 
   def filled():
