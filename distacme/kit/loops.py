@@ -32,7 +32,9 @@ def scan(
     carry: to start from.
     inputs: leaves [N, ...], for N steps.
   """
-  return jax.lax.scan(_with_convolutions_in_form(step), carry, inputs)
+  if not jax.config.jax_disable_jit:  # without jit, steps see numbers
+    step = _with_convolutions_in_form(step)
+  return jax.lax.scan(step, carry, inputs)
 
 
 def _with_convolutions_in_form(step: Callable[..., Any]) -> Callable[..., Any]:
