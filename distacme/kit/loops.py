@@ -32,7 +32,8 @@ def scan(
     carry: to start from.
     inputs: leaves [N, ...], for N steps.
   """
-  if not jax.config.read('jax_disable_jit'):  # without jit, steps see numbers
+  # Without jit, steps see numbers, which a trace would hide.
+  if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
     step = _with_convolutions_in_form(step)
   return jax.lax.scan(step, carry, inputs)
 
