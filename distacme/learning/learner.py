@@ -19,6 +19,7 @@ from distacme.learning import batches as batches_lib
 from distacme.learning import placement as placement_lib
 from distacme.learning import priorities as priorities_lib
 from distacme.learning import updates
+from distacme.run import patience as patience_lib
 
 _METRICS_PERIOD_S = 1.0
 _REPORT_PERIOD_S = 0.1
@@ -179,15 +180,17 @@ class Learner:
 
   def run(self) -> None:
     """Learns until the run stops, then publishes and saves the last state."""
-    starving = _Starving(self._explain_after_s)
+    patience = patience_lib.Patience(self._explain_after_s)
     while self.directive.stop is None and not self.has_learnt_all:
       learnt = self.step(_POLL_S)
       state = status.WorkerState
       self.tend(state.LEARNING if learnt else state.WAITING_FOR_DATA)
-      if starving.should_explain(learnt):
+      if learnt:
+        patience = patience_lib.Patience(self._explain_after_s)
+      elif patience.is_over():
         logging.warning(
           'the learner has waited for data for %.1f s: %s',
-          starving.seconds,
+          patience.waited_s,
           self._batches.sampler.describe(),
         )
     self._wait_for_stop()
@@ -355,26 +358,6 @@ class _Meter:
     }
     self.__init__()  # type: ignore[misc]  # starts the next period
     return metrics
-
-
-class _Starving:
-  """The time that the learner has been without a batch."""
-
-  def __init__(self, explain_after_s: float):
-    self.seconds = 0.0
-    self._first_s = self._next_s = explain_after_s
-    self._since = time.monotonic()
-
-  def should_explain(self, learnt: bool) -> bool:
-    """Returns whether a warning is due; `learnt`: there was a batch just now."""
-    now = time.monotonic()
-    if learnt:
-      self._since, self._next_s = now, self._first_s
-    self.seconds = now - self._since
-    if self.seconds <= self._next_s:
-      return False
-    self._next_s *= 4
-    return True
 
 
 class InlineExecutor(futures.Executor):

@@ -13,6 +13,7 @@ import numpy as np
 from distacme import replay_spec
 from distacme.replay import packs
 from distacme.replay.items import rows as rows_lib
+from distacme.run import patience as patience_lib
 
 # A pack is sent when it holds so many items, or so many bytes, or when the first
 # has waited so long.
@@ -178,21 +179,18 @@ class PackInserter:
     """Waits until at most `on_the_way` packs are not yet in the tables."""
     if self._given_up or self._way.wait(on_the_way, 0.0):
       return
-    start = time.monotonic()
-    explain_after_s = self._explain_after_s
+    patience = patience_lib.Patience(self._explain_after_s)
     while not self._way.wait(on_the_way, _POLL_S):
       if self._stopped():
         self._given_up = True
         break
-      blocked_s = time.monotonic() - start
-      if blocked_s > explain_after_s:
-        explain_after_s *= 4
+      if patience.is_over():
         logging.getLogger(__name__).warning(
           'writing to replay has been blocked for %.1f s: %s',
-          blocked_s,
+          patience.waited_s,
           self._way.describe(),
         )
-    self.blocked_s += time.monotonic() - start
+    self.blocked_s += patience.waited_s
 
 
 class _Frames:

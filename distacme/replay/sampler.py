@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import logging
 import threading
-import time
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from distacme import types
 from distacme.replay import batch
 from distacme.replay import tables
 from distacme.replay.items import rows as rows_lib
+from distacme.run import patience as patience_lib
 
 _LOOK_S = 0.5  # between looks for a replay worker that is gone
 _EXPLAIN_AFTER_S = 5.0  # of looking, before a warning says so
@@ -70,21 +70,18 @@ class Sampler:
 
   def _open(self) -> Outlet | None:
     """Returns an outlet as soon as there is one; None once the run is over."""
-    start = time.monotonic()
-    explain_after_s = _EXPLAIN_AFTER_S
+    patience = patience_lib.Patience(_EXPLAIN_AFTER_S)
     tries = 0
     while not self._stopped() and not self._closed.is_set():
       tries += 1
       try:
         self._outlet = self._open_outlet()
       except OSError as error:
-        waited_s = time.monotonic() - start
-        if waited_s >= explain_after_s:
-          explain_after_s *= 4
+        if patience.is_over():
           logging.getLogger(__name__).warning(
             'replay has not answered the learner for %.1f s, in %d tries (%s). It '
             'may be loading a checkpoint: its log says whether it is alive.',
-            waited_s,
+            patience.waited_s,
             tries,
             error,
           )

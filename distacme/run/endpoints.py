@@ -11,6 +11,7 @@ import time
 from typing import NamedTuple
 
 from distacme.run import files
+from distacme.run import patience as patience_lib
 
 _POLL_S = 0.05
 _EXPLAIN_AFTER_S = 5.0  # four times as long until the next warning, and so on
@@ -107,21 +108,19 @@ def wait(
   Raises:
     TimeoutError: if there is no endpoint in time.
   """
-  start = time.monotonic()
+  patience = patience_lib.Patience(explain_after_s)
   while (endpoint := find(folder, worker)) is None and not stopped():
-    waited_s = time.monotonic() - start
-    if waited_s >= timeout_s:
+    if patience.waited_s >= timeout_s:
       raise TimeoutError(
         f'{worker} has not said in {_path(folder, worker)} where it listens, in '
         f'{timeout_s:g} s. Is its process running? Its log says more.'
       )
-    if waited_s >= explain_after_s:
-      explain_after_s *= 4
+    if patience.is_over():
       logging.getLogger(__name__).warning(
         'waiting for %s, which has not said in %s where it listens, for %.1f s.',
         worker,
         _path(folder, worker),
-        waited_s,
+        patience.waited_s,
       )
     time.sleep(_POLL_S)
   return endpoint

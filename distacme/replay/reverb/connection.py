@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from distacme.replay.reverb import extension
+from distacme.run import patience as patience_lib
 
 ANSWER_S = 2  # for the answer to a question
 EXPLAIN_AFTER_S = 5.0  # of waiting, before a warning gives the reason
@@ -40,7 +41,7 @@ def connect(
   """
   _ask_no_proxy(address)
   client = extension.load().Client(address)
-  start = time.monotonic()
+  patience = patience_lib.Patience(explain_after_s)
   tries = 0
   while not stopped():
     tries += 1
@@ -50,19 +51,17 @@ def connect(
       client.ServerInfo(ANSWER_S)
       break
     except (OSError, RuntimeError) as error:
-      waited_s = time.monotonic() - start
-      if waited_s >= timeout_s:
+      if patience.waited_s >= timeout_s:
         raise ConnectionError(
           f'no replay server answered at {address} within {timeout_s:.0f} s '
           f'({error}). Look at the log of the replay worker.'
         ) from error
-      if waited_s >= explain_after_s:
-        explain_after_s *= 4
+      if patience.is_over():
         logging.warning(
           'the replay server at %s has not answered for %.1f s, in %d tries '
           '(%s). It may be loading a checkpoint: its log says whether it is alive.',
           address,
-          waited_s,
+          patience.waited_s,
           tries,
           error,
         )
