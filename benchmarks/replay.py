@@ -136,7 +136,8 @@ def sampler(server: servers.Server, raw_server: servers.Server) -> None:
       f'{name}: CPU of the learner an item',
       [1e6 / rate for rate in costs[way]],
       unit='µs',
-      at_most=1.0,
+      # The goal of a learner on replay's host.
+      at_most=1.0 if way == 'through shared memory' else None,
     )
     ours.close()
 
