@@ -22,7 +22,7 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from benchmarks import harness
-from distacme.programs import cores
+from distacme.run import cores
 from distacme.programs import program
 from distacme.programs import run_config
 

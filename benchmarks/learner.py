@@ -337,7 +337,8 @@ def bare(case: Case, count: int = 1) -> harness.Work:
   where such a state is dropped before, so the loop would be no limit.
   """
   state = case.state()
-  update = jax.jit(updates.make(case.agent, count), donate_argnums=0)
+  placement = placement_lib.Placement(case.agent.replay.batch_size, count)
+  update = updates.compiled(case.agent, count, placement)
   batch = AtHand(case, count).get().batch
   under_way: collections.deque[Any] = collections.deque()
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from distacme.programs import cores
+from distacme.run import cores
 from distacme.run import files
 from distacme.run import run_directory
 from distacme.runtime import topology

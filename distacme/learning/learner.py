@@ -115,12 +115,7 @@ class Learner:
     self._stop_if_not_finite = stop_if_not_finite
     self._last_saved = last_saved
     self._publishing: futures.Future[object] | None = None
-    self._update = jax.jit(
-      updates.make(agent, batches.count),
-      donate_argnums=0,
-      # Else the compiler might spread the state over the devices, too.
-      out_shardings=self._placement.replicated,
-    )
+    self._update = updates.compiled(agent, batches.count, self._placement)
     self._copy_params = jax.jit(
       lambda state: jax.tree.map(jax.numpy.copy, agent.actor_params(state))
     )

@@ -16,7 +16,7 @@ import tempfile
 from typing import NamedTuple
 
 from distacme.programs import compilation_cache
-from distacme.programs import cores
+from distacme.run import cores
 from distacme.programs import modes as modes_lib
 from distacme.programs import run_config
 

@@ -16,6 +16,7 @@ from distacme.agents import dqn
 from distacme.agents import ppo
 from distacme.learning import batches
 from distacme.learning import learner
+from distacme.learning import placement
 from distacme.learning import updates
 from distacme.run import run_state as run_state_lib
 from distacme.run import seeding
@@ -146,6 +147,20 @@ def test_steps_counts_and_publications_are_in_updates(monkeypatch):
   assert metrics['samples_per_second'] == pytest.approx(
     4 * metrics['learner_steps_per_second']
   )
+
+
+def test_an_update_on_one_core_computes_the_same(monkeypatch):
+  after = []
+  for number in ('1', '2'):
+    monkeypatch.setenv('NPROC', number)
+    agent, state, layout = parts()
+    sampler = RandomSampler(agent, layout)
+    drawn = batches.Batches(sampler, 1).get()
+    where = placement.Placement(CONFIG.batch_size)
+    update = updates.compiled(agent, 1, where)
+    after.append(jax.tree.leaves(update(state, drawn.batch)))
+  for one, two in zip(*after, strict=True):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
 
 
 def test_an_update_with_a_convolution_is_made_alone_on_the_cpu(caplog):

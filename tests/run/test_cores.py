@@ -2,7 +2,7 @@
 
 import pytest
 
-from distacme.programs import cores
+from distacme.run import cores
 from distacme.programs import program as program_lib
 from distacme.programs import run_config
 

@@ -39,6 +39,11 @@ def count() -> int:
   return max(1, min(cores, math.ceil(used_us / period_us)))
 
 
+def of_xla() -> int:
+  """Returns the number of threads that XLA takes in this process."""
+  return int(os.environ.get('NPROC') or count())
+
+
 def of_learner(num_actors: int) -> int:
   """Returns the number of cores for the XLA of a program's learner.
 
