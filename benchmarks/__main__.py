@@ -22,9 +22,9 @@ from rich import console as rich_console
 from rich import table as rich_table
 
 from benchmarks import harness
-from distacme.run import cores
 from distacme.programs import program
 from distacme.programs import run_config
+from distacme.run import cores
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENT = _ROOT / 'docs/benchmarks.md'

@@ -16,9 +16,9 @@ import tempfile
 from typing import NamedTuple
 
 from distacme.programs import compilation_cache
-from distacme.run import cores
 from distacme.programs import modes as modes_lib
 from distacme.programs import run_config
+from distacme.run import cores
 
 _OF_PROGRAMS = ('grpc',)  # names of checks
 _OLDEST_PYTHON = (3, 10)

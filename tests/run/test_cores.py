@@ -2,9 +2,9 @@
 
 import pytest
 
-from distacme.run import cores
 from distacme.programs import program as program_lib
 from distacme.programs import run_config
+from distacme.run import cores
 
 
 @pytest.fixture
