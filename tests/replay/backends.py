@@ -211,7 +211,7 @@ class Reverb(Worker):
   def settle(self, inserted):
     # Reverb has the pack; the thread that inserts it is fast.
     for _ in range(1000):
-      if self.metrics()['inserted'] >= inserted:
+      if self._stopped.is_set() or self.metrics()['inserted'] >= inserted:
         break
       threading.Event().wait(0.01)
 

@@ -538,7 +538,7 @@ def test_priorities_of_a_uniform_table_are_ignored(make, items):
 
 
 def test_a_table_that_evicts_nothing_keeps_its_items_and_refuses_more(
-  make, items, caplog
+  make, items, caplog, wait_until
 ):
   replay = make.of(two_tables(expert={'priority_exponent': 0.0}))
   fill_both(replay, items)
@@ -547,8 +547,10 @@ def test_a_table_that_evicts_nothing_keeps_its_items_and_refuses_more(
     'max_size=5. Raise it, or give fewer'
   )
   if isinstance(replay, backends.Reverb):  # which gives no answer
-    replay.insert(items([104, 105]), np.ones(2), EXPERT)
-    assert re.search(message, caplog.text)
+    inserter = replay.inserter(EXPERT)
+    inserter.insert(items([104, 105]), np.ones(2))
+    inserter.flush()
+    wait_until(lambda: re.search(message, caplog.text))
   else:
     with pytest.raises(ValueError, match=message):
       replay.insert(items([104, 105]), np.ones(2), EXPERT)

@@ -62,6 +62,8 @@ class PackQueue:
     self._client = connection.connect(f'127.0.0.1:{port}')
     self._stopped = threading.Event()
     self._error: Exception | None = None
+    # Dropping one that waits holds the GIL for 3 s, unless its server has stopped.
+    self._sampler: Any = None
     self._thread = threading.Thread(
       target=self._take, name='replay packs', daemon=True
     )
@@ -86,6 +88,7 @@ class PackQueue:
     writer.Close()
     self._thread.join(_STOP_S)
     self._server.Stop()
+    self._sampler = None
 
   def _take(self) -> None:
     try:
@@ -96,16 +99,15 @@ class PackQueue:
 
   def _take_all(self) -> None:
     """Takes packs until it is stopped."""
-    sampler = None
     while not self._stopped.is_set():
       if self._used_once:
         if not self._store.wait_for_room(self._stopped.is_set):
           return
-        sampler = None  # with another one nothing is fetched ahead
-      if sampler is None:
+        self._sampler = None  # With another one nothing is fetched ahead.
+      if self._sampler is None:
         most = 1 if self._used_once else -1
-        sampler = self._client.NewSampler(TABLE, most, _AHEAD)
-      data = sampler.GetNextTrajectory()[5]
+        self._sampler = self._client.NewSampler(TABLE, most, _AHEAD)
+      data = self._sampler.GetNextTrajectory()[5]
       if self._stopped.is_set():
         return
       self._insert(data.reshape(-1).data)
