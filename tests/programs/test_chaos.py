@@ -22,7 +22,7 @@ KILLED = ('actor/1', 'evaluator/0', 'variables/0', 'replay/0', 'learner/0')
 FLAGS = (
   *('--hidden-sizes', '64', '--min-replay-size', f'{MIN_SIZE}'),
   *('--num-actors', '3'),
-  *('--checkpoint-period-s', '3', '--replay-checkpoint-period-s', '3'),
+  *('--checkpoint-period-s', '1', '--replay-checkpoint-period-s', '1'),
   *('--eval-period', '2000', '--max-eval-share', '1'),
   *('--hang-timeout-s', '12', '--eval-episodes', '100'),
 )

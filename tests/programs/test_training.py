@@ -48,7 +48,7 @@ def test_the_policy_of_a_function_environment_needs_no_function_again(tmp_path):
 def test_a_run_leaves_jax_and_logging_as_they_were(tmp_path):
   handlers = logging.getLogger().handlers[:]
   settings = dict(jax.config.values)
-  train(tmp_path, jit=False, max_env_steps=60)
+  train(tmp_path, jit=False, max_env_steps=20)
   assert dict(jax.config.values) == settings
   assert logging.getLogger().handlers == handlers
 
