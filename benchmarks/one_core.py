@@ -71,7 +71,7 @@ def main() -> None:
       ),
     )
     harness.compare(
-      f'{row.name}, one core',
+      f'{row.name} beside {_NAMES[row.library]}, one core',
       [run['done'] / run['run_s'] for run in ours],
       [run['done'] / run['run_s'] for run in theirs],
       unit=row.unit,

@@ -29,7 +29,7 @@ _DEADLINE_S = 120.0
 _SAMPLES_PER_INSERT = 32.0
 _FLAGS = (
   *('--agent', 'dqn', '--env', 'gymnasium:CartPole-v1'),
-  *('--mode', 'processes', '--num-actors', '2'),
+  *('--mode', 'processes', '--num-actors', '2', '--envs-per-actor', '4'),
   *('--samples-per-insert', f'{_SAMPLES_PER_INSERT}'),
 )
 _SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
