@@ -2,7 +2,7 @@
 
 The two sides of a pair run at the same time, on two cores that they swap from pair to
 pair; on a machine of one core they run in turns. Networks, batches, updates for each
-environment step, step sizes and evaluations are the same; `one_core_theirs.py` lists
+environment step, step sizes and evaluations are the same; `theirs.py` lists
 the differences. `rivals.py` tells how to get the rivals.
 """
 
