@@ -30,7 +30,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENT = _ROOT / 'docs/benchmarks.md'
 _PROGRAM = program.make_program(run_config.RunConfig(mode='processes'))
 # One core for XLA, as the actor has it; benchmarks/learner.py says why.
-_LEARNER = {**_PROGRAM['learner/0'].env, **cores.ONE_THREAD}
+_LEARNER = {**_PROGRAM['learner/0'].env, **cores.acting()}
 # Environment variables of each group: those of its worker in a program.
 _GROUPS = {
   'actor': _PROGRAM['actor/0'].env,

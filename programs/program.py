@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -37,13 +38,15 @@ _ALL = {
   'PYTHONUNBUFFERED': '1',  # a user's prints are in the log at once
 }
 
-# Actors leave accelerators to the learner.
-_ACTING = {
-  **_ALL,
-  'MALLOC_ARENA_MAX': '2',  # takes 6 MB less
-  'JAX_PLATFORMS': 'cpu',
-  **cores.ONE_THREAD,
-}
+
+def _acting() -> Mapping[str, str]:
+  """Returns the environment variables of actors and evaluators."""
+  return {
+    **_ALL,
+    'MALLOC_ARENA_MAX': '2',  # takes 6 MB less
+    'JAX_PLATFORMS': 'cpu',  # Actors leave accelerators to the learner.
+    **cores.acting(),
+  }
 
 
 def make_program(run: run_config.RunConfig) -> topology.Program:
@@ -76,7 +79,7 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
       topology.WorkerSpec(
         EVALUATOR,
         needs=(VARIABLES,),
-        env=_ACTING,
+        env=_acting(),
         resources={'cpus': 1, 'accelerators': 0},
       ),
     ),
@@ -89,7 +92,7 @@ def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   return topology.WorkerSpec(
     actor_name(index),
     needs=(VARIABLES, REPLAY),
-    env=_ACTING,
+    env=_acting(),
     resources={
       'cpus': 1,
       'accelerators': int(run.actor_device(index) is not None),

@@ -53,3 +53,9 @@ def test_a_choice_of_the_user_stays(host, monkeypatch):
   host(2)
   monkeypatch.setenv('NPROC', '2')
   assert 'NPROC' not in learner()
+  monkeypatch.setenv('XLA_FLAGS', '--xla_dump_to=here')
+  assert cores.acting()['XLA_FLAGS'].split() == [
+    '--xla_dump_to=here',
+    '--xla_cpu_multi_thread_eigen=false',
+    'intra_op_parallelism_threads=1',
+  ]
