@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -66,8 +67,13 @@ def _run(
   show: Callable[[status_lib.Status], None],
 ) -> status_lib.Status:
   parts = _Parts(experiment, directory)
+  failure = ''
   try:
-    with signals.requested_from(parts.request_stop):
+    # What could not be written is found out at the latest when the parts close.
+    with (
+      contextlib.closing(parts),
+      signals.requested_from(parts.request_stop),
+    ):
       while parts.state.directive().stop is None:
         parts.act()
         parts.evaluate()
@@ -76,16 +82,18 @@ def _run(
           show(parts.state.status())
       parts.finish()
   except files.NotWrittenError as error:
-    parts.state.request_stop(status_lib.StopReason.FAILED, str(error))
+    failure = str(error)
   except Exception:
-    parts.state.request_stop(
-      status_lib.StopReason.FAILED, traceback.format_exc()
-    )
+    failure = traceback.format_exc()
     raise  # to the user's debugger
   finally:
     status = parts.state.status()
+    if failure:  # also one after the run has come to its end
+      stop = status_lib.Stop(
+        status_lib.StopReason.FAILED, failure, seconds=status.seconds
+      )
+      status = dataclasses.replace(status, stop=stop)
     directory.write_summary(status)
-    parts.close()
   show(status)
   return status
 

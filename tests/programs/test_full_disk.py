@@ -28,18 +28,22 @@ def fixture_small_files():
 
 
 @pytest.mark.parametrize(
-  'mode',
+  ('mode', 'period_s'),
   [
-    'local',
-    pytest.param('threads', marks=pytest.mark.program),
-    pytest.param('processes', marks=pytest.mark.program),
+    ('local', 0.5),
+    ('local', 1000),  # at the end
+    pytest.param('threads', 0.5, marks=pytest.mark.program),
+    pytest.param('processes', 0.5, marks=pytest.mark.program),
   ],
 )
 def test_a_run_that_cannot_be_saved_ends_with_what_to_do(
-  mode, tmp_path, small_files
+  mode, period_s, tmp_path, small_files
 ):
   flags = ['--num-actors', '1', '--min-replay-size', '100']
-  flags += ['--checkpoint-period-s', '0.5', '--checkpoint-period-steps', '200']
+  flags += ['--checkpoint-period-s', f'{period_s}']
+  flags += ['--checkpoint-period-steps', '200', '--max-env-steps', '100000']
+  if period_s == 1000:
+    flags += ['--max-env-steps', '400']
   if mode == 'local':  # or NumPy's half written file complains by itself, too
     flags += ['--replay-checkpoint-period-s', 'None']
   with launching.Run(tmp_path / 'run', *flags, mode=mode) as run:
