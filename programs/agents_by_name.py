@@ -6,12 +6,8 @@ import difflib
 import importlib
 import pkgutil
 import types
-from typing import TYPE_CHECKING
 
 from distacme import agents
-
-if TYPE_CHECKING:
-  pass
 
 
 def known_agents() -> list[str]:

@@ -11,13 +11,21 @@ from typing import Any, TypeVar
 _T = TypeVar('_T')
 
 
-@functools.cache
+_making = threading.Lock()
+
+
 def shared() -> asyncio.AbstractEventLoop:
   """Returns the loop, which runs until the process ends.
 
   All servers share one loop, since gRPC has one queue of events in a process: each
   event would wake every loop, all but one of them in vain.
   """
+  with _making:  # Two threads that find no loop would make two.
+    return _shared()
+
+
+@functools.cache
+def _shared() -> asyncio.AbstractEventLoop:
   loop = asyncio.new_event_loop()
   threading.Thread(target=loop.run_forever, name='servers', daemon=True).start()
   return loop

@@ -1,1 +1,1 @@
-"""Turns a program into threads, processes or jobs."""
+"""Turns a program into threads or processes."""

@@ -1,6 +1,5 @@
 """The variable service: params, counters and stop, between processes.
 
 `server.VariableServer` runs in a process of its own; every worker has one
-`client.VariableClient`. `wire` describes the protocol. `keys` makes the key that
-workers on several hosts show each other.
+`client.VariableClient`. `wire` describes the protocol.
 """
