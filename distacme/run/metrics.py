@@ -159,7 +159,8 @@ class _TensorBoard:
     self._writers: dict[str, Any] = {}  # by the name of their directory
     # Also those of workers that this run does not have any more.
     for path in sorted(directory.glob('*')):
-      self._open(path.name, purge_step=resumed_at + 1)
+      if path.is_dir():
+        self._open(path.name, purge_step=resumed_at + 1)
 
   def _open(self, name: str, **kwargs: Any) -> Any:
     self._writers[name] = self._summary_writer(

@@ -71,7 +71,7 @@ class RunState:
     self._clock = clock
     self._start = clock() - elapsed_s
     self._lock = threading.Lock()
-    self._total = _Tally(counts or {}, self._start)
+    self._total = _Tally(counts or {}, clock())
     self._workers: dict[str, _Worker] = {}
     self._stop: status_lib.Stop | None = None
     self._on_stop: list[Callable[[], None]] = []

@@ -125,6 +125,18 @@ def test_tensorboard_shows_curves_over_the_clock_of_the_run(tmp_path):
   assert [(event.step, event.value) for event in scalars] == [(3, 1), (0, 2)]
 
 
+def test_other_files_beside_tensorboards_are_passed_over(tmp_path):
+  directory = tmp_path / metrics.TENSORBOARD_DIR
+  directory.mkdir()
+  (directory / 'notes.txt').write_text('of a person')
+  sink = metrics.MetricsSink(tmp_path)
+  sink.write('learner', 1.0, {'env_steps': 7}, {'loss': 1})
+  sink.close()
+  assert sorted(path.name for path in directory.iterdir()) == [
+    'learner', 'notes.txt',
+  ]  # fmt: skip
+
+
 def test_tensorboard_forgets_what_a_resumption_lost(tmp_path):
   def log(env_steps, resumed_at, workers):
     sink = metrics.MetricsSink(tmp_path, resumed_at=resumed_at)

@@ -161,6 +161,15 @@ def test_rates_at_the_start_are_over_the_time_that_there_was(clock):
   assert state.status().rates == {'env_steps': 5}
 
 
+def test_the_time_before_a_restart_of_the_server_has_no_part_in_rates(clock):
+  counts = {'env_steps': 1_000}
+  state = run_state.RunState(counts=counts, clock=clock, elapsed_s=90.0)
+  clock.now += 2
+  state.report('a', {'env_steps': 10})
+  assert state.status().rates == {'env_steps': 5}
+  assert state.status().seconds == 92
+
+
 def test_a_learner_that_goes_back_to_its_checkpoint_has_no_negative_rate(clock):
   state = run_state.RunState(counts={'learner_steps': 500}, clock=clock)
   state.report('learner/0')
