@@ -98,6 +98,11 @@ class Run(Protocol):
     """Notes that a worker failed and is not restarted; ends the run."""
 
 
+_NEVER_RAN = (
+  -signal.SIGKILL
+)  # the code of a worker that the system did not start
+
+
 class _Life:
   """A worker and its restarts."""
 
@@ -185,17 +190,20 @@ class Supervisor:
         self._kill_if_it_hangs(life)
       return True
     self._run.refresh()
-    stopping = self._run.stopping()
     if life.dismissed_at < math.inf:
       if code:
         self._run.on_absence(life.worker)
       return False
     # A worker that is asked to end before it has begun has not failed.
-    if stopping and code in (0, -signal.SIGTERM):
+    if self._run.stopping() and code in (0, -signal.SIGTERM):
       return False
     how = life.hung or _how_it_ended(code)
     life.hung = ''
-    if stopping or not self._has_restarts_left(life, code):
+    return self._is_to_be_restarted(life, how, code)
+
+  def _is_to_be_restarted(self, life: _Life, how: str, code: int) -> bool:
+    """Plans a restart; returns False if there is none and the run has failed."""
+    if self._run.stopping() or not self._has_restarts_left(life, code):
       self._run.on_failure(life.worker, how)
       return False
     delay_s = self._policy.first_delay_s * 2 ** len(life.restarts)
@@ -210,9 +218,15 @@ class Supervisor:
       return False
     now = time.monotonic()
     if now >= life.restart_at:
-      life.worker.restart()
       life.restarts.append(now)
       life.since, life.restart_at = now, None
+      try:
+        life.worker.restart()
+      except (
+        OSError
+      ) as error:  # no memory or descriptor, or no place for its log
+        how = f'could not be started ({error})'
+        return self._is_to_be_restarted(life, how, _NEVER_RAN)
     return True
 
   def _has_restarts_left(self, life: _Life, code: int) -> bool:

@@ -88,7 +88,10 @@ class _Actors:
     self._count = run.num_actors
 
   def scale(self, count: int) -> None:
-    """Starts actors, or lets the actors of the highest numbers end."""
+    """Starts actors, or lets the actors of the highest numbers end.
+
+    Whoever asked asks again soon, also where the actors were not started.
+    """
     if count == self._count:
       return
     gone = [
@@ -98,15 +101,21 @@ class _Actors:
       program_lib.actor(self._run, index) for index in range(self._count, count)
     ]
     if any(self._supervisor.has(spec.name) for spec in new):
-      return  # asked again soon: one of that name has not ended yet
+      return  # One of that name has not ended yet.
     program = self._program.without(*gone).plus(*new)
     try:
       program_lib.write(program, self._directory)
     except files.NotWrittenError as error:
       notices.warn_once(f'there are {self._count} actors as before: {error}')
-      return  # asked again soon: there may be room by then
+      return
     self._program = program
     for name in gone:
       self._supervisor.dismiss(name)
-    self._supervisor.add([self._start(spec) for spec in new])
-    self._count = count
+    self._count = min(self._count, count)
+    for spec in new:
+      try:
+        self._supervisor.add([self._start(spec)])
+      except OSError as error:  # no memory, or no descriptor
+        notices.warn_once(f'{spec.name} could not be started: {error}')
+        return
+      self._count += 1

@@ -142,6 +142,25 @@ def test_what_keeps_dying_ends_the_run():
   assert run.failures == [('actor/0', 'ended with exit code 1')]
 
 
+@pytest.mark.parametrize('tries', [1, 9])
+def test_what_the_system_does_not_start_is_tried_again(tries):
+  actor = Fake('actor/0', -9, 0)
+  restart, left = actor.restart, iter(range(tries))
+
+  def refuse():
+    if next(left, None) is not None:
+      raise OSError('no descriptor')
+    restart()
+
+  actor.restart = refuse
+  run = FakeRun(ends_with=actor)
+  watch(run, actor.worker())
+  again = ('actor/0', 'could not be started (no descriptor)', 0.02)
+  assert run.restarts == [('actor/0', 'ended with signal 9', 0.01), again]
+  failed = ('actor/0', 'could not be started (no descriptor)')
+  assert run.failures == ([] if tries == 1 else [failed])
+
+
 def test_a_restart_of_long_ago_does_not_count():
   actor = Fake('actor/0', 1, 1, 1, 1, 0)
   run = FakeRun(ends_with=actor)
