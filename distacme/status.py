@@ -171,7 +171,7 @@ class Status:
 
     A field that is missing is at its default, one that is unknown left out, and
     a worker's state that is unknown None. An unknown reason of the run's end is
-    a failure, with the reason in its detail.
+    a failure, with the reason in its detail. All texts are `printable`.
 
     Raises:
       ValueError: if `value` is no status.
@@ -181,6 +181,16 @@ class Status:
     except ValueError as error:
       raise ValueError(f'status: {error}') from None
     return status
+
+
+def printable(text: str) -> str:
+  """Returns a peer's text without the characters that would command a terminal."""
+  if text.isprintable():
+    return text
+  return ''.join(
+    character if character.isprintable() or character in '\n\t' else '\ufffd'
+    for character in text
+  )
 
 
 def _plain(value: Any) -> Any:
@@ -244,7 +254,7 @@ def _read_stop(value: Any) -> Any:
 
 def _read_mapping(read: Callable[[Any], Any], value: Any) -> dict[str, Any]:
   return {
-    key: _read_part(key, read, part)
+    printable(key): _read_part(key, read, part)
     for key, part in _expect(dict, value).items()
   }
 
@@ -288,7 +298,7 @@ def _read_part(name: object, read: Callable[[Any], Any], value: Any) -> Any:
 
 def _expect(kind: Any, value: Any) -> Any:
   if type(value) is kind:
-    return value
+    return printable(value) if kind is str else value
   if kind is float and (type(value) is int or value in _NON_FINITE):
     return float(value)
   raise ValueError(f'expected {kind.__name__}, got {value!r:.80}.')

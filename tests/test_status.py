@@ -105,6 +105,20 @@ def test_what_is_no_status_is_refused_by_field(value, sentence):
     status_lib.Status.from_dict(value)
 
 
+def test_texts_of_a_status_do_not_command_a_terminal():
+  worker = plain()['workers']['learner/0'] | {'failure': 'a\n\x1b[2J\tb'}
+  status = status_lib.Status.from_dict(
+    plain(
+      workers={'\x1b]0;me\x07': worker},
+      stop={'reason': 'failed', 'detail': '\u202eover', 'worker': 'a'},
+    )
+  )
+  ((name, seen),) = status.workers.items()
+  assert name == '\ufffd]0;me\ufffd'
+  assert seen.failure == 'a\n\ufffd[2J\tb'
+  assert status.stop.detail == '\ufffdover'
+
+
 def test_a_limit_that_is_a_whole_float_is_read_back():
   limits = status_lib.Limits(max_env_steps=1e6, max_learner_steps=2.0)
   status = status_lib.Status(seconds=0.0, counts={}, limits=limits)

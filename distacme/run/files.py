@@ -10,9 +10,12 @@ import os
 import pathlib
 from typing import Any, TypeVar
 
+from distacme import status
 from distacme.run import notices
 
 _T = TypeVar('_T')
+
+_TAIL_BYTES = 1 << 16
 
 
 class NotWrittenError(OSError):
@@ -111,6 +114,21 @@ def unspelled(value: Any) -> Any:
   if isinstance(value, list):
     return [unspelled(inner) for inner in value]
   return value
+
+
+def tail(path: pathlib.Path) -> str:
+  """Returns the last 64 KiB of a file, `printable`; '' if it cannot be read.
+
+  A file that a worker writes may be of any size, hold any bytes, or be gone.
+  """
+  try:
+    with open(path, 'rb') as file:
+      size = file.seek(0, os.SEEK_END)
+      file.seek(max(0, size - _TAIL_BYTES))
+      data = file.read(_TAIL_BYTES)
+  except OSError:
+    return ''
+  return status.printable(data.decode(errors='replace'))
 
 
 # What a file raises that is not what was written.

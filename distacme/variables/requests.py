@@ -86,7 +86,14 @@ def report(data: bytes) -> dict[str, Any]:
         f'A text of a report has at most {_MAX_TEXT} characters, got'
         f' {len(text)}: {text!r:.80}.'
       )
+  message['worker'] = status.printable(message['worker'])
+  message['counts'] = _printable_keys(message['counts'])
+  message['metrics'] = list(map(_printable_keys, message['metrics']))
   return {**message, 'state': _state(message.get('state'))}
+
+
+def _printable_keys(numbers: dict[str, Any]) -> dict[str, Any]:
+  return {status.printable(name): number for name, number in numbers.items()}
 
 
 def _state(value: Any) -> status.WorkerState | None:
@@ -108,7 +115,9 @@ def stop(data: bytes) -> status.Stop:
     ValueError: if the reason is unknown.
   """
   message = messages.unpack(data)
-  detail, worker = (str(message.get(key, '')) for key in ('detail', 'worker'))
+  detail, worker = (
+    status.printable(str(message.get(key, ''))) for key in ('detail', 'worker')
+  )
   return status.Stop(status.StopReason(message.get('reason')), detail, worker)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping
-import contextlib
 import dataclasses
 import math
 import platform
@@ -15,6 +14,7 @@ from distacme.programs import program as program_lib
 from distacme.programs.launchers import open_ports
 from distacme.programs.workers import connection
 from distacme.run import endpoints
+from distacme.run import files
 from distacme.run import notices
 from distacme.run import run_directory
 from distacme.runtime import supervision
@@ -224,7 +224,7 @@ class SupervisedRun:
     if worker.log is None:
       return ''
     # The variable server, or one that failed before it could reach it.
-    _, begin, rest = worker.log.read_text().rpartition(_TRACEBACK)
+    _, begin, rest = files.tail(worker.log).rpartition(_TRACEBACK)
     return begin + rest[-_MAX_TRACEBACK:] if begin else ''
 
   def refresh(self) -> None:
@@ -264,7 +264,7 @@ class SupervisedRun:
       self._heartbeats = dict.fromkeys(self._heartbeats, now)
     self._heard = now
     for name, worker in workers.items():
-      if worker.counts or worker.metrics:
+      if any(worker.counts.values()) or worker.metrics:
         self._worked.add(name)
       heartbeat = now - worker.seconds_since_report
       known = self._heartbeats.get(name, -math.inf)
@@ -281,9 +281,8 @@ class SupervisedRun:
 
   def _pass_on_warnings(self) -> None:
     """Repeats the workers' warnings, which only the workers' logs have."""
-    with contextlib.suppress(OSError):  # as if there is no such file
-      for warning in self._directory.warnings.read_text().splitlines():
-        notices.warn_once(warning)
+    for warning in files.tail(self._directory.warnings).splitlines():
+      notices.warn_once(warning)
 
   def finish(self) -> status_lib.Status:
     """Returns the run's last status."""

@@ -18,6 +18,7 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import run_config
 from distacme.programs.view import observer
 from distacme.programs.view import progress
+from distacme.run import files
 from distacme.run import run_directory
 from distacme.runtime import process_tree
 from distacme.runtime import signals
@@ -155,7 +156,7 @@ class SeedRun:
 
   def complaint(self) -> str:
     """Returns a description of the failure, with the last lines of output."""
-    lines = self._output.read_text(errors='replace').splitlines()[-_TAIL:]
+    lines = files.tail(self._output).splitlines()[-_TAIL:]
     return '\n  '.join(
       [
         f'seed {self._experiment.run.seed} ended with exit code {self.code}; '

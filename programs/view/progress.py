@@ -91,7 +91,7 @@ class Display:
     else:
       self._next = now + _LINE_PERIOD_S
       for line in lines():
-        self._console.print(line, soft_wrap=True, highlight=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress_line(status: status_lib.Status) -> str:
@@ -107,7 +107,10 @@ def progress_table(status: status_lib.Status) -> rich_table.Table:
   silent is the time since the worker's last report.
   """
   table = rich_table.Table(
-    title=' | '.join([f'{status.seconds:.0f} s', *_overview(status)]),
+    # A text, since rich looks for markup in what is a string.
+    title=rich_text.Text(
+      ' | '.join([f'{status.seconds:.0f} s', *_overview(status)])
+    ),
     title_justify='left',
   )
   for column in ('worker', 'does', 'steps/s', 'lag', 'silent', 'notes'):
@@ -116,7 +119,7 @@ def progress_table(status: status_lib.Status) -> rich_table.Table:
   for name, worker in sorted(status.workers.items()):
     lag = worker.metrics.get('policy_lag')
     table.add_row(
-      name,
+      rich_text.Text(name),
       _does(worker),
       _rate(worker.rates),
       '' if lag is None else f'{lag:,.0f}',

@@ -44,9 +44,30 @@ def test_a_worker_that_worked_before_the_server_restarted_may_restart(
   state, _ = serve(endpoint.port)
   state.report('actor/0', state=status_lib.WorkerState.ACTING)  # it is blocked
   state.report('actor/1', state=status_lib.WorkerState.STARTING)
+  state.report('learner/0', {'learner_steps': 0})
   run.refresh()
   assert run.may_restart('actor/0', 1)
-  assert not run.may_restart('actor/1', 1)  # it never did anything
+  for name in ('actor/1', 'learner/0'):  # it never did anything
+    assert not run.may_restart(name, 1)
+
+
+@pytest.mark.parametrize(
+  'log', [b'\xff\xfe\nTraceback (most recent call last):\n  boom \xff', None]
+)
+def test_the_log_of_a_worker_may_hold_any_bytes_or_be_gone(log, tmp_path):
+  directory = run_directory.RunDirectory(tmp_path)
+  program = program_lib.make_program(run_config.RunConfig())
+  run = supervised_run.SupervisedRun(program, directory, lambda status: None)
+  path = tmp_path / 'log'
+  if log is not None:
+    path.write_bytes(log)
+    directory.warnings.parent.mkdir(parents=True, exist_ok=True)
+    directory.warnings.write_bytes(log)
+  worker = supervision.Worker('replay/0', lambda: 1, *[print] * 3, path, print)
+  run.on_restart(worker, 'ended with exit code 1', 0.5)
+  shown = run.finish().shown_failures
+  assert len(shown) == 1
+  assert ('boom \ufffd' in shown[0]) == (log is not None)
 
 
 def test_a_status_that_cannot_be_read_does_not_end_the_launcher(

@@ -46,6 +46,21 @@ def test_without_a_terminal_lines_come_now_and_then_and_at_the_end():
   assert output.getvalue().count('env 3,000 steps') == 2
 
 
+@pytest.mark.parametrize('terminal', [True, False])
+def test_the_name_of_a_worker_is_no_markup(terminal):
+  run = run_state.RunState()
+  run.reporter('[/]').report({'env_steps': 1}, {}, State.ACTING)
+  seen = dataclasses.replace(run.status(), restarts={'[/red]': ['ended']})
+  output = io.StringIO()
+  console = rich_console.Console(
+    file=output, force_terminal=terminal, width=200
+  )
+  with progress.Display(console) as shown:
+    shown.show(seen)
+  assert '[/red] 1x' in output.getvalue()
+  assert ('[/] ' in output.getvalue()) == terminal
+
+
 @pytest.mark.parametrize(('share', 'warned'), [(0.97, True), (0.3, False)])
 def test_atoms_that_end_before_returns_do_are_told_of(share, warned):
   seen = status()
