@@ -39,10 +39,11 @@ def read(path: pathlib.Path) -> str:
   """Reads a token.
 
   Raises:
-    OSError: if this user cannot read the file.
+    OSError: if this user cannot read the file, or if it is a link, by which somebody
+      else's run directory could name a token of this user.
     ValueError: if `path` holds no token, or other users can read the file.
   """
-  with open(path, 'rb') as file:
+  with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), 'rb') as file:
     mode = os.fstat(file.fileno()).st_mode & 0o777
     data = file.read(2 * _BYTES + 1)
   if mode & 0o077:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import logging
 import math
 import os
@@ -60,8 +61,13 @@ class Endpoint(NamedTuple):
 def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
   """Writes a service's endpoint, for clients to find.
 
+  The files of the key and the token lie in the run directory, and are written by
+  name: a client whose user looks at somebody else's run must not be led to a secret
+  of another run.
+
   Args:
-    folder: of the run's endpoints, `run_directory.RunDirectory.endpoints`.
+    folder: of the run's endpoints, `run_directory.RunDirectory.endpoints`, which
+      lies in the run directory.
     worker: name of the worker that listens, e.g. 'variables/0'.
     endpoint: of the service.
 
@@ -69,13 +75,19 @@ def write(folder: pathlib.Path, worker: str, endpoint: Endpoint) -> None:
     NotWrittenError: if the file cannot be written.
   """
   folder.mkdir(exist_ok=True)
-  files.write_json(_path(folder, worker), endpoint._asdict())
+  names = {
+    secret: path and path.name
+    for secret, path in (('key', endpoint.key), ('token', endpoint.token))
+  }
+  files.write_json(_path(folder, worker), endpoint._asdict() | names)
 
 
 def find(folder: pathlib.Path, worker: str) -> Endpoint | None:
   """Returns a service's newest endpoint; None before the first."""
   return files.read_if_whole(
-    _path(folder, worker), _parse, f'where {worker} listens is not known'
+    _path(folder, worker),
+    functools.partial(_parse, folder.parent),
+    f'where {worker} listens is not known',
   )
 
 
@@ -126,10 +138,10 @@ def wait(
   return endpoint
 
 
-def _parse(value: dict[str, object]) -> Endpoint:
-  # Endpoints of earlier versions have no token.
+def _parse(run_dir: pathlib.Path, value: dict[str, object]) -> Endpoint:
+  # Endpoints of earlier versions have no token, and the path of their key.
   key, token = (
-    None if file is None else pathlib.Path(str(file))
+    None if file is None else run_dir / pathlib.Path(str(file)).name
     for file in (value['key'], value.get('token'))
   )
   return Endpoint(

@@ -145,10 +145,17 @@ def test_a_spoilt_token_is_refused_on_both_sides(endpoint, token, spoil, why):
     server.VariableServer(run_state.RunState(), token=token)
 
 
-def test_an_endpoint_tells_where_the_token_is(tmp_path, token):
+def test_a_link_to_the_token_of_another_run_is_not_followed(tmp_path, token):
+  (tmp_path / 'token').symlink_to(token)
+  with pytest.raises(OSError, match='symbolic links'):
+    token_lib.read(tmp_path / 'token')
+
+
+def test_an_endpoint_tells_where_the_token_is(token):
   written = endpoints.Endpoint('127.0.0.1', 80, token=token)
-  endpoints.write(tmp_path, 'replay/0', written)
-  assert endpoints.find(tmp_path, 'replay/0') == written
+  folder = token.parent / 'endpoints'
+  endpoints.write(folder, 'replay/0', written)
+  assert endpoints.find(folder, 'replay/0') == written
   assert written.allowed
   token.unlink()
   assert not written.allowed

@@ -1,6 +1,6 @@
 """Where services listen, as written into a run's directory and read back."""
 
-import pathlib
+import json
 
 import pytest
 
@@ -11,7 +11,7 @@ ENDPOINT = endpoints.Endpoint('127.0.0.1', 80)
 
 def test_an_endpoint_is_found_by_the_name_of_its_worker(tmp_path):
   folder = tmp_path / 'endpoints'
-  key = pathlib.Path('run', 'key.pem')
+  key = tmp_path / 'key.pem'
   first = endpoints.Endpoint('127.0.0.1', 1234, key, incarnation=2)
   second = endpoints.Endpoint('::1', 5678)
   endpoints.write(folder, 'variables/0', first)
@@ -19,6 +19,17 @@ def test_an_endpoint_is_found_by_the_name_of_its_worker(tmp_path):
   assert endpoints.find(folder, 'variables/0') == first
   assert endpoints.find(folder, 'replay/0') == second
   assert endpoints.find(folder, 'replay/1') is None
+
+
+def test_an_endpoint_leads_to_no_secret_of_another_run(tmp_path):
+  folder, victim = tmp_path / 'run' / 'endpoints', tmp_path / 'victim'
+  folder.mkdir(parents=True)
+  value = {'host': '127.0.0.1', 'port': 80, 'incarnation': 0}
+  value |= {'key': str(victim / 'key.pem'), 'token': '../../victim/token'}
+  (folder / 'replay-0.json').write_text(json.dumps(value))
+  found = endpoints.find(folder, 'replay/0')
+  assert found.key == tmp_path / 'run' / 'key.pem'
+  assert found.token == tmp_path / 'run' / 'token'
 
 
 def test_an_address_is_what_grpc_takes():
