@@ -103,6 +103,11 @@ _NEVER_RAN = (
 )  # the code of a worker that the system did not start
 
 
+_PAUSE_S = (
+  5.0  # between two checks, after which the launcher itself was stopped
+)
+
+
 class _Life:
   """A worker and its restarts."""
 
@@ -138,6 +143,7 @@ class Supervisor:
     self._run = run
     self._policy = policy
     self._period_s = period_s
+    self._awake_since = -math.inf
 
   def add(self, workers: Sequence[Worker]) -> None:
     """Watches more workers."""
@@ -158,7 +164,12 @@ class Supervisor:
     """Watches until every worker has ended, or was killed for not ending."""
     asked = False
     stop_at = math.inf
+    checked_at = time.monotonic()
     while self._lives:
+      now = time.monotonic()
+      if now - checked_at > _PAUSE_S:
+        self._awake_since = now  # Nobody could be heard meanwhile.
+      checked_at = now
       for life in list(self._lives):
         if not self._goes_on(life):
           self._lives.remove(life)
@@ -248,6 +259,7 @@ class Supervisor:
     if silent_s > age_s:  # no heartbeat of this process yet
       silent_s = age_s
       timeout_s += self._policy.start_s
+    silent_s = min(silent_s, now - self._awake_since)
     if silent_s > timeout_s and not life.hung:
       life.hung = f'gave no sign of life for {silent_s:.0f} s and was killed'
       life.worker.explain()

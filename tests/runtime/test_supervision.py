@@ -188,6 +188,26 @@ def test_who_hangs_says_where_and_is_killed_and_started_again():
   assert how == 'gave no sign of life for 0 s and was killed'
 
 
+def test_nobody_hung_while_the_launcher_itself_was_stopped(monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr(supervision.time, 'monotonic', lambda: clock[0])
+  actor = Fake('actor/0', None)
+  run = FakeRun(stop_after=10)
+  heard = [0.0]
+  run.silent_s = lambda worker: clock[0] - heard[0]
+
+  def poll():
+    run.polls_left -= 1
+    clock[0] += 1000.0 if run.polls_left == 5 else 0.01
+    if run.polls_left < 5:
+      heard[0] = clock[0]  # only when the launcher looks again
+
+  run.poll = poll
+  watch(run, actor.worker())
+  assert not run.restarts
+  assert actor.explained == 0
+
+
 def test_a_first_heartbeat_may_take_longer():
   actor = Fake('actor/0', None)
   run = FakeRun(silent=['actor/0'], stop_after=150)
