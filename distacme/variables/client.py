@@ -137,8 +137,11 @@ class VariableClient:
       return
     try:
       self._send(published, timeout_s=_AGAIN_S)
-    except ConnectionError:
-      pass  # the next answer to a report asks again
+    except (ConnectionError, ValueError) as error:
+      # The next answer to a report asks again.
+      logging.getLogger(__name__).info(
+        'Params were not sent again to %s: %s', self._line.address, error
+      )
 
   def subscribe(self, period_s: float = 0.0) -> None:
     """Starts to receive params, which `newest` returns.

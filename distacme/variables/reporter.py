@@ -20,6 +20,8 @@ from distacme.rpc import messages
 _RPC_TIMEOUT_S = 5.0
 # Between two sends; the oldest are dropped if there are more.
 _MAX_METRICS = 1000
+# What an answer raises that is none of ours, or of another version.
+_NO_ANSWER = (ValueError, KeyError, TypeError)
 
 
 class Reporter:
@@ -160,13 +162,14 @@ class Reporter:
         answer = messages.unpack(
           self._line.call('Report', self._unacknowledged, timeout_s)
         )
-      except (ConnectionError, ValueError) as error:
+        self._learn_from(answer)
+        period_s = max(self._least_period_s, answer['period_s'])
+      except (ConnectionError, *_NO_ANSWER) as error:
         self._note_silence(error)
         return False
       self._unacknowledged = None
       self._note_answer()
-    self._learn_from(answer)
-    self._period_s = max(self._least_period_s, answer['period_s'])
+    self._period_s = period_s
     self._on_answer(answer)
     return True
 

@@ -29,7 +29,7 @@ def _act(context: context_lib.Context) -> None:
   experiment = context.experiment
   if context.find(program.REPLAY) is None:
     return
-  status = connection.status()
+  status = connection.first_status()
   before = status.workers.get(connection.name)
   if before is not None and before.counts:
     # Without the steps, a restarted actor would act its first episodes again.

@@ -97,6 +97,20 @@ class Connection:
     """
     return self._client.status(_STATUS_S)
 
+  def first_status(self) -> status_lib.Status:
+    """Returns the status, also of a server that is just being started again.
+
+    Raises:
+      ConnectionError: if the server does not answer for a minute.
+    """
+    give_up_at = time.monotonic() + _CONNECT_S
+    while True:
+      try:
+        return self.status()
+      except ConnectionError:
+        if self.terminated or time.monotonic() >= give_up_at:
+          raise
+
   @property
   def terminated(self) -> bool:
     """True if this worker was ended from outside, as by SIGTERM."""

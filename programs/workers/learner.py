@@ -40,7 +40,7 @@ def run(context: context_lib.Context) -> None:
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   # A restarted learner went back to the last checkpoint.
-  counted = connection.status().counts.get('learner_steps', 0)
+  counted = connection.first_status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
   if context.find(program.REPLAY) is None:

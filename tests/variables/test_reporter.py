@@ -181,6 +181,29 @@ def test_reports_lost_on_the_way_count_once(connect, run_state, wait_until):
   assert network.passed
 
 
+@pytest.mark.parametrize('answer', [b'{}', b'[]', b'no JSON', b'{"stop": "?"}'])
+def test_answers_of_something_else_end_no_heartbeats(
+  connect, run_state, monkeypatch, answer
+):
+  actor = connect()
+  call, odd = actor._line.call, threading.Event()
+
+  def answered(*args):
+    if odd.is_set():
+      return call(*args)
+    odd.set()
+    return answer
+
+  monkeypatch.setattr(actor._line, 'call', answered)
+  reporter = actor.reporter(period_s=0.001)
+  reporter.report({'env_steps': 1})
+  assert odd.wait(10)
+  assert reporter.flush()
+  reporter.report({'env_steps': 1})
+  assert reporter.flush()
+  assert run_state.status().counts == {'env_steps': 2}
+
+
 def test_a_worker_started_again_under_its_name_counts_on(connect, run_state):
   for _ in range(2):
     reporter = connect('actor/0').reporter(period_s=60.0)

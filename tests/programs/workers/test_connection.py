@@ -50,6 +50,26 @@ def test_params_of_a_run_that_used_up_its_steps_are_waited_for(
     late.join()
 
 
+def test_a_server_that_is_just_started_again_is_asked_again(
+  tmp_path, monkeypatch
+):
+  with connected(tmp_path) as (state, _, line):
+    state.report('actor/0', {'env_steps': 3})
+    ask, failures = line.status, iter(range(2))
+
+    def status():
+      if next(failures, None) is not None:
+        raise ConnectionError('it is not there yet')
+      return ask()
+
+    monkeypatch.setattr(line, 'status', status)
+    assert line.first_status().counts == {'env_steps': 3}
+    monkeypatch.setattr(connection, '_CONNECT_S', 0.0)
+    failures = iter(range(1))
+    with pytest.raises(ConnectionError, match='not there yet'):
+      line.first_status()
+
+
 def test_params_are_not_waited_for_longer_than_that(tmp_path):
   with connected(tmp_path) as (state, _, line):
     state.request_stop(status_lib.StopReason.STEP_LIMIT, '')
