@@ -51,10 +51,10 @@ class Placement:
     devices = jax.local_devices() if devices is None else list(devices)
     check_split(batch_size, len(devices))
     self.platform = devices[0].platform
-    self._single = len(devices) == 1
+    self.single = len(devices) == 1
     self._split: jax.sharding.Sharding
     self.replicated: jax.sharding.Sharding
-    if self._single:
+    if self.single:
       only = jax.sharding.SingleDeviceSharding(devices[0])
       self._split = self.replicated = only
       return
@@ -71,13 +71,13 @@ class Placement:
 
   def put_batch(self, batch: types.Batch) -> types.Batch:
     """Gives every device its share of each leaf."""
-    if self._single and self.platform == 'cpu':
+    if self.single and self.platform == 'cpu':
       return batch  # A compiled function takes it faster from numpy's arrays.
     put: types.Batch = jax.device_put(batch, self._split)
     return put
 
   def on_one_device(self, nest: Any) -> Any:
     """Returns the first device's replica of a nest, without a copy."""
-    if self._single:
+    if self.single:
       return nest
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), nest)

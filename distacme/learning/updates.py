@@ -97,7 +97,10 @@ def compiled(
     count: updates in one call.
     placement: of the state and the batches.
   """
-  on_one_core = placement.platform == 'cpu' and cores.of_xla() == 1
+  # The older runtime ends the process where several devices exchange anything.
+  on_one_core = (
+    placement.single and placement.platform == 'cpu' and cores.of_xla() == 1
+  )
   return jax.jit(
     make(agent, count),
     donate_argnums=0,

@@ -131,6 +131,7 @@ def fixture_outcomes(tmp_path_factory):
       **os.environ,
       'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
       'JAX_PLATFORMS': 'cpu',
+      'NPROC': '1',  # One device alone would take another runtime.
       'FOLDER': str(tmp_path_factory.mktemp('checkpoints')),
     },
     capture_output=True,
