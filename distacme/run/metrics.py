@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from distacme import status
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
+_MAX_FOLDER = 100  # characters of a name in there
 
 # JSON has no such numbers. Protobuf's JSON has the same words for them, and Python's
 # float() reads the words.
@@ -171,7 +173,7 @@ class _TensorBoard:
   def write(
     self, worker: str, kind: str, step: int, metrics: Mapping[str, float]
   ) -> None:
-    directory = re.sub(r'[^\w.-]+', '_', worker)
+    directory = _folder_of(worker)
     writer = self._writers.get(directory) or self._open(directory)
     for name, value in metrics.items():
       if not _is_alive(writer):
@@ -186,6 +188,17 @@ class _TensorBoard:
     for writer in self._writers.values():
       if _is_alive(writer):
         writer.close()
+
+
+def _folder_of(worker: str) -> str:
+  """Returns the name of a worker's folder, which is one below any other's.
+
+  A long name ends with its digest, since file systems allow 255 bytes.
+  """
+  folder = re.sub(r'[^A-Za-z0-9_-]+', '_', worker)
+  if len(folder) <= _MAX_FOLDER:
+    return folder
+  return f'{folder[:_MAX_FOLDER]}-{hashlib.sha256(worker.encode()).hexdigest()}'
 
 
 def _is_alive(writer: Any) -> bool:

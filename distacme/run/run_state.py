@@ -19,6 +19,7 @@ RATE_WINDOW_S = 10.0
 # Of workers, of counters, and of one worker's metrics: a run's memory may not grow
 # without bound with the names that a peer sends.
 _MAX_NAMES = 10_000
+_MAX_COUNT = 2**63 - 1  # what a file of events, and an array, can hold
 
 # The limit of `scale`: a variable server was tested with 1,000 actors, and a typing
 # error must not make a launcher start processes without end.
@@ -308,7 +309,8 @@ class _Tally:
     """
     counts = self.counts
     for name, increment in increments.items():
-      counts[name] = counts.get(name, 0) + increment
+      count = counts.get(name, 0) + increment
+      counts[name] = max(-_MAX_COUNT, min(_MAX_COUNT, count))
       if increment < 0:
         for _, past in self._past:
           past[name] = past.get(name, 0) + increment

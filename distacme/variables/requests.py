@@ -10,6 +10,7 @@ from distacme.rpc import messages
 from distacme.run import files
 
 _MAX_TEXT = 1_000  # characters of a name
+MAX_DETAIL = 20_000  # last characters of a traceback, which tell most
 _MAX_PERIOD_S = 60
 
 
@@ -118,6 +119,7 @@ def stop(data: bytes) -> status.Stop:
   detail, worker = (
     status.printable(str(message.get(key, ''))) for key in ('detail', 'worker')
   )
+  detail, worker = detail[-MAX_DETAIL:], worker[:_MAX_TEXT]
   return status.Stop(status.StopReason(message.get('reason')), detail, worker)
 
 

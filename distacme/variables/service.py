@@ -15,7 +15,6 @@ from distacme.run import run_state as run_state_lib
 from distacme.variables import requests
 from distacme.variables import wire
 
-_MAX_DETAIL = 20_000  # last characters of a traceback, which tell most
 # Time between reports, times the number of workers. A report costs half a millisecond
 # of a core, so that all reports together take a quarter of a core.
 _PERIOD_S = 0.002
@@ -185,7 +184,7 @@ class Service:
   ) -> bytes:
     message = messages.unpack(request)
     worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
-    self._state.fail(worker[:100], detail[-_MAX_DETAIL:])
+    self._state.fail(worker[:100], detail[-requests.MAX_DETAIL :])
     return self._answer()
 
   async def _scale(

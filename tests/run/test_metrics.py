@@ -125,6 +125,20 @@ def test_tensorboard_shows_curves_over_the_clock_of_the_run(tmp_path):
   assert [(event.step, event.value) for event in scalars] == [(3, 1), (0, 2)]
 
 
+@pytest.mark.parametrize(
+  'worker', ['..', '.', '../../x', '/etc', 'a' * 5000, '\u00e9' * 300]
+)
+def test_the_name_of_a_worker_leads_nowhere_else(tmp_path, worker):
+  sink = metrics.MetricsSink(tmp_path / 'run')
+  sink.write(worker, 1.0, {'env_steps': 2**63 - 1}, {'x': 1.0})
+  sink.close()
+  assert [path.name for path in tmp_path.iterdir()] == ['run']
+  names = {path.name for path in (tmp_path / 'run').iterdir()}
+  assert names == {metrics.METRICS_FILE, metrics.TENSORBOARD_DIR}
+  (folder,) = (tmp_path / 'run' / metrics.TENSORBOARD_DIR).iterdir()
+  assert folder.is_dir()
+
+
 def test_other_files_beside_tensorboards_are_passed_over(tmp_path):
   directory = tmp_path / metrics.TENSORBOARD_DIR
   directory.mkdir()

@@ -137,6 +137,15 @@ def test_a_stop_calls_back_once(when):
   assert calls == [1]
 
 
+def test_counters_stay_within_64_bits():
+  state = run_state.RunState()
+  for _ in range(3):
+    state.report('a', {'up': 2**63 - 1, 'down': -(2**63 - 1)})
+  expected = {'up': 2**63 - 1, 'down': 1 - 2**63}
+  assert state.status().counts == expected
+  assert state.status().workers['a'].counts == expected
+
+
 def test_rates_are_those_of_the_last_seconds(clock):
   state = run_state.RunState(counts={'env_steps': 1_000_000}, clock=clock)
   for _ in range(30):  # 30 s at 5 steps per second
