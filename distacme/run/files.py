@@ -117,15 +117,18 @@ def unspelled(value: Any) -> Any:
 
 
 def tail(path: pathlib.Path) -> str:
-  """Returns the last 64 KiB of a file, `printable`; '' if it cannot be read.
+  """Returns the last lines of a file, 64 KiB at most; '' if it cannot be read.
 
-  A file that a worker writes may be of any size, hold any bytes, or be gone.
+  The text is `printable`. A file that a worker writes may be of any size, hold any
+  bytes, or be gone.
   """
   try:
     with open(path, 'rb') as file:
       size = file.seek(0, os.SEEK_END)
       file.seek(max(0, size - _TAIL_BYTES))
       data = file.read(_TAIL_BYTES)
+    if size > _TAIL_BYTES:  # The first line may be the end of one.
+      data = data.partition(b'\n')[2] or data
   except OSError:
     return ''
   return status.printable(data.decode(errors='replace'))

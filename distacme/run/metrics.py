@@ -191,7 +191,7 @@ class _TensorBoard:
 
 
 def _folder_of(worker: str) -> str:
-  """Returns the name of a worker's folder, which is one below any other's.
+  """Returns the name of a worker's folder, which leads out of no folder.
 
   A long name ends with its digest, since file systems allow 255 bytes.
   """

@@ -98,14 +98,10 @@ class Run(Protocol):
     """Notes that a worker failed and is not restarted; ends the run."""
 
 
-_NEVER_RAN = (
-  -signal.SIGKILL
-)  # the code of a worker that the system did not start
-
-
-_PAUSE_S = (
-  5.0  # between two checks, after which the launcher itself was stopped
-)
+# The exit code of a worker that the system did not start.
+_NEVER_RAN = -signal.SIGKILL
+# Between two checks: beyond it the launcher itself was stopped.
+_PAUSE_S = 5.0
 
 
 class _Life:
@@ -233,9 +229,8 @@ class Supervisor:
       life.since, life.restart_at = now, None
       try:
         life.worker.restart()
-      except (
-        OSError
-      ) as error:  # no memory or descriptor, or no place for its log
+      except OSError as error:
+        # There is no memory, no descriptor, or no place for the log.
         how = f'could not be started ({error})'
         return self._is_to_be_restarted(life, how, _NEVER_RAN)
     return True

@@ -33,6 +33,15 @@ def test_the_tail_of_a_large_file_is_its_last_64_kib(tmp_path):
   assert tail.endswith('\ufffdthe end')
 
 
+def test_the_tail_of_a_large_file_has_whole_lines(tmp_path):
+  path = tmp_path / 'log'
+  lines = [f'line {number} is one' for number in range(10_000)]
+  path.write_text('\n'.join(lines))
+  read = files.tail(path).split('\n')
+  assert 3000 < len(read) < 10_000
+  assert read == lines[-len(read) :]
+
+
 def test_the_tail_of_no_file_is_empty(tmp_path):
   assert not files.tail(tmp_path / 'log')
   assert not files.tail(tmp_path)
