@@ -134,8 +134,9 @@ class Program:
     return [worker.name for worker in self.workers if service in worker.needs]
 
   def plus(self, *workers: WorkerSpec) -> Program:
-    """Returns the program with more workers."""
-    return dataclasses.replace(self, workers=(*self.workers, *workers))
+    """Returns the program with more workers, which replace those of their names."""
+    others = self.without(*(worker.name for worker in workers))
+    return dataclasses.replace(self, workers=(*others.workers, *workers))
 
   def without(self, *names: str) -> Program:
     """Returns the program without some workers."""

@@ -102,20 +102,26 @@ class _Actors:
     ]
     if any(self._supervisor.has(spec.name) for spec in new):
       return  # One of that name has not ended yet.
-    program = self._program.without(*gone).plus(*new)
+    if not self._write(self._program.without(*gone).plus(*new)):
+      return
+    for name in gone:
+      self._supervisor.dismiss(name)
+    self._count = min(self._count, count)
+    try:
+      for spec in new:
+        self._supervisor.add([self._start(spec)])
+        self._count += 1
+    except OSError as error:  # no memory, or no descriptor
+      missing = [s.name for s in new if not self._supervisor.has(s.name)]
+      notices.warn_once(f'{missing[0]} could not be started: {error}')
+      self._write(self._program.without(*missing))
+
+  def _write(self, program: topology.Program) -> bool:
+    """Writes the program that workers read; returns whether it was written."""
     try:
       program_lib.write(program, self._directory)
     except files.NotWrittenError as error:
       notices.warn_once(f'there are {self._count} actors as before: {error}')
-      return
+      return False
     self._program = program
-    for name in gone:
-      self._supervisor.dismiss(name)
-    self._count = min(self._count, count)
-    for spec in new:
-      try:
-        self._supervisor.add([self._start(spec)])
-      except OSError as error:  # no memory, or no descriptor
-        notices.warn_once(f'{spec.name} could not be started: {error}')
-        return
-      self._count += 1
+    return True

@@ -83,6 +83,31 @@ def test_a_full_disk_leaves_the_actors_as_they_are_until_there_is_room(
   assert len(supervisor.workers) == count
 
 
+def test_actors_that_the_system_does_not_start_are_tried_again(
+  actors, directory, supervisor, monkeypatch, caplog
+):
+  notices.forget()
+  start = actors._start
+
+  def refuse(spec):
+    if spec.name == 'actor/3':
+      raise OSError('no memory')
+    return start(spec)
+
+  with monkeypatch.context() as full:
+    full.setattr(actors, '_start', refuse)
+    for _ in range(3):
+      actors.scale(5)
+      names = {'actor/0', 'actor/1', 'actor/2'}
+      assert supervisor.workers == actors_of_program(directory) == names
+  (record,) = caplog.records
+  assert 'actor/3 could not be started: no memory' in record.getMessage()
+  actors.scale(5)
+  workers = [worker.name for worker in program_lib.read(directory).workers]
+  assert len(workers) == len(set(workers)) == 4 + 5
+  assert len(supervisor.workers) == 5
+
+
 def test_launchpad_is_left_out_where_signal_handlers_cannot_be_set():
   with futures.ThreadPoolExecutor(1) as pool:
     assert pool.submit(this_host.find_launchpad).result() is None
