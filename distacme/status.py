@@ -25,6 +25,8 @@ CLOCKS: Mapping[Clock, str] = {
   'learner_steps': 'learner steps',
 }
 
+# The counters of a run, in the order in which displays show them.
+COUNTERS = ('env_steps', 'learner_steps', 'episodes', 'evaluations')
 
 # As JSON has no such numbers; see `files.to_json`.
 _NON_FINITE = ('NaN', 'Infinity', '-Infinity')
@@ -112,7 +114,8 @@ class WorkerStatus:
     counts: the worker's own increments of the run's counters.
     rates: of `counts` per second, over the last seconds.
     metrics: the newest value of each metric.
-    failure: the detail of the worker's last failure; '' before any.
+    failure: the detail of the worker's last failure; '' before any, and once the
+      worker has started anew.
   """
 
   state: WorkerState | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from distacme.run import cores
 from distacme.run import files
 from distacme.run import run_directory
+from distacme.run import run_state
 from distacme.runtime import topology
 
 if TYPE_CHECKING:
@@ -30,6 +31,19 @@ def actor_name(index: int) -> str:
 def is_actor(name: str) -> bool:
   """Returns whether a worker is an actor."""
   return name.startswith(_ACTORS)
+
+
+def may_join(program: topology.Program, name: str) -> bool:
+  """Returns whether a worker is in a program, or an actor that can be added to it."""
+  if name in program:
+    return True
+  number = name.removeprefix(_ACTORS)
+  return (
+    is_actor(name)
+    and number.isdecimal()
+    and str(int(number)) == number
+    and int(number) < run_state.MAX_ACTORS
+  )
 
 
 _ALL = {

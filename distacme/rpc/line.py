@@ -18,6 +18,8 @@ from distacme.run import endpoints
 _OPTIONS = (
   # The server is on this host or in the cluster: never behind $http_proxy.
   ('grpc.enable_http_proxy', 0),
+  # A status of a thousand workers with many metrics passes gRPC's 4 MiB.
+  ('grpc.max_receive_message_length', 64 << 20),
   ('grpc.initial_reconnect_backoff_ms', 100),
   ('grpc.max_reconnect_backoff_ms', 1000),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import errno
-import hashlib
 import json
 import logging
 import math
@@ -21,7 +20,6 @@ from distacme import status
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
-_MAX_FOLDER = 100  # characters of a name in there
 
 # JSON has no such numbers. Protobuf's JSON has the same words for them, and Python's
 # float() reads the words.
@@ -45,9 +43,10 @@ class MetricsSink:
   `read_metrics` turns them back into floats. A line is readable once `write`
   has returned.
 
-  TensorBoard shows one chart per kind and metric (`actor/episode_return`) with
-  one curve per worker, over the run's clock. Values that are not finite are left
-  out.
+  TensorBoard shows one curve per kind and metric (`actor/episode_return`), over the
+  run's clock: all workers of a kind are in it, since a file of events each would take
+  three descriptors and two threads of each of a thousand actors. Values that are not
+  finite are left out.
   """
 
   def __init__(
@@ -113,7 +112,7 @@ class MetricsSink:
         raise OSError(error.errno, error.strerror, self._file.name) from error
       if self._tensorboard:
         step = counts.get(self._clock, 0)
-        self._tensorboard.write(worker, kind, step, metrics)
+        self._tensorboard.write(kind, step, metrics)
       self._warn_once(worker, kind, metrics)
 
   def close(self) -> None:
@@ -146,7 +145,7 @@ class MetricsSink:
 
 
 class _TensorBoard:
-  """A directory of events for each worker; TensorBoard shows one as a curve."""
+  """One file of events, whatever the number of workers."""
 
   def __init__(self, directory: pathlib.Path, resumed_at: int) -> None:
     try:
@@ -157,48 +156,24 @@ class _TensorBoard:
         ' `pip install tensorboardX`, or pass tensorboard=False.'
       ) from error
     self._directory = directory
-    self._summary_writer: Any = tensorboardX.SummaryWriter
-    self._writers: dict[str, Any] = {}  # by the name of their directory
-    # Also those of workers that this run does not have any more.
-    for path in sorted(directory.glob('*')):
-      if path.is_dir():
-        self._open(path.name, purge_step=resumed_at + 1)
-
-  def _open(self, name: str, **kwargs: Any) -> Any:
-    self._writers[name] = self._summary_writer(
-      str(self._directory / name), flush_secs=1, **kwargs
+    purge_step = resumed_at + 1 if directory.exists() else None
+    self._writer = tensorboardX.SummaryWriter(
+      str(directory), flush_secs=1, purge_step=purge_step
     )
-    return self._writers[name]
 
-  def write(
-    self, worker: str, kind: str, step: int, metrics: Mapping[str, float]
-  ) -> None:
-    directory = _folder_of(worker)
-    writer = self._writers.get(directory) or self._open(directory)
+  def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
-      if not _is_alive(writer):
+      if not _is_alive(self._writer):
         raise OSError(errno.EIO, 'its writer has ended', str(self._directory))
       if math.isfinite(value):
         # An array, since tensorboardX 2.6 wraps a float in an array of shape [1], and
         # NumPy deprecates the conversion of such an array to a float.
         scalar = np.asarray(value)
-        writer.add_scalar(f'{kind}/{name}', scalar, step)
+        self._writer.add_scalar(f'{kind}/{name}', scalar, step)
 
   def close(self) -> None:
-    for writer in self._writers.values():
-      if _is_alive(writer):
-        writer.close()
-
-
-def _folder_of(worker: str) -> str:
-  """Returns the name of a worker's folder, which leads out of no folder.
-
-  A long name ends with its digest, since file systems allow 255 bytes.
-  """
-  folder = re.sub(r'[^A-Za-z0-9_-]+', '_', worker)
-  if len(folder) <= _MAX_FOLDER:
-    return folder
-  return f'{folder[:_MAX_FOLDER]}-{hashlib.sha256(worker.encode()).hexdigest()}'
+    if _is_alive(self._writer):
+      self._writer.close()
 
 
 def _is_alive(writer: Any) -> bool:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import threading
 import time
-from typing import Any, Protocol
+from typing import Protocol
 
 from distacme import core
 from distacme import status as status_lib
 from distacme.run import files
+from distacme.run import notices
 
 # Rates are means over the last RATE_WINDOW_S to RATE_WINDOW_S + 1 seconds.
 RATE_WINDOW_S = 10.0
 
-# Of workers, of counters, and of one worker's metrics: a run's memory may not grow
-# without bound with the names that a peer sends.
-_MAX_NAMES = 10_000
+# A run's memory, and the message that holds its status, may not grow without bound
+# with what workers send.
+_MAX_METRICS = 20_000  # names, of all workers together
+_MAX_FAILURES = 20  # whose details are kept; the others stand in the workers' logs
 _MAX_COUNT = 2**63 - 1  # what a file of events, and an array, can hold
 
 # The limit of `scale`: a variable server was tested with 1,000 actors, and a typing
@@ -57,6 +59,7 @@ class RunState:
     counts: Mapping[str, int] | None = None,
     clock: Callable[[], float] = time.monotonic,
     elapsed_s: float = 0.0,
+    is_worker: Callable[[str], bool] = lambda name: True,
   ) -> None:
     """Starts the run's clock.
 
@@ -66,6 +69,7 @@ class RunState:
       counts: a resumed run's counters before.
       clock: returns seconds.
       elapsed_s: seconds on the clock at the start, above 0 for a restarted server.
+      is_worker: returns whether the run may have a worker of that name.
     """
     self.limits = limits
     self._sink = sink
@@ -73,7 +77,9 @@ class RunState:
     self._start = clock() - elapsed_s
     self._lock = threading.Lock()
     self._total = _Tally(counts or {}, clock())
+    self._is_worker = is_worker
     self._workers: dict[str, _Worker] = {}
+    self._num_metrics = 0  # names that `_workers` hold
     self._stop: status_lib.Stop | None = None
     self._on_stop: list[Callable[[], None]] = []
     self._params_version: int | None = None
@@ -93,21 +99,21 @@ class RunState:
     """Takes a worker's report; see `core.Reporter.report`.
 
     Raises:
-      ValueError: if the run knows too many names of its kind already.
+      ValueError: if the run has no such worker.
     """
     now = self._clock()
     with self._lock:
       entry = self._worker(worker, now)
-      _check_room(self._total.counts, counts or ())
-      _check_room(entry.metrics, metrics or ())
       entry.heartbeat = now
       if state is not None:
         entry.state = state
+      if state == status_lib.WorkerState.STARTING:
+        entry.failure = ''  # of the process before
       if counts:
         entry.tally.add(counts, now)
         self._total.add(counts, now)
       if metrics:
-        entry.metrics.update(metrics)
+        self._keep_newest(entry.metrics, metrics)
       directive = self._directive(now)
     if metrics and self._sink is not None:
       try:
@@ -158,7 +164,9 @@ class RunState:
     """Notes that a worker failed; see `core.Reporter.fail`."""
     with self._lock:
       entry = self._worker(worker, self._clock())
-      entry.failure = detail
+      failed = sum(bool(other.failure) for other in self._workers.values())
+      if failed < _MAX_FAILURES or entry.failure:
+        entry.failure = detail
 
   def scale(self, num_actors: int) -> None:
     """Asks the run's launcher for so many actors, by `status`.
@@ -198,8 +206,26 @@ class RunState:
 
   def _worker(self, name: str, now: float) -> _Worker:
     """Returns the record of a worker, which is made at the first report."""
-    _check_room(self._workers, [name])
-    return self._workers.setdefault(name, _Worker(_Tally({}, now), now))
+    if name not in self._workers:
+      if not self._is_worker(name):
+        raise ValueError(f'{name!r:.80} is no worker of this run.')
+      self._workers[name] = _Worker(_Tally({}, now), now)
+    return self._workers[name]
+
+  def _keep_newest(
+    self, kept: dict[str, float], metrics: Mapping[str, float]
+  ) -> None:
+    """Keeps a worker's metrics for `status`, new names only while there is room."""
+    for name, value in metrics.items():
+      if name not in kept:
+        if self._num_metrics >= _MAX_METRICS:
+          notices.warn_once(
+            f'Workers report more than {_MAX_METRICS} metrics. Those beyond stand'
+            ' in metrics.jsonl and in no display.'
+          )
+          continue
+        self._num_metrics += 1
+      kept[name] = value
 
   def _directive(self, now: float) -> core.Directive:
     self._check_limits(now)
@@ -238,16 +264,6 @@ def check_num_actors(num_actors: int) -> None:
     raise ValueError(
       f'num_actors must be at least 1 and at most {MAX_ACTORS} for a run that '
       f'goes on, got {num_actors!r:.80}.'
-    )
-
-
-def _check_room(known: Mapping[str, Any], new: Collection[str]) -> None:
-  if len(known) + len(new) <= _MAX_NAMES:
-    return
-  if len(known.keys() | set(new)) > _MAX_NAMES:
-    raise ValueError(
-      f'A run has at most {_MAX_NAMES} workers, counters, and metrics of a'
-      f' worker; no room for {next(iter(new))!r:.80}.'
     )
 
 

@@ -16,10 +16,9 @@ from distacme import core
 from distacme import status
 from distacme.rpc import line as line_lib
 from distacme.rpc import messages
+from distacme.variables import wire
 
 _RPC_TIMEOUT_S = 5.0
-# Between two sends; the oldest are dropped if there are more.
-_MAX_METRICS = 1000
 # What an answer raises that is none of ours, or of another version.
 _NO_ANSWER = (ValueError, KeyError, TypeError)
 
@@ -241,4 +240,4 @@ class Reporter:
 
 
 def _recent() -> collections.deque[dict[str, float]]:
-  return collections.deque(maxlen=_MAX_METRICS)
+  return collections.deque(maxlen=wire.MAX_METRICS)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 from distacme import status
 from distacme.rpc import messages
 from distacme.run import files
+from distacme.variables import wire
 
-_MAX_TEXT = 1_000  # characters of a name
-MAX_DETAIL = 20_000  # last characters of a traceback, which tell most
+_MAX_NAME = 200  # characters
+_MAX_DETAIL = 20_000  # last characters of a traceback, which tell most
 _MAX_PERIOD_S = 60
 
 
@@ -53,7 +53,7 @@ def report(data: bytes) -> dict[str, Any]:
 
   Raises:
     ValueError: if a field is missing or of another type, a number is no number, the
-      state is unknown, or a text is longer than our clients' texts.
+      state or a counter is unknown, or there are more metrics than a client sends.
   """
   message = messages.unpack(data)
   types = {'worker': str, 'session': str, 'sequence': int, 'alive': bool}
@@ -65,36 +65,35 @@ def report(data: bytes) -> dict[str, Any]:
         f' {message.get(name)!r:.80}.'
       )
   for name, count in message['counts'].items():
+    if name not in status.COUNTERS:
+      known = ', '.join(status.COUNTERS)
+      raise ValueError(f'A counter is one of {known}, got {name!r:.80}.')
     # A learner that went back to its last checkpoint sends negative increments.
     if type(count) is not int or not -(2**63) <= count < 2**63:
-      raise ValueError(
-        f'Counter {name!r:.80} must change by an int, got {count!r:.80}.'
-      )
+      raise ValueError(f'{name} must change by an int, got {count!r:.80}.')
+  if len(message['metrics']) > wire.MAX_METRICS:
+    raise ValueError(
+      f'A report has metrics of at most {wire.MAX_METRICS} moments, got '
+      f'{len(message["metrics"])}.'
+    )
   message['metrics'] = list(map(files.unspelled, message['metrics']))
   for metrics in message['metrics']:
     if not isinstance(metrics, dict) or not all(
       map(_is_number, metrics.values())
     ):
       raise ValueError(f'Metrics must be numbers, got {metrics!r:.80}.')
-  texts = [message[name] for name in ('worker', 'session')]
-  for text in (
-    *texts,
-    *message['counts'],
-    *itertools.chain(*message['metrics']),
-  ):
-    if len(text) > _MAX_TEXT:
-      raise ValueError(
-        f'A text of a report has at most {_MAX_TEXT} characters, got'
-        f' {len(text)}: {text!r:.80}.'
-      )
-  message['worker'] = status.printable(message['worker'])
-  message['counts'] = _printable_keys(message['counts'])
-  message['metrics'] = list(map(_printable_keys, message['metrics']))
+  for name in ('worker', 'session'):
+    message[name] = _name(message[name])
+  message['metrics'] = [
+    {_name(name): value for name, value in metrics.items()}
+    for metrics in message['metrics']
+  ]
   return {**message, 'state': _state(message.get('state'))}
 
 
-def _printable_keys(numbers: dict[str, Any]) -> dict[str, Any]:
-  return {status.printable(name): number for name, number in numbers.items()}
+def _name(text: str) -> str:
+  """Returns a name as it may be shown and kept: printable, and cut if it is long."""
+  return status.printable(text[:_MAX_NAME])
 
 
 def _state(value: Any) -> status.WorkerState | None:
@@ -116,11 +115,41 @@ def stop(data: bytes) -> status.Stop:
     ValueError: if the reason is unknown.
   """
   message = messages.unpack(data)
-  detail, worker = (
-    status.printable(str(message.get(key, ''))) for key in ('detail', 'worker')
-  )
-  detail, worker = detail[-MAX_DETAIL:], worker[:_MAX_TEXT]
-  return status.Stop(status.StopReason(message.get('reason')), detail, worker)
+  reason = status.StopReason(message.get('reason'))
+  return status.Stop(reason, _detail(message), _worker(message))
+
+
+class Failure(NamedTuple):
+  """A worker's failure, with its traceback."""
+
+  worker: str
+  detail: str
+
+
+def failure(data: bytes) -> Failure:
+  """Reads a worker's failure; raises ValueError if `data` is no message."""
+  message = messages.unpack(data)
+  return Failure(_worker(message), _detail(message))
+
+
+def num_actors(data: bytes) -> int:
+  """Reads the number of actors asked for.
+
+  Raises:
+    ValueError: if `data` names no number.
+  """
+  number = messages.unpack(data).get('num_actors')
+  if type(number) is not int:
+    raise ValueError(f'num_actors must be an int, got {number!r:.80}.')
+  return number
+
+
+def _worker(message: dict[str, Any]) -> str:
+  return _name(str(message.get('worker', '')))
+
+
+def _detail(message: dict[str, Any]) -> str:
+  return status.printable(str(message.get('detail', ''))[-_MAX_DETAIL:])
 
 
 def _is_number(value: Any) -> bool:

@@ -182,18 +182,13 @@ class Service:
   async def _fail(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    message = messages.unpack(request)
-    worker, detail = (str(message.get(key, '')) for key in ('worker', 'detail'))
-    self._state.fail(worker[:100], detail[-requests.MAX_DETAIL :])
+    self._state.fail(*requests.failure(request))
     return self._answer()
 
   async def _scale(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    number = messages.unpack(request).get('num_actors')
-    if type(number) is not int:
-      raise ValueError(f'num_actors must be an int, got {number!r:.80}.')
-    self._state.scale(number)
+    self._state.scale(requests.num_actors(request))
     return self._answer()
 
   async def _status(

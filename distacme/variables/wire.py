@@ -36,6 +36,7 @@ CHUNK_BYTES = pieces.BYTES
 # JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 1 << 20
+MAX_METRICS = 1000  # of a report; a client drops older ones
 MAX_PARAMS_BYTES = 1 << 30
 _MAX_NDIM = 32  # numpy's
 

@@ -26,8 +26,7 @@ from distacme.run import run_state
 _TIMEOUT_S = 1.0
 _START_S = 60.0  # workers wait so long for the server
 # The run's counters, which metrics.jsonl repeats in every row.
-_COUNTERS = ('env_steps', 'learner_steps', 'episodes', 'evaluations')
-_NOT_METRICS = {*_COUNTERS, 'time', 'seconds', 'worker'}
+_NOT_METRICS = {*status_lib.COUNTERS, 'time', 'seconds', 'worker'}
 
 
 class View(NamedTuple):
@@ -186,8 +185,8 @@ class _Logged:
       last = self._recent[-1]
     return status_lib.Status(
       seconds=last['seconds'] + now - last['time'],
-      counts={name: last[name] for name in _COUNTERS if name in last},
-      rates={name: self._rate(name) for name in _COUNTERS},
+      counts={name: last[name] for name in status_lib.COUNTERS if name in last},
+      rates={name: self._rate(name) for name in status_lib.COUNTERS},
       workers={name: _worker(row, now) for name, row in self.workers.items()},
       limits=limits,
     )
@@ -207,7 +206,7 @@ def _worker(row: Mapping[str, Any], now: float) -> status_lib.WorkerStatus:
     seconds_since_report=now - row['time'],
     rates={
       counter: row[f'{counter}_per_second']
-      for counter in _COUNTERS
+      for counter in status_lib.COUNTERS
       if f'{counter}_per_second' in row
     },
     metrics={k: v for k, v in row.items() if k not in _NOT_METRICS},

@@ -9,6 +9,7 @@ import threading
 import time
 
 from distacme import status as status_lib
+from distacme.programs import program as program_lib
 from distacme.programs import recorded_run
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
@@ -21,9 +22,9 @@ from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.variables import server
 
-# A connection and three files of TensorBoard for each of 1,000 workers; most
-# systems allow 1,024 until a process asks for more.
-_DESCRIPTORS = 8192
+# A connection for each of 1,000 workers, and some more; most systems allow 1,024
+# until a process asks for more.
+_DESCRIPTORS = 4096
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
 
@@ -45,7 +46,11 @@ def run(context: context_lib.Context) -> None:
     resumed_at=before.counts.get(config.clock, 0),
   )
   state = run_state.RunState(
-    config.limits, sink, before.counts, elapsed_s=before.seconds
+    config.limits,
+    sink,
+    before.counts,
+    elapsed_s=before.seconds,
+    is_worker=lambda name: program_lib.may_join(context.program, name),
   )
 
   def terminate() -> None:

@@ -244,21 +244,41 @@ def test_metrics_that_cannot_be_written_stop_the_run_and_say_so():
   assert state.status().counts == {'learner_steps': 1}
 
 
-@pytest.mark.parametrize('what', ['worker', 'counts', 'metrics'])
-def test_a_run_keeps_so_many_names_and_no_more(what, monkeypatch):
-  monkeypatch.setattr(run_state, '_MAX_NAMES', 3)
+def test_only_workers_of_the_run_may_report_or_fail():
+  state = run_state.RunState(is_worker=lambda name: name == 'actor/0')
+  state.report('actor/0')
+  with pytest.raises(ValueError, match="'actor/1' is no worker of this run"):
+    state.report('actor/1', {'env_steps': 5})
+  with pytest.raises(ValueError, match="'' is no worker of this run"):
+    state.fail('', 'Traceback')
+  assert set(state.status().workers) == {'actor/0'}
+  assert not state.status().counts
+
+
+def test_metrics_beyond_a_number_are_written_and_not_kept(monkeypatch):
+  monkeypatch.setattr(run_state, '_MAX_METRICS', 3)
+  sink = ListSink()
+  state = run_state.RunState(sink=sink)
+  for value in (1.0, 2.0):
+    state.report('a', metrics={'x': value, 'y': value})
+    state.report('b', metrics={'x': value, 'y': value})
+  workers = state.status().workers
+  assert workers['a'].metrics == {'x': 2.0, 'y': 2.0}
+  assert workers['b'].metrics == {'x': 2.0}
+  assert [metrics for *_, metrics in sink.rows] == [
+    {'x': value, 'y': value} for value in (1.0, 1.0, 2.0, 2.0)
+  ]
+
+
+def test_so_many_failures_are_kept_in_full_and_only_until_a_new_start():
   state = run_state.RunState()
-
-  def report(name):
-    if what == 'worker':
-      state.report(name)
-    else:
-      state.report('a', **{what: {name: 1}})
-
-  for name in 'abcabc':
-    report(name)
-  with pytest.raises(ValueError, match="no room for 'd'"):
-    report('d')
-  report('c')
-  known = {'worker': ['a', 'b', 'c']}.get(what, ['a'])
-  assert list(state.status().workers) == known
+  for number in range(30):
+    state.fail(f'actor/{number}', 'Traceback')
+  workers = state.status().workers.values()
+  assert [bool(w.failure) for w in workers] == [True] * 20 + [False] * 10
+  state.fail('actor/0', 'another')
+  assert state.status().workers['actor/0'].failure == 'another'
+  state.report('actor/0', state=status_lib.WorkerState.STARTING)
+  assert state.status().workers['actor/0'].failure == ''
+  state.fail('actor/29', 'Traceback')
+  assert state.status().workers['actor/29'].failure == 'Traceback'
