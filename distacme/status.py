@@ -116,6 +116,7 @@ class WorkerStatus:
     metrics: the newest value of each metric.
     failure: the detail of the worker's last failure; '' before any, and once the
       worker has started anew.
+    has_worked: whether the worker has counted or measured anything since it started.
   """
 
   state: WorkerState | None = None
@@ -124,6 +125,7 @@ class WorkerStatus:
   rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
   metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
   failure: str = ''
+  has_worked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,6 +109,8 @@ class RunState:
         entry.state = state
       if state == status_lib.WorkerState.STARTING:
         entry.failure = ''  # of the process before
+        entry.has_worked = False
+      entry.has_worked |= bool(metrics) or any((counts or {}).values())
       if counts:
         entry.tally.add(counts, now)
         self._total.add(counts, now)
@@ -298,6 +300,7 @@ class _Worker:
   state: status_lib.WorkerState | None = None
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
   failure: str = ''  # the last one's detail
+  has_worked: bool = False  # since its last start
 
   def status(self, now: float) -> status_lib.WorkerStatus:
     return status_lib.WorkerStatus(
@@ -307,6 +310,7 @@ class _Worker:
       rates=self.tally.rates(now),
       metrics=dict(self.metrics),
       failure=self.failure,
+      has_worked=self.has_worked,
     )
 
 

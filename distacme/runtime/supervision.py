@@ -47,9 +47,9 @@ class RestartPolicy:
     max_restarts: of one worker within `period_s`; one more failure ends the run.
     period_s: seconds after which a restart does not count any more.
     first_delay_s: seconds before the first restart within `period_s`; every further
-      restart waits twice as long.
+      restart waits twice as long, up to `longest_delay_s`.
     hang_timeout_s: seconds without a heartbeat after which a worker is killed.
-    start_s: additional seconds for the first heartbeat.
+    start_s: additional seconds while the worker is starting.
     explain_s: seconds for a hanging worker to write its stacks, before it is killed.
     dismiss_s: seconds for a dismissed worker to end.
   """
@@ -57,6 +57,7 @@ class RestartPolicy:
   max_restarts: int = 3
   period_s: float = 600.0
   first_delay_s: float = 0.5
+  longest_delay_s: float = 60.0
   hang_timeout_s: float = 300.0
   start_s: float = 120.0
   explain_s: float = 0.2
@@ -84,6 +85,9 @@ class Run(Protocol):
 
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first."""
+
+  def is_starting(self, worker: str) -> bool:
+    """Returns whether a worker that has a heartbeat has not begun its work yet."""
 
   def may_restart(self, worker: str, code: int) -> bool:
     """Returns whether a worker that ended with `code` should be restarted."""
@@ -213,7 +217,10 @@ class Supervisor:
     if self._run.stopping() or not self._has_restarts_left(life, code):
       self._run.on_failure(life.worker, how)
       return False
-    delay_s = self._policy.first_delay_s * 2 ** len(life.restarts)
+    delay_s = min(
+      self._policy.first_delay_s * 2 ** len(life.restarts),
+      self._policy.longest_delay_s,
+    )
     life.restart_at = time.monotonic() + delay_s
     self._run.on_restart(life.worker, how, delay_s)
     return True
@@ -248,12 +255,14 @@ class Supervisor:
 
   def _kill_if_it_hangs(self, life: _Life) -> None:
     now = time.monotonic()
-    silent_s = self._run.silent_s(life.worker.name)
+    name = life.worker.name
+    silent_s = self._run.silent_s(name)
     timeout_s = self._policy.hang_timeout_s
     age_s = now - life.since
-    if silent_s > age_s:  # no heartbeat of this process yet
-      silent_s = age_s
+    # Imports and compilation take minutes on a machine that does much else.
+    if silent_s > age_s or self._run.is_starting(name):
       timeout_s += self._policy.start_s
+    silent_s = min(silent_s, age_s)
     silent_s = min(silent_s, now - self._awake_since)
     if silent_s > timeout_s and not life.hung:
       life.hung = f'gave no sign of life for {silent_s:.0f} s and was killed'

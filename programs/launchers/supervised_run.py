@@ -130,14 +130,24 @@ class SupervisedRun:
   def silent_s(self, worker: str) -> float:
     """Returns the seconds since a worker's last heartbeat; inf before the first.
 
-    While the variable server does not answer, only the server counts as silent.
+    Of workers in one process the one counts that was silent for longest. While the
+    variable server does not answer, only the server counts as silent.
     """
     unheard_s = time.monotonic() - self._heard
     if worker == program_lib.VARIABLES:
       return unheard_s
     if unheard_s > _HEARD_S:
       return 0.0
-    return time.monotonic() - self._heartbeats.get(worker, -math.inf)
+    heard = (self._heartbeats.get(name, -math.inf) for name in self._all(worker))
+    return time.monotonic() - min(heard)
+
+  def is_starting(self, worker: str) -> bool:
+    """Returns whether a worker has reported, but no work since it started."""
+    workers = self._status.workers if self._status else {}
+    return any(
+      name in workers and not workers[name].has_worked
+      for name in self._all(worker)
+    )
 
   def may_restart(self, worker: str, code: int) -> bool:
     """Returns whether the worker was killed or has worked.
@@ -169,7 +179,7 @@ class SupervisedRun:
     """Reports an absent worker as done, since services wait for the report."""
     if not self._is_served():
       return
-    for name in (worker.name, *self._program.lodgers(worker.name)):
+    for name in self._all(worker.name):
       try:
         last_words = connection.Connection(
           name, self._directory.endpoints, timeout_s=1.0
@@ -178,6 +188,10 @@ class SupervisedRun:
         last_words.close()
       except (TimeoutError, ConnectionError):
         pass
+
+  def _all(self, worker: str) -> tuple[str, ...]:
+    """Returns the names of the workers in the process of a worker."""
+    return (worker, *self._program.lodgers(worker))
 
   def _is_served(self) -> bool:
     """Returns whether the variable server still runs."""
@@ -218,7 +232,7 @@ class SupervisedRun:
     if (worker.exit_code() or 0) <= 0:
       return ''
     workers = self._status.workers if self._status else {}
-    for name in (worker.name, *self._program.lodgers(worker.name)):
+    for name in self._all(worker.name):
       if name in workers and workers[name].failure:
         return workers[name].failure
     if worker.log is None:
@@ -264,7 +278,7 @@ class SupervisedRun:
       self._heartbeats = dict.fromkeys(self._heartbeats, now)
     self._heard = now
     for name, worker in workers.items():
-      if any(worker.counts.values()) or worker.metrics:
+      if worker.has_worked:
         self._worked.add(name)
       heartbeat = now - worker.seconds_since_report
       known = self._heartbeats.get(name, -math.inf)

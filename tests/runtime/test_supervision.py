@@ -59,6 +59,7 @@ class FakeRun:
   def __init__(self, silent=(), useless=(), stop_after=10_000, ends_with=None):
     self.ends_with = ends_with  # a worker whose end at 0 is the run's
     self.silent = set(silent)
+    self.starting = set()
     self.useless = useless
     self.polls_left = stop_after
     self.restarts = []
@@ -83,6 +84,9 @@ class FakeRun:
 
   def silent_s(self, worker):
     return math.inf if worker in self.silent else 0.0
+
+  def is_starting(self, worker):
+    return worker in self.starting
 
   def may_restart(self, worker, code):
     return worker not in self.useless
@@ -215,6 +219,23 @@ def test_a_first_heartbeat_may_take_longer():
   assert not run.restarts
   assert run.failures  # at the end of the run, for which it was not hung either
   assert 'no sign of life' not in str(run.failures)
+
+
+def test_who_has_reported_and_not_worked_may_take_longer_too():
+  # Imports and compilations come after the first report.
+  actor = Fake('actor/0', None)
+  run = FakeRun(stop_after=150)
+  run.silent_s = lambda worker: 0.2  # and the timeout is 0.1 s
+  run.starting = {'actor/0'}
+  watch(run, actor.worker(), start_s=60.0)
+  assert not run.restarts
+
+
+def test_a_restart_waits_no_longer_than_so_long():
+  actor = Fake('actor/0', -9, -9, -9, -9, 0)
+  run = FakeRun(ends_with=actor)
+  watch(run, actor.worker(), max_restarts=9, longest_delay_s=0.03)
+  assert [delay_s for *_, delay_s in run.restarts] == [0.01, 0.02, 0.03, 0.03]
 
 
 def test_nothing_is_started_again_while_the_run_ends():

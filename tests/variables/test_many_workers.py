@@ -1,7 +1,9 @@
 """A thousand workers at one variable server, each of which waits for news."""
 
 import contextlib
+import math
 import pathlib
+import resource
 
 import grpc
 import numpy as np
@@ -15,20 +17,25 @@ from distacme.variables import client
 from distacme.variables import wire
 
 MAX_MORE_THREADS = 50  # than without workers; gRPC's grow with the cores
-NUM_CHANNELS = 4  # workers share them here: what waits are calls
+DESCRIPTORS = 1024  # what most systems allow a process
 
 
 @pytest.fixture(name='channels')
 def fixture_channels():
-  """Returns a function that opens channels, each with a connection."""
+  """Returns a function that opens a channel for each worker, each a connection."""
+  before = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if before[1] < 2 * DESCRIPTORS:
+    pytest.skip(f'this process may have no more than {before[1]} descriptors')
+  resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
   with contextlib.ExitStack() as stack:
+    stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
     yield lambda endpoint: [
       stack.enter_context(
         grpc.insecure_channel(
           endpoint.address, [('grpc.use_local_subchannel_pool', 1)]
         )
       )
-      for _ in range(NUM_CHANNELS)
+      for _ in range(run_state.MAX_ACTORS)
     ]
 
 
@@ -57,11 +64,12 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
   start_process, channels, wait_until
 ):
   process, endpoint = start_process()
+  limits = (DESCRIPTORS, DESCRIPTORS)
+  resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
   threads = pathlib.Path(f'/proc/{process.pid}/task')
   threads_before = len(list(threads.iterdir()))
-  opened = channels(endpoint)
   names = [f'actor/{index}' for index in range(run_state.MAX_ACTORS)]
-  lines = [opened[index % NUM_CHANNELS] for index in range(len(names))]
+  lines = channels(endpoint)
   streams = [
     line.unary_stream(wire.SERVICE.method('Subscribe'))(b'{"version": -1}')
     for line in lines
@@ -102,3 +110,15 @@ def test_as_many_workers_as_may_be_asked_for_wait_without_a_thread_each(
 def test_there_is_room_for_every_call_of_every_worker():
   calls_of_a_worker = 3  # that wait for params and the stop, and a report
   assert calls_of_a_worker * run_state.MAX_ACTORS < server_lib.MAX_CALLS
+
+
+def test_the_longest_status_that_workers_can_make_arrives(
+  variable_server, run_state
+):
+  letter = '\N{EARTH GLOBE EUROPE-AFRICA}'  # 12 bytes of JSON
+  metrics = {f'{i:06}{letter * 194}': math.pi for i in range(20_000)}
+  run_state.report('actor/0', metrics=metrics)
+  for number in range(100):
+    run_state.fail(f'actor/{number}', letter * 20_000)
+  status = client.status(variable_server.endpoint, timeout_s=30.0)
+  assert len(status.workers['actor/0'].metrics) == 20_000

@@ -18,10 +18,10 @@ def fixture_serve():
   """Starts a variable server in the place of the last one; returns its state."""
   servers = []
 
-  def serve(port=0):
+  def serve(port=0, **kwargs):
     for old in servers:
       old.stop(grace_s=0)
-    state = run_state.RunState()
+    state = run_state.RunState(**kwargs)
     servers.append(server.VariableServer(state, port=port))
     return state, servers[-1].endpoint
 
@@ -29,14 +29,54 @@ def fixture_serve():
   servers[-1].stop(grace_s=0)
 
 
+@pytest.fixture(name='follow')
+def fixture_follow(tmp_path):
+  """Returns a function that follows a run whose variable server is there."""
+
+  def follow(endpoint, show=lambda status: None, **settings):
+    directory = run_directory.RunDirectory(tmp_path)
+    endpoints.write(directory.endpoints, 'variables/0', endpoint)
+    program = program_lib.make_program(run_config.RunConfig(**settings))
+    return supervised_run.SupervisedRun(program, directory, show)
+
+  return follow
+
+
+def test_a_worker_is_starting_until_it_has_done_something(serve, follow):
+  state, endpoint = serve()
+  run = follow(endpoint)
+  assert not run.is_starting('learner/0')  # nothing is known of it
+  for reports, starting in (
+    ([{'state': status_lib.WorkerState.STARTING}], True),
+    ([{'state': status_lib.WorkerState.LEARNING, 'counts': {}}], True),
+    ([{'counts': {'learner_steps': 0}}], True),
+    ([{'counts': {'learner_steps': 1}}, {}], False),
+    ([{'state': status_lib.WorkerState.STARTING}], True),  # again
+    ([{'metrics': {'loss': 1.0}}, {}], False),
+  ):
+    for report in reports:
+      state.report('learner/0', **report)
+    run.refresh()
+    assert run.is_starting('learner/0') == starting
+
+
+def test_who_hangs_in_the_process_of_another_is_seen(serve, follow):
+  now = 0.0
+  state, endpoint = serve(clock=lambda: now)
+  run = follow(endpoint, replay_in_learner=True)
+  state.report('replay/0')
+  now = 15.0
+  state.report('learner/0')
+  run.refresh()
+  assert 15.0 <= run.silent_s('learner/0') < 25.0
+  assert run.silent_s('actor/0') == float('inf')
+
+
 def test_a_worker_that_worked_before_the_server_restarted_may_restart(
-  serve, tmp_path
+  serve, follow
 ):
   state, endpoint = serve()
-  directory = run_directory.RunDirectory(tmp_path)
-  endpoints.write(directory.endpoints, 'variables/0', endpoint)
-  program = program_lib.make_program(run_config.RunConfig())
-  run = supervised_run.SupervisedRun(program, directory, lambda status: None)
+  run = follow(endpoint)
   members = [supervision.Worker('variables/0', *[lambda: None] * 4, None, None)]
   run.attach(members)
   state.report('actor/0', {'env_steps': 16})
@@ -71,14 +111,11 @@ def test_the_log_of_a_worker_may_hold_any_bytes_or_be_gone(log, tmp_path):
 
 
 def test_a_status_that_cannot_be_read_does_not_end_the_launcher(
-  serve, tmp_path, monkeypatch, caplog
+  serve, follow, monkeypatch, caplog
 ):
   state, endpoint = serve()
-  directory = run_directory.RunDirectory(tmp_path)
-  endpoints.write(directory.endpoints, 'variables/0', endpoint)
   shown = []
-  program = program_lib.make_program(run_config.RunConfig())
-  run = supervised_run.SupervisedRun(program, directory, shown.append)
+  run = follow(endpoint, shown.append)
   unreadable = status_lib.Status(seconds='soon', counts={})
   monkeypatch.setattr(state, 'status', lambda: unreadable)
   run.refresh()
