@@ -8,6 +8,12 @@ from typing import Literal, get_args
 Transport = Literal['reverb', 'grpc']
 TRANSPORTS = get_args(Transport)
 
+# Said at the start of a run whose experience travels by Reverb.
+OPEN_TO_ALL = (
+  'Reverb asks nobody for the token of the run: other users of this host could add '
+  'to replay; --replay-transport grpc keeps them out'
+)
+
 
 def default(tls: bool) -> Transport:
   """Returns Reverb where it is installed, and TLS is not asked for; else grpc."""

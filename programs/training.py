@@ -14,6 +14,7 @@ from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import modes
 from distacme.programs import presets
+from distacme.programs import replay_transports
 from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.run import curves
@@ -156,6 +157,8 @@ class PreparedRun(NamedTuple):
       holds = preset.in_force(run, self.experiment.agent)
       terminal.say(f'preset {preset.name}: {holds}')
     terminal.say(run.evaluation)
+    if self.launcher.has_services and run.transport == 'reverb':
+      terminal.say(replay_transports.OPEN_TO_ALL)
     for part in self.directory.read_config()['pickles']:
       terminal.say(
         f'the {part} cannot be imported by its name: workers read it from a '

@@ -10,6 +10,7 @@ import pytest
 
 from distacme import status as status_lib
 from distacme.programs import program as program_lib
+from distacme.programs import replay_transports
 from distacme.programs import run_config
 from distacme.programs.workers import main
 from distacme.run import curves
@@ -89,6 +90,8 @@ def test_a_run_learns_and_leaves_files_but_no_process_and_so_in_each_mode(
   measured = measured_until_solved(run)
   assert not run.left_after(2)
   assert run.output.count(f'run directory: {run.run_dir}') == 2
+  by_reverb = replay_transports.default(tls=False) == 'reverb'
+  assert (replay_transports.OPEN_TO_ALL in run.output) == by_reverb
   assert {row['worker'] for row in run.metrics()} == {
     'actor/0', 'actor/1', 'evaluator/0', 'learner/0', 'replay/0',
   }  # fmt: skip
