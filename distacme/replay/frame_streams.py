@@ -8,7 +8,10 @@ import numpy as np
 
 from distacme.replay import packs
 
-_MAX_STREAMS = 4096  # of actors; the stillest goes first
+# Of all actors together; the stillest goes first. Sixty-four Pong games of an actor
+# take 50 MB.
+_MAX_STREAMS = 4096
+_MAX_BYTES = 8 << 30
 
 
 class FrameStreams:
@@ -20,6 +23,7 @@ class FrameStreams:
     self._streams: collections.OrderedDict[
       int, tuple[int, dict[int, np.ndarray]]
     ] = collections.OrderedDict()
+    self._bytes = 0  # of all frames
 
   def resolve(
     self, pack: packs.Pack
@@ -62,14 +66,24 @@ class FrameStreams:
     actor = packs.actor_of(frames.stream)
     stream, known = self._streams.pop(actor, (frames.stream, {}))
     if stream != frames.stream:  # the actor was started again
-      known = {}
+      self._drop(known)
     self._streams[actor] = frames.stream, known  # the newest comes last
-    if len(self._streams) > _MAX_STREAMS:
-      self._streams.popitem(last=False)
     # A copy: the views on the pack would keep its rows and padding.
-    known.update(enumerate(frames.new.copy(), frames.first))
+    for number, frame in enumerate(frames.new.copy(), frames.first):
+      if number in known:
+        self._bytes -= known[number].nbytes
+      known[number] = frame
+    self._bytes += frames.new.nbytes
     for number in list(known):  # in the order of their numbers
       if number >= frames.oldest:
         break
-      del known[number]
+      self._bytes -= known.pop(number).nbytes
+    while len(self._streams) > _MAX_STREAMS or self._bytes > _MAX_BYTES:
+      _, (_, stillest) = self._streams.popitem(last=False)
+      self._drop(stillest)
     return known
+
+  def _drop(self, known: dict[int, np.ndarray]) -> None:
+    """Drops all frames of a stream."""
+    self._bytes -= sum(frame.nbytes for frame in known.values())
+    known.clear()

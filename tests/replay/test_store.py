@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distacme import replay_spec
+from distacme.replay import frame_streams
 from distacme.replay import packs
 from distacme.replay import store as store_lib
 
@@ -132,6 +133,28 @@ def test_frames_of_earlier_packs_are_known_until_they_are_too_old():
   third = store.begin(pack_of(2, frames_of(6, 1, [[1, 6], [2, 6]], oldest=2)))
   assert len(third.frames) == len(third.pack.items) == 1
   np.testing.assert_array_equal(third.pack.items[0], pack_of(2).items[1])
+
+
+def test_frames_without_end_push_out_those_of_the_stillest_actor(monkeypatch):
+  frame_bytes = frames_of(0, 1, []).new.nbytes
+  monkeypatch.setattr(frame_streams, '_MAX_BYTES', 10 * frame_bytes)
+  store = store_lib.Store(SPEC)
+
+  def send(actor, first, new, named=()):
+    stream = actor << 32
+    frames = frames_of(first, new, [list(named)] if named else [], stream)
+    return store.begin(pack_of(1 if named else 0, frames)).frames
+
+  send(1, 0, 4)
+  send(2, 0, 4)
+  assert send(1, 4, 1, [0, 4])  # 9 frames: all are there
+  send(2, 0, 4)  # again, as after a replay that was restarted
+  assert send(1, 5, 1, [0, 5])
+  send(3, 0, 4)  # 14: those of actor 2 go
+  assert send(1, 6, 1, [0, 6]) is not None
+  assert not send(2, 4, 1, [3, 4])
+  assert not send(4, 0, 11, [0, 1])  # more than all may take
+  assert send(5, 0, 10, [0, 9])
 
 
 def test_items_whose_frames_a_restart_lost_are_left_out(caplog):
