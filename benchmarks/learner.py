@@ -325,7 +325,7 @@ class AtHand(batches_lib.Batches):
     drawn = self._draw()
     self._drawn = drawn._replace(batch=jax.device_put(drawn.batch))
 
-  def get(self, timeout_s: float | None = None) -> batches_lib.Drawn:
+  def get(self, timeout_s: float | None = None) -> batches_lib.DrawnBatch:
     """Returns the batch at once."""
     return self._drawn
 

@@ -18,7 +18,7 @@ from distacme.learning import placement as placement_lib
 _MAX_HALVINGS = 4  # an update is compiled for each length that it meets
 
 
-class Drawn(NamedTuple):
+class DrawnBatch(NamedTuple):
   """The batches for one call of the learner's update.
 
   Attributes:
@@ -54,7 +54,7 @@ class Batches:
     self._placement = placement
     self._padded = padded
 
-  def get(self, timeout_s: float | None = None) -> Drawn | None:
+  def get(self, timeout_s: float | None = None) -> DrawnBatch | None:
     """Returns the next batches, or None if none came within `timeout_s`."""
     del timeout_s  # A sampler of one process answers at once.
     return self._draw()
@@ -62,7 +62,7 @@ class Batches:
   def close(self) -> None:
     """Stops drawing."""
 
-  def _draw(self) -> Drawn:
+  def _draw(self) -> DrawnBatch:
     sampled = [self.sampler.sample() for _ in range(self.count)]
     data = [data for data, _ in sampled]
     if self._padded:
@@ -78,7 +78,7 @@ class Batches:
       info = jax.tree.map(lambda *leaves: np.concatenate(leaves), *infos)
     if self._placement is not None:
       batch = self._placement.put_batch(batch)
-    return Drawn(batch, info)
+    return DrawnBatch(batch, info)
 
 
 def trimmed(drawn: Sequence[types.Sequence]) -> list[types.Sequence]:
@@ -119,11 +119,11 @@ def _needed_rows(step_type: np.ndarray) -> int:
   return min(last_step + 2, length)  # with the row that bootstraps
 
 
-def _as_drawn(data: Any, info: types.SampleInfo) -> Drawn:
+def _as_drawn(data: Any, info: types.SampleInfo) -> DrawnBatch:
   # Contiguous: what samplers return are views with gaps between the rows, and
   # JAX takes several times as long over those.
   batch = types.Batch(data, info.probability.astype(np.float32), info.table)
-  return Drawn(jax.tree.map(np.ascontiguousarray, batch), info)
+  return DrawnBatch(jax.tree.map(np.ascontiguousarray, batch), info)
 
 
 class PrefetchedBatches(Batches):
@@ -151,7 +151,7 @@ class PrefetchedBatches(Batches):
     self._queue: queue.Queue[Any] = queue.Queue(max(1, depth // count))
     threading.Thread(target=self._run, daemon=True, name='prefetch').start()
 
-  def get(self, timeout_s: float | None = None) -> Drawn | None:
+  def get(self, timeout_s: float | None = None) -> DrawnBatch | None:
     """Returns the next batches, or None if none came within `timeout_s`."""
     try:
       drawn = self._queue.get(timeout=timeout_s)
@@ -160,7 +160,7 @@ class PrefetchedBatches(Batches):
     if isinstance(drawn, Exception):
       self._queue.put(drawn)  # for whoever asks again; the thread has ended
       raise drawn
-    assert isinstance(drawn, Drawn)
+    assert isinstance(drawn, DrawnBatch)
     return drawn
 
   def _run(self) -> None:

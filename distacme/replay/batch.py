@@ -12,7 +12,7 @@ from distacme.replay.items import rows as rows_lib
 
 
 def read(
-  layout: rows_lib.RowLayout, drawn: tables.Drawn
+  layout: rows_lib.RowLayout, drawn: tables.DrawnItems
 ) -> tuple[Any, types.SampleInfo]:
   """Returns a batch and how it was drawn; see `core.Sampler.sample`.
 

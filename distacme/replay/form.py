@@ -62,7 +62,7 @@ class Form:
     except TypeError as error:
       raise ValueError(f'No form of a batch: {error}.') from None
 
-  def check(self, drawn: tables.Drawn) -> None:
+  def check(self, drawn: tables.DrawnItems) -> None:
     """Raises ValueError if a batch is of another form."""
     found = [*drawn.items.shape]
     wanted = [self.items, self.item_bytes]

@@ -97,7 +97,7 @@ class InProcessReplay:
     """Writes all state that decides later samples, below `folder`."""
     self._memory.held().write(folder)
 
-  def load(self, held: memory.Held) -> None:
+  def load(self, held: memory.HeldMemory) -> None:
     """Loads the result of `memory.read`; call this before any insert."""
     self._memory.load(held)
 

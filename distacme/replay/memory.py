@@ -94,7 +94,7 @@ class Memory:
         return index
     return None
 
-  def draw(self) -> tables_lib.Drawn:
+  def draw(self) -> tables_lib.DrawnItems:
     """Draws a batch.
 
     Raises:
@@ -131,7 +131,9 @@ class Memory:
     """Returns memory for the copy that `held` makes; any thread may call it."""
     return [table.spare() for table in self._tables]
 
-  def held(self, spare: Sequence[tables_lib.Arrays] | None = None) -> Held:
+  def held(
+    self, spare: Sequence[tables_lib.Arrays] | None = None
+  ) -> HeldMemory:
     """Returns a copy of all state that decides later batches.
 
     Args:
@@ -139,7 +141,7 @@ class Memory:
     """
     if spare is None:
       spare = [{}] * len(self._tables)
-    return Held(
+    return HeldMemory(
       json.dumps(self._random.bit_generator.state),
       self._batches,
       {
@@ -150,7 +152,7 @@ class Memory:
       },
     )
 
-  def load(self, held: Held) -> None:
+  def load(self, held: HeldMemory) -> None:
     """Loads the state of another `Memory`; call this before any insert."""
     self._random.bit_generator.state = json.loads(held.random)
     self._batches = held.batches
@@ -158,7 +160,7 @@ class Memory:
       table.load(held.tables[spec.name])
 
 
-class Held(NamedTuple):
+class HeldMemory(NamedTuple):
   """A copy of a `Memory` at one moment.
 
   Attributes:
@@ -169,7 +171,7 @@ class Held(NamedTuple):
 
   random: str
   batches: int
-  tables: dict[str, tables_lib.Held]
+  tables: dict[str, tables_lib.HeldTable]
 
   def write(self, folder: pathlib.Path) -> None:
     """Writes the copy below `folder`, for `read`."""
@@ -188,8 +190,8 @@ class Held(NamedTuple):
     archive.write(folder / _FILE, arrays, frames)
 
 
-def read(folder: pathlib.Path) -> Held:
-  """Reads the files of `Held.write`, for `Memory.load`.
+def read(folder: pathlib.Path) -> HeldMemory:
+  """Reads the files of `HeldMemory.write`, for `Memory.load`.
 
   Raises:
     zipfile.BadZipFile: if a byte of the files changed; or the error of reading.
@@ -200,11 +202,11 @@ def read(folder: pathlib.Path) -> Held:
     name, _, part = path.rpartition('/')
     tables.setdefault(name, {})[part] = array
   of_all = tables.pop('')
-  return Held(
+  return HeldMemory(
     str(of_all['random']),
     int(of_all['batches']),
     {
-      name: tables_lib.Held(
+      name: tables_lib.HeldTable(
         parts,
         frames_lib.unpack(
           frames[name], parts.pop('lengths'), parts.pop('named')

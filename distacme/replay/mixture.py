@@ -11,7 +11,7 @@ from distacme import replay_spec
 from distacme.replay import tables as tables_lib
 
 # Draws a number of items from one table.
-Draw: TypeAlias = Callable[[int], tables_lib.Drawn]
+Draw: TypeAlias = Callable[[int], tables_lib.DrawnItems]
 
 
 class Mixture:
@@ -53,7 +53,7 @@ class Mixture:
     counts = np.bincount(tables, minlength=len(self._shares))
     return (counts * self._block).tolist()
 
-  def draw(self, number: int, draws: Sequence[Draw]) -> tables_lib.Drawn:
+  def draw(self, number: int, draws: Sequence[Draw]) -> tables_lib.DrawnItems:
     """Returns the items of batch `number`, with their chance in the batch.
 
     Args:
@@ -69,7 +69,7 @@ class Mixture:
     )
 
 
-def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> tables_lib.Drawn:
+def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> tables_lib.DrawnItems:
   """Returns items of several tables, in the order of the elements."""
   counts = np.bincount(tables, minlength=len(draws)).tolist()
   parts = [draw(n) for draw, n in zip(draws, counts, strict=True) if n]
@@ -83,4 +83,4 @@ def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> tables_lib.Drawn:
   if parts[0].frames is not None:
     every = [frame for part in parts for frame in part.frames or ()]
     frames = [every[place] for place in places.tolist()]
-  return tables_lib.Drawn(items, keys, probability, indices, frames)
+  return tables_lib.DrawnItems(items, keys, probability, indices, frames)

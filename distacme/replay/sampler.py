@@ -23,7 +23,7 @@ _EXPLAIN_AFTER_S = 5.0  # of looking, before a warning says so
 class Outlet(Protocol):
   """A way for batches from replay to a learner, and for priorities back."""
 
-  def next(self) -> tables.Drawn:
+  def next(self) -> tables.DrawnItems:
     """Waits for the next batch; its arrays may be views until the next call.
 
     Raises:

@@ -173,7 +173,7 @@ class Store:
         self._lost,
       )
 
-  def draw(self, timeout_s: float = math.inf) -> tables.Drawn | None:
+  def draw(self, timeout_s: float = math.inf) -> tables.DrawnItems | None:
     """Draws a batch, as soon as the rate limits allow.
 
     Args:

@@ -18,7 +18,7 @@ Frames: TypeAlias = frames_lib.Frames
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 
-class Drawn(NamedTuple):
+class DrawnItems(NamedTuple):
   """Items drawn from tables.
 
   Attributes:
@@ -36,7 +36,7 @@ class Drawn(NamedTuple):
   frames: Frames | None
 
 
-class Held(NamedTuple):
+class HeldTable(NamedTuple):
   """A copy of a table's contents at one moment, to be saved.
 
   Attributes:
@@ -116,7 +116,7 @@ class Table:
         'spec, what `act` stores, or the block_size. Give all of them the same.'
       )
 
-  def draw(self, count: int) -> Drawn:
+  def draw(self, count: int) -> DrawnItems:
     """Draws items; the caller has checked the rate limits."""
     drawn = self._draw(count)
     self._sampled += count
@@ -133,7 +133,7 @@ class Table:
     """
     return {}
 
-  def held(self, spare: Arrays) -> Held:
+  def held(self, spare: Arrays) -> HeldTable:
     """Returns a copy of the contents.
 
     Args:
@@ -141,9 +141,9 @@ class Table:
     """
     arrays, frames = self._held(spare)
     arrays['counts'] = np.array([self._inserted, self._sampled])
-    return Held(arrays, frames)
+    return HeldTable(arrays, frames)
 
-  def load(self, held: Held) -> None:
+  def load(self, held: HeldTable) -> None:
     """Loads the contents of another table into this new one."""
     self._inserted, self._sampled = held.arrays['counts'].tolist()
     items = held.arrays['items']
@@ -159,14 +159,14 @@ class Table:
   ) -> None:
     raise NotImplementedError
 
-  def _draw(self, count: int) -> Drawn:
+  def _draw(self, count: int) -> DrawnItems:
     raise NotImplementedError
 
   def _held(self, spare: Arrays) -> tuple[dict[str, np.ndarray], Frames | None]:
     """Returns copies of the items and all other state, but the counts."""
     raise NotImplementedError
 
-  def _load(self, held: Held) -> None:
+  def _load(self, held: HeldTable) -> None:
     """Loads at least one item, and the other state of `_held`."""
     raise NotImplementedError
 
@@ -225,14 +225,14 @@ class PriorityTable(Table):
         self._frames = [()] * self._capacity
       _put(self._frames, start, frames[skipped:])
 
-  def _draw(self, count: int) -> Drawn:
+  def _draw(self, count: int) -> DrawnItems:
     slots, probability = self._draw_slots(count)
     last = self._inserted - 1
     keys = last - (last - slots) % self._capacity
     frames = None
     if self._frames is not None:
       frames = [self._frames[slot] for slot in slots.tolist()]
-    return Drawn(
+    return DrawnItems(
       self._items.take(slots, axis=0),
       keys.view(np.uint64),
       probability,
@@ -279,7 +279,7 @@ class PriorityTable(Table):
       arrays['weights'] = _copy(weights, spare.get('weights'))
     return arrays, None if self._frames is None else self._frames[:count]
 
-  def _load(self, held: Held) -> None:
+  def _load(self, held: HeldTable) -> None:
     items = held.arrays['items']
     self._items[: len(items)] = items
     if self._spec.prioritized:
@@ -328,12 +328,12 @@ class QueueTable(Table):
       self._frames = self._frames or collections.deque()
       self._frames.extend(frames)
 
-  def _draw(self, count: int) -> Drawn:
+  def _draw(self, count: int) -> DrawnItems:
     items = np.stack([self._items.popleft() for _ in range(count)])
     frames = None
     if self._frames is not None:
       frames = [self._frames.popleft() for _ in range(count)]
-    return Drawn(
+    return DrawnItems(
       items,
       np.arange(self._sampled, self._sampled + count, dtype=np.uint64),
       np.ones(count),
@@ -348,7 +348,7 @@ class QueueTable(Table):
     frames = None if self._frames is None else list(self._frames)
     return {'items': items}, frames
 
-  def _load(self, held: Held) -> None:
+  def _load(self, held: HeldTable) -> None:
     self._items.extend(held.arrays['items'])
     if held.frames is not None:
       self._frames = collections.deque(held.frames)

@@ -43,7 +43,7 @@ class VariableServer:
       token: file of the run's token, without which no call is answered.
     """
     self._stopped = threading.Event()
-    self._service = service.Service(run_state)
+    self._service = service.VariableService(run_state)
     self._server = server_lib.Server(
       self._service.handlers(),
       host,

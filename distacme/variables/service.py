@@ -22,7 +22,7 @@ _PERIOD_S = 0.002
 _MAX_SESSIONS = 10_000
 
 
-class Service:
+class VariableService:
   """A run's state and newest params, behind coroutines of one event loop.
 
   A waiting call is a coroutine, and costs no thread. All handlers run in the thread of

@@ -303,7 +303,7 @@ class _Restored(NamedTuple):
   state: Any  # of the learner
   steps: int
   counts: Mapping[str, int]
-  replay: memory.Held | None
+  replay: memory.HeldMemory | None
 
 
 class _Saved:
@@ -351,7 +351,9 @@ class _Saved:
     counts: Mapping[str, int] = self._directory.read_counts(steps)
     replay = None
 
-    def load(folder: pathlib.Path) -> tuple[Mapping[str, int], memory.Held]:
+    def load(
+      folder: pathlib.Path,
+    ) -> tuple[Mapping[str, int], memory.HeldMemory]:
       path = folder / _COUNTS  # programs write none
       counts = files.read_json(path) if path.exists() else {}
       if counts.get('learner_steps', 0) > steps:

@@ -138,7 +138,9 @@ class SupervisedRun:
       return unheard_s
     if unheard_s > _HEARD_S:
       return 0.0
-    heard = (self._heartbeats.get(name, -math.inf) for name in self._all(worker))
+    heard = (
+      self._heartbeats.get(name, -math.inf) for name in self._all(worker)
+    )
     return time.monotonic() - min(heard)
 
   def is_starting(self, worker: str) -> bool:

@@ -200,7 +200,7 @@ def test_frames_travel_by_shared_memory_once_each():
   ours = slots.Slots(form, 2)
   theirs = slots.Slots(form, 2, ours.file)
   frames = [np.full(5, value, np.uint8) for value in range(6)]
-  drawn = tables.Drawn(
+  drawn = tables.DrawnItems(
     np.arange(12, dtype=np.uint8).reshape(3, 4),
     np.arange(3, dtype=np.uint64),
     np.ones(3),

@@ -277,7 +277,11 @@ def test_a_malformed_call_is_refused_with_a_message_and_logged(
   [
     ({'env_steps': 2**63}, [], 'env_steps must change by an int'),
     ({'env_steps': 1.5}, [], 'env_steps must change by an int'),
-    ({'steps': 1}, [], "A counter is one of env_steps, learner_steps, episodes"),
+    (
+      {'steps': 1},
+      [],
+      'A counter is one of env_steps, learner_steps, episodes',
+    ),
     ({}, [{'loss': 'low'}], 'Metrics must be numbers'),
     ({}, [{'loss': 10**400}], 'Metrics must be numbers'),
     ({}, [{}] * 1001, 'metrics of at most 1000 moments, got 1001'),

@@ -19,7 +19,7 @@ _LOOK_S = 0.1
 _MAX_LEARNERS = 16  # each has a thread
 
 
-class Batches:
+class BatchService:
   """The method Batches. A draw may wait, and so has a thread."""
 
   def __init__(self, store: store_lib.Store):

@@ -60,7 +60,7 @@ class GrpcOutlet:
     for _ in range(form_lib.DRAWN):
       self._requests.put(wire.ASK)
 
-  def next(self) -> tables.Drawn:
+  def next(self) -> tables.DrawnItems:
     """Waits for the next batch.
 
     Raises:

@@ -43,7 +43,7 @@ class ReplayServer:
       incarnation: number of earlier starts of the run's server.
     """
     self._store = store
-    self._batches = batches.Batches(store)
+    self._batches = batches.BatchService(store)
     stream = grpc.stream_stream_rpc_method_handler
     handlers = service.handlers(
       wire.SERVICE,

@@ -144,7 +144,9 @@ def join_pack(first: bytes) -> Joining:
   return Joining(packs.size_of(first), first)
 
 
-def batch_to_pieces(form: form_lib.Form, drawn: tables.Drawn) -> list[bytes]:
+def batch_to_pieces(
+  form: form_lib.Form, drawn: tables.DrawnItems
+) -> list[bytes]:
   """Returns the pieces of a batch.
 
   Raises:
@@ -199,7 +201,7 @@ def _batch_size(form: form_lib.Form, frames: int) -> int:
 
 def batch_from_bytes(
   form: form_lib.Form, data: bytes | memoryview
-) -> tables.Drawn:
+) -> tables.DrawnItems:
   """Reads what `join_batch` joined; arrays are views on `data`.
 
   Raises:
@@ -228,7 +230,7 @@ def batch_from_bytes(
     frames = [
       flat[start:end] for start, end in zip([0, *ends], ends, strict=False)
     ]
-  return tables.Drawn(items, keys, probability, table, frames)
+  return tables.DrawnItems(items, keys, probability, table, frames)
 
 
 def priorities_to_messages(

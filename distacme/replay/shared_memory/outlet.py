@@ -55,7 +55,7 @@ class LocalOutlet:
       self._connection.close()
       raise
 
-  def next(self) -> tables.Drawn:
+  def next(self) -> tables.DrawnItems:
     """Waits for the next batch; its frames are views until the next call.
 
     Raises:

@@ -60,7 +60,7 @@ class Slots:
     """Returns the number of batches that fit."""
     return len(self._slots)
 
-  def write(self, slot: int, drawn: tables.Drawn) -> None:
+  def write(self, slot: int, drawn: tables.DrawnItems) -> None:
     """Writes a batch.
 
     Raises:
@@ -80,7 +80,7 @@ class Slots:
       # Four times as fast as `np.stack`.
       np.concatenate(flat, out=into['frames'][: len(flat)].reshape(-1))
 
-  def read(self, slot: int) -> tables.Drawn:
+  def read(self, slot: int) -> tables.DrawnItems:
     """Returns a batch.
 
     Its frames are views: they change once the slot is written to again.
@@ -92,7 +92,7 @@ class Slots:
       frames = [
         tuple(itertools.islice(every, n)) for n in of['lengths'].tolist()
       ]
-    return tables.Drawn(
+    return tables.DrawnItems(
       of['items'].copy(),
       of['keys'].copy(),
       of['probability'].copy(),

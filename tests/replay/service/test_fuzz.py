@@ -33,7 +33,7 @@ whole_batches = st.sampled_from(
     b''.join(
       wire.batch_to_pieces(
         FRAMES,
-        tables.Drawn(
+        tables.DrawnItems(
           np.zeros((2, 8), np.uint8),
           np.zeros(2, np.uint64),
           np.ones(2),
