@@ -42,7 +42,7 @@ def use() -> pathlib.Path | None:
       return None
     if not os.access(folder, os.W_OK):
       return None
-    _shrink(_root())
+    shrink(_root())
   except (OSError, RuntimeError):  # there is no home, or it is read-only
     return None
   os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder)
@@ -77,8 +77,8 @@ def _machine() -> str:
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
 
-def _shrink(root: pathlib.Path) -> None:
-  """Deletes the oldest files where all together are too large."""
+def shrink(root: pathlib.Path) -> None:
+  """Deletes the oldest files below a folder where all together are too large."""
   files = []
   for path in root.rglob('*'):
     with contextlib.suppress(OSError):  # another process deletes, too

@@ -1,6 +1,7 @@
 """Settings that hold for every test, before anything imports JAX."""
 
 import os
+import pathlib
 
 import hypothesis
 import pytest
@@ -11,8 +12,13 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # processes that a test starts as well.
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 
-# Tests depend on no earlier run, and leave nothing in the user's home.
-os.environ.setdefault('JAX_ENABLE_COMPILATION_CACHE', 'false')
+# Most of the time of an agent's tests is compilation. What was compiled is kept for
+# other tests, for the processes that tests start, and for the next run; it computes
+# the same bits (`programs/compilation_cache.py`). `make clean` deletes it.
+COMPILED = pathlib.Path(__file__).parents[1] / 'build' / 'compiled'
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(COMPILED))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 # Tests compile far more than they compute: a compiler that tries less hard halves
 # the time of an agent's exact tests. Learning checks run what users run.
@@ -23,6 +29,9 @@ QUICK_COMPILER = (
 
 def pytest_configure(config):
   """Chooses the compiler's effort, before anything imports JAX."""
+  from distacme.programs import compilation_cache
+
+  compilation_cache.shrink(COMPILED)
   if not {'learning', 'hours'} & set(config.option.markexpr.split()) or (
     'not' in config.option.markexpr.split()
   ):

@@ -92,7 +92,7 @@ def test_the_cores_of_a_program_are_said(monkeypatch):
 def test_the_folder_of_compiled_functions_is_said(monkeypatch, tmp_path):
   assert examine('compiled functions') == (
     True,
-    'ok       compiled functions: as JAX_ENABLE_COMPILATION_CACHE says',
+    'ok       compiled functions: as JAX_COMPILATION_CACHE_DIR says',
   )
   monkeypatch.setattr(compilation_cache, 'CHOICES', ())
   monkeypatch.setattr(compilation_cache, '_root', lambda: tmp_path / 'there')
