@@ -121,6 +121,7 @@ def evaluate(
   from distacme.programs.view import video as video_lib
   from distacme.run import run_state
   from distacme.run import seeding
+  from distacme.runtime import signals
 
   if video:
     video_lib.check(video)
@@ -136,17 +137,18 @@ def evaluate(
   rows = evaluator.num_rows(episodes)
   # The same rows with and without a video: other rows would change the returns.
   environment = video_lib.make_vector(experiment, rows, _STREAM, video)
-  try:
-    wiring.make_evaluator(
-      agent,
-      environment,
-      params.LocalParams(loaded.params),
-      state.reporter('evaluator'),
-      evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
-      key=seeding.actor_key(seed),
-    ).evaluate()
-  finally:  # at Ctrl-C, too: the frames so far are a whole video
-    environment.close()
+  with signals.StopRequests():
+    try:
+      wiring.make_evaluator(
+        agent,
+        environment,
+        params.LocalParams(loaded.params),
+        state.reporter('evaluator'),
+        evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
+        key=seeding.actor_key(seed),
+      ).evaluate()
+    finally:  # at Ctrl-C, too: the frames so far are a whole video
+      environment.close()
   return dict(state.status().workers['evaluator'].metrics)
 
 

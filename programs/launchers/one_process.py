@@ -43,36 +43,29 @@ def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
-  """Runs an experiment to its end.
+  """Runs an experiment to its end; see `modes.Launcher.run`.
 
-  Ctrl-C ends the run in order, as in a program; a second Ctrl-C ends the run at
-  once. `breakpoint()` works in actor, environment and (without jit) agent.
-
-  Args:
-    experiment: the settings of the run.
-    directory: of the run.
-    show: called with the run's status now and then.
-
-  Returns:
-    The last status.
+  `breakpoint()` works in actor, environment and (without jit) agent.
   """
   with jax.disable_jit(not experiment.run.jit):
-    return _run(experiment, directory, show)
+    return _run(experiment, directory, show, stops)
 
 
 def _run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
-  parts = _Parts(experiment, directory)
+  parts = _Parts(experiment, directory, stops)
   failure = ''
   try:
     # What could not be written is found out at the latest when the parts close.
     with (
       contextlib.closing(parts),
-      signals.requested_from(parts.request_stop),
+      stops.passed_to(parts.request_stop),
     ):
       while parts.state.directive().stop is None:
         parts.act()
@@ -113,9 +106,11 @@ class _Parts:
     self,
     experiment: experiment_lib.Experiment,
     directory: run_directory.RunDirectory,
+    stops: signals.StopRequests,
   ):
     self._experiment = experiment
     self._directory = directory
+    self._stops = stops
     run = experiment.run
     agent = experiment.make_agent(experiment.environment_spec())
     self._best = checkpoint.BestParams(directory.best)
@@ -268,7 +263,8 @@ class _Parts:
       and not self._may_save_anywhere()
     ):
       return  # a resumed run repeats the steps since the last exact place
-    self._saved.save(steps, state, directive.counts, self.loop.replay)
+    with self._stops.held():  # no half of a checkpoint stays
+      self._saved.save(steps, state, directive.counts, self.loop.replay)
 
   def evaluate(self) -> None:
     """Evaluates if an evaluation is due."""

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import distacme
+from distacme import status
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import run_config
@@ -19,6 +20,7 @@ from distacme.programs.seeds import config
 from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
 from distacme.run import run_directory
+from distacme.runtime import signals
 from tests.programs import launching
 
 
@@ -178,11 +180,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
 @pytest.mark.parametrize(
   'command', ['train --mode local', 'plot run', 'evaluate run']
 )
-def test_ctrl_c_before_there_is_a_run_is_no_traceback(
-  capsys, monkeypatch, command
-):
+def test_ctrl_c_before_there_is_a_run_is_a_line(capsys, monkeypatch, command):
   def interrupted(*_, **__):
-    raise KeyboardInterrupt
+    raise signals.Stopped(status.StopReason.INTERRUPTED)
 
   monkeypatch.setattr(training, 'prepare', interrupted)
   monkeypatch.setattr(curve_groups, 'grouped', interrupted)
@@ -191,7 +191,7 @@ def test_ctrl_c_before_there_is_a_run_is_no_traceback(
     cli.main(command.split())
   assert exit_.value.code == 130
   captured = capsys.readouterr()
-  assert captured.out + captured.err == ''
+  assert captured.out + captured.err == 'distacme: interrupted\n'
 
 
 AGENT_IN_A_FILE = f"""
