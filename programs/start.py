@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Sequence
 
 from distacme.runtime import ending
@@ -10,6 +11,7 @@ from distacme.runtime import ending
 def main(arguments: Sequence[str] | None = None) -> None:
   """Runs the command of `arguments`, by default this process's; ends the process."""
   ending.at_signals()
+  atexit.register(ending.ignore_signals)  # before all others, and so run last
   from distacme.programs import cli
 
   try:

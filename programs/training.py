@@ -128,6 +128,7 @@ class Run:
       best,
       env=self.experiment.environment,
       network=self.experiment.network,
+      trust_run_dir=True,  # this process has made it
     )
 
 

@@ -54,6 +54,15 @@ def at_signals(code: int | str | None = None) -> None:
       signal.signal(number, end)
 
 
+def ignore_signals() -> None:
+  """Ignores signals in the last moments of an interpreter.
+
+  It sets its own handlers back by then, under which signals kill the process.
+  """
+  for number in _SAID:
+    signal.signal(number, signal.SIG_IGN)
+
+
 def despite_workers(code: int | str | None) -> None:
   """Ends this process now if workers' threads are left that have not ended.
 

@@ -174,6 +174,24 @@ def test_a_command_at_its_end_keeps_its_exit_code(code):
   assert (done.returncode, done.stderr) == (int(code), '')
 
 
+def test_the_last_moments_of_an_interpreter_are_not_cut_short():
+  done = run("""
+import signal, sys
+from distacme.runtime import ending
+from distacme.programs import start
+sys.argv[1:] = ['--version']
+
+class Last:
+  def __del__(self, kill=signal.raise_signal):
+    for number in (2, 15, 1):
+      kill(number)
+
+sys.last = Last()
+start.main()
+""")
+  assert (done.returncode, done.stderr) == (0, '')
+
+
 @pytest.mark.parametrize(('name', 'code'), [('worker actor/0', 3), ('x', 7)])
 def test_a_workers_thread_does_not_hold_up_the_end(name, code):
   done = run(f"""{FIRST}
