@@ -90,13 +90,14 @@ def check(
   """
   agent = check_agent(experiment)
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(
-    run.agent, run.env, f'seed{run.seed}'
-  )
-  directory = run_directory.RunDirectory(path.resolve())
-  pickles = _check_launch(experiment, directory)
-  directory.create()
   with contextlib.ExitStack() as stack:
+    path = run.run_dir
+    if path is None:
+      path = run_directory.make_new(run.agent, run.env, f'seed{run.seed}')
+      stack.callback(run_directory.take_back, path)
+    directory = run_directory.RunDirectory(path.resolve())
+    pickles = _check_launch(experiment, directory)
+    directory.create()
     lock = stack.enter_context(lock_lib.take(directory))
     check_resumable(experiment, directory)
     # Both refuse what they cannot read.

@@ -54,19 +54,24 @@ def prepare(
   with devices.on_the_cpu():  # the runs need the accelerators
     checks.check_agent(experiment)
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
-  path = path.resolve()
-  _check_parent(path)
   arguments = _without(arguments, 'seeds', 'seeds-at-once', 'run-dir')
   runs = []
-  for seed in config_lib.parse_seeds(settings.seeds):
-    one = dataclasses.replace(
-      experiment, run=dataclasses.replace(run, seed=seed)
-    )
-    directory = run_directory.RunDirectory(path / f'seed{seed}')
-    checks.check_resumable(one, directory)
-    runs.append(one_seed.SeedRun(one, directory, arguments))
-  path.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    path = run.run_dir
+    if path is None:
+      path = run_directory.make_new(run.agent, run.env, 'seeds')
+      stack.callback(run_directory.take_back, path)
+    path = path.resolve()
+    _check_parent(path)
+    for seed in config_lib.parse_seeds(settings.seeds):
+      one = dataclasses.replace(
+        experiment, run=dataclasses.replace(run, seed=seed)
+      )
+      directory = run_directory.RunDirectory(path / f'seed{seed}')
+      checks.check_resumable(one, directory)
+      runs.append(one_seed.SeedRun(one, directory, arguments))
+    path.mkdir(parents=True, exist_ok=True)
+    stack.pop_all()  # the directory stays
   return PreparedSeeds(path, runs, settings.seeds_at_once)
 
 

@@ -1,5 +1,6 @@
 """The command line: settings become flags, mistakes become sentences."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,6 +11,7 @@ import pytest
 
 import distacme
 from distacme import status
+from distacme.programs import checks
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import run_config
@@ -348,11 +350,21 @@ def test_what_a_worker_needs_can_be_pickled():
   assert cloudpickle.loads(cloudpickle.dumps(experiment)).run == experiment.run
 
 
-def test_two_runs_with_default_directories_do_not_share_one(folder):
-  from distacme.run import run_directory
+@pytest.mark.parametrize('seeds', ['', '--seeds 0-1'])
+def test_a_refused_command_leaves_no_default_directory(
+  capsys, monkeypatch, folder, seeds
+):
+  def refuse(*_):
+    made = [path.name for path in (folder / 'runs').glob('dqn-*')]
+    assert len(made) == 1
+    raise_in_distacme()
 
-  path = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
-  os.makedirs(path)
-  other = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
-  assert other != path
-  assert other.parent == path.parent == pathlib.Path('runs')
+  raise_in_distacme = functools.partial(run_config.RunConfig, num_actors=0)
+  monkeypatch.setattr(checks, 'check_resumable', refuse)
+  assert 'num_actors must be' in refused(
+    capsys, '--mode', 'local', *seeds.split()
+  )
+  assert not list(folder.iterdir())
+  (folder / 'runs/mine').mkdir(parents=True)
+  refused(capsys, '--mode', 'local', *seeds.split())
+  assert [path.name for path in (folder / 'runs').iterdir()] == ['mine']
