@@ -74,7 +74,7 @@ def _run(
         if parts.report_replay():
           show(parts.state.status())
       parts.finish()
-  except files.NotWrittenError as error:
+  except (files.NotWrittenError, status_lib.NotFiniteError) as error:
     failure = str(error)
   except Exception:
     failure = traceback.format_exc()

@@ -197,7 +197,9 @@ def _tell(
   from distacme.run import files
 
   # Such a failure is a sentence, with which the run ends: it is said then.
-  in_a_sentence = isinstance(error, files.NotWrittenError)
+  in_a_sentence = isinstance(
+    error, (files.NotWrittenError, status_lib.NotFiniteError)
+  )
   detail = (
     str(error) if in_a_sentence else ''.join(traceback.format_exception(error))
   )
@@ -208,7 +210,7 @@ def _tell(
   try:
     if not in_a_sentence:
       line.fail(detail)
-    # What is not finite would be so again after a restart.
+    # As after NaN that JAX's own checks found: it would be so after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
       line.request_stop(status_lib.StopReason.FAILED, detail)
   except ConnectionError as unheard:

@@ -351,3 +351,38 @@ def test_a_signal_while_a_run_is_put_together_ends_it(number, tmp_path, capsys):
     'interrupted' if number == signal.SIGINT else 'terminated'
   )
   assert capsys.readouterr().out.count('ended:') == 1
+
+
+class Spoilt(environments.Catch):
+  """Catch whose rewards become `value` long after the first episode."""
+
+  steps_left = 300
+
+  def __init__(self, seed, value):
+    super().__init__(seed)
+    self._value = value
+
+  def step(self, action):
+    self.steps_left -= 1
+    timestep = super().step(action)
+    if self.steps_left < 0 and timestep.reward is not None:
+      return timestep._replace(reward=self._value)
+    return timestep
+
+
+@pytest.mark.filterwarnings('ignore:invalid value encountered in multiply')
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('exponent', [0.6, 0.0])
+def test_rewards_that_are_no_number_end_a_run_in_a_sentence(
+  tmp_path, capsys, value, exponent
+):
+  code = train(
+    dataclasses.replace(QUICK, priority_exponent=exponent),
+    lambda seed: Spoilt(seed, value),
+    tmp_path / 'run',
+  )
+  assert code == 1
+  said = ''.join(capsys.readouterr())
+  assert 'Traceback' not in said
+  sentence = 'priorities must be finite' if exponent else 'loss is '
+  assert said.count(sentence) == 1
