@@ -384,5 +384,5 @@ def test_rewards_that_are_no_number_end_a_run_in_a_sentence(
   assert code == 1
   said = ''.join(capsys.readouterr())
   assert 'Traceback' not in said
-  sentence = 'priorities must be finite' if exponent else 'loss is '
+  sentence = 'priorities must be finite' if exponent else ' after learner step '
   assert said.count(sentence) == 1
