@@ -230,6 +230,12 @@ class Learner:
     self._params_executor.shutdown()
     self.report(status.WorkerState.SAVING)  # the process may go on saving
 
+  def abandon(self) -> None:
+    """Ends the learner's threads, also after a failure; saves nothing more."""
+    self._priorities.close()
+    self._batches.close()
+    self._params_executor.shutdown(wait=False, cancel_futures=True)
+
   def save(self) -> None:
     """Writes a checkpoint, if the learner was given a `save`.
 
