@@ -117,7 +117,7 @@ class MetricsSink:
       self._warn_once(worker, kind, metrics)
 
   def close(self) -> None:
-    """Flushes TensorBoard's events, and closes the files."""
+    """Flushes TensorBoard's events, and closes the files; again, does nothing."""
     with self._lock:
       self._file.close()
       if self._tensorboard:
@@ -185,7 +185,8 @@ class _TensorBoard:
         writer.add_scalar(f'{kind}/{name}', scalar, step)
 
   def close(self) -> None:
-    for writer in self._writers.values():
+    while self._writers:
+      _, writer = self._writers.popitem()
       if _is_alive(writer):
         writer.close()
 

@@ -87,7 +87,9 @@ class Closed(environments.Catch):
 
 @pytest.mark.program
 @pytest.mark.parametrize('fails', [True, False])
-def test_threads_of_a_run_leave_nothing_open(tmp_path, monkeypatch, fails):
+def test_threads_of_a_run_leave_nothing_open(
+  tmp_path, monkeypatch, caplog, fails
+):
   # It warns of a function of Python's that is to go.
   monkeypatch.setattr(this_host, 'find_launchpad', lambda: None)
   still_open = []
@@ -102,6 +104,7 @@ def test_threads_of_a_run_leave_nothing_open(tmp_path, monkeypatch, fails):
   )
   assert run.exit_code == fails
   assert not still_open
+  assert 'could not close' not in caplog.text
   feeding.wait_for(
     lambda: (
       not {'prefetch', 'packs to replay', 'replay learner', 'replay draws'}
