@@ -117,7 +117,7 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
 
     Raises:
       ValueError: if neither or both numbers are given.
-      FloatingPointError: if the loss is not finite.
+      status.NotFiniteError: if the loss is not finite.
     """
     if (num_episodes is None) == (num_steps is None):
       raise ValueError(

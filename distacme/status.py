@@ -50,6 +50,13 @@ class WorkerState(str, enum.Enum):
   DONE = 'done'  # said in the last report
 
 
+class NotFiniteError(FloatingPointError, ValueError):
+  """A run's numbers are not finite, and would not be after a restart either.
+
+  The message is a sentence, with which the run ends.
+  """
+
+
 class StopReason(str, enum.Enum):
   """The reasons for which a run ends."""
 

@@ -87,9 +87,13 @@ def make_learner(
     batches = batches_lib.Batches(
       sampler, count, placement, padded=replay.padded
     )
-  return learner_lib.Learner(
-    agent, batches, sink, reporter, state, placement=placement, **settings
-  )
+  try:
+    return learner_lib.Learner(
+      agent, batches, sink, reporter, state, placement=placement, **settings
+    )
+  except BaseException:
+    batches.close()
+    raise
 
 
 def make_actor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import contextlib
+import os
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
@@ -14,6 +15,7 @@ from distacme.programs import presets
 from distacme.programs import recorded_run
 from distacme.programs import replay_transports
 from distacme.programs import run_config
+from distacme.programs.workers import devices
 from distacme.rpc import token
 from distacme.run import lock as lock_lib
 from distacme.run import notices
@@ -34,7 +36,6 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   """
   # Here and not above: they import JAX, which what only lists does not need.
   from distacme.kit import observations
-  from distacme.learning import placement
   from distacme.learning import updates
 
   spec = experiment.environment_spec()
@@ -52,8 +53,19 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   if not agent.replay.needs_actors:
     _check_clock_without_actors(run)
   updates.check_count(run.updates_per_call, agent)
-  placement.check_split(agent.replay.batch_size, len(run.learner_devices) or 1)
+  devices.check_split(
+    agent.replay.batch_size, run.learner_devices, _learners_variables(run)
+  )
   return agent
+
+
+def _learners_variables(run: run_config.RunConfig) -> dict[str, str] | None:
+  """Returns the variables of the learner's process; None if it shares this one."""
+  from distacme.programs import program
+
+  if not modes.find(run.mode).has_processes:
+    return None
+  return {**os.environ, **program.make_program(run)[program.LEARNER].env}
 
 
 def _check_clock_without_actors(run: run_config.RunConfig) -> None:
@@ -90,13 +102,14 @@ def check(
   """
   agent = check_agent(experiment)
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(
-    run.agent, run.env, f'seed{run.seed}'
-  )
-  directory = run_directory.RunDirectory(path.resolve())
-  pickles = _check_launch(experiment, directory)
-  directory.create()
   with contextlib.ExitStack() as stack:
+    path = run.run_dir
+    if path is None:
+      path = run_directory.make_new(run.agent, run.env, f'seed{run.seed}')
+      stack.callback(run_directory.take_back, path)
+    directory = run_directory.RunDirectory(path.resolve())
+    pickles = _check_launch(experiment, directory)
+    directory.create()
     lock = stack.enter_context(lock_lib.take(directory))
     check_resumable(experiment, directory)
     # Both refuse what they cannot read.

@@ -10,13 +10,10 @@ import signal
 import sys
 
 import distacme
-from distacme.programs import refusals
-from distacme.programs.commands import train as train_lib
 from distacme.programs.view import terminal
 
-# The purpose of each command. `train` is below; each other command is a module
-# of its name, with a `main(arguments)` that returns the exit code. The module
-# is imported when the command is called.
+# The purpose of each command. A command is a module of its name, with a
+# `main(arguments)` that returns the exit code; it is imported when it is called.
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
@@ -40,14 +37,22 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Runs a command and exits with the command's code."""
+  """Runs a command and exits with the command's code.
+
+  `programs.start.main` runs it where signals are to end it in a sentence.
+  """
   terminal.open_missing()
   command, *rest = list(sys.argv[1:] if arguments is None else arguments) or [
     ''
   ]
+  from distacme.runtime import signals
+
   try:
     code = _run(command, rest)
     sys.stdout.flush()
+  except signals.Stopped as stopped:
+    print(f'distacme: {stopped}', file=sys.stderr)
+    code = signals.exit_code(stopped.reason)
   except BrokenPipeError:  # e.g. `distacme ... | head`
     # Output that is flushed at exit is dropped; else flushing would fail.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -70,8 +75,10 @@ def _run(command: str, arguments: Sequence[str]) -> int:
       print(f'distacme: unknown command {command!r}.{hint}\n', file=sys.stderr)
     print(usage(), file=sys.stderr)
     return 2
-  if command == 'train':
-    return train_lib.train(arguments)
+  from distacme.programs import refusals
+
   module = importlib.import_module(f'distacme.programs.commands.{command}')
+  if command == 'train':  # which shows by itself how its run has failed
+    return int(module.main(arguments))
   code: int = refusals.in_a_sentence(lambda: int(module.main(arguments)))
   return code

@@ -22,6 +22,7 @@ from distacme.programs import checks
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import given_functions
 from distacme.programs import recorded_run
+from distacme.programs import trusted_names
 from distacme.run import checkpoint
 from distacme.run import notices
 from distacme.run import run_directory
@@ -42,6 +43,8 @@ def load_policy(
   *,
   env: families.NameOrFactory | None = None,
   network: Any = None,
+  agent: str | None = None,
+  trust_run_dir: bool = False,
 ) -> greedy_policy.GreedyPolicy:
   """Returns the greedy policy that a run has learnt.
 
@@ -49,15 +52,24 @@ def load_policy(
     run_dir: of the run, which may still go on.
     best: whether to take the params of the best evaluation, if there was one,
       rather than those of the newest checkpoint.
-    env: the run's environment, if it was given as a function that cannot be
-      imported by its name; as in `distacme.train`.
-    network: the run's network, if it was given as such a function.
+    env: the run's environment, as in `distacme.train`, if it is of your own:
+      loading runs no code that only `run_dir` names.
+    network: the run's network, if it is of your own.
+    agent: the module of the run's agent, if it is of your own.
+    trust_run_dir: whether to import whatever `run_dir` names.
 
   Raises:
-    ValueError: if `run_dir` is no run, has no params yet, or was made with
-      other functions than those given here.
+    ValueError: if `run_dir` is no run, has no params yet, names code that is no
+      part of distacme, or was made with other functions than those given here.
   """
-  run = load(run_dir, best, env=env, network=network)
+  run = load(
+    run_dir,
+    best,
+    env=env,
+    network=network,
+    agent=agent,
+    trust_run_dir=trust_run_dir,
+  )
   return greedy_policy.GreedyPolicy(run.agent, run.params, run.spec)
 
 
@@ -67,31 +79,43 @@ def load(
   *,
   env: families.NameOrFactory | None = None,
   network: Any = None,
+  agent: str | None = None,
+  trust_run_dir: bool = False,
 ) -> LoadedRun:
   """Returns a run with its params; see `load_policy`."""
   directory = run_directory.RunDirectory(pathlib.Path(run_dir).resolve())
-  experiment = _experiment(directory, env, network)
+  given = {'env': env, 'network': network, 'agent': agent}
+  given = {part: value for part, value in given.items() if value is not None}
+  if not trust_run_dir:
+    trusted_names.check(directory.read_config(), directory, given)
+  experiment = _experiment(directory, given)
   spec = experiment.environment_spec()
-  agent = experiment.make_agent(spec)
-  return LoadedRun(experiment, spec, agent, _params(directory, agent, best))
+  made = experiment.make_agent(spec)
+  return LoadedRun(experiment, spec, made, _params(directory, made, best))
 
 
 def _experiment(
-  directory: run_directory.RunDirectory,
-  env: families.NameOrFactory | None,
-  network: Any,
+  directory: run_directory.RunDirectory, given: Mapping[str, Any]
 ) -> experiment_lib.Experiment:
-  """Returns the run's experiment, with the given functions in their fields."""
+  """Returns the run's experiment, with the given functions in their fields.
+
+  Demonstrations are left out: what is loaded does not learn.
+  """
   config = directory.read_config()
   run = recorded_run.run_config(config, directory)
-  names: dict[str, Any] = {}
+  if given.get('agent', run.agent) != run.agent:
+    raise ValueError(
+      f'{directory.path} was made with the agent {run.agent!r}, got '
+      f'{given["agent"]!r}. Give the same.'
+    )
+  names: dict[str, Any] = {'demonstrations': ''}
   functions: dict[str, Any] = {}
-  for part, given in (('env', env), ('network', network)):
-    recorded = getattr(run, part)
-    if isinstance(given, str):
-      names[part] = given
-    elif given is not None:
-      functions[part] = given
+  for part in ('env', 'network'):
+    recorded, value = getattr(run, part), given.get(part)
+    if isinstance(value, str):
+      names[part] = value
+    elif value is not None:
+      functions[part] = value
     elif recorded and ':' not in recorded:
       functions[part] = _import(config, part, directory)
   experiment = experiment_lib.Experiment(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from distacme import status
   from distacme.programs import experiment as experiment_lib
   from distacme.run import run_directory
+  from distacme.runtime import signals
 
 Mode = Literal['local', 'threads', 'processes']
 
@@ -20,7 +21,7 @@ class Launcher(NamedTuple):
 
   Attributes:
     module: the path of a module with a function
-      `run(experiment, directory, show)` as below; the module is imported when a
+      `run(experiment, directory, show, stops)` as below; the module is imported when a
       run is started.
     has_services: True if workers talk to a variable server and a replay server;
       else one thread owns all.
@@ -53,6 +54,7 @@ class Launcher(NamedTuple):
     experiment: experiment_lib.Experiment,
     directory: run_directory.RunDirectory,
     show: Callable[[status.Status], None],
+    stops: signals.StopRequests,
   ) -> status.Status:
     """Runs an experiment to its end; returns the last status.
 
@@ -60,9 +62,13 @@ class Launcher(NamedTuple):
       experiment: the settings of the run.
       directory: of the run.
       show: called with the run's status now and then.
+      stops: ends the run, of which nothing may have begun yet.
+
+    Raises:
+      signals.Stopped: if the run was to end before it began, or at once.
     """
     ended: status.Status = importlib.import_module(self.module).run(
-      experiment, directory, show
+      experiment, directory, show, stops
     )
     return ended
 

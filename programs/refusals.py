@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import signal
 import sys
 import traceback
 from typing import Any
 
 
 def in_a_sentence(function: Callable[[], Any]) -> Any:
-  """Returns the function's result, or 2 after printing the reason of a refusal.
-
-  Ctrl-C needs no explanation: a run handles Ctrl-C by itself.
-  """
+  """Returns the function's result, or 2 after printing the reason of a refusal."""
   try:
     return function()
-  except KeyboardInterrupt:
-    return 128 + signal.SIGINT
   except (ValueError, ImportError) as error:
     if not _raised_here(error):
       raise

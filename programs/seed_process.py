@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from distacme.programs import cli
-from distacme.runtime import process_tree
+from distacme.runtime import ending
 
 if __name__ == '__main__':
+  ending.at_signals()
+  # Not above: a signal would end these imports in a traceback.
+  from distacme.programs import start
+  from distacme.runtime import process_tree
+
   process_tree.die_with_parent()
-  cli.main(['train', *sys.argv[1:]])
+  start.main(['train', *sys.argv[1:]])

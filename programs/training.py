@@ -129,6 +129,7 @@ class Run:
       best,
       env=self.experiment.environment,
       network=self.experiment.network,
+      trust_run_dir=True,  # this process has made it
     )
 
 
@@ -164,28 +165,51 @@ class PreparedRun(NamedTuple):
         f'the {part} cannot be imported by its name: workers read it from a '
         f'pickle in {self.directory.pickles}, which only this user may open'
       )
-    with contextlib.ExitStack() as stack:
-      if not self.launcher.has_processes:  # whose workers have logs
-        stack.enter_context(_logged_to(self.directory.logs / 'all'))
-      stack.enter_context(self.directory.running())
-      display = stack.enter_context(progress.Display())
-
-      def show(status: status_lib.Status) -> None:
-        if status.stop is not None and self.launcher.has_processes:
-          plotting.prepare()
-        display.show(status)
-
-      status = self.launcher.run(self.experiment, self.directory, show)
-    terminal.say(progress.ending(status))
-    assert status.stop is not None  # it has ended
-    if status.stop.reason != status_lib.StopReason.TERMINATED:
-      plotting.draw_if_possible(self.directory.path)  # else it is to be gone
-    terminal.say(f'run directory: {self.directory.path}')
+    with signals.StopRequests() as stops:
+      status = self._launch(stops)
+      assert status.stop is not None  # it has ended
+      # A signal now only cuts short what is said of the end.
+      with contextlib.suppress(signals.Stopped):
+        terminal.say(progress.ending(status))
+        if status.stop.reason != status_lib.StopReason.TERMINATED:
+          plotting.draw_if_possible(
+            self.directory.path
+          )  # else it is to be gone
+        terminal.say(f'run directory: {self.directory.path}')
     terminal.flush()
     code = signals.exit_code(status.stop.reason)
     if status.failures:
       code = code or 1
     return code
+
+  def _launch(self, stops: signals.StopRequests) -> status_lib.Status:
+    """Runs to the end; returns the last status."""
+    from distacme.programs.view import plotting
+    from distacme.programs.view import progress
+
+    try:
+      with contextlib.ExitStack() as stack:
+        if not self.launcher.has_processes:  # whose workers have logs
+          stack.enter_context(_logged_to(self.directory.logs / 'all'))
+        stack.enter_context(self.directory.running())
+        display = stack.enter_context(progress.Display())
+
+        def show(status: status_lib.Status) -> None:
+          if status.stop is not None and self.launcher.has_processes:
+            plotting.prepare()
+          display.show(status)
+
+        return self.launcher.run(self.experiment, self.directory, show, stops)
+    except signals.Stopped as stopped:
+      status = self.directory.read_summary()
+      if status is None:  # nothing had begun
+        status = status_lib.Status(
+          seconds=0.0,
+          counts=self.directory.read_config()['resumed_from'],
+          stop=status_lib.Stop(stopped.reason),
+        )
+        self.directory.write_summary(status)
+      return status
 
 
 def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:

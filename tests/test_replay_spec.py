@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from distacme import replay_spec
+from distacme import status
 
 
 def table(name='experience', **kwargs):
@@ -145,8 +146,11 @@ def test_an_impossible_spec_is_refused(changes, message):
 def test_priorities_that_make_no_sense_are_refused():
   replay_spec.check_priorities(np.array([0.0, 1.0]))
   message = 'finite and not negative, got nan among 2. .*it may have diverged'
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(status.NotFiniteError, match=message):
     replay_spec.check_priorities(np.array([0.0, np.nan]))
+  with pytest.raises(ValueError, match='got -1.0 among 2') as refused:
+    replay_spec.check_priorities(np.array([0.0, -1.0]))
+  assert not isinstance(refused.value, status.NotFiniteError)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import operator
 from typing import Any, NamedTuple
+import urllib.parse
 
 import dm_env
 import numpy as np
@@ -146,6 +147,15 @@ def _native_vector(
   if not make_native:
     return None
   return make_native(environment, seeds)
+
+
+def is_built_in(name: str) -> bool:
+  """Returns whether making an environment imports no module that its name names.
+
+  Gymnasium, too, imports the module of 'gymnasium:module:Id-v0'.
+  """
+  family, _, environment = name.partition(':')
+  return family in FAMILIES and ':' not in urllib.parse.unquote(environment)
 
 
 def row_seed(seed: int, row: int) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent import futures
+import contextlib
 import logging
 import math
 import time
@@ -212,7 +213,8 @@ class Learner:
     now = time.monotonic()
     if now >= self._report_at:
       self._report_at = now + _REPORT_PERIOD_S
-      self._priorities.send()
+      with self._metrics_blamed():
+        self._priorities.send()
       self.report(state)
     if now >= self._save_at:
       self.save()
@@ -228,11 +230,17 @@ class Learner:
     self._params_executor.shutdown()
     self.report(status.WorkerState.SAVING)  # the process may go on saving
 
+  def abandon(self) -> None:
+    """Ends the learner's threads, also after a failure; saves nothing more."""
+    self._priorities.close()
+    self._batches.close()
+    self._params_executor.shutdown(wait=False, cancel_futures=True)
+
   def save(self) -> None:
     """Writes a checkpoint, if the learner was given a `save`.
 
     Raises:
-      FloatingPointError: if a metric is not finite: the state may not be finite.
+      status.NotFiniteError: if a metric is not finite: the state may not be finite.
     """
     self._save_at = time.monotonic() + self._save_period_s
     if self._save is not None:
@@ -243,7 +251,7 @@ class Learner:
     """Waits for the last update and checks its metrics.
 
     Raises:
-      FloatingPointError: if a metric is not finite.
+      status.NotFiniteError: if a metric is not finite.
     """
     self._metrics()
 
@@ -251,7 +259,7 @@ class Learner:
     """Reports progress to the run; the answer tells whether to stop.
 
     Raises:
-      FloatingPointError: if the loss or another metric is not finite.
+      status.NotFiniteError: if the loss or another metric is not finite.
     """
     metrics = None
     if self._output is not None and self._meter.due():
@@ -267,7 +275,7 @@ class Learner:
     metrics = {k: float(v) for k, v in self._output.metrics.items()}
     for name, value in metrics.items():
       if self._stop_if_not_finite and not math.isfinite(value):
-        raise FloatingPointError(
+        raise status.NotFiniteError(
           f'{name} is {value} after learner step {self.steps}. Rewards or '
           'observations that are not finite or a learning rate that is too '
           'high do this; nothing later than the last checkpoint is saved. '
@@ -313,12 +321,22 @@ class Learner:
   def _send_priorities(
     self, info: types.SampleInfo, priorities: jax.Array
   ) -> None:
-    behind = self._priorities.add(info, priorities)
+    with self._metrics_blamed():
+      behind = self._priorities.add(info, priorities)
     while behind and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
       behind = self._priorities.behind()
       if behind:
         self.tend(status.WorkerState.SETTING_PRIORITIES)
+
+  @contextlib.contextmanager
+  def _metrics_blamed(self) -> Iterator[None]:
+    """Names a metric instead of the priorities, if both are not finite."""
+    try:
+      yield
+    except status.NotFiniteError:
+      self.check()
+      raise
 
 
 class _Meter:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from distacme import config_checks
+from distacme import status
 from distacme.replay_spec import windows
 
 _NO_LIMIT = 2**62
@@ -20,13 +21,15 @@ def check_priorities(priority: np.ndarray) -> None:
   """Checks priorities that an agent computed.
 
   Raises:
-    ValueError: if a priority is negative, infinite or not a number; it would
-      spoil the chances of all other items.
+    status.NotFiniteError: if a priority is infinite or not a number.
+    ValueError: if a priority is negative. Any of these would spoil the chances of
+      all other items.
   """
   right = np.isfinite(priority) & (priority >= 0)
   if np.count_nonzero(right) < right.size:
     wrong = np.asarray(priority)[~right]
-    raise ValueError(
+    kind = ValueError if np.isfinite(priority).all() else status.NotFiniteError
+    raise kind(
       f'priorities must be finite and not negative, got {wrong[0]} among '
       f'{right.size}. If they come from the loss, it may have diverged: look '
       'at rewards and observations, or lower the learning rate.'

@@ -116,7 +116,7 @@ class MetricsSink:
       self._warn_once(worker, kind, metrics)
 
   def close(self) -> None:
-    """Flushes TensorBoard's events, and closes the files."""
+    """Flushes TensorBoard's events, and closes the files; again, does nothing."""
     with self._lock:
       self._file.close()
       if self._tensorboard:

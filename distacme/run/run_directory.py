@@ -10,6 +10,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import time
 from typing import Any, NamedTuple
 
@@ -346,22 +347,40 @@ def check_path(path: pathlib.Path, only_read: bool = False) -> None:
     )
 
 
-def default_path(agent: str, env: str, what: str) -> pathlib.Path:
-  """Returns an unused path below ./runs.
+def make_new(agent: str, env: str, what: str) -> pathlib.Path:
+  """Makes a directory below ./runs that no other command has; returns its path.
 
   Args:
     agent: the agent's name.
     env: the environment's name.
     what: tells runs of this agent and environment apart, e.g. 'seed3'.
+
+  Raises:
+    ValueError: if none can be made here.
   """
   now = datetime.datetime.now().strftime('%Y%m%d-%H%M%S')
   name = re.sub(r'[^\w-]+', '-', f'{agent}-{env}')
-  base = pathlib.Path('runs') / f'{name}-{what}-{now}'
-  path, number = base, 1
-  while path.exists():
-    number += 1
-    path = base.with_name(f'{base.name}-{number}')
-  return path
+  first = pathlib.Path('runs').resolve() / f'{name}-{what}-{now}'
+  check_path(first)
+  path, number = first, 1
+  with RunDirectory(first).refused_if_not_writable():
+    while True:
+      path.parent.mkdir(exist_ok=True)
+      try:
+        path.mkdir()
+        return path
+      except FileExistsError:
+        number += 1
+        path = first.with_name(f'{first.name}-{number}')
+      except FileNotFoundError:
+        pass  # another command that was refused took ./runs away
+
+
+def take_back(path: pathlib.Path) -> None:
+  """Removes what `make_new` made, for a command that is refused after all."""
+  shutil.rmtree(path, ignore_errors=True)
+  with contextlib.suppress(OSError):  # it holds other runs
+    path.parent.rmdir()
 
 
 def runs_below(path: pathlib.Path) -> list[pathlib.Path]:

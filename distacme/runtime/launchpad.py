@@ -17,12 +17,12 @@ import functools
 import io
 import pathlib
 import shutil
-import signal
 import threading
 from typing import Any
 
 from absl import flags
 import launchpad as lp
+from launchpad.launch import worker_manager
 from launchpad.launch.local_multi_processing import commands
 from launchpad.launch.run_locally import launch_local_output_to_files
 from launchpad.nodes.python import node as lp_node
@@ -130,16 +130,10 @@ def _make_program(
 def _launch(program: lp.Program, launch_type: str, **kwargs: Any) -> Any:
   if not flags.FLAGS.is_parsed():
     flags.FLAGS(['distacme'])  # not sys.argv, which has other flags
-  # No countdown to SIGKILL, which would kill the launcher, too.
-  flags.FLAGS['lp_termination_notice_secs'].value = -1
-  handlers = {
-    number: signal.getsignal(number)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-  }
+  # Signals are the launcher's: a second one would be lost in Launchpad's handlers.
+  worker_manager._register_signal_handler = lambda number, handler: None
   with contextlib.redirect_stdout(io.StringIO()):
     manager = lp.launch(program, launch_type=launch_type, **kwargs)
-  for number, handler in handlers.items():
-    signal.signal(number, handler)
   # `supervision` waits, and reports errors once.
   atexit.unregister(manager.wait)
   waits: list[Any] = threading._threading_atexits  # type: ignore[attr-defined]

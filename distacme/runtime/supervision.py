@@ -64,6 +64,10 @@ class RestartPolicy:
   dismiss_s: float = 15.0
 
 
+# For the system to end the processes that were killed.
+_KILLED_S = 5.0
+
+
 class Run(Protocol):
   """A supervisor's questions and messages to the run."""
 
@@ -76,6 +80,9 @@ class Run(Protocol):
     Workers are asked once more, by a signal, at half of this time. At its end they
     are killed.
     """
+
+  def hurried(self) -> bool:
+    """Returns whether the run is to end now: its workers are killed."""
 
   def poll(self) -> None:
     """Does regular work; called between checks of the workers, often a second."""
@@ -173,6 +180,9 @@ class Supervisor:
       for life in list(self._lives):
         if not self._goes_on(life):
           self._lives.remove(life)
+      if self._run.hurried():
+        self._kill_all()
+        return
       if self._run.stopping():
         stop_at = min(stop_at, time.monotonic())
         grace_s = self._run.grace_s()
@@ -189,6 +199,18 @@ class Supervisor:
             self._run.on_failure(life.worker, how)
           return
       self._run.poll()
+      time.sleep(self._period_s)
+
+  def _kill_all(self) -> None:
+    """Kills the workers, and waits for their ends; threads go on."""
+    for life in self._lives:
+      if life.restart_at is None:
+        life.worker.kill()
+    give_up_at = time.monotonic() + _KILLED_S
+    while time.monotonic() < give_up_at and any(
+      life.worker.log is not None and life.worker.exit_code() is None
+      for life in self._lives
+    ):
       time.sleep(self._period_s)
 
   def _goes_on(self, life: _Life) -> bool:

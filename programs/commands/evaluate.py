@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from distacme.programs import trusted_names
 
 if TYPE_CHECKING:
   from distacme.programs import experiment as experiment_lib
@@ -60,6 +62,18 @@ def main(arguments: Sequence[str]) -> int:
     metavar='FILE',
     help='write a video of the first episode, to an .mp4 or .gif file',
   )
+  for part in ('env', 'agent', 'network'):
+    parser.add_argument(
+      f'--{part}',
+      metavar='NAME',
+      help=f"of the run, as for 'distacme train', if the {part} is of your own",
+    )
+  parser.add_argument(
+    trusted_names.FLAG,
+    action='store_true',
+    help='import the environment, agent and network that the directory names, '
+    'also those that are no part of distacme; this runs their code',
+  )
   flags = parser.parse_args(arguments)
   for name, least in (('episodes', 1), ('seed', 0)):
     if getattr(flags, name) < least:
@@ -73,6 +87,10 @@ def main(arguments: Sequence[str]) -> int:
     best=not flags.newest,
     video=flags.video,
     sample=flags.sample,
+    env=flags.env,
+    agent=flags.agent,
+    network=flags.network,
+    trust_run_dir=flags.trust_run_dir,
   )
   print(
     f'mean return {metrics["mean_return"]:.4g} (min '
@@ -98,6 +116,7 @@ def evaluate(
   best: bool = True,
   video: pathlib.Path | None = None,
   sample: bool = False,
+  **own: Any,
 ) -> dict[str, float]:
   """Returns the evaluator's metrics of episodes of a run's params.
 
@@ -108,6 +127,7 @@ def evaluate(
     best: see `loading.load_policy`.
     video: file for a video of the first episode, if it is wanted.
     sample: whether actions are sampled from the policy, rather than greedy.
+    **own: other arguments of `loading.load_policy`.
 
   Raises:
     ValueError: as `loading.load_policy`, or if there can be no video, or the
@@ -121,10 +141,11 @@ def evaluate(
   from distacme.programs.view import video as video_lib
   from distacme.run import run_state
   from distacme.run import seeding
+  from distacme.runtime import signals
 
   if video:
     video_lib.check(video)
-  loaded = loading.load(run_dir, best)
+  loaded = loading.load(run_dir, best, **own)
   experiment = dataclasses.replace(
     loaded.experiment, run=dataclasses.replace(loaded.experiment.run, seed=seed)
   )
@@ -136,17 +157,18 @@ def evaluate(
   rows = evaluator.num_rows(episodes)
   # The same rows with and without a video: other rows would change the returns.
   environment = video_lib.make_vector(experiment, rows, _STREAM, video)
-  try:
-    wiring.make_evaluator(
-      agent,
-      environment,
-      params.LocalParams(loaded.params),
-      state.reporter('evaluator'),
-      evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
-      key=seeding.actor_key(seed),
-    ).evaluate()
-  finally:  # at Ctrl-C, too: the frames so far are a whole video
-    environment.close()
+  with signals.StopRequests():
+    try:
+      wiring.make_evaluator(
+        agent,
+        environment,
+        params.LocalParams(loaded.params),
+        state.reporter('evaluator'),
+        evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
+        key=seeding.actor_key(seed),
+      ).evaluate()
+    finally:  # at Ctrl-C, too: the frames so far are a whole video
+      environment.close()
   return dict(state.status().workers['evaluator'].metrics)
 
 

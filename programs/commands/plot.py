@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 import pathlib
 
+from distacme.programs import trusted_names
 from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
 
@@ -34,6 +35,13 @@ def main(arguments: Sequence[str]) -> int:
     default=pathlib.Path(plotting.FILE),
     help=f'file to write (default: {plotting.FILE})',
   )
+  parser.add_argument(
+    trusted_names.FLAG,
+    action='store_true',
+    help='import agents that the directories name and that are no part of '
+    'distacme, for the defaults of settings that some of their runs lack; this '
+    'runs their code',
+  )
   flags = parser.parse_args(arguments)
   if flags.output.suffix != '.png':
     raise ValueError(
@@ -45,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
       f'{flags.output.parent} is no directory. Make it, or choose another '
       '--output.'
     )
-  plotting.draw(curve_groups.grouped(flags.run_dirs), flags.output)
+  groups = curve_groups.grouped(flags.run_dirs, trusted=flags.trust_run_dir)
+  plotting.draw(groups, flags.output)
   print(flags.output.resolve())
   return 0

@@ -17,7 +17,7 @@ from distacme.programs.seeds import config as config_lib
 from distacme.programs.workers import devices
 
 
-def train(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
   compilation_cache.use()
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))

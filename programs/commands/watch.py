@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
   # The signal puts a reason: some library might catch an exception.
   reasons: queue.SimpleQueue[status.StopReason] = queue.SimpleQueue()
-  with signals.requested_from(reasons.put):
+  with signals.StopRequests() as stops, stops.passed_to(reasons.put):
     return _follow(run, console, reasons)
 
 

@@ -43,36 +43,29 @@ def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
-  """Runs an experiment to its end.
+  """Runs an experiment to its end; see `modes.Launcher.run`.
 
-  Ctrl-C ends the run in order, as in a program; a second Ctrl-C ends the run at
-  once. `breakpoint()` works in actor, environment and (without jit) agent.
-
-  Args:
-    experiment: the settings of the run.
-    directory: of the run.
-    show: called with the run's status now and then.
-
-  Returns:
-    The last status.
+  `breakpoint()` works in actor, environment and (without jit) agent.
   """
   with jax.disable_jit(not experiment.run.jit):
-    return _run(experiment, directory, show)
+    return _run(experiment, directory, show, stops)
 
 
 def _run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
-  parts = _Parts(experiment, directory)
+  parts = _Parts(experiment, directory, stops)
   failure = ''
   try:
     # What could not be written is found out at the latest when the parts close.
     with (
       contextlib.closing(parts),
-      signals.requested_from(parts.request_stop),
+      stops.passed_to(parts.request_stop),
     ):
       while parts.state.directive().stop is None:
         parts.act()
@@ -81,7 +74,7 @@ def _run(
         if parts.report_replay():
           show(parts.state.status())
       parts.finish()
-  except files.NotWrittenError as error:
+  except (files.NotWrittenError, status_lib.NotFiniteError) as error:
     failure = str(error)
   except Exception:
     failure = traceback.format_exc()
@@ -113,26 +106,39 @@ class _Parts:
     self,
     experiment: experiment_lib.Experiment,
     directory: run_directory.RunDirectory,
+    stops: signals.StopRequests,
   ):
     self._experiment = experiment
     self._directory = directory
+    self._stops = stops
+    with contextlib.ExitStack() as opened:
+      self._make(opened)
+      self._opened = opened.pop_all()
+
+  def _make(self, opened: contextlib.ExitStack) -> None:
+    """Makes the parts; `opened` closes those that hold files or environments."""
+    experiment, directory = self._experiment, self._directory
     run = experiment.run
     agent = experiment.make_agent(experiment.environment_spec())
     self._best = checkpoint.BestParams(directory.best)
+    opened.callback(self._best.close)
     self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
+    opened.callback(self._saved.close)
     key = seeding.learner_key(run.seed)
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
     self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
     self._asked_to_stop = threading.Event()
     steps = restored.counts.get(run.clock, 0)
-    self._sink = metrics_lib.MetricsSink(
+    sink = metrics_lib.MetricsSink(
       directory.path, clock=run.clock, resumed_at=steps
     )
-    self.state = run_state_lib.RunState(run.limits, self._sink, restored.counts)
+    opened.callback(sink.close)
+    self.state = run_state_lib.RunState(run.limits, sink, restored.counts)
     experiment = self._resumed_from(restored.counts)
     self.loop = self._make_loop(
       experiment,
       agent,
+      opened,
       demonstrations=(
         experiment.read_demonstrations() if restored.replay is None else None
       ),
@@ -152,6 +158,7 @@ class _Parts:
     self._replay_at = 0.0
     self._rows = evaluator.num_rows(run.eval_episodes)
     self._evaluated = experiment.make_vector(self._rows, stream=1)
+    opened.callback(lambda: self._evaluated.close())
     self._evaluator = wiring.make_evaluator(
       agent,
       self._evaluated,
@@ -168,6 +175,7 @@ class _Parts:
     self,
     experiment: experiment_lib.Experiment,
     agent: core.Agent,
+    opened: contextlib.ExitStack,
     **settings: Any,
   ) -> learner_loop.LearnerLoop:
     """Returns the loop for an agent that acts and learns, or only learns."""
@@ -178,6 +186,7 @@ class _Parts:
     self._environment = experiment.make_vector(
       experiment.run.envs_per_actor, stream=0
     )
+    opened.callback(lambda: self._environment.close())
     return environment_loop.EnvironmentLoop(
       self._environment, agent, **settings
     )
@@ -268,7 +277,8 @@ class _Parts:
       and not self._may_save_anywhere()
     ):
       return  # a resumed run repeats the steps since the last exact place
-    self._saved.save(steps, state, directive.counts, self.loop.replay)
+    with self._stops.held():  # no half of a checkpoint stays
+      self._saved.save(steps, state, directive.counts, self.loop.replay)
 
   def evaluate(self) -> None:
     """Evaluates if an evaluation is due."""
@@ -293,10 +303,8 @@ class _Parts:
     self._evaluator.finish()
 
   def close(self) -> None:
-    """Waits until all files are written."""
-    self._saved.close()
-    self._best.close()
-    self._sink.close()
+    """Waits until all files are written, and closes the environments."""
+    self._opened.close()
 
 
 class _Restored(NamedTuple):

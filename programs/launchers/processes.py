@@ -14,6 +14,7 @@ from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
 from distacme.runtime import process_tree
+from distacme.runtime import signals
 from distacme.runtime import subprocesses
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -23,6 +24,7 @@ def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
   """Runs an experiment to its end; see `modes.Launcher.run`."""
   family = process_tree.Family()
@@ -40,6 +42,7 @@ def run(
       show,
       functools.partial(_start_all, **how),
       functools.partial(subprocesses.start, **how),
+      stops,
     )
 
 

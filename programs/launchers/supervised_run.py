@@ -59,6 +59,7 @@ class SupervisedRun:
     self._show = show
     self._status: status_lib.Status | None = None
     self._stop: status_lib.Stop | None = None  # asked for by the launcher
+    self._terminated = self._hurried = False  # by the launcher's signals
     self._next = 0.0
     # Makes actors as many as asked for; threads stay as many as they are.
     self.scale: Callable[[int], None] | None = None
@@ -86,9 +87,19 @@ class SupervisedRun:
 
   def grace_s(self) -> float:
     """Returns the seconds that workers may take to save and end."""
-    stop = self._stop or self._given()
-    terminated = stop and stop.reason == status_lib.StopReason.TERMINATED
+    given = self._given()
+    terminated = self._terminated or (
+      given and given.reason == status_lib.StopReason.TERMINATED
+    )
     return _TERMINATED_GRACE_S if terminated else _GRACE_S
+
+  def hurry(self) -> None:
+    """Makes the supervisor kill the workers; called by a signal's handler."""
+    self._hurried = True
+
+  def hurried(self) -> bool:
+    """Returns whether the run is to end now."""
+    return self._hurried
 
   def _given(self) -> status_lib.Stop | None:
     """Returns the stop of the last status, None if the run goes on."""
@@ -97,8 +108,9 @@ class SupervisedRun:
   def request_stop(
     self, reason: status_lib.StopReason, detail: str = '', worker: str = ''
   ) -> None:
-    """Ends the run."""
+    """Ends the run; after Ctrl-C, SIGTERM leaves less time for that."""
     stop = status_lib.Stop(reason, detail, worker)
+    self._terminated |= reason == status_lib.StopReason.TERMINATED
     self._stop = self._stop or stop
     self._send(stop)
 

@@ -25,6 +25,7 @@ def run(
   show: Callable[[status_lib.Status], None],
   start_all: Callable[[topology.Program], list[supervision.Worker]],
   start: Callable[[topology.WorkerSpec], supervision.Worker] | None,
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
   """Starts the program, and returns after the end of the program's last worker.
 
@@ -34,13 +35,14 @@ def run(
     show: called with the run's status now and then.
     start_all: starts the workers of a program.
     start: starts one more worker; None if no worker can be added.
+    stops: ends the run; the second Ctrl-C kills the workers.
 
   Returns:
     The last status.
   """
   program = program_lib.read(directory)
   supervised = supervised_run.SupervisedRun(program, directory, show)
-  with signals.requested_from(supervised.request_stop):
+  with stops.passed_to(supervised.request_stop, supervised.hurry):
     members = start_all(program)
     supervised.attach(members)
     policy = supervision.RestartPolicy(

@@ -13,6 +13,8 @@ from distacme.programs import program as program_lib
 from distacme.programs.launchers import this_host
 from distacme.programs.workers import main
 from distacme.run import run_directory
+from distacme.runtime import ending
+from distacme.runtime import signals
 from distacme.runtime import supervision
 from distacme.runtime import topology
 from distacme.runtime import worker_threads
@@ -22,6 +24,7 @@ def run(
   experiment: experiment_lib.Experiment,
   directory: run_directory.RunDirectory,
   show: Callable[[status_lib.Status], None],
+  stops: signals.StopRequests,
 ) -> status_lib.Status:
   """Runs an experiment to its end; see `modes.Launcher.run`."""
   terminated = {
@@ -30,6 +33,7 @@ def run(
   }
 
   def run_worker(name: str) -> int:
+    threading.current_thread().name = f'{ending.WORKER}{name}'
     return main.run_worker(directory.path, name, experiment, terminated[name])
 
   return this_host.run(
@@ -38,6 +42,7 @@ def run(
     show,
     functools.partial(_start_all, run=run_worker, terminated=terminated),
     start=None,  # a thread cannot be ended from outside
+    stops=stops,
   )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import contextlib
 import dataclasses
 import pathlib
 import re
 import time
 
+from rich import console as rich_console
 from rich import table as rich_table
 
 from distacme import status
@@ -52,19 +54,24 @@ def prepare(
   with devices.on_the_cpu():  # the runs need the accelerators
     checks.check_agent(experiment)
   run = experiment.run
-  path = run.run_dir or run_directory.default_path(run.agent, run.env, 'seeds')
-  path = path.resolve()
-  _check_parent(path)
   arguments = _without(arguments, 'seeds', 'seeds-at-once', 'run-dir')
   runs = []
-  for seed in config_lib.parse_seeds(settings.seeds):
-    one = dataclasses.replace(
-      experiment, run=dataclasses.replace(run, seed=seed)
-    )
-    directory = run_directory.RunDirectory(path / f'seed{seed}')
-    checks.check_resumable(one, directory)
-    runs.append(one_seed.SeedRun(one, directory, arguments))
-  path.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    path = run.run_dir
+    if path is None:
+      path = run_directory.make_new(run.agent, run.env, 'seeds')
+      stack.callback(run_directory.take_back, path)
+    path = path.resolve()
+    _check_parent(path)
+    for seed in config_lib.parse_seeds(settings.seeds):
+      one = dataclasses.replace(
+        experiment, run=dataclasses.replace(run, seed=seed)
+      )
+      directory = run_directory.RunDirectory(path / f'seed{seed}')
+      checks.check_resumable(one, directory)
+      runs.append(one_seed.SeedRun(one, directory, arguments))
+    path.mkdir(parents=True, exist_ok=True)
+    stack.pop_all()  # the directory stays
   return PreparedSeeds(path, runs, settings.seeds_at_once)
 
 
@@ -104,26 +111,32 @@ class PreparedSeeds:
     self._path = path
     self._runs = runs
     self._at_once = at_once
-    self._stop: status.StopReason | None = (
-      None  # None before a stop is asked for
-    )
+    self._stop: status.StopReason | None = None  # asked for by a signal
 
   def run(self) -> int:
     """Follows all runs to their ends and draws curves; returns the exit code.
 
     The first Ctrl-C or SIGTERM is passed on to the runs, and no other run
-    starts; the second kills the runs that still go on.
+    starts; so is the second Ctrl-C, which hurries the ends of the runs.
     """
     console = terminal.console()
     terminal.say(f'directory of the runs: {self._path}')
-    try:
-      with progress.Display(console) as display:
-        with signals.requested_from(self._request_stop):
-          self._run_all(display)
-    except KeyboardInterrupt:
-      pass
-    finally:
-      self._end()
+    with signals.StopRequests() as stops:
+      try:
+        with progress.Display(console) as display:
+          with stops.passed_to(self._request_stop):
+            self._run_all(display)
+      except signals.Stopped as stopped:
+        self._stop = stopped.reason
+      finally:
+        self._end()
+      with contextlib.suppress(signals.Stopped):
+        self._report(console)
+    terminal.flush()
+    return self._exit_code()
+
+  def _report(self, console: rich_console.Console) -> None:
+    """Shows how the runs ended, and draws their curves."""
     if not console.is_terminal:  # a terminal shows the table already
       console.print(self._table())
     for run in self._runs:
@@ -132,8 +145,6 @@ class PreparedSeeds:
     terminal.say(self._returns())
     plotting.draw_if_possible(self._path)
     terminal.say(f'directory of the runs: {self._path}')
-    terminal.flush()
-    return self._exit_code()
 
   def _request_stop(self, reason: status.StopReason) -> None:
     self._stop = reason
@@ -160,8 +171,8 @@ class PreparedSeeds:
   def _end(self) -> None:
     """Ends the runs that still go on, since this process ends."""
     running = [run for run in self._runs if run.running()]
-    for run in running:
-      run.send(status.StopReason.TERMINATED)
+    for run in running:  # at a second Ctrl-C it is the second for them
+      run.send(self._stop or status.StopReason.TERMINATED)
     deadline = time.monotonic() + _GRACE_S
     for run in running:
       run.wait_or_kill(deadline - time.monotonic())

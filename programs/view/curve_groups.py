@@ -13,7 +13,9 @@ import numpy as np
 from distacme.programs import agents_by_name
 from distacme.programs import recorded_run
 from distacme.programs import run_config
+from distacme.programs import trusted_names
 from distacme.run import curves as curves_lib
+from distacme.run import notices
 from distacme.run import run_directory
 
 
@@ -24,12 +26,16 @@ class Group(NamedTuple):
   curves: list[curves_lib.Curve]
 
 
-def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
+def grouped(
+  run_dirs: Iterable[pathlib.Path], trusted: bool = False
+) -> list[Group]:
   """Returns the runs' curves, grouped by settings.
 
   Args:
     run_dirs: directories of runs; or directories that hold runs, where runs
       without an evaluation are left out.
+    trusted: whether to import agents of other packages, where runs of one agent
+      lack some settings of others.
 
   Raises:
     ValueError: if a directory is neither, or its run has not been evaluated.
@@ -42,7 +48,7 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
     path: run_directory.RunDirectory(path).read_config() for path in paths
   }
   defaults = recorded_run.defaults(run_config.RunConfig)
-  of_agents = _agents_defaults(configs.values())
+  of_agents = _agents_defaults(configs.values(), trusted)
   for path, config in configs.items():
     run = defaults | config['run']
     settings = run | of_agents[run['agent']] | config['agent']
@@ -58,7 +64,7 @@ def grouped(run_dirs: Iterable[pathlib.Path]) -> list[Group]:
 
 
 def _agents_defaults(
-  configs: Collection[Mapping[str, Any]],
+  configs: Collection[Mapping[str, Any]], trusted: bool
 ) -> dict[str, dict[str, Any]]:
   """Returns the defaults of the agents' settings, by the agent's name.
 
@@ -70,10 +76,18 @@ def _agents_defaults(
   found: dict[str, dict[str, Any]] = {}
   for agent, settings in known.items():
     found[agent] = {}
-    if any(names != settings[0] for names in settings):
+    if all(names == settings[0] for names in settings):
+      continue
+    if trusted or trusted_names.is_loaded_or_ours(agent):
       with contextlib.suppress(ValueError):  # it cannot be imported
         config = agents_by_name.agent_module(agent).Config
         found[agent] = recorded_run.defaults(config)
+    else:
+      notices.warn_once(
+        f'some runs of {agent} lack settings that others have, and what their '
+        'defaults are is not known: the agent is no part of distacme, and is '
+        f"not imported. If you trust the directories, add '{trusted_names.FLAG}'."
+      )
   return found
 
 

@@ -99,7 +99,7 @@ def draw_if_possible(path: pathlib.Path) -> None:
   output = path / FILE
   try:
     draw(curve_groups.grouped([path]), output)
-  except (ImportError, ValueError, KeyboardInterrupt):
+  except (ImportError, ValueError):
     return
   except Exception as error:
     logging.warning('Could not draw %s: %s', output, error)

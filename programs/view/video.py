@@ -219,4 +219,9 @@ class Writer:
     command += ['-r', f'{self._frames_per_second:.6g}', '-i', '-']
     command += [*_FILES[self._path.suffix], str(self._path.resolve())]
     self._errors = tempfile.TemporaryFile()
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
+    return subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stderr=self._errors,
+      start_new_session=True,  # at Ctrl-C it completes the file
+    )

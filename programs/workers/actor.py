@@ -39,6 +39,7 @@ def _act(context: context_lib.Context) -> None:
   # The evaluator's stream comes after the streams of the first actors.
   stream = index + (index >= run.num_actors)
   environment = experiment.make_vector(rows, stream=stream)
+  context.opened.callback(environment.close)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   if not connection.wait_for_params():
     return

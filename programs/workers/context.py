@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -31,6 +32,8 @@ class Context:
       connection's other end.
     given: the experiment, in a process that has the experiment already.
     terminated: set once a thread is to stop whatever the run says.
+    opened: closes what the worker has opened, where the worker is a thread, also
+      after a failure; the end of a process closes it all anyway.
   """
 
   name: str
@@ -41,6 +44,9 @@ class Context:
   given: experiment_lib.Experiment | None = None
   terminated: threading.Event = dataclasses.field(
     default_factory=threading.Event
+  )
+  opened: contextlib.ExitStack = dataclasses.field(
+    default_factory=contextlib.ExitStack
   )
 
   @property

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import os
+import pathlib
+import subprocess
+import sys
 from typing import Any
 
 from distacme.programs import program
@@ -57,6 +60,62 @@ def for_learner(numbers: Sequence[int], own_process: bool) -> list[Any]:
   import jax
 
   return list(jax.local_devices())
+
+
+def check_split(
+  batch_size: int,
+  numbers: Sequence[int],
+  environment: Mapping[str, str] | None,
+) -> None:
+  """Checks that a batch can be split over the devices that `for_learner` returns.
+
+  Args:
+    batch_size: of each batch.
+    numbers: of the learner's accelerators; all devices if there are no numbers.
+    environment: the variables of the learner's process; None if the learner is a
+      thread of this process.
+
+  Raises:
+    ValueError: if some devices would get fewer elements than others.
+  """
+  import jax
+
+  from distacme.learning import placement
+
+  if numbers:
+    count = len(numbers)
+  else:
+    count = len(jax.local_devices())
+    if environment is not None:
+      # This process sees the CPU alone. To start another takes seconds, which are
+      # spent only where the answer may be a refusal.
+      likely = max(count, _num_accelerators(environment))
+      count = _count_in(environment) if batch_size % likely else 1
+  placement.check_split(batch_size, count)
+
+
+def _num_accelerators(environment: Mapping[str, str]) -> int:
+  """Returns how many accelerators a process with these variables may find."""
+  shown = environment.get(_VISIBLE)
+  if shown is not None:
+    return len([name for name in shown.split(',') if name])
+  return len(list(pathlib.Path('/dev').glob('nvidia[0-9]*')))
+
+
+def _count_in(environment: Mapping[str, str]) -> int:
+  """Returns the number of JAX's devices in a process with these variables.
+
+  The number is 1 if JAX does not find out: the learner says why.
+  """
+  done = subprocess.run(
+    [sys.executable, '-c', 'import jax; print(jax.local_device_count())'],
+    env={**environment, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  last = done.stdout.strip().rpartition('\n')[2]
+  return int(last) if last.isdigit() else 1
 
 
 @contextlib.contextmanager

@@ -34,9 +34,11 @@ def _evaluate(context: context_lib.Context) -> None:
   run = experiment.run
   rows = evaluator.num_rows(run.eval_episodes)
   environment = experiment.make_vector(rows, stream=run.num_actors)
+  context.opened.callback(environment.close)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
   key = seeding.actor_key(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(context.directory.best)
+  context.opened.callback(best.close)
   wiring.make_evaluator(
     agent,
     environment,

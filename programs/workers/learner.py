@@ -32,6 +32,7 @@ def run(context: context_lib.Context) -> None:
   agent = experiment.make_agent(spec)
   key = seeding.learner_key(experiment.run.seed)
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
+  context.opened.callback(checkpointer.close)
 
   def save(steps: int, state: Any) -> None:
     directory.write_counts(steps, connection.report().counts)
@@ -67,5 +68,6 @@ def run(context: context_lib.Context) -> None:
     save_period_s=experiment.run.checkpoint_period_s,
     **experiment.learner_settings(agent, directory),
   )
+  context.opened.callback(learner.abandon)
   learner.run()
   checkpointer.close()

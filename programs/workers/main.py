@@ -144,6 +144,22 @@ def _import_all(context: context_lib.Context) -> None:
 
 def _run(context: context_lib.Context) -> int:
   """Runs one worker to its end; returns the worker's exit code."""
+  try:
+    return _run_to_its_end(context)
+  finally:
+    if not context.process:  # a process ends without waiting for threads
+      _close(context)
+
+
+def _close(context: context_lib.Context) -> None:
+  """Closes what a worker of a thread has opened; a failure is only said."""
+  try:
+    context.opened.close()
+  except Exception:  # of an environment, or of files that cannot be written
+    logging.warning('%s could not close all', context.name, exc_info=True)
+
+
+def _run_to_its_end(context: context_lib.Context) -> int:
   line: connection_lib.Connection | None = None
   process = context.process
   try:
@@ -154,6 +170,7 @@ def _run(context: context_lib.Context) -> int:
       context = dataclasses.replace(context, given=context.experiment)
     if context.spec.needs:
       line = _connect(context)
+      context.opened.callback(line.close)
       context = dataclasses.replace(context, line=line)
     module.run(context)
     if line:
@@ -167,8 +184,6 @@ def _run(context: context_lib.Context) -> int:
     if process and not (line and line.stopped()):
       # Whoever lives beside it would go on, and the failure not be seen.
       process.end(code)
-  if line and not process:  # a process ends without waiting for threads
-    line.close()
   return code
 
 
@@ -197,7 +212,9 @@ def _tell(
   from distacme.run import files
 
   # Such a failure is a sentence, with which the run ends: it is said then.
-  in_a_sentence = isinstance(error, files.NotWrittenError)
+  in_a_sentence = isinstance(
+    error, (files.NotWrittenError, status_lib.NotFiniteError)
+  )
   detail = (
     str(error) if in_a_sentence else ''.join(traceback.format_exception(error))
   )
@@ -208,7 +225,7 @@ def _tell(
   try:
     if not in_a_sentence:
       line.fail(detail)
-    # What is not finite would be so again after a restart.
+    # As after NaN that JAX's own checks found: it would be so after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):
       line.request_stop(status_lib.StopReason.FAILED, detail)
   except ConnectionError as unheard:

@@ -50,15 +50,19 @@ def _make_way(context: context_lib.Context) -> pack_inserter.Way:
   service = find()
   assert service is not None
   if context.experiment.run.transport == 'grpc':
-    return grpc_way.GrpcWay(service, find)
+    way: pack_inserter.Way = grpc_way.GrpcWay(service, find)
+    context.opened.callback(way.close)
+    return way
   from distacme.replay.reverb import way as reverb_way
 
   queue = context.listened(QUEUE)
   assert queue is not None
   # Reverb knows its queue only; the service knows the tables.
-  return reverb_way.ReverbWay(
+  way = reverb_way.ReverbWay(
     queue.address, context.connection.stopped, _describing(context)
   )
+  context.opened.callback(way.close)
+  return way
 
 
 def _describing(context: context_lib.Context) -> Callable[[], str]:
@@ -67,6 +71,7 @@ def _describing(context: context_lib.Context) -> Callable[[], str]:
   service = find()
   assert service is not None
   line = line_lib.Line(wire.SERVICE, service, find)
+  context.opened.callback(line.close)
   return functools.partial(wire.describe, line)
 
 

@@ -45,6 +45,7 @@ def run(context: context_lib.Context) -> None:
     clock=config.clock,
     resumed_at=before.counts.get(config.clock, 0),
   )
+  context.opened.callback(sink.close)
   state = run_state.RunState(
     config.limits,
     sink,

@@ -280,6 +280,18 @@ def test_who_is_told_to_goes_on_from_a_loss_that_is_not_finite(
   assert [steps for steps, _ in rig.saved] == [1, 2]
 
 
+def test_such_a_loss_is_named_rather_than_its_priorities():
+  class Replay(feeding.ListSampler):
+    def update_priorities(self, info, priority):
+      raise status_lib.NotFiniteError('a priority')
+
+  message = r'loss is nan after learner step 1\.'
+  with pytest.raises(status_lib.NotFiniteError, match=message):
+    Rig(Replay(np.nan)).learner.step()
+  with pytest.raises(status_lib.NotFiniteError, match='a priority'):
+    Rig(Replay(1.0)).learner.step()
+
+
 def test_what_followed_from_such_a_loss_is_not_saved():
   # At once: it does not wait for the next report of metrics.
   rig = Rig(feeding.ListSampler(1.0, np.nan), save_period_s=1e-9)

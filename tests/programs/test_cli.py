@@ -1,5 +1,6 @@
 """The command line: settings become flags, mistakes become sentences."""
 
+import functools
 import json
 import os
 import pathlib
@@ -9,6 +10,8 @@ import sys
 import pytest
 
 import distacme
+from distacme import status
+from distacme.programs import checks
 from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import run_config
@@ -19,6 +22,7 @@ from distacme.programs.seeds import config
 from distacme.programs.view import curve_groups
 from distacme.programs.view import plotting
 from distacme.run import run_directory
+from distacme.runtime import signals
 from tests.programs import launching
 
 
@@ -178,11 +182,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure():
 @pytest.mark.parametrize(
   'command', ['train --mode local', 'plot run', 'evaluate run']
 )
-def test_ctrl_c_before_there_is_a_run_is_no_traceback(
-  capsys, monkeypatch, command
-):
+def test_ctrl_c_before_there_is_a_run_is_a_line(capsys, monkeypatch, command):
   def interrupted(*_, **__):
-    raise KeyboardInterrupt
+    raise signals.Stopped(status.StopReason.INTERRUPTED)
 
   monkeypatch.setattr(training, 'prepare', interrupted)
   monkeypatch.setattr(curve_groups, 'grouped', interrupted)
@@ -191,7 +193,7 @@ def test_ctrl_c_before_there_is_a_run_is_no_traceback(
     cli.main(command.split())
   assert exit_.value.code == 130
   captured = capsys.readouterr()
-  assert captured.out + captured.err == ''
+  assert captured.out + captured.err == 'distacme: interrupted\n'
 
 
 AGENT_IN_A_FILE = f"""
@@ -348,11 +350,21 @@ def test_what_a_worker_needs_can_be_pickled():
   assert cloudpickle.loads(cloudpickle.dumps(experiment)).run == experiment.run
 
 
-def test_two_runs_with_default_directories_do_not_share_one(folder):
-  from distacme.run import run_directory
+@pytest.mark.parametrize('seeds', ['', '--seeds 0-1'])
+def test_a_refused_command_leaves_no_default_directory(
+  capsys, monkeypatch, folder, seeds
+):
+  def refuse(*_):
+    made = [path.name for path in (folder / 'runs').glob('dqn-*')]
+    assert len(made) == 1
+    raise_in_distacme()
 
-  path = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
-  os.makedirs(path)
-  other = run_directory.default_path('dqn', 'bsuite:catch/0', 'seed3')
-  assert other != path
-  assert other.parent == path.parent == pathlib.Path('runs')
+  raise_in_distacme = functools.partial(run_config.RunConfig, num_actors=0)
+  monkeypatch.setattr(checks, 'check_resumable', refuse)
+  assert 'num_actors must be' in refused(
+    capsys, '--mode', 'local', *seeds.split()
+  )
+  assert not list(folder.iterdir())
+  (folder / 'runs/mine').mkdir(parents=True)
+  refused(capsys, '--mode', 'local', *seeds.split())
+  assert [path.name for path in (folder / 'runs').iterdir()] == ['mine']

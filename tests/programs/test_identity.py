@@ -175,7 +175,9 @@ def test_loading_refuses_another_network_and_warns_of_another_environment(
   with pytest.raises(ValueError, match='network was the function .*and is .*'):
     loading.load_policy(directory.path, env=catch, network=other)
   assert not caplog.records
-  loading._experiment(directory, environments.catch, network)
+  loading._experiment(
+    directory, {'env': environments.catch, 'network': network}
+  )
   assert 'was made with another environment: env was the' in caplog.text
 
 

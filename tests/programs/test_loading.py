@@ -152,10 +152,15 @@ def test_what_can_be_imported_is_and_what_cannot_is_asked_for(tmp_path):
   change_config(tmp_path / 'run', 'functions', env=imported | {'source': ''})
   policy = distacme.load_policy(tmp_path / 'run', network=network)
   assert len(returns(policy, 1)) == 1
+  with pytest.raises(ValueError, match='names env=.*no part of distacme'):
+    change_config(
+      tmp_path / 'run', 'functions', env=imported | {'import_path': 'a:b'}
+    )
+    distacme.load_policy(tmp_path / 'run', network=network)
   missing = imported | {'import_path': 'not_here:make'}
   change_config(tmp_path / 'run', 'functions', env=missing)
   with pytest.raises(ValueError, match='not_here:make.*on PYTHONPATH'):
-    distacme.load_policy(tmp_path / 'run', network=network)
+    distacme.load_policy(tmp_path / 'run', network=network, trust_run_dir=True)
 
 
 def test_loading_needs_no_library_of_programs(run_dir):
@@ -181,7 +186,7 @@ def test_infinite_settings_are_read_back_and_resumed_with(tmp_path):
   directory.begin(experiment.as_dict())
   (directory.checkpoints / '7').mkdir(parents=True)
   checks.check_resumable(experiment, directory)
-  read = loading._experiment(directory, None, None)
+  read = loading._experiment(directory, {})
   assert read.agent == experiment.agent
   assert read.run.seed == 2**70
   other = dataclasses.replace(experiment, agent=ppo.Config(max_abs_reward=1.0))

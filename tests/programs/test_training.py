@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 
 import haiku as hk
 import jax
@@ -13,8 +14,10 @@ import pytest
 import distacme
 from distacme.agents import dqn
 from distacme.programs import run_config
+from distacme.programs.launchers import this_host
 from distacme.programs.workers import devices
 from distacme.testing import environments
+from tests import feeding
 from tests.programs import launching
 
 CONFIG = dqn.Config(hidden_sizes=(8,), min_replay_size=50, batch_size=8)
@@ -61,6 +64,53 @@ def test_a_failure_raises_in_the_program_of_the_caller(tmp_path):
 
   with pytest.raises(TypeError):
     train(tmp_path, env=broken)
+
+
+class Closed(environments.Catch):
+  """Notes that it is closed; fails after some steps if it is to."""
+
+  def __init__(self, seed, still_open, fails):
+    super().__init__(seed)
+    still_open.append(self)
+    self._open, self._fails = still_open, fails
+    self._steps = 0
+
+  def step(self, action):
+    self._steps += 1
+    if self._fails and self._steps > 500:
+      raise RuntimeError('the simulator is gone')
+    return super().step(action)
+
+  def close(self):
+    self._open.remove(self)
+
+
+@pytest.mark.program
+@pytest.mark.parametrize('fails', [True, False])
+def test_threads_of_a_run_leave_nothing_open(
+  tmp_path, monkeypatch, caplog, fails
+):
+  # It warns of a function of Python's that is to go.
+  monkeypatch.setattr(this_host, 'find_launchpad', lambda: None)
+  still_open = []
+  before = set(threading.enumerate())
+  run = train(
+    tmp_path,
+    env=lambda seed: Closed(seed, still_open, fails),
+    mode='threads',
+    num_actors=1,
+    max_env_steps=100_000 if fails else 300,
+    replay_transport='grpc',
+  )
+  assert run.exit_code == fails
+  assert not still_open
+  assert 'could not close' not in caplog.text
+  feeding.wait_for(
+    lambda: (
+      not {'prefetch', 'packs to replay', 'replay learner', 'replay draws'}
+      & {t.name for t in set(threading.enumerate()) - before}
+    )
+  )
 
 
 def test_the_cpu_is_used_alone_and_jax_forgets_it():

@@ -1,6 +1,8 @@
 """A learner's way out of replay: restarts, refusals and the stop."""
 
 import os
+import socket
+import sys
 import threading
 import time
 
@@ -193,6 +195,40 @@ def test_what_is_no_hello_is_refused(replay, kind, body):
     messages.receive(connection)
   connection.close()
   assert replay.sample()
+
+
+@pytest.fixture(name='descriptors')
+def fixture_descriptors():
+  """Returns the number of files that this process has open."""
+  return lambda: len(os.listdir('/proc/self/fd'))
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+@pytest.mark.parametrize('broken', ['os.ftruncate', 'mmap.mmap'])
+def test_memory_that_cannot_be_had_leaves_no_file_open(
+  monkeypatch, descriptors, broken
+):
+  def refuse(*_):
+    raise OSError('no memory')
+
+  form = form_lib.Form(items=3, item_bytes=4, max_frames=0, frame_bytes=0)
+  before = descriptors()
+  monkeypatch.setattr(f'{slots.__name__}.{broken}', refuse)
+  with pytest.raises(OSError, match='no memory'):
+    slots.Slots(form, 2)
+  assert descriptors() == before
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+def test_memory_that_comes_with_half_an_answer_is_closed(descriptors):
+  before = descriptors()
+  mine, theirs = socket.socketpair()
+  with mine, theirs, open('/dev/null') as file:
+    socket.send_fds(mine, [messages.MEMORY], [file.fileno()])
+    mine.shutdown(socket.SHUT_WR)
+    with pytest.raises(ConnectionError, match='hung up'):
+      messages.receive_file(theirs)
+  assert descriptors() == before
 
 
 def test_frames_travel_by_shared_memory_once_each():

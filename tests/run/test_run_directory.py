@@ -1,5 +1,6 @@
 """The small files of a run: whole or absent, and missed or not if they are not."""
 
+from concurrent import futures
 import json
 import math
 import resource
@@ -82,8 +83,35 @@ def test_other_odd_paths_are_as_good_as_any(tmp_path, name):
 @pytest.mark.parametrize(
   'env', ['f:a[x]', 'f:*', 'f:a?b={1}', 'f:a\\b', '\udcff']
 )
-def test_the_default_directory_is_never_refused(env):
-  run_directory.check_path(run_directory.default_path('dqn', env, 'seed0'))
+def test_the_default_directory_is_never_refused(env, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  path = run_directory.make_new('dqn', env, 'seed0')
+  run_directory.check_path(path)
+  assert path.parent == tmp_path / 'runs'
+
+
+def test_no_two_commands_get_one_default_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with futures.ThreadPoolExecutor(8) as pool:
+    made = list(
+      pool.map(
+        lambda _: run_directory.make_new('dqn', 'bsuite:catch/0', 'seed3'),
+        range(32),
+      )
+    )
+  assert len(set(made)) == 32
+  with futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(run_directory.take_back, made))
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_default_directory_that_cannot_be_made_is_refused(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'runs').touch()
+  with pytest.raises(ValueError, match='cannot be written to.*Choose another'):
+    run_directory.make_new('dqn', 'bsuite:catch/0', 'seed3')
 
 
 @pytest.mark.parametrize('damage', DAMAGED)

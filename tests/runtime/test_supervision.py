@@ -76,6 +76,9 @@ class FakeRun:
   def grace_s(self):
     return GRACE_S
 
+  def hurried(self):
+    return False
+
   def refresh(self):
     self.refreshed = True
 
@@ -266,6 +269,17 @@ def test_who_does_not_end_is_asked_and_then_killed():
   ((name, how),) = run.failures
   assert name == 'actor/0'
   assert how == 'did not end within 0 s and was killed'
+
+
+def test_in_a_hurry_all_are_killed_and_nobody_has_failed(tmp_path):
+  actor, waiting = Fake('actor/0', None), Fake('learner/0', 1, None)
+  run = FakeRun(stop_after=10**9)
+  run.hurried = lambda: bool(run.restarts)
+  worker = actor.worker()._replace(log=tmp_path / 'log')
+  watch(run, worker, waiting.worker(), first_delay_s=60.0)
+  assert (actor.asked, actor.codes[0]) == (0, -9)
+  assert waiting.codes[0] == 1  # it had ended already
+  assert not run.failures
 
 
 @pytest.mark.parametrize('code', [0, -15])

@@ -57,10 +57,15 @@ def receive(of: socket.socket) -> tuple[bytes, bytes]:
 def receive_file(of: socket.socket) -> tuple[bytes, bytes, int | None]:
   """Returns kind and body of the next message, and the descriptor with it."""
   data, files, _, _ = socket.recv_fds(of, _HEADER.size, 1)
-  data += _exactly(of, _HEADER.size - len(data)) if data else b''
-  if not data:
-    raise ConnectionError('replay hung up')
-  kind, body = _receive(of, data)
+  try:
+    data += _exactly(of, _HEADER.size - len(data)) if data else b''
+    if not data:
+      raise ConnectionError('replay hung up')
+    kind, body = _receive(of, data)
+  except BaseException:
+    for file in files:
+      os.close(file)
+    raise
   return kind, body, files[0] if files else None
 
 

@@ -39,21 +39,20 @@ class LocalOutlet:
     self._connection.settimeout(_ANSWER_S)
     self._sending = threading.Lock()
     self._full: int | None = None  # the slot that was given out last
-    try:
+    with contextlib.ExitStack() as opened:
+      opened.enter_context(self._connection)
       hello = json.dumps(dataclasses.asdict(form)).encode()
       messages.send(self._connection, messages.HELLO, hello)
       kind, body, file = messages.receive_file(self._connection)
+      if file is not None:
+        opened.callback(os.close, file)
       _check(kind, messages.MEMORY, body)
       if file is None:
         raise ConnectionError('this process lacks descriptors for the memory')
-      try:
-        self._slots = slots_lib.Slots(form, body[0], file)
-      finally:
-        os.close(file)
+      self._slots = slots_lib.Slots(form, body[0], file)
       self._connection.settimeout(None)
-    except BaseException:
-      self._connection.close()
-      raise
+      os.close(file)  # the memory stays mapped
+      opened.pop_all()  # the connection stays open
 
   def next(self) -> tables.DrawnItems:
     """Waits for the next batch; its frames are views until the next call.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -45,8 +46,14 @@ class Slots:
       size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
       places.append((name, dtype, shape, self._size, size))
       self._size += size + -size % _ALIGNMENT
-    self.file = _make_file(self._size * count) if file is None else file
-    self._memory = mmap.mmap(self.file, self._size * count)
+    with contextlib.ExitStack() as opened:
+      if file is None:
+        file = _make_file()
+        opened.callback(os.close, file)
+        os.ftruncate(file, self._size * count)
+      self._memory = mmap.mmap(file, self._size * count)
+      opened.pop_all()  # the file is the caller's now
+    self.file = file
     whole = np.frombuffer(self._memory, np.uint8)
     self._slots: list[dict[str, np.ndarray]] = [
       {
@@ -101,13 +108,10 @@ class Slots:
     )
 
 
-def _make_file(size: int) -> int:
+def _make_file() -> int:
   """Returns a file in memory that has no name, so that nothing is left of it."""
   if sys.platform == 'linux':
     # Not in /dev/shm, which containers keep small.
-    file = os.memfd_create('distacme batches', os.MFD_CLOEXEC)
-  else:
-    with tempfile.TemporaryFile() as temporary:
-      file = os.dup(temporary.fileno())
-  os.ftruncate(file, size)
-  return file
+    return os.memfd_create('distacme batches', os.MFD_CLOEXEC)
+  with tempfile.TemporaryFile() as temporary:
+    return os.dup(temporary.fileno())

@@ -295,3 +295,94 @@ def test_an_evaluation_of_endless_episodes_ends_by_itself(tmp_path, capsys):
     'evaluation: 1 episode every 300 environment steps and after the last\n'
     in said
   )
+
+
+def test_a_second_ctrl_c_ends_a_run_quickly_and_in_order(tmp_path, capsys):
+  ended = []
+
+  def interrupt():
+    try:
+      os.kill(os.getpid(), signal.SIGINT)
+      os.kill(os.getpid(), signal.SIGINT)
+    finally:
+      ended.append(True)
+
+  steps = Counter(500, interrupt)
+  code = train(QUICK, Fleet(10**6, steps), tmp_path / 'run', eval_period=10**9)
+  assert code == 130
+  assert (steps.steps, ended) == (500, [True])
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  assert directory.read_summary().stop.reason == 'interrupted'
+  assert directory.read_running() is None
+  said = capsys.readouterr().out
+  assert said.count('ended: interrupted after') == 1
+
+
+def test_another_sigterm_changes_nothing(tmp_path):
+  def terminate():
+    for _ in range(3):
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  code = train(
+    QUICK,
+    Fleet(10**6, Counter(500, terminate)),
+    tmp_path / 'run',
+    envs_per_actor=2,
+    eval_period=10**9,
+  )
+  assert code == 143
+  assert saved_steps(tmp_path / 'run') >= 490
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_run_is_put_together_ends_it(number, tmp_path, capsys):
+  made = []
+
+  def make(seed):
+    made.append(seed)
+    if len(made) == 3:  # after those that are asked for their specs
+      os.kill(os.getpid(), number)
+    return environments.Catch(seed)
+
+  assert train(QUICK, make, tmp_path / 'run') == 128 + number
+  assert len(made) == 3
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  assert directory.read_summary().stop.reason == (
+    'interrupted' if number == signal.SIGINT else 'terminated'
+  )
+  assert capsys.readouterr().out.count('ended:') == 1
+
+
+class Spoilt(environments.Catch):
+  """Catch whose rewards become `value` long after the first episode."""
+
+  steps_left = 300
+
+  def __init__(self, seed, value):
+    super().__init__(seed)
+    self._value = value
+
+  def step(self, action):
+    self.steps_left -= 1
+    timestep = super().step(action)
+    if self.steps_left < 0 and timestep.reward is not None:
+      return timestep._replace(reward=self._value)
+    return timestep
+
+
+@pytest.mark.filterwarnings('ignore:invalid value encountered in multiply')
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize('exponent', [0.6, 0.0])
+def test_rewards_that_are_no_number_end_a_run_in_a_sentence(
+  tmp_path, capsys, value, exponent
+):
+  code = train(
+    dataclasses.replace(QUICK, priority_exponent=exponent),
+    lambda seed: Spoilt(seed, value),
+    tmp_path / 'run',
+  )
+  assert code == 1
+  said = ''.join(capsys.readouterr())
+  assert 'Traceback' not in said
+  sentence = 'priorities must be finite' if exponent else ' after learner step '
+  assert said.count(sentence) == 1

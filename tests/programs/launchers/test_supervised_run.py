@@ -121,3 +121,24 @@ def test_a_status_that_cannot_be_read_does_not_end_the_launcher(
   run.refresh()
   assert not shown
   assert 'answered no status: status: seconds: expected float' in caplog.text
+
+
+def test_a_hurried_run_has_a_summary_with_the_reason_of_the_first_signal(
+  tmp_path,
+):
+  directory = run_directory.RunDirectory(tmp_path)
+  shown = []
+  program = program_lib.make_program(run_config.RunConfig())
+  run = supervised_run.SupervisedRun(program, directory, shown.append)
+  run.request_stop(status_lib.StopReason.INTERRUPTED)
+  ordinary_s = run.grace_s()
+  assert not run.hurried()
+  run.hurry()
+  assert run.hurried()
+  run.request_stop(status_lib.StopReason.TERMINATED)
+  assert run.grace_s() < ordinary_s
+  status = run.finish()
+  assert status.stop.reason == status_lib.StopReason.INTERRUPTED
+  assert not status.failures
+  assert directory.read_summary().stop == status.stop
+  assert shown == [status]

@@ -59,6 +59,45 @@ def test_the_learner_takes_all_that_its_process_sees():
   assert seen == 3
 
 
+THREE = '--xla_force_host_platform_device_count=3'
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'accelerators', 'asked'),
+  [(64, '0,1', 0), (63, '0,1', 1), (64, '0,1,2', 1), (64, None, 0)],
+)
+def test_a_batch_is_split_over_the_devices_that_the_learner_will_find(
+  monkeypatch, batch_size, accelerators, asked
+):
+  environment = {**os.environ, 'XLA_FLAGS': THREE, 'JAX_PLATFORMS': 'cpu'}
+  if accelerators is not None:
+    environment['CUDA_VISIBLE_DEVICES'] = accelerators
+  count_in, counts = devices._count_in, []
+
+  def count(environment):
+    counts.append(count_in(environment))
+    return counts[-1]
+
+  monkeypatch.setattr(devices, '_count_in', count)
+  if batch_size == 64 and asked:
+    with pytest.raises(ValueError, match='by the 3 devices of the learner'):
+      devices.check_split(batch_size, (), environment)
+  else:
+    devices.check_split(batch_size, (), environment)
+  assert counts == [3] * asked
+
+
+def test_a_batch_is_split_over_the_devices_of_this_process(monkeypatch):
+  monkeypatch.setattr(jax, 'local_devices', lambda: range(3))
+  with pytest.raises(ValueError, match='by the 3 devices of the learner'):
+    devices.check_split(64, (), None)
+  devices.check_split(64, (0, 1), None)
+
+
+def test_a_process_without_jax_is_no_reason_to_refuse():
+  assert devices._count_in({'PYTHONHOME': '/dev/null'}) == 1
+
+
 def test_a_learner_that_names_accelerators_sees_no_others():
   refused, visible = in_a_process(
     'import json, os\n'

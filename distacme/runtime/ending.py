@@ -1,0 +1,88 @@
+"""Ends a process that has nothing to end in order, or nothing more.
+
+This module imports next to nothing: a command calls `at_signals` before the command
+imports anything that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import types
+
+_SAID = {
+  signal.SIGINT: ('interrupted', 128 + signal.SIGINT),
+  signal.SIGTERM: ('terminated', 128 + signal.SIGTERM),
+  # The terminal was closed.
+  signal.SIGHUP: ('terminated', 128 + signal.SIGTERM),
+}
+
+# Begins the names of workers' threads, which no code can end.
+WORKER = 'worker '
+
+
+def at_signals(code: int | str | None = None) -> None:
+  """Ends this process at Ctrl-C, SIGTERM or SIGHUP: one line, and an exit code.
+
+  No exception is raised: a library may catch one, and Python ignores one in the
+  callback of a weak reference. SIGHUP stays ignored, as under nohup.
+
+  Args:
+    code: of a process that is at its end, for all signals, and without a line.
+  """
+  owner = os.getpid()
+
+  def end(number: int, frame: types.FrameType | None) -> None:
+    del frame
+    # Another signal ends the process even while the text is being written.
+    signal.signal(number, signal.SIG_DFL)
+    if os.getpid() != owner:  # a fork, by a user's environment
+      signal.raise_signal(number)
+    _flush()
+    if code is not None:
+      os._exit(_number(code))
+    said, by_signal = _SAID[signal.Signals(number)]
+    try:
+      os.write(2, f'distacme: {said}\n'.encode())
+    except OSError:
+      pass
+    os._exit(by_signal)
+
+  for number in _SAID:
+    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, end)
+
+
+def ignore_signals() -> None:
+  """Ignores signals in the last moments of an interpreter.
+
+  It sets its own handlers back by then, under which signals kill the process.
+  """
+  for number in _SAID:
+    signal.signal(number, signal.SIG_IGN)
+
+
+def despite_workers(code: int | str | None) -> None:
+  """Ends this process now if workers' threads are left that have not ended.
+
+  The end of the interpreter would wait for such threads, or crash under them.
+  """
+  import threading  # another millisecond
+
+  if any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
+    _flush()
+    os._exit(_number(code))
+
+
+def _number(code: int | str | None) -> int:
+  """Returns the number for a `SystemExit.code`, as Python does."""
+  return code if isinstance(code, int) else int(code is not None)
+
+
+def _flush() -> None:
+  for stream in (sys.stdout, sys.stderr):
+    try:
+      stream.flush()
+    except Exception:  # the stream is closed, or a signal met it in a write
+      pass

@@ -1,0 +1,22 @@
+"""Starts a command: takes signals before anything is imported that takes time."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Sequence
+
+from distacme.runtime import ending
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Runs the command of `arguments`, by default this process's; ends the process."""
+  ending.at_signals()
+  atexit.register(ending.ignore_signals)  # before all others, and so run last
+  from distacme.programs import cli
+
+  try:
+    cli.main(arguments)
+  except SystemExit as ended:
+    ending.at_signals(ended.code or 0)
+    ending.despite_workers(ended.code)
+    raise
