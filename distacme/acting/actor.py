@@ -11,6 +11,7 @@ import numpy as np
 from distacme import core
 from distacme import status
 from distacme import types
+from distacme.environments import checks
 
 # The sooner of the two counts: a report costs more than a step's other work, and
 # tells a slow environment's actor to stop.
@@ -82,12 +83,19 @@ class Actor:
 
   def step(self) -> int:
     """Acts once in every environment; returns the environment steps made."""
-    timestep = self._timestep
-    output = self._policy.act(
-      timestep.observation, timestep.step_type == types.FIRST
-    )
-    next_timestep = self._environment.step(output.action)
-    self._writer.append(timestep, output, next_timestep, self._policy.version)
+    timestep = next_timestep = self._timestep
+    try:
+      output = self._policy.act(
+        timestep.observation, timestep.step_type == types.FIRST
+      )
+      next_timestep = self._environment.step(output.action)
+      self._writer.append(timestep, output, next_timestep, self._policy.version)
+    except status.NotFiniteError:  # a sentence already
+      raise
+    except (TypeError, ValueError):
+      # After the first episode nothing else checks the environment.
+      checks.check_vector(self._environment, next_timestep)
+      raise
     self._timestep = next_timestep
     steps = self._episodes.add(next_timestep)
     self._unreported_steps += steps

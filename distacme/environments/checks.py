@@ -77,15 +77,7 @@ class _FirstEpisodeChecked:
   def _check(self, timestep: dm_env.TimeStep) -> None:
     check_batch('step_type', _STEP_TYPE_SPEC, timestep.step_type, self.num_envs)
     self._check_order(timestep.step_type)
-    check_batch(
-      'observation',
-      self._specs.observations,
-      timestep.observation,
-      self.num_envs,
-    )
-    check_batch('reward', self._specs.rewards, timestep.reward, self.num_envs)
-    for spec in (self._specs.discounts, _DISCOUNT_SPEC):
-      check_batch('discount', spec, timestep.discount, self.num_envs)
+    _check_values(self._specs, timestep, self.num_envs)
 
   def _check_order(self, step_type: np.ndarray) -> None:
     """Raises ValueError unless FIRST comes after LAST, and only there."""
@@ -100,6 +92,30 @@ class _FirstEpisodeChecked:
         f'{_STEP_TYPES[step_type[row]]} came after {before}, in row {row}. '
         'FIRST must come after LAST or a reset, and only there.'
       )
+
+
+def check_vector(
+  environment: core.VectorEnvironment, timestep: dm_env.TimeStep
+) -> None:
+  """Raises ValueError unless a timestep [N, ...] conforms to its specs.
+
+  Names the field to blame for an error that a later episode led to, whose timesteps
+  nothing has checked.
+  """
+  num_envs = environment.num_envs
+  check_batch('step_type', _STEP_TYPE_SPEC, timestep.step_type, num_envs)
+  _check_values(specs.make_environment_spec(environment), timestep, num_envs)
+
+
+def _check_values(
+  promised: specs.EnvironmentSpec, timestep: dm_env.TimeStep, num_envs: int
+) -> None:
+  check_batch(
+    'observation', promised.observations, timestep.observation, num_envs
+  )
+  check_batch('reward', promised.rewards, timestep.reward, num_envs)
+  for spec in (promised.discounts, _DISCOUNT_SPEC):
+    check_batch('discount', spec, timestep.discount, num_envs)
 
 
 def flatten(

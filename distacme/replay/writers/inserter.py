@@ -56,8 +56,20 @@ class Inserter(Protocol):
 
 
 def copy(target: types.NestedArray, source: types.NestedArray) -> None:
-  """Copies a nest of arrays into another."""
+  """Copies a nest of arrays into another of the same shapes.
+
+  Raises:
+    ValueError: if a shape differs; NumPy would repeat the values.
+  """
   if isinstance(target, np.ndarray):  # walking a nest costs microseconds
-    np.copyto(target, source, casting='same_kind')
+    _copy_leaf(target, source)
   elif target is not source:  # as () is
-    tree.map_structure(np.copyto, target, source)
+    tree.map_structure(_copy_leaf, target, source)
+
+
+def _copy_leaf(target: np.ndarray, source: Any) -> None:
+  if target.shape != source.shape:
+    raise ValueError(
+      f'an array of shape {source.shape} came for one of shape {target.shape}.'
+    )
+  np.copyto(target, source, casting='same_kind')

@@ -11,6 +11,7 @@ from distacme import replay_spec
 from distacme import types
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
+from distacme.replay.writers import inserter
 from tests.replay import playing
 from tests.replay.playing import FIRST
 from tests.replay.playing import LAST
@@ -294,3 +295,12 @@ def test_an_agent_that_cannot_give_priorities_is_refused():
 def test_closing_the_writer_closes_the_inserter():
   run = playing.Run([[Moment(0, 0, FIRST, 0, 1), Moment(0, 1, MID, 0, 1)]])
   assert play(run, replay_spec.NStep(3, 1.0)).closed
+
+
+def test_an_array_of_another_shape_is_not_repeated():
+  target = np.zeros((2, 3), np.float32)
+  for wrong in (np.float32(1.0), np.ones((1, 1), np.float32)):
+    for nest in (lambda leaf: leaf, lambda leaf: {'a': leaf}):
+      with pytest.raises(ValueError, match='came for one of shape'):
+        inserter.copy(nest(target), nest(wrong))
+  assert not target.any()
