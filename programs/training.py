@@ -236,6 +236,11 @@ class _LogFile(logging.FileHandler):
   def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
     """Ignores the error: if the log cannot be written, no other file can be."""
 
+  def close(self) -> None:
+    """Closes the file, whose last lines a full disk may not take."""
+    with contextlib.suppress(OSError):
+      super().close()
+
 
 @contextlib.contextmanager
 def _logged_to(path: pathlib.Path) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import errno
 import json
 import math
 import os
@@ -23,10 +24,12 @@ class NotWrittenError(OSError):
 
   def __init__(self, path: os.PathLike[str] | str, why: object):
     """Makes a sentence of what the system says."""
+    remedy = 'Make room there, or choose another run_dir'
+    if os.strerror(errno.EMFILE) in str(why):  # the sentence may be a library's
+      remedy = 'Let a process open more files (ulimit -n), or use fewer workers'
     super().__init__(
-      f'nothing can be written to {path} ({why!s:.500}). Make room there, or '
-      'choose another run_dir; the same command goes on from the last '
-      'checkpoint.'
+      f'nothing can be written to {path} ({why!s:.500}). {remedy}; the same '
+      'command goes on from the last checkpoint.'
     )
 
 
@@ -149,11 +152,14 @@ def read_if_whole(
     lost: for the one warning, what it means that the file is damaged.
 
   Returns:
-    None if there is no file, or if it is damaged.
+    None if there is no file, or if it is damaged or cannot be read.
   """
   try:
     return parse(read_json(path))
   except FileNotFoundError:
+    return None
+  except OSError as error:  # it is another user's, or no file
+    notices.warn_once(f'{path} cannot be read ({error.strerror}): {lost}.')
     return None
   except NOT_WHOLE as error:
     notices.warn_once(f'{path} is damaged ({error}): {lost}.')

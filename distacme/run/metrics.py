@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import errno
+import functools
 import json
 import logging
 import math
@@ -155,15 +156,17 @@ class _TensorBoard:
         'TensorBoard events need tensorboardX, which is not installed: run'
         ' `pip install tensorboardX`, or pass tensorboard=False.'
       ) from error
+    _silence_writers()
     self._directory = directory
     purge_step = resumed_at + 1 if directory.exists() else None
     self._writer = tensorboardX.SummaryWriter(
       str(directory), flush_secs=1, purge_step=purge_step
     )
+    self._events = self._writer.file_writer.event_writer
 
   def write(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
     for name, value in metrics.items():
-      if not _is_alive(self._writer):
+      if not self._is_alive():
         raise OSError(errno.EIO, 'its writer has ended', str(self._directory))
       if math.isfinite(value):
         # An array, since tensorboardX 2.6 wraps a float in an array of shape [1], and
@@ -172,17 +175,43 @@ class _TensorBoard:
         self._writer.add_scalar(f'{kind}/{name}', scalar, step)
 
   def close(self) -> None:
-    if _is_alive(self._writer):
-      self._writer.close()
+    try:
+      if self._is_alive():
+        self._writer.close()
+    except OSError as error:
+      raise OSError(
+        error.errno, error.strerror, str(self._directory)
+      ) from error
+    finally:
+      # Else what could not be written is tried again, and printed, at exit.
+      self._events._closed = True
+
+  def _is_alive(self) -> bool:
+    """Returns whether the thread of the tensorboardX writer still writes.
+
+    A full disk ends the thread (tensorboardX 2.6). Ten calls later its queue is full,
+    and a call would wait for ever.
+    """
+    return bool(not self._events._closed and self._events._worker.is_alive())
 
 
-def _is_alive(writer: Any) -> bool:
-  """Returns whether the thread of a tensorboardX writer still writes.
+@functools.cache
+def _silence_writers() -> None:
+  """Drops the tracebacks of tensorboardX's threads that a full disk ends.
 
-  A full disk ends the thread (tensorboardX 2.6). Ten calls later its queue is full,
-  and a call would wait for ever.
+  `_TensorBoard` finds the end of such a thread, and raises.
   """
-  return bool(writer.file_writer.event_writer._worker.is_alive())
+  before = threading.excepthook
+
+  def hook(arguments: threading.ExceptHookArgs) -> None:
+    of = type(arguments.thread).__module__
+    if not (
+      of.startswith('tensorboardX.')
+      and isinstance(arguments.exc_value, OSError)
+    ):
+      before(arguments)
+
+  threading.excepthook = hook
 
 
 class MetricsReader:

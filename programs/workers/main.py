@@ -223,7 +223,9 @@ def _tell(
   if line is None or line.terminated:
     return
   try:
-    if not in_a_sentence:
+    failed = status_lib.StopReason.FAILED
+    # A run that is ending for another reason does not say why this worker failed.
+    if not in_a_sentence or line.report().stop not in (None, failed):
       line.fail(detail)
     # As after NaN that JAX's own checks found: it would be so after a restart.
     if in_a_sentence or ends_run or isinstance(error, FloatingPointError):

@@ -1,5 +1,6 @@
 """Files that workers write and the launcher reads."""
 
+import errno
 import os
 
 import pytest
@@ -45,3 +46,13 @@ def test_the_tail_of_a_large_file_has_whole_lines(tmp_path):
 def test_the_tail_of_no_file_is_empty(tmp_path):
   assert not files.tail(tmp_path / 'log')
   assert not files.tail(tmp_path)
+
+
+def test_a_lack_of_descriptors_is_not_taken_for_a_full_disk():
+  for why in (
+    OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+    'Failed to open: "x" [OS error 24: EMFILE Too many open files]',
+  ):
+    said = str(files.NotWrittenError('here', why))
+    assert 'Let a process open more files (ulimit -n)' in said
+    assert 'Make room' not in said

@@ -188,3 +188,33 @@ def test_a_reader_goes_on_where_it_stopped(sink, tmp_path):
   with path.open('a') as file:
     file.write('}\n')
   assert [row['loss'] for row in reader.read()] == [2.0]
+
+
+def test_events_that_find_no_room_are_an_error_and_no_traceback(
+  tmp_path, monkeypatch
+):
+  printed = []
+  monkeypatch.setattr(threading, 'excepthook', printed.append)
+  metrics._silence_writers.cache_clear()
+  sink = metrics.MetricsSink(tmp_path)
+  events = sink._tensorboard._writer.file_writer.event_writer
+  record = events._ev_writer._py_recordio_writer
+  record._writer.close()
+  record._writer = open('/dev/full', 'wb', buffering=0)
+  sink.write('actor/0', 1.0, {'env_steps': 1}, {'policy_lag': 1.0})
+  events._worker.join(10)
+  assert not events._worker.is_alive()
+  with pytest.raises(OSError, match='its writer has ended'):
+    sink.write('actor/0', 2.0, {'env_steps': 2}, {'policy_lag': 1.0})
+  sink.close()
+  events.close()  # as at exit
+  record._writer.close()
+  assert not printed
+  metrics._silence_writers.cache_clear()
+
+
+def test_events_may_be_closed_twice(tmp_path):
+  sink = metrics.MetricsSink(tmp_path)
+  sink.write('actor/0', 1.0, {'env_steps': 1}, {'policy_lag': 1.0})
+  sink.close()
+  sink.close()
