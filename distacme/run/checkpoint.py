@@ -56,6 +56,10 @@ class Checkpointer:
       directory: of the checkpoints.
       max_to_keep: number of checkpoints; older ones are deleted.
       read_only: whether only to read; another run may be writing there.
+
+    Raises:
+      NotWrittenError: if the directory cannot be written to.
+      ValueError: if a file is so damaged that Orbax refuses the directory.
     """
     # Not at the top: this import takes half a second, and few processes save.
     from orbax import checkpoint as ocp
@@ -73,16 +77,26 @@ class Checkpointer:
     # The first saved checkpoint, until it has been read back.
     self._unproved: tuple[int, types.NestedArray] | None = None
     self._proved = False
-    self._manager = ocp.CheckpointManager(
-      directory.resolve(),
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=None if read_only else max_to_keep,
-        create=not read_only,
-        read_only=read_only,
-        save_interval_steps=0 if read_only else 1,
-      ),
-      item_handlers=ocp.StandardCheckpointHandler(),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=None if read_only else max_to_keep,
+      create=not read_only,
+      read_only=read_only,
+      save_interval_steps=0 if read_only else 1,
     )
+    try:
+      self._manager = ocp.CheckpointManager(
+        directory.resolve(),
+        options=options,
+        item_handlers=ocp.StandardCheckpointHandler(),
+      )
+    except Exception as error:  # Orbax skips most damage, and not all
+      if isinstance(error, OSError) and not read_only:
+        raise files.NotWrittenError(directory, error) from error
+      raise ValueError(
+        f'the checkpoints in {directory} cannot be opened '
+        f'({_first_line(error)}). Restore the files, or move the damaged '
+        'checkpoint away.'
+      ) from error
 
   def save(self, steps: int, state: types.NestedArray) -> None:
     """Saves `state`; does nothing if there is a checkpoint of `steps` already.
@@ -359,6 +373,11 @@ class BestParams:
       'the next evaluation counts as the best',
     )
     self.mean_return = -math.inf if best is None else best
+    kept = directory.glob('[0-9]*') if not self._score.exists() else ()
+    if any(kept):
+      notices.warn_once(
+        f'{self._score} is gone: the next evaluation counts as the best.'
+      )
 
   def offer(self, params: core.VersionedParams, mean_return: float) -> None:
     """Saves `params` if their score is better than the best."""

@@ -43,9 +43,10 @@ def take(directory: run_directory.RunDirectory) -> IO[str]:
   file system has no locks.
 
   Raises:
-    ValueError: if the directory is in use.
+    ValueError: if the directory is in use, or its lock cannot be opened.
   """
-  file = open(directory.lock, 'a+')
+  with directory.refused_if_not_writable():
+    file = open(directory.lock, 'a+')
   # A process that an environment forks may outlive the run.
   os.register_at_fork(after_in_child=file.close)
   deadline = time.monotonic() + _WAIT_S

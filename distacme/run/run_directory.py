@@ -174,7 +174,8 @@ class RunDirectory:
     """Returns config.json.
 
     Raises:
-      ValueError: if the file is missing: the directory is no run's.
+      ValueError: if the file is missing, as in a directory that is no run's, is
+        damaged, or cannot be read.
     """
     try:
       config: Any = files.read_json(self.config)
@@ -189,6 +190,11 @@ class RunDirectory:
         f'{self.path} is no run directory: it has no {self.config.name}. Give '
         f'{what}.'
       ) from None
+    except OSError as error:  # it is another user's, or no file
+      raise ValueError(
+        f'{self.config} cannot be read ({error.strerror}). Let its owner allow '
+        'it, or give another run directory.'
+      ) from error
     except ValueError as error:  # JSON's, or Unicode's
       raise ValueError(
         f'{self.config} is not readable as JSON ({error}). Restore the file '
@@ -244,7 +250,7 @@ class RunDirectory:
       known = _counts(files.read_json(self._counts))
     except FileNotFoundError:
       known = {}
-    except files.NOT_WHOLE as error:
+    except (OSError, *files.NOT_WHOLE) as error:
       raise ValueError(
         f'{self._counts} is damaged ({error}), and env_steps and the other '
         'counters of the run are in it. Restore the file, or delete it to '

@@ -393,3 +393,23 @@ def test_where_the_checksums_are_damaged_checkpoints_are_read_unchecked(
 def test_a_run_without_evaluations_leaves_nothing(tmp_path):
   offer(tmp_path / 'best')
   assert not (tmp_path / 'best').exists()
+
+
+def test_damage_that_orbax_refuses_is_a_sentence(tmp_path, save):
+  save((1, dqn_state()))
+  for read_only in (False, True):
+    (tmp_path / '1' / '_CHECKPOINT_METADATA').write_text('[]')
+    with pytest.raises(
+      ValueError, match='cannot be opened .* move the damaged'
+    ):
+      checkpoint.Checkpointer(tmp_path, read_only=read_only)
+
+
+def test_where_the_best_score_is_gone_a_warning_says_so(tmp_path, caplog):
+  offer(tmp_path, (1, 0.5))
+  (tmp_path / 'score.json').unlink()
+  offer(tmp_path, (2, 0.2))
+  assert 'score.json is gone: the next evaluation counts as the best' in (
+    caplog.text
+  )
+  assert kept(tmp_path) == (2, 0.2)

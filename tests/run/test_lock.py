@@ -145,3 +145,10 @@ def test_the_lock_is_held_until_the_last_worker_has_ended(
     learner.kill()
     lock_lib.take(directory).close()
     assert not run.left_after(0.5)
+
+
+def test_a_lock_that_cannot_be_opened_is_a_sentence(tmp_path):
+  directory = run_directory.RunDirectory(tmp_path)
+  directory.lock.mkdir()
+  with pytest.raises(ValueError, match='cannot be written to'):
+    lock_lib.take(directory)

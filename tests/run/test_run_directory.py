@@ -189,3 +189,19 @@ def test_logs_of_earlier_sessions_are_kept_though_some_were_deleted(directory):
   kept = [path / 'all' for path in directory.path.glob('logs.*')]
   assert sorted(path.read_text() for path in kept) == ['second', 'third']
   assert list(directory.logs.iterdir()) == []
+
+
+def test_files_that_cannot_be_read_are_said_like_damaged_ones(
+  directory, caplog
+):
+  for name in ('running', 'summary', 'config', 'counts'):
+    (directory.path / f'{name}.json').mkdir()
+  assert directory.read_running() is None
+  assert directory.read_summary() is None
+  first, second = [record.getMessage() for record in caplog.records]
+  assert 'running.json cannot be read (Is a directory)' in first
+  assert 'summary.json cannot be read (Is a directory)' in second
+  with pytest.raises(ValueError, match=r'config.json cannot be read'):
+    directory.read_config()
+  with pytest.raises(ValueError, match=r'counts.json is damaged'):
+    directory.read_counts(1)
