@@ -24,6 +24,7 @@ from distacme.run import run_directory
 from distacme.run import run_state
 
 _TIMEOUT_S = 1.0
+_OF_ROWS = {'time', 'seconds', 'worker'}  # of each row that a run has written
 _START_S = 60.0  # workers wait so long for the server
 # The run's counters, which metrics.jsonl repeats in every row.
 _NOT_METRICS = {*status_lib.COUNTERS, 'time', 'seconds', 'worker'}
@@ -152,11 +153,16 @@ class _Logged:
     ] = {}  # all metrics that each has logged
     self._reader = metrics.MetricsReader(path / metrics.METRICS_FILE)
     self._recent: collections.deque[dict[str, Any]] = collections.deque()
+    self._since: float | None = None  # the start whose rows are being read
 
   def update(self, since: float) -> None:
-    """Reads the new rows; rows of workers count if they came after `since`."""
+    """Reads the new rows.
+
+    Args:
+      since: when the run was started; rows of workers count from then on.
+    """
     try:
-      rows = self._reader.read()
+      rows = [row for row in self._reader.read() if row.keys() >= _OF_ROWS]
     except FileNotFoundError:
       return
     self.evaluations += [row for row in rows if 'mean_return' in row]
@@ -164,9 +170,13 @@ class _Logged:
       if self._recent and row['seconds'] < self._recent[-1]['seconds']:
         self._recent.clear()  # the run was resumed, perhaps with fewer steps
       if row['time'] >= since:
+        self._since = since
+      if self._since == since:  # the host's clock may have gone back
         self.workers[row['worker']] = self.workers.get(row['worker'], {}) | row
       self._recent.append(row)
-      while row['time'] - self._recent[0]['time'] > run_state.RATE_WINDOW_S:
+      while (
+        row['seconds'] - self._recent[0]['seconds'] > run_state.RATE_WINDOW_S
+      ):
         self._recent.popleft()
 
   def when(self) -> str:
@@ -179,31 +189,38 @@ class _Logged:
 
   def status(self, limits: status_lib.Limits) -> status_lib.Status:
     """Returns the status of the run, as far as metrics tell the status."""
-    now = time.time()
-    last: dict[str, Any] = {'seconds': 0.0, 'time': now}
-    if self._recent:
-      last = self._recent[-1]
+    last = self._recent[-1] if self._recent else {}
+    seconds = self._seconds()
     return status_lib.Status(
-      seconds=last['seconds'] + now - last['time'],
+      seconds=seconds,
       counts={name: last[name] for name in status_lib.COUNTERS if name in last},
       rates={name: self._rate(name) for name in status_lib.COUNTERS},
-      workers={name: _worker(row, now) for name, row in self.workers.items()},
+      workers={
+        name: _worker(row, seconds) for name, row in self.workers.items()
+      },
       limits=limits,
     )
 
+  def _seconds(self) -> float:
+    """Returns the run's clock now, which goes on where the host's may jump."""
+    if not self._recent:
+      return 0.0
+    last = self._recent[-1]
+    return float(last['seconds'] + max(0.0, time.time() - last['time']))
+
   def _rate(self, name: str) -> float:
     rows = [row for row in self._recent if name in row]
-    seconds = rows[-1]['time'] - rows[0]['time'] if rows else 0.0
+    seconds = rows[-1]['seconds'] - rows[0]['seconds'] if rows else 0.0
     if seconds <= 0:
       return 0.0
     # A learner that is restarted goes back to its checkpoint.
     return max(0.0, (rows[-1][name] - rows[0][name]) / seconds)
 
 
-def _worker(row: Mapping[str, Any], now: float) -> status_lib.WorkerStatus:
-  """Returns the status of a worker that has logged `row`."""
+def _worker(row: Mapping[str, Any], seconds: float) -> status_lib.WorkerStatus:
+  """Returns the status of a worker that has logged `row`, at `seconds`."""
   return status_lib.WorkerStatus(
-    seconds_since_report=now - row['time'],
+    seconds_since_report=seconds - row['seconds'],
     rates={
       counter: row[f'{counter}_per_second']
       for counter in status_lib.COUNTERS

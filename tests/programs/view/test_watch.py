@@ -357,3 +357,30 @@ def test_a_directory_of_runs_names_one_of_them(directory, capsys):
   code, text = watched(capsys, directory.path.parent)
   assert code == 2
   assert f'Give one of the runs in it, like {directory.path}.' in text
+
+
+def test_a_clock_that_jumps_changes_neither_rates_nor_silence(
+  tmp_path, monkeypatch
+):
+  directory = make_directory(tmp_path / 'local', mode='local')
+  sink = metrics_lib.MetricsSink(directory.path, tensorboard=False)
+  now = time.time()
+  with directory.running():
+    run = observer.Observer(directory.path)
+    for seconds, jump_s in ((1.0, 0), (2.0, 3600), (3.0, -3600), (4.0, -3600)):
+      monkeypatch.setattr(time, 'time', lambda: now + seconds + jump_s)  # noqa: B023
+      counts = {'env_steps': int(100 * seconds)}
+      sink.write('actor/0', seconds, counts, {'policy_lag': seconds})
+      seen = run.look().status
+      assert seen.seconds == seconds
+      worker = seen.workers['actor/0']
+      assert worker.seconds_since_report == 0.0
+      assert worker.metrics == {'policy_lag': seconds}
+  sink.close()
+  assert seen.rates['env_steps'] == 100.0
+
+
+def test_rows_that_no_run_has_written_are_skipped(tmp_path):
+  directory = make_directory(tmp_path / 'local', mode='local')
+  (directory.path / metrics_lib.METRICS_FILE).write_text('{}\n[]\nx\n')
+  assert observer.Observer(directory.path).look().phase == 'lost'
