@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import contextlib
 import os
+import resource
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
@@ -87,6 +88,31 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
     )
 
 
+# Files that a process opens, measured: a run in one process, or a service; and of a
+# process with all workers, those of each actor.
+_OPEN_FILES, _OPEN_FILES_OF_ACTOR = 40, 4
+
+
+def _check_descriptors(run: run_config.RunConfig) -> None:
+  """Checks that the system lets a process of the run open all of its files.
+
+  Raises:
+    ValueError: if it does not.
+  """
+  launcher = modes.find(run.mode)
+  needed = _OPEN_FILES
+  if launcher.has_services:
+    of_actor = 1 if launcher.has_processes else _OPEN_FILES_OF_ACTOR
+    needed += run.num_actors * of_actor
+  allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if allowed != resource.RLIM_INFINITY and allowed < needed:
+    raise ValueError(
+      f'a process may open {allowed} files here, and one of this run needs '
+      f'{needed}. Allow more (ulimit -n {max(1024, needed)})'
+      f'{", or use fewer actors" if launcher.has_services else ""}.'
+    )
+
+
 def check(
   experiment: experiment_lib.Experiment,
 ) -> tuple[run_directory.RunDirectory, IO[str]]:
@@ -100,8 +126,9 @@ def check(
       another run is in the directory.
     ImportError: if a library is missing.
   """
-  agent = check_agent(experiment)
   run = experiment.run
+  _check_descriptors(run)
+  agent = check_agent(experiment)
   with contextlib.ExitStack() as stack:
     path = run.run_dir
     if path is None:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -368,3 +369,23 @@ def test_a_refused_command_leaves_no_default_directory(
   (folder / 'runs/mine').mkdir(parents=True)
   refused(capsys, '--mode', 'local', *seeds.split())
   assert [path.name for path in (folder / 'runs').iterdir()] == ['mine']
+
+
+@pytest.mark.parametrize(
+  ('flags', 'needed'),
+  [
+    ('--mode local', 40),
+    ('--mode processes --num-actors 3', 43),
+    ('--mode threads --num-actors 3', 52),
+  ],
+)
+def test_too_few_descriptors_are_refused_with_what_to_do(
+  capsys, monkeypatch, flags, needed
+):
+  monkeypatch.setattr(resource, 'getrlimit', lambda _: (needed - 1, needed - 1))
+  said = refused(capsys, *flags.split(), '--env', launching.CATCH)
+  found = (
+    f'may open {needed - 1} files here, and one of this run needs {needed}'
+  )
+  assert found in said
+  assert 'ulimit -n 1024' in said
