@@ -19,4 +19,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
   except SystemExit as ended:
     ending.at_signals(ended.code or 0)
     ending.despite_workers(ended.code)
+    ending.despite_others(ended.code)
     raise

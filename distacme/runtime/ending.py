@@ -21,6 +21,8 @@ _SAID = {
 # Begins the names of workers' threads, which no code can end.
 WORKER = 'worker '
 
+_LAST_S = 5.0  # for threads and children of a command that is done
+
 
 def at_signals(code: int | str | None = None) -> None:
   """Ends this process at Ctrl-C, SIGTERM or SIGHUP: one line, and an exit code.
@@ -73,6 +75,45 @@ def despite_workers(code: int | str | None) -> None:
   if any(thread.name.startswith(WORKER) for thread in threading.enumerate()):
     _flush()
     os._exit(_number(code))
+
+
+def despite_others(code: int | str | None) -> None:
+  """Ends this process in some seconds if it has not ended by itself.
+
+  An environment may have started threads or processes, for which Python waits.
+  """
+  import threading
+
+  threading.Thread(target=_end_late, args=(code,), daemon=True).start()
+
+
+def _end_late(code: int | str | None) -> None:
+  import multiprocessing
+  import threading
+  import time
+
+  time.sleep(_LAST_S)
+  children = multiprocessing.active_children()
+  for child in children:
+    child.kill()
+  main = threading.main_thread()
+  left = [child.name for child in children] + [
+    thread.name
+    for thread in threading.enumerate()
+    if not thread.daemon and thread is not main
+  ]
+  said = (
+    f'distacme: the command is done, and still had '
+    f'{", ".join(left[:4]) or "something to do at exit"}'
+    f'{" and others" * (len(left) > 4)}: they were ended. An environment that '
+    'starts threads or processes has to end them in close().\n'
+  )
+  try:
+    os.write(2, said.encode())
+  except OSError:
+    pass
+  _flush()
+  os._exit(_number(code))
 
 
 def _number(code: int | str | None) -> int:

@@ -31,6 +31,15 @@ EXIT_CODES = {
 EXPLAIN = signal.SIGUSR1
 
 
+def explain_crashes() -> None:
+  """Makes this process write its threads' stacks to stderr if it crashes.
+
+  Native code of an environment may crash, which Python cannot catch.
+  """
+  if not faulthandler.is_enabled():  # else somebody has chosen a file
+    faulthandler.enable()
+
+
 def explain_when_asked() -> None:
   """Makes this process write its threads' stacks to stderr at `EXPLAIN`."""
   faulthandler.register(EXPLAIN, all_threads=True)

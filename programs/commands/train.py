@@ -15,11 +15,13 @@ from distacme.programs import refusals
 from distacme.programs import run_config
 from distacme.programs.seeds import config as config_lib
 from distacme.programs.workers import devices
+from distacme.runtime import signals
 
 
 def main(arguments: Sequence[str]) -> int:
   """Trains an agent; returns the exit code."""
   compilation_cache.use()
+  signals.explain_crashes()
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
   if isinstance(prepared, int):
     return prepared

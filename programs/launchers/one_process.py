@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
+import logging
 import math
 import pathlib
 import threading
@@ -59,7 +60,14 @@ def _run(
   show: Callable[[status_lib.Status], None],
   stops: signals.StopRequests,
 ) -> status_lib.Status:
-  parts = _Parts(experiment, directory, stops)
+  try:
+    parts = _Parts(experiment, directory, stops)
+  except files.NotWrittenError as error:
+    stop = status_lib.Stop(status_lib.StopReason.FAILED, str(error))
+    status = status_lib.Status(seconds=0.0, counts={}, stop=stop)
+    directory.write_summary(status)
+    show(status)
+    return status
   failure = ''
   try:
     # What could not be written is found out at the latest when the parts close.
@@ -76,6 +84,16 @@ def _run(
       parts.finish()
   except (files.NotWrittenError, status_lib.NotFiniteError) as error:
     failure = str(error)
+  except KeyboardInterrupt:  # the second one, or the environment's own
+    parts.state.request_stop(status_lib.StopReason.INTERRUPTED)
+    raise
+  except SystemExit as error:
+    failure = traceback.format_exc()
+    # Else the command would end with the code that was given there, perhaps 0.
+    raise RuntimeError(
+      f'environment or agent called sys.exit({error.code!r}), which ends no run. '
+      'Raise an error there, or end the episode.'
+    ) from error
   except Exception:
     failure = traceback.format_exc()
     raise  # to the user's debugger
@@ -122,17 +140,19 @@ class _Parts:
     agent = experiment.make_agent(experiment.environment_spec())
     self._best = checkpoint.BestParams(directory.best)
     opened.callback(self._best.close)
-    self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
+    with files.writing_to(directory.path):
+      self._saved = _Saved(directory, agent, run.replay_checkpoint_period_s)
     opened.callback(self._saved.close)
     key = seeding.learner_key(run.seed)
     restored = self._saved.restore(jax.jit(agent.initial_learner_state)(key))
     self._ends_at = time.monotonic() + (run.max_seconds or math.inf)
     self._asked_to_stop = threading.Event()
     steps = restored.counts.get(run.clock, 0)
-    sink = metrics_lib.MetricsSink(
-      directory.path, clock=run.clock, resumed_at=steps
-    )
-    opened.callback(sink.close)
+    with files.writing_to(directory.path):
+      sink = metrics_lib.MetricsSink(
+        directory.path, clock=run.clock, resumed_at=steps
+      )
+    opened.callback(_close_sink, sink, directory)
     self.state = run_state_lib.RunState(run.limits, sink, restored.counts)
     experiment = self._resumed_from(restored.counts)
     self.loop = self._make_loop(
@@ -158,7 +178,7 @@ class _Parts:
     self._replay_at = 0.0
     self._rows = evaluator.num_rows(run.eval_episodes)
     self._evaluated = experiment.make_vector(self._rows, stream=1)
-    opened.callback(lambda: self._evaluated.close())
+    opened.callback(lambda: _close_environment(self._evaluated))
     self._evaluator = wiring.make_evaluator(
       agent,
       self._evaluated,
@@ -186,7 +206,7 @@ class _Parts:
     self._environment = experiment.make_vector(
       experiment.run.envs_per_actor, stream=0
     )
-    opened.callback(lambda: self._environment.close())
+    opened.callback(lambda: _close_environment(self._environment))
     return environment_loop.EnvironmentLoop(
       self._environment, agent, **settings
     )
@@ -305,6 +325,23 @@ class _Parts:
   def close(self) -> None:
     """Waits until all files are written, and closes the environments."""
     self._opened.close()
+
+
+def _close_sink(
+  sink: metrics_lib.MetricsSink, directory: run_directory.RunDirectory
+) -> None:
+  with files.writing_to(directory.path):
+    sink.close()
+
+
+def _close_environment(environment: core.VectorEnvironment) -> None:
+  """Closes an environment that is not needed any more; an error is only said."""
+  try:
+    environment.close()
+  except Exception:
+    logging.getLogger(__name__).warning(
+      'an environment could not be closed:\n%s', traceback.format_exc()
+    )
 
 
 class _Restored(NamedTuple):

@@ -42,6 +42,7 @@ class WorkerProcess:
       handler.addFilter(lambda record: record.name != 'absl')
     directory = run_directory.RunDirectory(run_dir)
     notices.warnings_to(directory.warnings)
+    signals.explain_crashes()
     signals.explain_when_asked()
     lock.share(directory)
     process_tree.die_with_parent()
