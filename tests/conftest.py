@@ -27,6 +27,24 @@ QUICK_COMPILER = (
 )
 
 
+def pytest_addoption(parser):
+  """Adds the flags of `make chaos`."""
+  group = parser.getgroup('chaos', 'faults of whole programs (-m chaos)')
+  group.addoption(
+    '--chaos-rounds',
+    type=int,
+    default=6,
+    metavar='N',
+    help='how often each kind of worker fails (default: 6)',
+  )
+  group.addoption(
+    '--chaos-seed',
+    type=int,
+    metavar='N',
+    help='of the schedule; printed, another one every time by default',
+  )
+
+
 def pytest_configure(config):
   """Chooses the compiler's effort, before anything imports JAX."""
   from distacme.programs import compilation_cache
