@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 import contextlib
 import os
-import resource
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
@@ -18,6 +17,7 @@ from distacme.programs import replay_transports
 from distacme.programs import run_config
 from distacme.programs.workers import devices
 from distacme.rpc import token
+from distacme.run import descriptors
 from distacme.run import lock as lock_lib
 from distacme.run import notices
 from distacme.run import run_directory
@@ -93,19 +93,19 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
 _OPEN_FILES, _OPEN_FILES_OF_ACTOR = 40, 4
 
 
-def _check_descriptors(run: run_config.RunConfig) -> None:
-  """Checks that the system lets a process of the run open all of its files.
+def _allow_descriptors(run: run_config.RunConfig) -> None:
+  """Lets this process and those of the run open all of their files.
 
   Raises:
-    ValueError: if it does not.
+    ValueError: if the system refuses so many.
   """
   launcher = modes.find(run.mode)
   needed = _OPEN_FILES
   if launcher.has_services:
     of_actor = 1 if launcher.has_processes else _OPEN_FILES_OF_ACTOR
     needed += run.num_actors * of_actor
-  allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  if allowed != resource.RLIM_INFINITY and allowed < needed:
+  allowed = descriptors.allow(needed)
+  if allowed < needed:
     raise ValueError(
       f'a process may open {allowed} files here, and one of this run needs '
       f'{needed}. Allow more (ulimit -n {max(1024, needed)})'
@@ -127,7 +127,7 @@ def check(
     ImportError: if a library is missing.
   """
   run = experiment.run
-  _check_descriptors(run)
+  _allow_descriptors(run)
   agent = check_agent(experiment)
   with contextlib.ExitStack() as stack:
     path = run.run_dir

@@ -33,7 +33,7 @@ def use() -> pathlib.Path | None:
   """
   if any(name in os.environ for name in CHOICES):
     return None
-  folder = _root() / _machine()
+  folder = _root() / machine()
   try:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
@@ -59,7 +59,7 @@ def _root() -> pathlib.Path:
   ) / 'distacme/compiled'
 
 
-def _machine() -> str:
+def machine() -> str:
   """Returns a name for processors of this kind and this compiler.
 
   Several hosts may share a home, and code for one processor may end a process on

@@ -21,3 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ending.despite_workers(ended.code)
     ending.despite_others(ended.code)
     raise
+  except BaseException:  # the interpreter prints it at once, and then may wait
+    ending.despite_others(1)
+    raise

@@ -36,13 +36,15 @@ def check(
     ValueError: if there is such a name; nothing has been imported by then.
   """
   run = config['run']
-  names = {
-    part: recorded_run.import_path(config, part) or str(run.get(part, ''))
+  names = [
+    (part, name)
     for part in ('agent', 'env', 'network')
     if part not in given
-  }
-  for part, name in names.items():
-    if not _is_ours(part, name):
+    # The one or the other is imported.
+    for name in (str(run.get(part, '')), recorded_run.import_path(config, part))
+  ]
+  for part, name in names:
+    if name and not _is_ours(part, name):
       raise ValueError(
         f'{directory.config} names {part}={name!r}, which is no part of '
         'distacme: loading it runs the code that the name leads to. If you know '

@@ -16,7 +16,6 @@ os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
 # other tests, for the processes that tests start, and for the next run; it computes
 # the same bits (`programs/compilation_cache.py`). `make clean` deletes it.
 COMPILED = pathlib.Path(__file__).parents[1] / 'build' / 'compiled'
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(COMPILED))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
@@ -50,6 +49,8 @@ def pytest_configure(config):
   from distacme.programs import compilation_cache
 
   compilation_cache.shrink(COMPILED)
+  folder = COMPILED / compilation_cache.machine()
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder))
   if not {'learning', 'hours'} & set(config.option.markexpr.split()) or (
     'not' in config.option.markexpr.split()
   ):

@@ -83,18 +83,19 @@ class Actor:
 
   def step(self) -> int:
     """Acts once in every environment; returns the environment steps made."""
-    timestep = next_timestep = self._timestep
+    timestep = self._timestep
     try:
       output = self._policy.act(
         timestep.observation, timestep.step_type == types.FIRST
       )
-      next_timestep = self._environment.step(output.action)
-      self._writer.append(timestep, output, next_timestep, self._policy.version)
-    except status.NotFiniteError:  # a sentence already
+    except (TypeError, ValueError) as error:
+      self._blame(timestep, error)
       raise
-    except (TypeError, ValueError):
-      # After the first episode nothing else checks the environment.
-      checks.check_vector(self._environment, next_timestep)
+    next_timestep = self._environment.step(output.action)
+    try:
+      self._writer.append(timestep, output, next_timestep, self._policy.version)
+    except (TypeError, ValueError) as error:
+      self._blame(next_timestep, error)
       raise
     self._timestep = next_timestep
     steps = self._episodes.add(next_timestep)
@@ -106,6 +107,14 @@ class Actor:
     elif time.monotonic() >= self._report_at:
       self.report()
     return steps
+
+  def _blame(self, timestep: dm_env.TimeStep, error: Exception) -> None:
+    """Raises ValueError if an error is due to a timestep that breaks its specs.
+
+    After the first episode nothing else checks the environment.
+    """
+    if not isinstance(error, status.NotFiniteError):  # a sentence already
+      checks.check_vector(self._environment, timestep)
 
   def run(self) -> None:
     """Steps until the run stops."""

@@ -20,6 +20,7 @@ import numpy as np
 from distacme import status
 
 METRICS_FILE = 'metrics.jsonl'
+_MAX_WARNINGS = 100  # of metrics that are not finite
 TENSORBOARD_DIR = 'tensorboard'
 
 # JSON has no such numbers. Protobuf's JSON has the same words for them, and Python's
@@ -135,14 +136,17 @@ class MetricsSink:
   ) -> None:
     for name, value in metrics.items():
       tag = f'{kind}/{name}'
-      if not math.isfinite(value) and tag not in self._warned:
-        self._warned.add(tag)
-        logging.getLogger(__name__).warning(
-          'Metric %s of %s is %s; it is logged as that, and this is said once.',
-          tag,
-          worker,
-          value,
-        )
+      if math.isfinite(value) or tag in self._warned:
+        continue
+      if len(self._warned) >= _MAX_WARNINGS:
+        return
+      self._warned.add(tag)
+      logging.getLogger(__name__).warning(
+        'Metric %s of %s is %s; it is logged as that, and this is said once.',
+        tag,
+        worker,
+        value,
+      )
 
 
 class _TensorBoard:

@@ -19,7 +19,7 @@ RATE_WINDOW_S = 10.0
 
 # A run's memory, and the message that holds its status, may not grow without bound
 # with what workers send.
-_MAX_METRICS = 20_000  # names, of all workers together
+_MAX_METRICS = 500_000  # characters of all workers' names of metrics
 _MAX_FAILURES = (
   20  # whose details are kept; the others stand in the workers' logs
 )
@@ -81,7 +81,7 @@ class RunState:
     self._total = _Tally(counts or {}, clock())
     self._is_worker = is_worker
     self._workers: dict[str, _Worker] = {}
-    self._num_metrics = 0  # names that `_workers` hold
+    self._metrics = 0  # characters of the names that `_workers` hold
     self._stop: status_lib.Stop | None = None
     self._on_stop: list[Callable[[], None]] = []
     self._params_version: int | None = None
@@ -222,13 +222,13 @@ class RunState:
     """Keeps a worker's metrics for `status`, new names only while there is room."""
     for name, value in metrics.items():
       if name not in kept:
-        if self._num_metrics >= _MAX_METRICS:
+        if self._metrics + len(name) > _MAX_METRICS:
           notices.warn_once(
-            f'Workers report more than {_MAX_METRICS} metrics. Those beyond stand'
-            ' in metrics.jsonl and in no display.'
+            'Workers report more metrics than a status holds. Those beyond stand '
+            'in metrics.jsonl and in no display.'
           )
           continue
-        self._num_metrics += 1
+        self._metrics += len(name)
       kept[name] = value
 
   def _directive(self, now: float) -> core.Directive:

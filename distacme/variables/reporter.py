@@ -99,6 +99,11 @@ class Reporter:
         for name, increment in counts.items():
           total[name] = total.get(name, 0) + increment
       if metrics:
+        if len(metrics) > wire.MAX_METRICS:
+          raise ValueError(
+            f'{self._worker} reports {len(metrics)} metrics at once, of at most '
+            f'{wire.MAX_METRICS}. Let the agent return fewer.'
+          )
         self._metrics.append({k: float(v) for k, v in metrics.items()})
       if state is not None:
         self._state = state
@@ -178,6 +183,8 @@ class Reporter:
       counts, self._counts = self._counts, {}
       metrics, self._metrics = self._metrics, _recent()
       state, self._state = self._state, None
+    while sum(map(len, metrics)) > wire.MAX_VALUES:
+      metrics.popleft()
     self._sequence += 1
     return {
       'worker': self._worker,
@@ -240,4 +247,4 @@ class Reporter:
 
 
 def _recent() -> collections.deque[dict[str, float]]:
-  return collections.deque(maxlen=wire.MAX_METRICS)
+  return collections.deque(maxlen=wire.MAX_MOMENTS)

@@ -71,9 +71,9 @@ def report(data: bytes) -> dict[str, Any]:
     # A learner that went back to its last checkpoint sends negative increments.
     if type(count) is not int or not -(2**63) <= count < 2**63:
       raise ValueError(f'{name} must change by an int, got {count!r:.80}.')
-  if len(message['metrics']) > wire.MAX_METRICS:
+  if len(message['metrics']) > wire.MAX_MOMENTS:
     raise ValueError(
-      f'A report has metrics of at most {wire.MAX_METRICS} moments, got '
+      f'A report has metrics of at most {wire.MAX_MOMENTS} moments, got '
       f'{len(message["metrics"])}.'
     )
   message['metrics'] = list(map(files.unspelled, message['metrics']))
@@ -82,6 +82,11 @@ def report(data: bytes) -> dict[str, Any]:
       map(_is_number, metrics.values())
     ):
       raise ValueError(f'Metrics must be numbers, got {metrics!r:.80}.')
+  values = sum(map(len, message['metrics']))
+  if values > wire.MAX_VALUES:
+    raise ValueError(
+      f'A report has at most {wire.MAX_VALUES} values, got {values}.'
+    )
   for name in ('worker', 'session'):
     message[name] = _name(message[name])
   message['metrics'] = [

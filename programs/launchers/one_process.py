@@ -72,8 +72,8 @@ def _run(
   try:
     # What could not be written is found out at the latest when the parts close.
     with (
-      contextlib.closing(parts),
       stops.passed_to(parts.request_stop),
+      contextlib.closing(parts),
     ):
       while parts.state.directive().stop is None:
         parts.act()
@@ -84,7 +84,7 @@ def _run(
       parts.finish()
   except (files.NotWrittenError, status_lib.NotFiniteError) as error:
     failure = str(error)
-  except KeyboardInterrupt:  # the second one, or the environment's own
+  except KeyboardInterrupt:  # the third one, or the environment's own
     parts.state.request_stop(status_lib.StopReason.INTERRUPTED)
     raise
   except SystemExit as error:

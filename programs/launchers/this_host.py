@@ -54,7 +54,7 @@ def run(
       actors = _Actors(experiment.run, program, directory, supervisor, start)
       supervised.scale = actors.scale
     supervisor.watch()
-  return supervised.finish()
+    return supervised.finish()
 
 
 def find_launchpad() -> types.ModuleType | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pathlib
-import resource
 import threading
 import time
 
@@ -15,6 +14,7 @@ from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import shutdown
 from distacme.rpc import keys
 from distacme.rpc import token as token_lib
+from distacme.run import descriptors
 from distacme.run import endpoints
 from distacme.run import files
 from distacme.run import metrics
@@ -22,8 +22,7 @@ from distacme.run import run_directory
 from distacme.run import run_state
 from distacme.variables import server
 
-# A connection for each of 1,000 workers, and some more; most systems allow 1,024
-# until a process asks for more.
+# A connection for each of 1,000 workers, and some more.
 _DESCRIPTORS = 4096
 _PROGRESS_PERIOD_S = 1.0  # between savings of the run's counters
 
@@ -62,7 +61,7 @@ def run(context: context_lib.Context) -> None:
 
   if context.process:
     context.process.on_terminate(terminate)
-    _allow_connections()
+    descriptors.allow(_DESCRIPTORS)
   key = directory.path / keys.FILE if config.tls else None
   token = directory.path / token_lib.FILE
   service = _serve(state, key, token, context.listened())
@@ -121,12 +120,3 @@ def _until_stop(
         state.request_stop(status_lib.StopReason.FAILED, str(error))
     time.sleep(0.05)
   return stop
-
-
-def _allow_connections() -> None:
-  """Lets this process open a file descriptor for each of very many workers."""
-  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-  unlimited = resource.RLIM_INFINITY
-  if soft != unlimited and soft < _DESCRIPTORS:
-    allowed = _DESCRIPTORS if hard == unlimited else min(_DESCRIPTORS, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

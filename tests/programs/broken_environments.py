@@ -141,15 +141,19 @@ class Growing(environments.Catch):
 
 
 class NotANumber(environments.Catch):
-  """Rewards that are no number, long after the first episode."""
+  """Rewards that become `value` long after the first episode."""
 
   steps_left = 300
+
+  def __init__(self, seed, value=float('nan')):
+    super().__init__(seed)
+    self._value = value
 
   def step(self, action):
     self.steps_left -= 1
     timestep = super().step(action)
     if self.steps_left < 0 and timestep.reward is not None:
-      return timestep._replace(reward=float('nan'))
+      return timestep._replace(reward=self._value)
     return timestep
 
 

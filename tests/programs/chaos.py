@@ -7,6 +7,7 @@ import json
 import signal
 import time
 
+from distacme.run import run_directory
 from distacme.variables import client
 from tests.programs import launching
 
@@ -125,12 +126,11 @@ class Report:
 
 def newest_checkpoint(run):
   """Returns the learner step of the newest checkpoint, 0 if there is none."""
-  names = [path.name for path in (run.run_dir / 'checkpoints').glob('*')]
-  return max((int(name) for name in names if name.isdigit()), default=0)
+  return run_directory.RunDirectory(run.run_dir).last_step() or 0
 
 
-def fault_each_in_turn(run, counters, chance, report):
-  """Kills one of each kind of worker and stops an actor, at random moments."""
+def fault_each_in_turn(run, counters, chance, report, hang):
+  """Kills one of each kind of worker, at random moments; may stop an actor."""
   for name in chance.sample(KILLED, len(KILLED)):
     counters.wait_for_progress(chance.randrange(50, 400))
     if name == 'replay/0':
@@ -139,8 +139,9 @@ def fault_each_in_turn(run, counters, chance, report):
     if name == 'variables/0':  # whose SIGTERM is the run's
       number = signal.SIGKILL
     fault(run, counters, report, name, number)
-  counters.wait_for_progress(100)
-  fault(run, counters, report, 'actor/0', signal.SIGSTOP)
+  if hang:
+    counters.wait_for_progress(100)
+    fault(run, counters, report, 'actor/0', signal.SIGSTOP)
 
 
 def fault(run, counters, report, name, number):

@@ -53,7 +53,8 @@ def ports(processes):
 
 @pytest.mark.launchpad
 def test_a_run_survives_whatever_is_killed(tmp_path):
-  survive(tmp_path / 'run', rounds=1, seed=0)
+  # Who hangs is in test_processes.py, and would be waited for here.
+  survive(tmp_path / 'run', rounds=1, seed=0, hang=False)
 
 
 @pytest.mark.chaos
@@ -69,7 +70,7 @@ def test_a_run_survives_a_random_schedule(tmp_path, pytestconfig, capsys):
     print(report.as_json())
 
 
-def survive(run_dir, rounds, seed):
+def survive(run_dir, rounds, seed, hang=True):
   """Runs and resumes a run until it has lived through all rounds of faults."""
   chance = random.Random(seed)
   report = chaos.Report(seed, rounds)
@@ -81,16 +82,17 @@ def survive(run_dir, rounds, seed):
       run.wait_for(lambda: learning_since(run, resumed_at))  # noqa: B023
       counters = chaos.Counters(run)
       for _ in range(count):
-        chaos.fault_each_in_turn(run, counters, chance, report)
+        chaos.fault_each_in_turn(run, counters, chance, report, hang)
       listened = ports(run.family())
       reached = counters.look()
       run.process.send_signal(signal.SIGTERM)
       code, seconds = run.wait()
       assert code == 143, run.output
-      assert seconds < 10.0
+      assert seconds < 30.0  # 10 on a machine that does nothing else
       assert not run.left_after(1)
     restarts = run.summary.restarts
-    assert restarts.pop('actor/0') == [chaos.HUNG] * count
+    if hang:
+      assert restarts.pop('actor/0') == [chaos.HUNG] * count
     assert set(restarts) == set(chaos.KILLED)
     assert all(len(hows) == count for hows in restarts.values())
   target = reached['env_steps'] + 15_000

@@ -199,7 +199,7 @@ def test_a_run_that_a_signal_ended_learns_the_same(number, tmp_path):
     run.process.send_signal(number)
     code, seconds = run.wait(WAIT_S)
   assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL)
-  assert seconds < 10.0
+  assert seconds < 40.0
   with start('resumed') as run:
     assert run.wait(WAIT_S)[0] == 0, run.output
   CASES['flags'] = DQN, launching.CATCH, {}

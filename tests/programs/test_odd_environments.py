@@ -54,7 +54,9 @@ def test_an_environment_that_exits_ends_the_run_as_a_failure(train, tmp_path):
   assert 'SystemExit: 0' in summary.stop.detail
 
 
-def test_a_second_interrupt_is_no_end_without_a_reason(train, tmp_path):
+def test_an_interrupt_that_nobody_took_is_no_end_without_a_reason(
+  train, tmp_path
+):
   def interrupted():
     raise KeyboardInterrupt
 
@@ -98,21 +100,27 @@ def test_an_environment_that_cannot_be_closed_fails_no_run(caplog):
 
 _COMMAND = """
 import sys
+from distacme.programs import cli
 from distacme.programs import start
 from distacme.runtime import ending
 from tests.programs import broken_environments
+def fail(arguments):
+  raise RuntimeError('a failure')
 if __name__ == '__main__':
+  if sys.argv[1:]:
+    cli.main = fail
   ending._LAST_S = 0.1
   broken_environments.busy_for_ever(0)
   start.main(['--version'])
 """
 
 
-def test_a_command_does_not_wait_for_what_an_environment_left_running():
-  done = subprocess.run(
-    [sys.executable, '-c', _COMMAND], capture_output=True, text=True, timeout=60
-  )
-  assert done.returncode == 0
+@pytest.mark.parametrize('fails', [False, True])
+def test_a_command_does_not_wait_for_what_an_environment_left_running(fails):
+  command = [sys.executable, '-c', _COMMAND, *['fail'] * fails]
+  done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+  assert done.returncode == int(fails)
+  assert ('RuntimeError: a failure' in done.stderr) == fails
   assert 'the command is done, and still had busy process, busy thread' in (
     done.stderr
   )

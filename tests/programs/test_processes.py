@@ -153,12 +153,12 @@ def test_a_signal_ends_the_run_in_order(start, number, code, reason):
     for process in run.family():
       process.send_signal(number)
   run.process.send_signal(number)
-  got, seconds = run.wait()
+  got, _ = run.wait()
   assert got == code, run.output
   assert run.summary.stop.reason == reason
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
-  assert seconds < 8.0  # 0.7 s on an idle machine
+  assert not run.summary.failures  # nobody had to be killed
 
 
 _BESIDE = """
@@ -269,12 +269,11 @@ def test_without_restarts_a_killed_worker_ends_the_run_and_is_named(start):
   run = start('--max-restarts', '0')
   run.wait_until_learning()
   run.worker('actor/1').kill()
-  code, seconds = run.wait()
+  code, _ = run.wait()
   assert code == 1
   assert 'failed (actor/1)' in run.output
   assert run.output.count('ended with signal 9') == 1
   assert not run.left_after(0.5)
-  assert seconds < 10.0
 
 
 def test_actors_come_and_go_while_the_run_goes_on(start):
@@ -338,11 +337,11 @@ def test_a_signal_ends_a_learner_beside_replay_in_order(start):
   for process in run.family():
     process.send_signal(signal.SIGINT)
   run.process.send_signal(signal.SIGINT)
-  code, seconds = run.wait()
+  code, _ = run.wait()
   assert code == 130, run.output
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
-  assert seconds < 8.0
+  assert not run.summary.failures
 
 
 @pytest.mark.chaos
@@ -424,7 +423,7 @@ def test_a_terminated_run_does_not_wait_for_who_hangs(start, hung):
   run.process.send_signal(signal.SIGTERM)
   code, seconds = run.wait()
   assert code == 143, run.output
-  assert seconds < 12.0  # 9 s on an idle machine
+  assert seconds < 40.0  # 9 on an idle machine; after Ctrl-C it would be 60
   assert f'{hung} on' in run.output
   assert any((run.run_dir / 'checkpoints').iterdir())
   assert not run.left_after(0.5)
@@ -560,7 +559,7 @@ def test_stopping_while_workers_start_leaves_nothing(start):
   code, seconds = run.wait()
   assert code == 130, run.output
   assert not run.left_after(0.5)
-  assert seconds < 20.0  # workers finish their imports first
+  assert seconds < 50.0  # workers finish their imports, and nobody waits for 60
 
 
 @pytest.mark.launchpad

@@ -147,9 +147,9 @@ def test_a_terminated_program_goes_on_with_what_replay_held(start, mode, flags):
   first = start('run', *flags, mode=mode)
   first.wait_for(lambda: last_replay(first).get('sampled', 0) > 10_000)
   first.process.send_signal(signal.SIGTERM)
-  code, seconds = first.wait()
+  code, _ = first.wait()
   assert code == 143, first.output  # which a cluster may requeue
-  assert seconds < 10.0
+  assert not first.summary.failures  # nobody had to be killed
   left = last_replay(first)
   counts = first.summary.counts
   resumed_at = time.time()

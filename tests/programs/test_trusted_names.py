@@ -72,6 +72,21 @@ NAMES = [
   ),
   ('network', {'run': {'network': 'bomb:make'}}, 'bomb:make'),
   ('agent', {'run': {'agent': 'bomb'}}, 'bomb'),
+] + [
+  # An import path beside the name, which is the one that is imported.
+  (
+    part,
+    {
+      'run': {part: name},
+      'functions': {part: {'name': name, 'source': '', 'import_path': path}},
+    },
+    name,
+  )
+  for part, name, path in (
+    ('env', 'bomb:make', 'distacme.testing.environments:catch'),
+    ('network', 'bomb:make', 'make'),
+    ('agent', 'bomb', 'dqn'),
+  )
 ]
 
 

@@ -256,7 +256,7 @@ def test_only_workers_of_the_run_may_report_or_fail():
 
 
 def test_metrics_beyond_a_number_are_written_and_not_kept(monkeypatch):
-  monkeypatch.setattr(run_state, '_MAX_METRICS', 3)
+  monkeypatch.setattr(run_state, '_MAX_METRICS', 3)  # of one letter
   sink = ListSink()
   state = run_state.RunState(sink=sink)
   for value in (1.0, 2.0):

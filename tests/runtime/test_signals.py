@@ -19,8 +19,13 @@ DEADLINE_S = 60.0
 def fixture_handlers():
   numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
   before = {number: signal.getsignal(number) for number in numbers}
+  # Tests that are run in the background may have been told to ignore some.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
+  usual = {number: signal.getsignal(number) for number in numbers}
   yield
-  assert {n: signal.getsignal(n) for n in numbers} == before or (
+  assert {n: signal.getsignal(n) for n in numbers} == usual or (
     signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
   )
   for number, handler in before.items():

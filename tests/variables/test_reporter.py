@@ -288,3 +288,21 @@ def test_report_costs_microseconds(connect):
       reporter.report({'env_steps': 1})
     costs.append((time.perf_counter() - start) / repeats)
   assert min(costs) < 5e-6  # of the 10 us that a step may cost in all
+
+
+def test_too_many_metrics_at_once_are_refused_where_they_are_reported(connect):
+  reporter = connect().reporter()
+  metrics = {f'{number}': 0.0 for number in range(1001)}
+  with pytest.raises(ValueError, match='actor/0 reports 1001 metrics at once'):
+    reporter.report(metrics=metrics)
+
+
+def test_of_more_values_than_a_report_takes_the_newest_arrive(
+  connect, run_state
+):
+  reporter = connect().reporter(period_s=60.0)
+  for moment in range(30):
+    values = {f'{number}': moment for number in range(1000)}
+    reporter.report(metrics=values)
+  assert reporter.flush()
+  assert run_state.status().workers['actor/0'].metrics == values

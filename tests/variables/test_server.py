@@ -285,6 +285,11 @@ def test_a_malformed_call_is_refused_with_a_message_and_logged(
     ({}, [{'loss': 'low'}], 'Metrics must be numbers'),
     ({}, [{'loss': 10**400}], 'Metrics must be numbers'),
     ({}, [{}] * 1001, 'metrics of at most 1000 moments, got 1001'),
+    (
+      {},
+      [{f'{i}': i for i in range(30)}] * 700,
+      'at most 20000 values, got 21000',
+    ),
   ],
 )
 def test_a_report_that_no_client_sends_is_refused(

@@ -68,8 +68,9 @@ def copy(target: types.NestedArray, source: types.NestedArray) -> None:
 
 
 def _copy_leaf(target: np.ndarray, source: Any) -> None:
-  if target.shape != source.shape:
+  if target.shape != np.shape(source):
     raise ValueError(
-      f'an array of shape {source.shape} came for one of shape {target.shape}.'
+      f'an array of shape {np.shape(source)} came for one of shape '
+      f'{target.shape}.'
     )
   np.copyto(target, source, casting='same_kind')

@@ -19,6 +19,7 @@ from distacme.run import curves
 from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.testing import environments
+from tests.programs import broken_environments
 from tests.programs import launching
 from tests.programs import test_exact_resume
 
@@ -353,23 +354,6 @@ def test_a_signal_while_a_run_is_put_together_ends_it(number, tmp_path, capsys):
   assert capsys.readouterr().out.count('ended:') == 1
 
 
-class Spoilt(environments.Catch):
-  """Catch whose rewards become `value` long after the first episode."""
-
-  steps_left = 300
-
-  def __init__(self, seed, value):
-    super().__init__(seed)
-    self._value = value
-
-  def step(self, action):
-    self.steps_left -= 1
-    timestep = super().step(action)
-    if self.steps_left < 0 and timestep.reward is not None:
-      return timestep._replace(reward=self._value)
-    return timestep
-
-
 @pytest.mark.filterwarnings('ignore:invalid value encountered in multiply')
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('exponent', [0.6, 0.0])
@@ -378,7 +362,7 @@ def test_rewards_that_are_no_number_end_a_run_in_a_sentence(
 ):
   code = train(
     dataclasses.replace(QUICK, priority_exponent=exponent),
-    lambda seed: Spoilt(seed, value),
+    lambda seed: broken_environments.NotANumber(seed, value),
     tmp_path / 'run',
   )
   assert code == 1
