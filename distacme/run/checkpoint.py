@@ -347,13 +347,15 @@ def _ignore_late_answers() -> None:
   """Silences errors of TensorStore's threads after Orbax closed the event loop.
 
   Orbax gives all reads or writes up when one fails. The unfinished ones then raise
-  in threads where no caller can catch the error. Python would print a traceback for
-  each.
+  in threads where no caller can catch the error, or in coroutines that nobody waits
+  for. Python would print a traceback for each.
   """
   before = sys.unraisablehook
 
   def hook(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != 'Event loop is closed':
+    code = getattr(unraisable.object, 'cr_code', None)  # of a coroutine
+    given_up = code is not None and 'orbax' in code.co_filename
+    if not given_up and str(unraisable.exc_value) != 'Event loop is closed':
       before(unraisable)
 
   sys.unraisablehook = hook

@@ -1,5 +1,6 @@
 """Environments that end Python, start threads, reuse arrays, or change their spec."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -98,8 +99,9 @@ def test_an_environment_that_cannot_be_closed_fails_no_run(caplog):
   assert 'the window is stuck' in caplog.text
 
 
-_COMMAND = """
+_COMMAND = f"""
 import sys
+sys.path.append({str(pathlib.Path(__file__).parents[2])!r})
 from distacme.programs import cli
 from distacme.programs import start
 from distacme.runtime import ending

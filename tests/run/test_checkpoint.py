@@ -248,6 +248,25 @@ def test_a_damaged_checkpoint_is_saved_again(tmp_path, save):
   assert_same(restored.state, noise(2))
 
 
+def coroutine_that_fails_when_dropped(path):
+  """Returns a coroutine of code in `path` that awaits, and raises if it is closed."""
+  source = f"""
+async def wait(awaited):
+  try:
+    await awaited
+  except GeneratorExit:
+    raise RuntimeError('dropped in {path}')
+"""
+  names = {}
+  exec(compile(source, path, 'exec'), names)
+
+  class Never:
+    def __await__(self):
+      yield
+
+  return names['wait'](Never())
+
+
 def test_what_answers_too_late_is_not_printed_and_all_else_is(
   tmp_path, capfd, monkeypatch
 ):
@@ -266,9 +285,15 @@ def test_what_answers_too_late_is_not_printed_and_all_else_is(
 
     made = Unraisable(message)
     del made
+  for path in ('orbax/serialization.py', 'elsewhere.py'):
+    given_up = coroutine_that_fails_when_dropped(path)
+    given_up.send(None)
+    del given_up
   printed = capfd.readouterr().err
   assert 'something else' in printed
   assert 'Event loop is closed' not in printed
+  assert 'dropped in elsewhere.py' in printed
+  assert 'dropped in orbax' not in printed
   checkpoint._ignore_late_answers.cache_clear()  # pytest's hook is back
 
 
