@@ -38,12 +38,12 @@ class JammedOnce(environments.Catch):
 
 
 class HungOnce(environments.Catch):
-  """Hangs if the file $HANG does not exist yet, and makes it."""
+  """Hangs if the file $HANG exists, and takes it away."""
 
   def step(self, action):
     try:
-      pathlib.Path(os.environ['HANG']).touch(exist_ok=False)
-    except FileExistsError:
+      pathlib.Path(os.environ['HANG']).unlink()
+    except FileNotFoundError:
       return super().step(action)
     self.wait_for_what_never_comes()
 

@@ -172,11 +172,13 @@ def test_everything_is_killed_again_and_again(tmp_path, capsys):
 def test_a_worker_that_hangs_does_not_outlive_a_killed_launcher(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setenv('HANG', str(tmp_path / 'hung'))
+  hang = tmp_path / 'hang'
+  hang.touch()
+  monkeypatch.setenv('HANG', str(hang))
   with launching.Run(
     tmp_path / 'run', *chaos.FLAGS, env='broken_environments:hung_once'
   ) as run:
-    run.wait_for((tmp_path / 'hung').exists)
+    run.wait_for(lambda: not hang.exists())
     assert len(run.family()) == 7
     run.process.kill()
     assert not run.left_after(25)

@@ -399,9 +399,12 @@ def test_who_is_terminated_alone_is_started_again(start):
 def test_an_environment_that_hangs_is_found_out_and_the_run_goes_on(
   start, tmp_path, monkeypatch
 ):
-  monkeypatch.setenv('HANG', str(tmp_path / 'hung'))
+  hang = tmp_path / 'hang'
+  monkeypatch.setenv('HANG', str(hang))
   run = start('--hang-timeout-s', '10', env='broken_environments:hung_once')
-  run.wait_for((tmp_path / 'hung').exists)
+  run.wait_until_learning()  # one that is starting may take longer
+  hang.touch()
+  run.wait_for(lambda: not hang.exists())
   actors = {f'actor/{index}': run.worker(f'actor/{index}') for index in (0, 1)}
   run.wait_for(lambda: any(run.restarted(*actor) for actor in actors.items()))
   run.process.send_signal(signal.SIGTERM)
