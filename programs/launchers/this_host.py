@@ -60,7 +60,8 @@ def run(
 def find_launchpad() -> types.ModuleType | None:
   """Returns the module that starts workers by Launchpad, where that can be used.
 
-  Launchpad sets signal handlers, which Python allows in the main thread only.
+  Not in another thread than the main one: Launchpad was made for that, and without it
+  the same workers run.
   """
   if threading.current_thread() is not threading.main_thread():
     return None

@@ -108,7 +108,7 @@ def test_actors_that_the_system_does_not_start_are_tried_again(
   assert len(supervisor.workers) == 5
 
 
-def test_launchpad_is_left_out_where_signal_handlers_cannot_be_set():
+def test_launchpad_is_left_out_in_another_thread_than_the_main_one():
   with futures.ThreadPoolExecutor(1) as pool:
     assert pool.submit(this_host.find_launchpad).result() is None
   installed = importlib.util.find_spec('launchpad') is not None
