@@ -20,6 +20,37 @@ _STREAM = 1_000_003
 
 def main(arguments: Sequence[str]) -> int:
   """Plays the episodes and prints their returns."""
+  flags = _parser().parse_args(arguments)
+  for name, least in (('episodes', 1), ('seed', 0)):
+    if getattr(flags, name) < least:
+      raise ValueError(
+        f'{name} must be at least {least}, got {getattr(flags, name)}.'
+      )
+  metrics = evaluate(
+    flags.run_dir,
+    flags.episodes,
+    flags.seed,
+    best=not flags.newest,
+    video=flags.video,
+    sample=flags.sample,
+    env=flags.env,
+    agent=flags.agent,
+    network=flags.network,
+    trust_run_dir=flags.trust_run_dir,
+  )
+  print(
+    f'mean return {metrics["mean_return"]:.4g} (min '
+    f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
+    f'{flags.episodes} episode{"s" if flags.episodes > 1 else ""}, params version '
+    f'{metrics["params_version"]:.0f}{_cut_off(metrics)}'
+  )
+  if flags.video:
+    print(f'video of the first: {flags.video.resolve()}')
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  """Returns the parser of the command's flags."""
   parser = argparse.ArgumentParser(
     prog='distacme evaluate',
     description='Plays episodes with the best params of a run, as its evaluations '
@@ -74,33 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     help='import the environment, agent and network that the directory names, '
     'also those that are no part of distacme; this runs their code',
   )
-  flags = parser.parse_args(arguments)
-  for name, least in (('episodes', 1), ('seed', 0)):
-    if getattr(flags, name) < least:
-      raise ValueError(
-        f'{name} must be at least {least}, got {getattr(flags, name)}.'
-      )
-  metrics = evaluate(
-    flags.run_dir,
-    flags.episodes,
-    flags.seed,
-    best=not flags.newest,
-    video=flags.video,
-    sample=flags.sample,
-    env=flags.env,
-    agent=flags.agent,
-    network=flags.network,
-    trust_run_dir=flags.trust_run_dir,
-  )
-  print(
-    f'mean return {metrics["mean_return"]:.4g} (min '
-    f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
-    f'{flags.episodes} episode{"s" if flags.episodes > 1 else ""}, params version '
-    f'{metrics["params_version"]:.0f}{_cut_off(metrics)}'
-  )
-  if flags.video:
-    print(f'video of the first: {flags.video.resolve()}')
-  return 0
+  return parser
 
 
 def _cut_off(metrics: dict[str, float]) -> str:
