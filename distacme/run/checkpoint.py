@@ -271,8 +271,10 @@ class Checkpointer:
     with _WRITING, self._failure_explained():
       if _last_writer is self._manager:
         _last_writer = None
-      self._wait()
-    self._manager.close()
+      try:
+        self._wait()
+      finally:
+        self._manager.close()  # which raises what was not raised before
 
 
 def _on_host(leaf: Any) -> np.ndarray:

@@ -164,7 +164,7 @@ def test_everything_is_killed_again_and_again(tmp_path, capsys):
   # Evaluations are due every 2,000 steps, and made when the evaluator is free.
   assert np.diff(curve.steps).min() > 0
   assert np.diff([0, *curve.steps]).max() < 12_000, curve.steps
-  assert curve.steps[-1] == run.summary.counts['env_steps']
+  assert curve.steps[-1] >= target
   assert files.read_json(directory.best / 'score.json')['mean_return'] >= best
 
 

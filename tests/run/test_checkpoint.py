@@ -329,6 +329,21 @@ def test_a_run_that_ends_where_it_was_resumed_saves_nothing_twice(
   assert restore(tmp_path, noise(0)).steps == 1
 
 
+def test_a_failure_that_orbax_tells_at_its_end_is_a_sentence(
+  tmp_path, monkeypatch
+):
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  close = checkpointer._manager.close
+
+  def fail():
+    close()
+    raise ValueError('RESOURCE_EXHAUSTED: No space left on device')
+
+  monkeypatch.setattr(checkpointer._manager, 'close', fail)
+  with pytest.raises(files_lib.NotWrittenError, match='No space left'):
+    checkpointer.close()
+
+
 # The best params of a run.
 
 
