@@ -202,7 +202,7 @@ def test_a_workers_thread_does_not_hold_up_the_end(name, code):
   done = run(f"""{FIRST}
 import atexit, threading
 threading.Thread(target=threading.Event().wait, name={name!r}, daemon=True).start()
-atexit.register(lambda: os._exit(7))
+atexit.register(lambda: (print(end="", flush=True), os._exit(7)))
 ending.despite_workers(3)
 """)
   assert (done.returncode, done.stdout) == (code, 'begun\n')
