@@ -85,9 +85,10 @@ class LocalServer:
     except ConnectionError:
       pass  # it is gone
     except OSError as error:
-      logging.getLogger(__name__).warning(
-        'Replay shares no memory with the learner: %s', error
-      )
+      if connection.fileno() >= 0:  # else this server has stopped
+        logging.getLogger(__name__).warning(
+          'Replay shares no memory with the learner: %s', error
+        )
     finally:
       self._open.discard(connection)
       connection.close()
