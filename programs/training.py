@@ -171,10 +171,9 @@ class PreparedRun(NamedTuple):
       # A signal now only cuts short what is said of the end.
       with contextlib.suppress(signals.Stopped):
         terminal.say(progress.ending(status))
+        # A terminated process is to be gone.
         if status.stop.reason != status_lib.StopReason.TERMINATED:
-          plotting.draw_if_possible(
-            self.directory.path
-          )  # else it is to be gone
+          plotting.draw_if_possible(self.directory.path)
         terminal.say(f'run directory: {self.directory.path}')
     terminal.flush()
     code = signals.exit_code(status.stop.reason)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent import futures
-import contextlib
 import logging
 import math
 import time
@@ -213,8 +212,11 @@ class Learner:
     now = time.monotonic()
     if now >= self._report_at:
       self._report_at = now + _REPORT_PERIOD_S
-      with self._metrics_blamed():
+      try:
         self._priorities.send()
+      except status.NotFiniteError:
+        self.check()  # names the metric, if there is one
+        raise
       self.report(state)
     if now >= self._save_at:
       self.save()
@@ -321,22 +323,16 @@ class Learner:
   def _send_priorities(
     self, info: types.SampleInfo, priorities: jax.Array
   ) -> None:
-    with self._metrics_blamed():
+    try:
       behind = self._priorities.add(info, priorities)
+    except status.NotFiniteError:
+      self.check()  # names the metric, if there is one
+      raise
     while behind and self.directive.stop is None:
       self._priorities.wait(_POLL_S)
       behind = self._priorities.behind()
       if behind:
         self.tend(status.WorkerState.SETTING_PRIORITIES)
-
-  @contextlib.contextmanager
-  def _metrics_blamed(self) -> Iterator[None]:
-    """Names a metric instead of the priorities, if both are not finite."""
-    try:
-      yield
-    except status.NotFiniteError:
-      self.check()
-      raise
 
 
 class _Meter:

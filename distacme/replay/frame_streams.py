@@ -68,16 +68,16 @@ class FrameStreams:
     if stream != frames.stream:  # the actor was started again
       self._drop(known)
     self._streams[actor] = frames.stream, known  # the newest comes last
+    self._bytes -= _size(known)
+    if len(frames.new) and _frame_bytes(known) != frames.new.shape[1]:
+      known.clear()  # No actor of ours sends frames of several sizes.
     # A copy: the views on the pack would keep its rows and padding.
-    for number, frame in enumerate(frames.new.copy(), frames.first):
-      if number in known:
-        self._bytes -= known[number].nbytes
-      known[number] = frame
-    self._bytes += frames.new.nbytes
+    known.update(enumerate(frames.new.copy(), frames.first))
     for number in list(known):  # in the order of their numbers
       if number >= frames.oldest:
         break
-      self._bytes -= known.pop(number).nbytes
+      del known[number]
+    self._bytes += _size(known)
     while len(self._streams) > _MAX_STREAMS or self._bytes > _MAX_BYTES:
       _, (_, stillest) = self._streams.popitem(last=False)
       self._drop(stillest)
@@ -85,5 +85,15 @@ class FrameStreams:
 
   def _drop(self, known: dict[int, np.ndarray]) -> None:
     """Drops all frames of a stream."""
-    self._bytes -= sum(frame.nbytes for frame in known.values())
+    self._bytes -= _size(known)
     known.clear()
+
+
+def _frame_bytes(known: dict[int, np.ndarray]) -> int:
+  """Returns the bytes of each frame of a stream; 0 if there are no frames."""
+  return next(iter(known.values())).nbytes if known else 0
+
+
+def _size(known: dict[int, np.ndarray]) -> int:
+  """Returns the bytes of a stream's frames, all of which have one size."""
+  return len(known) * _frame_bytes(known)

@@ -20,8 +20,8 @@ import numpy as np
 from distacme import status
 
 METRICS_FILE = 'metrics.jsonl'
-_MAX_WARNINGS = 100  # of metrics that are not finite
 TENSORBOARD_DIR = 'tensorboard'
+_MAX_WARNINGS = 100  # of metrics that are not finite
 
 # JSON has no such numbers. Protobuf's JSON has the same words for them, and Python's
 # float() reads the words.

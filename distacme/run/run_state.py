@@ -20,9 +20,8 @@ RATE_WINDOW_S = 10.0
 # A run's memory, and the message that holds its status, may not grow without bound
 # with what workers send.
 _MAX_METRICS = 500_000  # characters of all workers' names of metrics
-_MAX_FAILURES = (
-  20  # whose details are kept; the others stand in the workers' logs
-)
+# Failures whose details are kept; those of others stand in the workers' logs.
+_MAX_FAILURES = 20
 _MAX_COUNT = 2**63 - 1  # what a file of events, and an array, can hold
 
 # The limit of `scale`: a variable server was tested with 1,000 actors, and a typing

@@ -202,7 +202,10 @@ class Supervisor:
       time.sleep(self._period_s)
 
   def _kill_all(self) -> None:
-    """Kills the workers, and waits for their ends; threads go on."""
+    """Kills the workers, and waits for their ends.
+
+    Threads, which have no log of their own, cannot be killed and go on.
+    """
     for life in self._lives:
       if life.restart_at is None:
         life.worker.kill()
@@ -284,8 +287,7 @@ class Supervisor:
     # Imports and compilation take minutes on a machine that does much else.
     if silent_s > age_s or self._run.is_starting(name):
       timeout_s += self._policy.start_s
-    silent_s = min(silent_s, age_s)
-    silent_s = min(silent_s, now - self._awake_since)
+    silent_s = min(silent_s, age_s, now - self._awake_since)
     if silent_s > timeout_s and not life.hung:
       life.hung = f'gave no sign of life for {silent_s:.0f} s and was killed'
       life.worker.explain()

@@ -36,11 +36,10 @@ CHUNK_BYTES = pieces.BYTES
 # JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 1 << 20
-# Of a report; a client drops older moments. What a report brings takes a fraction of a
-# second to keep.
+# Of a report; a client drops older moments.
 MAX_MOMENTS = 1000
-MAX_METRICS = 1000  # of one moment
 MAX_VALUES = 20_000  # of all moments
+MAX_METRICS = 1000  # of one moment, which only a client looks at
 MAX_PARAMS_BYTES = 1 << 30
 _MAX_NDIM = 32  # numpy's
 

@@ -110,6 +110,7 @@ class Connection:
       except ConnectionError:
         if self.terminated or time.monotonic() >= give_up_at:
           raise
+        time.sleep(0.1)  # a refusal comes at once
 
   @property
   def terminated(self) -> bool:

@@ -157,6 +157,15 @@ def test_frames_without_end_push_out_those_of_the_stillest_actor(monkeypatch):
   assert send(5, 0, 10, [0, 9])
 
 
+def test_frames_of_another_size_begin_a_stream_anew():
+  store = store_lib.Store(SPEC)
+  store.begin(pack_of(0, frames_of(0, 4, [])))
+  larger = frames_of(4, 2, [[0, 4], [4, 5]])
+  larger = larger._replace(new=larger.new.repeat(2, axis=1))
+  (frames,) = store.begin(pack_of(2, larger)).frames
+  assert [frame.nbytes for frame in frames] == [10, 10]
+
+
 def test_items_whose_frames_a_restart_lost_are_left_out(caplog):
   caplog.set_level('INFO')
   store = store_lib.Store(SPEC)

@@ -68,7 +68,8 @@ def copy(target: types.NestedArray, source: types.NestedArray) -> None:
 
 
 def _copy_leaf(target: np.ndarray, source: Any) -> None:
-  if target.shape != np.shape(source):
+  same = target.shape == getattr(source, 'shape', None)  # faster than np.shape
+  if not same and target.shape != np.shape(source):
     raise ValueError(
       f'an array of shape {np.shape(source)} came for one of shape '
       f'{target.shape}.'
