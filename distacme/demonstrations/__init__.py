@@ -1,0 +1,11 @@
+"""Recorded episodes: a user's arrays, or Minari datasets on disk.
+
+`from_episodes` takes arrays. `datasets` reads and writes Minari's format. Replay
+is filled by `distacme.replay.demonstrations`.
+"""
+
+from distacme.demonstrations.episodes import Demonstrations
+from distacme.demonstrations.episodes import Episode
+from distacme.demonstrations.episodes import from_episodes
+
+__all__ = ('Demonstrations', 'Episode', 'from_episodes')
