@@ -75,9 +75,17 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     )
 
   def step(self) -> int:
-    """Acts once, then learns as often as replay allows; returns env steps."""
-    steps = self.actor.step()
-    self._learn()
+    """Acts once, then learns as often as replay allows; returns env steps.
+
+    Before the first action the agent learns from demonstrations alone, as long as
+    its replay says, one update in each call.
+    """
+    if self.replay.is_pretraining:
+      self.learner.step()
+      steps = 0
+    else:
+      steps = self.actor.step()
+      self._learn()
     if not self.has_learnt_all:
       self.learner.tend(self._learner_state)
     return steps

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import math
 from typing import Any
 
 import jax
 
 from distacme import core
+from distacme import demonstrations as demonstrations_lib
 from distacme import specs
 from distacme import status
 from distacme import types
 from distacme import wiring
 from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
-from distacme.replay import demonstrations as demonstrations_lib
+from distacme.replay import demonstrations as filling
 from distacme.replay import in_process
 from distacme.replay.items import rows
 from distacme.run import run_state as run_state_lib
@@ -33,7 +33,7 @@ class LearnerLoop:
     spec: specs.EnvironmentSpec,
     agent: core.Agent,
     *,
-    demonstrations: Iterable[demonstrations_lib.Episode] | None = None,
+    demonstrations: demonstrations_lib.Demonstrations | None = None,
     seed: int = 0,
     params: core.ParamsStore | None = None,
     run_state: run_state_lib.RunState | None = None,
@@ -46,8 +46,9 @@ class LearnerLoop:
     Args:
       spec: of the environment.
       agent: made for that spec.
-      demonstrations: fill the tables of demonstrations; None if these tables are
-        loaded from a checkpoint afterwards, or there are none.
+      demonstrations: fill the tables of demonstrations, or of an agent without
+        the table of its actors; None if there are none, or replay is loaded
+        afterwards.
       seed: of the agent: initial params, exploration, sampling.
       params: the way of the params out of the learner; by default without delay.
       run_state: counts, logs and stops; by default a new one.
@@ -59,7 +60,7 @@ class LearnerLoop:
     Raises:
       ValueError: if the rate limits of the agent's replay leave no room for
         `updates_per_call` batches, a batch cannot be split over the devices, or
-        an episode is not whole.
+        the demonstrations are not of the environment.
     """
     self._run_state = run_state = run_state or run_state_lib.RunState()
     self._agent, self._spec = agent, spec
@@ -71,6 +72,10 @@ class LearnerLoop:
 
     def make_replay(layout: rows.RowLayout) -> in_process.InProcessReplay:
       self.replay = in_process.InProcessReplay(agent.replay, layout, seed)
+      if demonstrations is not None:
+        filling.fill(
+          demonstrations.checked(spec), agent.replay, layout, self.replay
+        )
       return self.replay
 
     self.learner = wiring.make_learner(
@@ -84,8 +89,6 @@ class LearnerLoop:
       last_step=math.inf if most is None else steps + most - counted,
       **settings,
     )
-    if demonstrations is not None:
-      self.replay.write_demonstrations(demonstrations)
 
   def step(self) -> int:
     """Learns once; returns the number of environment steps made, 0."""

@@ -14,8 +14,8 @@ from distacme import specs
 from distacme import status
 from distacme.agents import dqn
 from distacme.environments import vector
-from distacme.replay import demonstrations
 from distacme.run import run_state as run_state_lib
+from distacme.testing import demonstrations as recorded
 from distacme.testing import environments as testing_environments
 from tests.agents import minimal_agent
 
@@ -316,29 +316,48 @@ class LearnsFromTwo(minimal_agent.LinearQ):
     return state, output._replace(metrics={'theirs': theirs})
 
 
-def played(environment, action):
-  """Returns an episode in which one action is repeated."""
-  timesteps = [environment.reset()]
-  while not timesteps[-1].last():
-    timesteps.append(environment.step(action))
-  return demonstrations.Episode(
-    timesteps, [np.int32(action)] * (len(timesteps) - 1)
-  )
-
-
 def test_an_agent_learns_from_demonstrations_beside_its_own_steps():
   environment = testing_environments.Catch(seed=0)
   agent = LearnsFromTwo(distacme.make_environment_spec(environment))
   loop = distacme.EnvironmentLoop(environment, agent)
   loop.run(num_steps=300)
-  assert loop.learner.steps == 0  # The demonstrations are not there yet.
-  loop.replay.write_demonstrations(
-    [played(testing_environments.Catch(seed=1), 1)]
+  assert loop.learner.steps == 0  # There are no demonstrations.
+  loop = distacme.EnvironmentLoop(
+    environment,
+    agent,
+    demonstrations=recorded.played(
+      testing_environments.Catch(seed=1), lambda board: 1
+    ),
   )
-  loop.run(num_steps=100)
+  loop.run(num_steps=400)
   assert loop.learner.steps > 10
   assert 0 < loop.learner._output.metrics['theirs'] < 0.6
   metrics = loop.replay.metrics()
   assert metrics['expert/size'] == 9
   share = metrics['expert/sampled'] / metrics['sampled']
   assert share == pytest.approx(0.25, abs=0.05)
+
+
+class PretrainsOnOne(LearnsFromTwo):
+  """Learns from demonstrations alone for 20 updates."""
+
+  def __init__(self, spec):
+    super().__init__(spec)
+    self.replay = dataclasses.replace(self.replay, pretraining_batches=20)
+
+
+def test_the_first_updates_are_of_demonstrations_and_before_the_first_action():
+  environment = testing_environments.Catch(seed=0)
+  agent = PretrainsOnOne(distacme.make_environment_spec(environment))
+  loop = distacme.EnvironmentLoop(
+    environment,
+    agent,
+    demonstrations=recorded.played(
+      testing_environments.Catch(seed=1), lambda board: 1
+    ),
+  )
+  assert sum(loop.step() for _ in range(20)) == 0
+  assert loop.learner.steps == 20
+  assert loop.learner._output.metrics['theirs'] == 1.0
+  assert loop.step() == 1
+  assert loop.learner.steps == 20  # its own are to come first

@@ -61,6 +61,11 @@ LAYERS = {
     'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
     'data lazy contracts environments',
   ),
+  'demonstrations': Layer(
+    'demonstrations demonstrations.*',
+    'numpy dm_env tree gymnasium minari',
+    'data lazy contracts environments demonstrations',
+  ),
   # L3: mathematics, which knows no process.
   'agents': Layer(
     'agents agents.*',
@@ -77,7 +82,7 @@ LAYERS = {
     'acting acting.* learning learning.* environment_loop learner_loop row_layout '
     'wiring',
     'numpy dm_env tree jax',
-    'data lazy contracts writers environments run replay workers',
+    'data lazy contracts writers environments demonstrations run replay workers',
   ),
   # L4: one backend each.
   'reverb': Layer(
@@ -93,7 +98,7 @@ LAYERS = {
   'replay': Layer(
     'replay replay.*',
     'numpy dm_env tree',
-    'data contracts writers run replay',
+    'data contracts writers demonstrations run replay',
   ),
   'rpc': Layer('rpc rpc.*', 'grpc cryptography', 'data run rpc'),
   'variables': Layer(
@@ -111,8 +116,8 @@ LAYERS = {
   'front_door': Layer('__init__', '', ALL),
   'testing': Layer(
     'testing testing.*',
-    'numpy dm_env tree jax haiku gymnasium pytest hypothesis',
-    'data contracts environments writers run variables workers testing',
+    'numpy dm_env tree jax haiku gymnasium bsuite pytest hypothesis',
+    'data contracts environments demonstrations writers run variables workers testing',
   ),
 }
 

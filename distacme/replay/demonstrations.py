@@ -2,39 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+import pathlib
+import shutil
 
 import dm_env
 import numpy as np
 import tree
 
 from distacme import replay_spec
-from distacme import specs
 from distacme import types
+from distacme.demonstrations import episodes as episodes_lib
+from distacme.replay import in_process
+from distacme.replay import memory
 from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from distacme.replay.writers import inserter as inserter_lib
+from distacme.run import files
 
 
-class Episode(NamedTuple):
-  """A whole episode of one environment.
+def tables_to_fill(
+  spec: replay_spec.ReplaySpec, layout: rows_lib.RowLayout
+) -> tuple[replay_spec.Table, ...]:
+  """Returns the tables that recorded episodes go to, in all modes.
 
-  Attributes:
-    timesteps: T + 1 dm_env timesteps, of which the first is FIRST and the last
-      is LAST; without batch axis.
-    actions: T actions, each taken at the timestep of its index.
+  These are the tables of demonstrations. Of an agent without, it is the only table
+  of its actors, which the episodes are in before the actors' first steps.
+
+  Raises:
+    ValueError: if an agent without learns from more than the steps themselves.
   """
+  if spec.tables_of_demonstrations:
+    return spec.tables_of_demonstrations
+  moments = layout.nest
+  acted = tree.flatten((moments.extras, getattr(moments, 'start_state', ())))
+  if acted or spec.tables[0].used_once or len(spec.tables) > 1:
+    raise ValueError(
+      'the agent learns from steps of its own policy alone. Leave demonstrations '
+      'out, or use an agent that learns from them (distacme agents).'
+    )
+  return spec.tables
 
-  timesteps: Sequence[dm_env.TimeStep]
-  actions: Sequence[types.NestedArray]
+
+def held(
+  episodes: Iterable[episodes_lib.Episode],
+  spec: replay_spec.ReplaySpec,
+  layout: rows_lib.RowLayout,
+  seed: int,
+) -> memory.HeldMemory:
+  """Returns replay as it is before a run's first step, with the episodes in it.
+
+  Args:
+    episodes: that were checked; read once, in their order.
+    spec: of the tables.
+    layout: of the rows.
+    seed: of the run.
+
+  Raises:
+    ValueError: if a table has no room, or holds too little to be sampled.
+  """
+  replay = in_process.InProcessReplay(spec, layout, seed)
+  fill(episodes, spec, layout, replay)
+  return replay.held()
+
+
+def fill(
+  episodes: Iterable[episodes_lib.Episode],
+  spec: replay_spec.ReplaySpec,
+  layout: rows_lib.RowLayout,
+  replay: in_process.InProcessReplay,
+) -> None:
+  """Fills the tables in memory that demonstrations are for; see `held`."""
+  tables = tables_to_fill(spec, layout)
+  recorded = bool(spec.tables_of_demonstrations)
+  steps = write(
+    episodes, spec, layout, tables, lambda table: replay.inserter((table,))
+  )
+  for table in tables:
+    inserted = replay.inserted(table)
+    least = spec.rate_limits[spec.tables.index(table)].min_size
+    if recorded and inserted < least:
+      raise ValueError(
+        f'the demonstrations have {steps} steps, which make {inserted} windows '
+        f'of table {table.name!r}; no batch is drawn before it holds '
+        f'min_size={least}. Give more demonstrations, or lower min_size.'
+      )
+    if inserted > table.max_size:  # of a table that evicts
+      raise ValueError(
+        f'the demonstrations make {inserted} windows, and replay holds '
+        f'max_size={table.max_size}: the first ones would be dropped. Raise it '
+        '(max_replay_size), or give fewer.'
+      )
 
 
 def write(
-  episodes: Iterable[Episode],
+  episodes: Iterable[episodes_lib.Episode],
   spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
-  inserter: inserter_lib.Inserter,
+  tables: Iterable[replay_spec.Table],
+  make_inserter: Callable[[replay_spec.Table], inserter_lib.Inserter],
 ) -> int:
   """Writes episodes and returns the number of their steps.
 
@@ -45,128 +111,99 @@ def write(
     episodes: to write, in this order.
     spec: has the windows.
     layout: of the rows.
-    inserter: into tables of `ReplaySpec.tables_of_demonstrations`; closed at the
-      end.
+    tables: to fill; each takes the episodes of its `part`.
+    make_inserter: returns an inserter into one table; closed at the end.
 
   Raises:
-    ValueError: if an episode is not whole, its first observation or action is
-      not one of the environment, or a table that evicts nothing is full.
+    ValueError: if a table that evicts nothing is full.
   """
-  writer = factory.make_demonstration_writer(spec, layout, inserter)
-  output = _nothing(layout)
-  observation, action = _of_one_step(layout)
-  last: dm_env.TimeStep | None = None
+  writers = [
+    (table, _EpisodeWriter(spec, layout, make_inserter(table)))
+    for table in tables
+  ]
   steps = 0
   for number, episode in enumerate(episodes):
-    _check_steps(episode, number)
-    _check_form(
-      f'observation of episode {number}',
-      observation,
-      episode.timesteps[0].observation,
-    )
-    _check_form(f'action of episode {number}', action, episode.actions[0])
-    moments = [_batched(timestep) for timestep in episode.timesteps]
-    if last is not None:
-      # As with environments, the action at an episode's end is ignored.
-      writer.append(last, output, moments[0], 0)
-    for step, action in enumerate(episode.actions):
-      output = output._replace(action=_with_batch_axis(action))
-      writer.append(moments[step], output, moments[step + 1], 0)
-    last = moments[-1]
-    steps += len(episode.actions)
-  writer.close()
+    for table, writer in writers:
+      if table.takes(number):
+        writer.write(episode)
+    steps += episode.num_steps
+  for _, writer in writers:
+    writer.close()
   return steps
 
 
-def _check_steps(episode: Episode, number: int) -> None:
-  kinds = [int(timestep.step_type) for timestep in episode.timesteps]
-  if len(kinds) != len(episode.actions) + 1:
-    raise ValueError(
-      f'episode {number} has {len(kinds)} timesteps and '
-      f'{len(episode.actions)} actions. Give one timestep more than actions.'
-    )
-  want = [types.FIRST, *[types.MID] * (len(kinds) - 2), types.LAST]
-  if len(kinds) < 2 or kinds != [int(kind) for kind in want]:
-    raise ValueError(
-      f'episode {number} has the step types {kinds}. It must start with FIRST '
-      '(0), end with LAST (2) and have MID (1) between them: leave out an '
-      'episode that was not played to its end.'
-    )
+class _EpisodeWriter:
+  """Writes whole episodes, one after the other, as of one environment."""
 
-
-def _check_form(name: str, want: Any, found: Any) -> None:
-  """Checks that leaves have the shapes of `want`, and can be of its dtypes.
-
-  Raises:
-    ValueError: if not; rows of replay would repeat or cut what they hold.
-  """
-  try:
-    tree.assert_same_structure(want, found)
-  except (TypeError, ValueError) as error:
-    raise ValueError(
-      f'the first {name} is another nest than the environment has: {error} '
-      f'{_SAME_ENVIRONMENT}'
-    ) from error
-  for (path, like), leaf in zip(
-    tree.flatten_with_path(want), tree.flatten(found), strict=True
+  def __init__(
+    self,
+    spec: replay_spec.ReplaySpec,
+    layout: rows_lib.RowLayout,
+    inserter: inserter_lib.Inserter,
   ):
-    array = np.asarray(leaf)
-    if array.shape != like.shape or not np.can_cast(
-      array.dtype, like.dtype, 'same_kind'
-    ):
-      where = f' at {"/".join(map(str, path))}' if path else ''
-      raise ValueError(
-        f'the first {name}{where} is {array.dtype}{list(array.shape)} and the '
-        f"environment's is {like.dtype}{list(like.shape)}. {_SAME_ENVIRONMENT}"
-      )
+    self._writer = factory.make_demonstration_writer(spec, layout, inserter)
+    self.close = self._writer.close
+    self._output = _nothing(layout)
+    self._last: dm_env.TimeStep | None = None
 
-
-_SAME_ENVIRONMENT = (
-  'Record the episodes in the environment of the run, with its wrappers.'
-)
-
-
-def _of_one_step(layout: rows_lib.RowLayout) -> tuple[Any, Any]:
-  """Returns specs of the observation and the action of one step."""
-  one = layout.nest.observation, layout.nest.action
-  if isinstance(layout.nest, types.Sequence):
-    one = tree.map_structure(
-      lambda leaf: specs.Array(leaf.shape[1:], leaf.dtype), one
-    )
-  observation, action = one
-  if layout.frames is not None:
-    observation = layout.frames.with_stacks(observation)
-  return observation, action
+  def write(self, episode: episodes_lib.Episode) -> None:
+    timesteps = episode.timesteps()
+    before = next(timesteps)
+    if self._last is not None:
+      # As with environments, the action at an episode's end is ignored.
+      self._writer.append(self._last, self._output, before, 0)
+    for step, after in enumerate(timesteps):
+      self._output = self._output._replace(action=episode.action(step))
+      self._writer.append(before, self._output, after, 0)
+      before = after
+    self._last = before
 
 
 def _nothing(layout: rows_lib.RowLayout) -> types.ActorOutput:
   """Returns zeros for the stored outputs of `act`."""
-  moments: Any = layout.nest
-  extras = tree.map_structure(
-    lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), moments.extras
-  )
+  moments = layout.nest
+
+  def zeros(leaf: np.ndarray) -> np.ndarray:
+    return np.zeros((1, *leaf.shape), leaf.dtype)
+
+  extras = tree.map_structure(zeros, moments.extras)
   if isinstance(moments, types.Transition):
     return types.ActorOutput(action=(), extras=extras)
   return types.ActorOutput(
     action=(),
     # In the layout of a sequence these have an axis of rows.
     extras=tree.map_structure(lambda leaf: leaf[:, 0], extras),
-    start_state=tree.map_structure(
-      lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), moments.start_state
-    ),
+    start_state=tree.map_structure(zeros, moments.start_state),
   )
 
 
-def _batched(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-  """Returns an environment's timestep as that of a vector of one environment."""
-  first = int(timestep.step_type) == types.FIRST
-  return dm_env.TimeStep(
-    step_type=np.array([timestep.step_type], np.int8),
-    reward=np.array([0.0 if first else timestep.reward], np.float32),
-    discount=np.array([1.0 if first else timestep.discount], np.float32),
-    observation=_with_batch_axis(timestep.observation),
-  )
+def save(held_: memory.HeldMemory, folder: pathlib.Path) -> None:
+  """Writes what `held` returned; the folder is whole or absent.
+
+  Raises:
+    NotWrittenError: if the folder cannot be written.
+  """
+  unfinished = folder.with_name(f'{folder.name}.unfinished')
+  with files.writing_to(folder):
+    for path in (unfinished, folder):
+      shutil.rmtree(path, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    held_.write(unfinished)
+    unfinished.rename(folder)
 
 
-def _with_batch_axis(nest: types.NestedArray) -> types.NestedArray:
-  return tree.map_structure(lambda leaf: np.asarray(leaf)[None], nest)
+def load(folder: pathlib.Path) -> memory.HeldMemory | None:
+  """Returns what `save` was given; None if nothing was saved there.
+
+  Raises:
+    ValueError: if the files are damaged.
+  """
+  if not folder.exists():
+    return None
+  try:
+    return memory.read(folder)
+  except Exception as error:  # of zip files, of numpy, of the file system
+    raise ValueError(
+      f'{folder} is damaged ({error}). It holds the demonstrations of the run: '
+      'remove it and start the run again, which writes it anew.'
+    ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import pathlib
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from distacme import replay_spec
 from distacme import types
 from distacme.replay import batch
-from distacme.replay import demonstrations
 from distacme.replay import memory
 from distacme.replay.items import rows as rows_lib
 
@@ -49,28 +48,14 @@ class InProcessReplay:
     indices = [self._spec.tables.index(table) for table in tables]
     return InProcessInserter(self._memory, indices)
 
-  def write_demonstrations(
-    self, episodes: Iterable[demonstrations.Episode]
-  ) -> int:
-    """Fills the tables of demonstrations; see `demonstrations.write`.
+  def inserted(self, table: replay_spec.Table) -> int:
+    """Returns the number of windows that a table was given so far."""
+    return self._memory.inserted(self._spec.tables.index(table))
 
-    Raises:
-      ValueError: also if a table then holds too little to be sampled.
-    """
-    tables = self._spec.tables_of_demonstrations
-    inserter = self.inserter(tables)
-    steps = demonstrations.write(episodes, self._spec, self._layout, inserter)
-    for table in tables:
-      index = self._spec.tables.index(table)
-      inserted = self._memory.inserted(index)
-      least = self._spec.rate_limits[index].min_size
-      if inserted < least:
-        raise ValueError(
-          f'the demonstrations have {steps} steps, which make {inserted} windows '
-          f'of table {table.name!r}; no batch is drawn before it holds '
-          f'min_size={least}. Give more demonstrations, or lower min_size.'
-        )
-    return steps
+  @property
+  def is_pretraining(self) -> bool:
+    """True while batches are drawn from tables of demonstrations alone."""
+    return self._memory.is_pretraining
 
   def can_sample(self, batches: int = 1) -> bool:
     """Returns whether the rate limits allow to draw so many batches now."""

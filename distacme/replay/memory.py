@@ -43,6 +43,7 @@ class Memory:
       for index, table in enumerate(spec.tables)
     ]
     self._batches = 0  # drawn
+    self._is_one_table = spec.mixture == 'priorities'
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
@@ -66,11 +67,18 @@ class Memory:
     """Returns the number of items that may be inserted into all of the tables."""
     return min(
       self._limits[index].room(
-        self._tables[index].counts.inserted, self._tables[index].counts.sampled
+        self._tables[index].counts.inserted, self._samples(index)
       )
       // self.spec.block_size
       for index in tables
     )
+
+  def _samples(self, index: int) -> int:
+    """Returns the windows drawn so far that count for a table's limits."""
+    if self._is_one_table and self.spec.tables[index].filled_by == 'actors':
+      learnt = self._batches - self.spec.pretraining_batches
+      return max(0, learnt) * self.spec.batch_size
+    return self._tables[index].counts.sampled
 
   def insert(
     self,
@@ -85,11 +93,15 @@ class Memory:
 
   def blocking(self, batches: int = 1) -> int | None:
     """Returns the index of the first table that forbids to draw, None if none."""
-    wanted = self._mixture.counts(self._batches, batches)
-    for index, count in enumerate(wanted):
-      held = self._tables[index].counts
+    wanted = self._mixture.counts(self._batches, batches, self._totals())
+    after = self._batches + batches - self.spec.pretraining_batches
+    for index, table in enumerate(self.spec.tables):
+      count = wanted[index]
+      if self._is_one_table and table.filled_by == 'actors':
+        count = min(batches, max(0, after)) * self.spec.batch_size
+      inserted = self._tables[index].counts.inserted
       if count and not self._limits[index].can_sample(
-        held.inserted, held.sampled, count
+        inserted, self._samples(index), count
       ):
         return index
     return None
@@ -107,10 +119,18 @@ class Memory:
         f'{self.describe()} Ask can_sample() first.'
       )
     drawn = self._mixture.draw(
-      self._batches, [table.draw for table in self._tables]
+      self._batches, self._totals(), [table.draw for table in self._tables]
     )
     self._batches += 1
     return drawn
+
+  def _totals(self) -> list[float]:
+    return [table.total_priority for table in self._tables]
+
+  @property
+  def is_pretraining(self) -> bool:
+    """True while batches are drawn from tables of demonstrations alone."""
+    return self._batches < self.spec.pretraining_batches
 
   def update_priorities(
     self, tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray

@@ -17,8 +17,8 @@ Draw: TypeAlias = Callable[[int], tables_lib.DrawnItems]
 class Mixture:
   """Chooses the table of every element, and joins the tables' items to batches.
 
-  The choices for a batch depend on the seed and the batch's number alone, so that
-  restored tables go on with the same choices.
+  The choices for a batch follow from the seed, the batch's number and the shares of
+  the tables, so that restored tables go on with the same choices.
   """
 
   def __init__(self, spec: replay_spec.ReplaySpec, seed: int | None = None):
@@ -30,43 +30,71 @@ class Mixture:
     """
     self._items = spec.batch_size // spec.block_size
     self._block = spec.block_size
-    self._shares = np.array(spec.mixture)
-    self._bounds = np.cumsum(self._shares)[:-1]
+    self._several = len(spec.tables) > 1
+    self._by_priority = spec.mixture == 'priorities'
+    self._fixed = np.array([1.0] if self._by_priority else spec.mixture)
+    self._pretraining_batches = spec.pretraining_batches
+    self._recorded = np.array(
+      [table.filled_by == 'demonstrations' for table in spec.tables]
+    )
     self._entropy = np.random.SeedSequence(seed).entropy
-    self._only = np.zeros(self._items, np.int32)
 
-  def tables(self, number: int) -> np.ndarray:
+  def shares(self, number: int, totals: Sequence[float]) -> np.ndarray:
+    """Returns the chance of each table to give an element of batch `number`.
+
+    Args:
+      number: of the batch.
+      totals: the sum of priorities in each table.
+    """
+    shares = self._fixed
+    if self._by_priority:
+      shares = np.array(totals)
+    if number < self._pretraining_batches:
+      shares = shares * self._recorded
+    total = shares.sum()
+    # Nothing can be drawn from empty tables, whatever their chance.
+    return shares / total if total else np.full(len(shares), 1 / len(shares))
+
+  def _tables(self, number: int, shares: np.ndarray) -> np.ndarray:
     """Returns the table of each item of batch `number`: [N] int32."""
-    if not len(self._bounds):
-      return self._only
     seed = np.random.SeedSequence(self._entropy, spawn_key=(number,))
     uniform = np.random.default_rng(seed).random(self._items)
-    return np.searchsorted(self._bounds, uniform, side='right').astype(np.int32)
+    bounds = np.cumsum(shares)[:-1]
+    # A table without a share is not chosen by a number at its bound.
+    last = int(np.flatnonzero(shares)[-1])
+    tables = np.searchsorted(bounds, uniform, side='right').clip(max=last)
+    return tables.astype(np.int32)
 
-  def counts(self, number: int, batches: int = 1) -> list[int]:
+  def counts(
+    self, number: int, batches: int, totals: Sequence[float]
+  ) -> list[int]:
     """Returns the number of windows of each table in batches from `number` on."""
-    if not len(self._bounds):
+    if not self._several:
       return [self._items * self._block * batches]
     tables = np.concatenate(
-      [self.tables(number + later) for later in range(batches)]
+      [
+        self._tables(later, self.shares(later, totals))
+        for later in range(number, number + batches)
+      ]
     )
-    counts = np.bincount(tables, minlength=len(self._shares))
+    counts = np.bincount(tables, minlength=len(totals))
     return (counts * self._block).tolist()
 
-  def draw(self, number: int, draws: Sequence[Draw]) -> tables_lib.DrawnItems:
+  def draw(
+    self, number: int, totals: Sequence[float], draws: Sequence[Draw]
+  ) -> tables_lib.DrawnItems:
     """Returns the items of batch `number`, with their chance in the batch.
 
     Args:
       number: of the batch.
+      totals: the sum of priorities in each table.
       draws: of each table; called only if the batch has items of the table.
     """
-    if len(draws) == 1:
+    if not self._several:
       return draws[0](self._items)
-    tables = self.tables(number)
-    drawn = _joined(tables, draws)
-    return drawn._replace(
-      probability=drawn.probability * self._shares[drawn.tables]
-    )
+    shares = self.shares(number, totals)
+    drawn = _joined(self._tables(number, shares), draws)
+    return drawn._replace(probability=drawn.probability * shares[drawn.tables])
 
 
 def _joined(tables: np.ndarray, draws: Sequence[Draw]) -> tables_lib.DrawnItems:

@@ -14,6 +14,7 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme.replay import checkpoints
+from distacme.replay import demonstrations as demonstrations_lib
 from distacme.replay import frame_streams
 from distacme.replay import memory
 from distacme.replay import packs
@@ -27,17 +28,25 @@ _LOOK_S = 0.1  # between looks whether the one who waits should give up
 class Store:
   """A `Memory` that many threads use, and that waits for its rate limits.
 
-  It starts with the items of the newest checkpoint in its directory.
+  It starts with the items of the newest checkpoint in its directory, else with the
+  run's demonstrations.
   """
 
   def __init__(
-    self, spec: replay_spec.ReplaySpec, directory: pathlib.Path | None = None
+    self,
+    spec: replay_spec.ReplaySpec,
+    directory: pathlib.Path | None = None,
+    demonstrations: pathlib.Path | None = None,
   ):
     """Makes the tables.
 
     Args:
       spec: of the tables.
       directory: of checkpoints; None for tables that are not saved.
+      demonstrations: folder of `demonstrations.save`, which may be absent.
+
+    Raises:
+      ValueError: if the demonstrations are damaged.
     """
     self.spec = spec
     self._memory = memory.Memory(spec)
@@ -49,13 +58,16 @@ class Store:
     self._on_room: list[Callable[[], None]] = []
     self._error: Exception | None = None
     self._checkpoints: checkpoints.Checkpoints | None = None
+    held = None
     if directory is not None:
       self._checkpoints = checkpoints.Checkpoints(
         directory, memory.FORMAT, spec
       )
       held = self._checkpoints.restore(memory.read)
-      if held is not None:
-        self._memory.load(held)
+    if held is None and demonstrations is not None:
+      held = demonstrations_lib.load(demonstrations)
+    if held is not None:
+      self._memory.load(held)
 
   def check(self) -> None:
     """Raises what the tables failed with, as for lack of memory, if they did."""

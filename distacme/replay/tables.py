@@ -85,6 +85,11 @@ class Table:
       len(self) * block, self._inserted * block, self._sampled * block
     )
 
+  @property
+  def total_priority(self) -> float:
+    """Sum of what the chances of items are shares of; 0 if all are alike."""
+    return 0.0
+
   def insert(
     self, items: np.ndarray, priorities: np.ndarray, frames: Frames | None
   ) -> None:
@@ -191,6 +196,11 @@ class PriorityTable(Table):
   def __len__(self) -> int:
     """Returns the number of items held."""
     return min(self._inserted, self._capacity)
+
+  @property
+  def total_priority(self) -> float:
+    """See `Table.total_priority`."""
+    return self._tree.total
 
   def _allocate(self) -> None:
     shape = self._capacity, self._item_bytes

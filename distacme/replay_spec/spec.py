@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from distacme import config_checks
 from distacme.replay_spec import tables as tables_lib
@@ -18,38 +18,65 @@ class ReplaySpec:
   Attributes:
     tables: at least one.
     batch_size: windows in a sampled batch.
-    mixture: chance of each table to give an element of a batch; sums to 1.
+    mixture: chance of each table to give an element of a batch; sums to 1. With
+      'priorities', all tables are drawn from as if they were one: the chance of
+      an element is its share of the priorities in all tables, and the limits of a
+      table of actors count the windows of all tables.
+    pretraining_batches: the first batches of a run, which are drawn from tables
+      of demonstrations alone, and which no table of actors limits.
   """
 
   tables: tuple[tables_lib.Table, ...]
   batch_size: int
-  mixture: tuple[float, ...] = (1.0,)
+  mixture: tuple[float, ...] | Literal['priorities'] = (1.0,)
+  pretraining_batches: int = 0
 
   def __post_init__(self) -> None:
     config_checks.check_at_least_one(self, 'batch_size')
-    self._check_mixture()
+    config_checks.check_not_negative(self, 'pretraining_batches')
+    self._check_names()
+    if self.mixture == 'priorities':
+      self._check_priorities()
+    else:
+      self._check_mixture(self.mixture)
+    if self.pretraining_batches and not self.tables_of_demonstrations:
+      raise ValueError(
+        f'pretraining_batches={self.pretraining_batches} are drawn from tables '
+        'of demonstrations, and there is none. Set 0.'
+      )
     for table in self.tables:
       table.check_batch(self.batch_size)
     if len(self.tables) > 1:
       self._check_same_rows()
       self._check_ratios()
 
-  def _check_mixture(self) -> None:
+  def _check_names(self) -> None:
     names = [table.name for table in self.tables]
     if not names or len(set(names)) < len(names):
       raise ValueError(
         f'tables must be at least one, of different names, got {names}.'
       )
-    if len(self.mixture) != len(names):
+
+  def _check_priorities(self) -> None:
+    exponents = {table.priority_exponent for table in self.tables}
+    if len(exponents) > 1 or not all(t.prioritized for t in self.tables):
       raise ValueError(
-        f'mixture={self.mixture} must have a number for each of the tables '
-        f'{names}.'
+        "mixture='priorities' compares the priorities of all tables, which have "
+        f'priority_exponent={[t.priority_exponent for t in self.tables]}. Give '
+        'all of them the same, above 0.'
+      )
+
+  def _check_mixture(self, mixture: tuple[float, ...]) -> None:
+    if len(mixture) != len(self.tables):
+      raise ValueError(
+        f'mixture={mixture} must have a number for each of the tables '
+        f'{[table.name for table in self.tables]}.'
       )
     # Not `any(share <= 0)`: that lets NaN pass.
-    positive = all(share > 0 for share in self.mixture)
-    if not positive or abs(sum(self.mixture) - 1) > 1e-6:
+    positive = all(share > 0 for share in mixture)
+    if not positive or abs(sum(mixture) - 1) > 1e-6:
       raise ValueError(
-        f'mixture={self.mixture} must be positive numbers that sum to 1. Leave '
+        f'mixture={mixture} must be positive numbers that sum to 1. Leave '
         'out a table that is never drawn from.'
       )
 

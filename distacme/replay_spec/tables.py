@@ -15,6 +15,7 @@ from distacme import status
 from distacme.replay_spec import windows
 
 _NO_LIMIT = 2**62
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
 def check_priorities(priority: np.ndarray) -> None:
@@ -94,6 +95,9 @@ class Table:
       keeps all windows: a full table refuses more.
     filled_by: the side that writes. Actors write each window to all tables of
       actors; `replay.demonstrations` fills the other tables.
+    part: of the recorded episodes that fill a table of demonstrations, a range
+      [low, high) of [0, 1). Tables whose ranges are apart share no episode, so
+      that one can validate what was learnt from another.
   """
 
   name: str
@@ -107,6 +111,7 @@ class Table:
   used_once: bool = False
   evicts: bool = True
   filled_by: Literal['actors', 'demonstrations'] = 'actors'
+  part: tuple[float, float] = (0.0, 1.0)
 
   def __post_init__(self) -> None:
     # Metrics and files hold names as prefixes.
@@ -150,7 +155,15 @@ class Table:
         "filled_by must be 'actors' or 'demonstrations', got "
         f'{self.filled_by!r}.'
       )
+    low, high = self.part
+    if not 0 <= low < high <= 1:
+      raise ValueError(f'part must be a range within 0 and 1, got {self.part}.')
     if self.filled_by == 'actors':
+      if self.part != (0, 1):
+        raise ValueError(
+          f'part={self.part} is of recorded episodes, and actors write to all '
+          'tables of actors. Set (0, 1).'
+        )
       if not self.evicts:
         raise ValueError(
           'evicts=False refuses what does not fit, and actors insert without '
@@ -202,6 +215,23 @@ class Table:
         'ever. Lower min_size or raise max_size.'
       )
 
+  def beside(self, max_demonstrations: int) -> Table:
+    """Returns the table of demonstrations for an agent with this table of actors.
+
+    Args:
+      max_demonstrations: windows that there is room for.
+    """
+    return dataclasses.replace(
+      self,
+      name='demonstrations',
+      max_size=max_demonstrations,
+      min_size=1,
+      samples_per_insert=None,
+      error_buffer=0.0,
+      evicts=False,
+      filled_by='demonstrations',
+    )
+
   def check_batch(self, batch_size: int) -> None:
     """Checks that batches of `batch_size` windows can be drawn.
 
@@ -246,6 +276,20 @@ class Table:
         f'room for {more} more: max_size={self.max_size}. Raise it, or give '
         'fewer demonstrations.'
       )
+
+  def takes(self, number: int) -> bool:
+    """Returns whether a recorded episode is of the table's `part`.
+
+    The episodes' positions in [0, 1) are spread evenly however many there are.
+    The first one of any two is in the upper nine tenths, and the second one in the
+    lowest tenth.
+
+    Args:
+      number: of the episode, from 0.
+    """
+    position = (0.4 + number * _GOLDEN_RATIO) % 1.0
+    low, high = self.part
+    return low <= position < high
 
   def _least_error_buffer(self, batch_size: int) -> float:
     # One batch out and one item in must both fit between the two limits.

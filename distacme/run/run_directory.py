@@ -77,6 +77,11 @@ class RunDirectory:
     return self.path / 'replay'
 
   @property
+  def demonstrations(self) -> pathlib.Path:
+    """Replay as the run's demonstrations fill it, before the first step."""
+    return self.path / 'demonstrations'
+
+  @property
   def logs(self) -> pathlib.Path:
     """Output of each worker."""
     return self.path / 'logs'

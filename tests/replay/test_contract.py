@@ -1,6 +1,7 @@
 """The promises of replay, by every way in and out."""
 
 import contextlib
+import dataclasses
 import re
 import threading
 
@@ -657,6 +658,48 @@ def test_several_ends_come_back_as_they_were(make):
   assert got.next_observation['deep'][0].shape == (16, 3, 2)
   want = layout.views(rows[got.observation['time']])
   tree.map_structure(np.testing.assert_array_equal, got, want)
+
+
+def as_one_table(**fields):
+  """Returns a spec of two tables that are drawn from as if they were one."""
+  return two_tables(
+    mixture='priorities', own={'priority_exponent': 0.5}, **fields
+  )
+
+
+def test_tables_that_are_as_one_are_drawn_from_by_all_their_priorities(
+  make, items
+):
+  replay = make.of(as_one_table())
+  replay.insert(items(range(10)), np.full(10, 0.25), OWN)  # 10 x 0.5
+  replay.insert(items(range(100, 104)), np.array([1, 4, 4, 1.0]), EXPERT)  # 6
+  drawn, info = draw_tables(replay, 60)
+  weights = np.where(drawn < 100, 0.5, 1.0)
+  weights = np.where(np.isin(drawn, [101, 102]), 2.0, weights)
+  np.testing.assert_allclose(info.probability, weights / 11)
+  np.testing.assert_array_equal(info.table, drawn >= 100)
+  assert info.table.mean() == pytest.approx(6 / 11, abs=0.06)
+  # With new priorities the share of the tables is another.
+  keys = np.unique(info.key[info.table == 0])
+  replay.update_priorities(keys, np.full(len(keys), 1e-8), 0)
+  _, info = draw_tables(replay, 20)
+  assert info.table.mean() > 0.95
+
+
+def test_pretraining_is_of_demonstrations_alone_and_waits_for_no_actor(
+  make, items
+):
+  spec = dataclasses.replace(as_one_table(), pretraining_batches=5)
+  replay = make.of(spec)
+  replay.insert(items(range(100, 104)), np.ones(4), EXPERT)
+  _, info = draw_tables(replay, 5)
+  assert info.table.all()
+  np.testing.assert_allclose(info.probability, 0.25)
+  if isinstance(replay, backends.InProcess):  # the others draw ahead, and wait
+    assert not replay.replay.can_sample()  # there is nothing of the agent's own
+  replay.insert(items(range(10)), np.ones(10), OWN)
+  _, info = draw_tables(replay, 5)
+  assert 0 < info.table.mean() < 1
 
 
 def test_the_mixture_in_memory_depends_on_the_seed_alone(layout, items):

@@ -1,14 +1,15 @@
 """Recorded episodes become the windows that acting would have made of them."""
 
-import dm_env
 import numpy as np
 import pytest
 import tree
 
+from distacme import demonstrations as recorded_lib
 from distacme import replay_spec
 from distacme import specs
 from distacme.replay import demonstrations
 from distacme.replay import in_process
+from distacme.replay import store
 from distacme.replay.items import rows as rows_lib
 from tests.replay import playing
 from tests.replay.playing import FIRST
@@ -33,15 +34,14 @@ def recorded(lengths, truncated=False):
 
 
 def episode(moments):
-  return demonstrations.Episode(
-    # As dm_env has it, of one environment: no reward before the first step.
-    [
-      dm_env.restart(m.observation)
-      if m.kind == FIRST
-      else dm_env.TimeStep(m.kind, m.reward, m.discount, m.observation)
-      for m in moments
-    ],
-    [m.action for m in moments[:-1]],
+  def stacked(nests):
+    return tree.map_structure(lambda *leaves: np.stack(leaves), *nests)
+
+  return recorded_lib.Episode(
+    stacked([m.observation for m in moments]),
+    stacked([m.action for m in moments[:-1]]),
+    np.array([m.reward for m in moments[1:]], np.float32),
+    np.array([m.discount for m in moments[1:]], np.float32),
   )
 
 
@@ -57,6 +57,12 @@ def spec_of(window, **changes):
   }
   tables = (replay_spec.Table(**table | changes),)
   return replay_spec.ReplaySpec(tables, batch_size=4)
+
+
+def write(episodes, spec, collector):
+  return demonstrations.write(
+    iter(episodes), spec, collector.layout, spec.tables, lambda table: collector
+  )
 
 
 def layout_of(window):
@@ -83,9 +89,7 @@ def test_they_become_the_windows_of_the_same_steps_acted(window, truncated):
   run, episodes = recorded([3, 1, 7], truncated)
   acted = playing.play(run, window)
   collector = playing.Collector(layout_of(window))
-  steps = demonstrations.write(
-    iter(episodes), spec_of(window), collector.layout, collector
-  )
+  steps = write(episodes, spec_of(window), collector)
   assert steps == 11
   assert collector.closed
   got, want = collector.data, acted.data
@@ -114,21 +118,25 @@ def test_what_act_would_have_stored_is_0_and_their_priority_is_1():
   _, episodes = recorded([3, 7])
   collector = playing.Collector(layout_of(window))
   spec = spec_of(window, priority_exponent=0.4)
-  demonstrations.write(episodes, spec, collector.layout, collector)
+  write(episodes, spec, collector)
   for leaf in tree.flatten((collector.data.extras, collector.data.start_state)):
     assert not leaf.any()
   assert not collector.rows[rows_lib.PARAMS_VERSION].any()
   assert set(collector.priorities) == {1.0}
 
 
+def filled(episodes, spec, layout):
+  replay = in_process.InProcessReplay(spec, layout, seed=0)
+  demonstrations.fill(episodes, spec, layout, replay)
+  return replay
+
+
 def test_a_table_in_memory_is_filled_before_anything_acts():
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3, 4])
-  spec, layout = spec_of(window, min_size=7), layout_of(window)
+  spec = spec_of(window, min_size=7)
   assert not spec.needs_actors
-  replay = in_process.InProcessReplay(spec, layout, seed=0)
-  assert not replay.can_sample()
-  assert replay.write_demonstrations(episodes) == 7
+  replay = filled(episodes, spec, layout_of(window))
   assert replay.metrics()['size'] == 7
   seen = set()
   for _ in range(20):
@@ -141,119 +149,140 @@ def test_a_table_in_memory_is_filled_before_anything_acts():
   assert seen == {1, 2, 3, 5, 6, 7, 8}
 
 
+def test_tables_take_the_episodes_of_their_parts():
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([1 + number % 3 for number in range(40)])
+  (fitted,) = spec_of(window, part=(0.1, 1.0)).tables
+  (other,) = spec_of(window, name='other', part=(0.0, 0.1)).tables
+  spec = replay_spec.ReplaySpec((fitted, other), 4, (0.5, 0.5))
+  collectors = {
+    table.name: playing.Collector(layout_of(window)) for table in spec.tables
+  }
+  steps = demonstrations.write(
+    episodes,
+    spec,
+    layout_of(window),
+    spec.tables,
+    lambda table: collectors[table.name],
+  )
+  seen = [
+    set(each.data.observation['time'].tolist()) for each in collectors.values()
+  ]
+  assert not seen[0] & seen[1]
+  assert sum(map(len, seen)) == steps
+  kept = [number for number in range(40) if other.takes(number)]
+  assert len(kept) == 4
+  assert kept[0] == 1  # of two episodes there is one for each
+  assert all(fitted.takes(n) != other.takes(n) for n in range(1000))
+
+
+def test_they_are_what_a_replay_begins_with_in_every_mode(tmp_path):
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3, 4])
+  spec, layout = spec_of(window), layout_of(window)
+  path = tmp_path / 'demonstrations'
+  assert demonstrations.load(path) is None
+  demonstrations.save(demonstrations.held(episodes, spec, layout, 0), path)
+  assert [each.name for each in tmp_path.iterdir()] == ['demonstrations']
+  in_memory = in_process.InProcessReplay(spec, layout, seed=0)
+  in_memory.load(demonstrations.load(path))
+  served = store.Store(spec, tmp_path / 'replay', path)
+  for replay in (in_memory, served):
+    assert replay.metrics()['size'] == 7
+  # What replay has saved since is newer.
+  served.draw()
+  served.save()
+  again = store.Store(spec, tmp_path / 'replay', path)
+  assert again.metrics()['sampled'] == 4
+
+
+def test_damaged_ones_are_a_sentence(tmp_path):
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3])
+  path = tmp_path / 'demonstrations'
+  held = demonstrations.held(episodes, spec_of(window), layout_of(window), 0)
+  demonstrations.save(held, path)
+  (file,) = path.iterdir()
+  file.write_bytes(file.read_bytes()[:200])
+  with pytest.raises(ValueError, match='is damaged .* remove it and start'):
+    demonstrations.load(path)
+
+
+def test_an_agent_without_a_table_for_them_has_them_among_its_own():
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3, 4])
+  spec = replay_spec.single(
+    window, batch_size=4, max_size=9, min_size=9, samples_per_insert=4.0
+  )
+  layout = rows_lib.make_layout(window, playing.SPEC, extras=(), start_state=())
+  replay = filled(episodes, spec, layout)
+  assert replay.metrics()['size'] == 7
+  assert not replay.can_sample()  # actors are to bring two more
+  with pytest.raises(ValueError, match=r'make 14 windows.* max_size=9: the'):
+    filled(episodes * 2, spec, layout)
+
+
+@pytest.mark.parametrize(
+  ('spec', 'window'),
+  [
+    (
+      replay_spec.queue(replay_spec.NStep(1, 0.9), 4, 9),
+      replay_spec.NStep(1, 0.9),
+    ),
+    (
+      replay_spec.single(
+        replay_spec.Sequences(4, 2),
+        batch_size=4,
+        max_size=9,
+        min_size=1,
+        samples_per_insert=4.0,
+      ),
+      replay_spec.Sequences(4, 2),
+    ),
+  ],
+)
+def test_an_agent_that_learns_from_its_own_policy_has_none(spec, window):
+  with pytest.raises(ValueError, match='steps of its own policy alone. Leave'):
+    demonstrations.tables_to_fill(spec, layout_of(window))
+
+
 def test_more_than_a_table_keeps_are_refused():
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3, 4])
-  spec, layout = spec_of(window, max_size=6), layout_of(window)
-  replay = in_process.InProcessReplay(spec, layout, seed=0)
   with pytest.raises(ValueError, match="'expert' keeps .* max_size=6. Raise"):
-    replay.write_demonstrations(episodes)
-
-
-def broken(what):
-  _, episodes = recorded([2, 3])
-  timesteps, actions = episodes[1]
-  return {
-    'no end': (timesteps[:-1], actions[:-1]),
-    'no start': (timesteps[1:], actions[1:]),
-    'no action': (timesteps, actions[1:]),
-    'no step': (timesteps[:1], []),
-    'two': (timesteps + timesteps[1:], actions * 2),
-  }[what]
-
-
-@pytest.mark.parametrize(
-  ('what', 'message'),
-  [
-    ('no end', r'episode 1 has the step types \[0, 1, 1\]. It must start with'),
-    ('no start', r'step types \[1, 1, 2\].*leave out an episode that was not'),
-    ('no action', 'episode 1 has 4 timesteps and 2 actions. Give one timestep'),
-    ('no step', r'step types \[0\]'),
-    ('two', r'step types \[0, 1, 1, 2, 1, 1, 2\]'),
-  ],
-)
-def test_an_episode_that_is_not_whole_is_named(what, message):
-  window = replay_spec.NStep(1, 0.9)
-  _, (whole, _) = recorded([2, 3])
-  collector = playing.Collector(layout_of(window))
-  with pytest.raises(ValueError, match=message):
-    demonstrations.write(
-      [whole, demonstrations.Episode(*broken(what))],
-      spec_of(window),
-      collector.layout,
-      collector,
-    )
-
-
-def changed(**leaves):
-  """Returns an episode whose first step has other leaves."""
-  _, (episode,) = recorded([3])
-  first = episode.timesteps[0]
-  observation = {**first.observation, **leaves.get('observation', {})}
-  timesteps = [first._replace(observation=observation), *episode.timesteps[1:]]
-  action = {**episode.actions[0], **leaves.get('action', {})}
-  return demonstrations.Episode(timesteps, [action, *episode.actions[1:]])
-
-
-@pytest.mark.parametrize(
-  ('leaves', 'message'),
-  [
-    (
-      {'observation': {'time': np.zeros(3, np.int32)}},
-      r'observation of episode 1 at time is int32\[3\] and .* int32\[\]\. Record',
-    ),
-    (
-      {'observation': {'time': np.float32(0.5)}},
-      r"at time is float32\[\] and the environment's is int32\[\]",
-    ),
-    ({'observation': {'more': 1}}, 'observation of episode 1 is another nest'),
-    (
-      {'action': {'push': np.zeros(1)}},
-      r'action of episode 1 at push is float64\[1\] and .* float64\[2\]',
-    ),
-    ({'action': {'turn': 0.0}}, r'at turn is float64\[\] and .* int32\[\]'),
-  ],
-)
-@pytest.mark.parametrize(
-  'window', [replay_spec.NStep((1, 3), 0.9), replay_spec.Sequences(4, 2)]
-)
-def test_an_episode_of_another_environment_is_named(window, leaves, message):
-  _, (whole,) = recorded([3])
-  collector = playing.Collector(layout_of(window))
-  with pytest.raises(ValueError, match=message):
-    demonstrations.write(
-      [whole, changed(**leaves)], spec_of(window), collector.layout, collector
-    )
-
-
-def test_an_action_may_be_a_python_number():
-  window = replay_spec.NStep(1, 0.9)
-  collector = playing.Collector(layout_of(window))
-  demonstrations.write(
-    [changed(action={'turn': 3})], spec_of(window), collector.layout, collector
-  )
-  assert collector.data.action['turn'][0] == 3
+    filled(episodes, spec_of(window, max_size=6), layout_of(window))
 
 
 def test_fewer_than_a_table_needs_to_be_sampled_are_refused():
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3, 4])
-  spec, layout = spec_of(window, min_size=8), layout_of(window)
-  replay = in_process.InProcessReplay(spec, layout, seed=0)
   with pytest.raises(
     ValueError, match=r"7 steps.* 'expert'.* min_size=8\. Give"
   ):
-    replay.write_demonstrations(episodes)
+    filled(episodes, spec_of(window, min_size=8), layout_of(window))
 
 
 @pytest.mark.parametrize(
   'window', [replay_spec.NStep((1, 3), 0.9), replay_spec.Sequences(4, 2)]
 )
-def test_stacks_whose_frames_rows_share_are_checked_whole(window):
-  stack = specs.FrameStack((2, 3), np.uint8, 0, 255)
-  spec = playing.SPEC._replace(observations={'screen': stack})
-  layout = rows_lib.make_layout(window, spec)
+def test_stacks_share_their_frames(window):
+  """The frames of recorded stacks are stored once, and come back as they were."""
+  shape, steps = (2, 3), 6
+  frames = np.random.default_rng(0).integers(1, 255, (steps + 1, 2), np.uint8)
+  padded = np.concatenate([np.zeros((2, 2), np.uint8), frames])
+  stacks = np.stack([padded[t : t + steps + 1] for t in range(3)], axis=-1)
+  spec = playing.SPEC._replace(
+    observations={'screen': specs.FrameStack(shape, np.uint8, 0, 255)}
+  )
+  _, (played,) = recorded([steps])
+  layout = rows_lib.make_layout(window, spec, extras=(), start_state=())
   assert layout.frames is not None
-  observation, action = demonstrations._of_one_step(layout)
-  assert observation['screen'].shape == (2, 3)
-  assert action['push'].shape == (2,)
+  replay = filled(
+    [played._replace(observations={'screen': stacks})],
+    spec_of(window),
+    layout,
+  )
+  held = replay.held().tables['expert']
+  once = {frame.tobytes() for item in held.frames for frame in item}
+  assert {frame.tobytes() for frame in frames} <= once
+  assert len(once) <= steps + 2  # and zeros, if at all
