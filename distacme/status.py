@@ -63,6 +63,7 @@ class StopReason(str, enum.Enum):
   SOLVED = 'solved'
   STEP_LIMIT = 'step_limit'
   TIME_LIMIT = 'time_limit'
+  CONVERGED = 'converged'  # the agent has nothing more to learn
   INTERRUPTED = 'interrupted'  # Ctrl-C
   TERMINATED = 'terminated'  # SIGTERM
   FAILED = 'failed'
@@ -79,7 +80,7 @@ def leaves_time(stop: StopReason | None) -> bool:
   Args:
     stop: see `core.Directive`.
   """
-  return stop in (None, StopReason.STEP_LIMIT)
+  return stop in (None, StopReason.STEP_LIMIT, StopReason.CONVERGED)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -141,10 +141,13 @@ class UpdateOutput(NamedTuple):
     metrics: name to scalar array.
     priorities: [B] non-negative new priorities, or None if no table of replay
       is prioritised. Priorities of items in uniform tables are ignored.
+    converged: [] bool, True once the agent has nothing more to learn, with which
+      the run ends; None of an agent that never says so.
   """
 
   metrics: dict[str, Any]
   priorities: Any = None
+  converged: Any = None
 
 
 class Streams(NamedTuple):

@@ -158,8 +158,9 @@ class Evaluator:
     return affordable
 
   def finish(self) -> None:
-    """Evaluates the last params of a run that used up its steps."""
-    if self.directive.stop != status.StopReason.STEP_LIMIT:
+    """Evaluates the last params of a run whose end leaves time for that."""
+    stop = self.directive.stop
+    if stop is None or not status.leaves_time(stop):
       return
     deadline = time.monotonic() + LAST_PARAMS_S
     while not self._has_last_params() and time.monotonic() < deadline:

@@ -11,8 +11,10 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from distacme import core
+from distacme import replay_spec
 from distacme import status
 from distacme import types
 from distacme.learning import batches as batches_lib
@@ -121,7 +123,8 @@ class Learner:
     )
     self._output: types.UpdateOutput | None = None
     self._under_way: collections.deque[tuple[Any, Any]] = collections.deque()
-    self._meter = _Meter()
+    self._converged = False
+    self._meter = _Meter(agent.replay)
     self._unreported_steps = 0
     self._report_at = 0.0
     self.publish()
@@ -133,8 +136,8 @@ class Learner:
 
   @property
   def has_learnt_all(self) -> bool:
-    """Whether the learner has made its last step."""
-    return self.steps >= self._last_step
+    """Whether the learner has made its last step, or has converged."""
+    return self._converged or self.steps >= self._last_step
 
   @property
   def state(self) -> types.LearnerState:
@@ -269,6 +272,10 @@ class Learner:
     counts = {'learner_steps': self._unreported_steps}
     self._unreported_steps = 0
     self.directive = self._reporter.report(counts, metrics, state)
+    if self._converged and self.directive.stop is None:
+      self._reporter.request_stop(
+        status.StopReason.CONVERGED, f'{self.steps} learner_steps'
+      )
 
   def _metrics(self) -> dict[str, float]:
     """Waits for the last update and returns its metrics, which are finite."""
@@ -308,6 +315,9 @@ class Learner:
       _, output = self._under_way[0]
       jax.block_until_ready(output)
       self._under_way.popleft()
+      # Two calls late, where looking costs no waiting.
+      if output.converged is not None:
+        self._converged |= bool(output.converged)
 
   def _wait_until_published(self) -> None:
     assert self._publishing is not None
@@ -338,20 +348,33 @@ class Learner:
 class _Meter:
   """The learner's own metrics between two reports."""
 
-  def __init__(self) -> None:
+  def __init__(self, spec: replay_spec.ReplaySpec) -> None:
+    self._spec = spec
+    self._is_recorded = np.array(
+      [table.filled_by == 'demonstrations' for table in spec.tables]
+    )
+    self._some_recorded = bool(self._is_recorded.any())
+    self._recorded = 0  # items
     self.waited_s = 0.0
     self._start = time.monotonic()
-    self._calls = 0
+    self._aged = 0  # calls
     self._updates = 0
     self._items = 0
     self._age = 0.0
 
   def add(self, steps: int, updates: int, info: types.SampleInfo) -> None:
-    self._calls += 1
     self._updates += updates
     self._items += len(info.key)
+    first = 0
+    if self._some_recorded:
+      recorded = self._is_recorded[info.table]
+      self._recorded += np.count_nonzero(recorded)
+      first = int(recorded.argmin())
+      if recorded[first]:  # all of them: no policy's age
+        return
     # Of one item in each call: a mean over all items would cost too much time.
-    self._age += steps - int(info.params_version[0])
+    self._age += steps - int(info.params_version[first])
+    self._aged += 1
 
   def due(self) -> bool:
     return time.monotonic() - self._start >= _METRICS_PERIOD_S
@@ -362,10 +385,13 @@ class _Meter:
       'learner_steps_per_second': self._updates / period,
       'samples_per_second': self._items / period,
       'share_waiting_for_data': self.waited_s / period,
-      # Learner steps since the item was acted.
-      'data_age': self._age / max(self._calls, 1),
     }
-    self.__init__()  # type: ignore[misc]  # starts the next period
+    if self._aged:
+      # Learner steps since the item was acted.
+      metrics['data_age'] = self._age / self._aged
+    if self._some_recorded:
+      metrics['share_of_demonstrations'] = self._recorded / max(self._items, 1)
+    self.__init__(self._spec)  # type: ignore[misc]  # starts the next period
     return metrics
 
 

@@ -129,7 +129,8 @@ def make(agent: core.Agent, count: int) -> Any:
 
   The function takes a state and a batch, [count, B, ...] if `count` is above 1,
   and returns the new state and an output. The output has the metrics of the last
-  update and the priorities of all updates, flat: [count * B].
+  update and the priorities of all updates, flat: [count * B]. It is converged if
+  any of the updates is.
   """
   if count == 1:
     return agent.update
@@ -138,10 +139,11 @@ def make(agent: core.Agent, count: int) -> Any:
     state: types.LearnerState, batch: types.Batch
   ) -> tuple[types.LearnerState, types.UpdateOutput]:
     state, outputs = jax.lax.scan(agent.update, state, batch, count)
-    priorities = outputs.priorities
+    priorities, converged = outputs.priorities, outputs.converged
     return state, types.UpdateOutput(
       {name: values[-1] for name, values in outputs.metrics.items()},
       None if priorities is None else priorities.reshape(-1),
+      None if converged is None else converged.any(),
     )
 
   return update

@@ -142,10 +142,7 @@ class Connection:
       stop = self.report().stop
       if stop is not None:
         ends_at = min(ends_at, time.monotonic() + last_s)
-        if (
-          stop != status_lib.StopReason.STEP_LIMIT
-          or time.monotonic() >= ends_at
-        ):
+        if not status_lib.leaves_time(stop) or time.monotonic() >= ends_at:
           return False
     return True
 
@@ -161,7 +158,7 @@ class Connection:
       if directive.counts.get('learner_steps', 0):
         return True
       if directive.stop is not None:
-        return directive.stop == status_lib.StopReason.STEP_LIMIT
+        return status_lib.leaves_time(directive.stop)
       time.sleep(_POLL_S)
 
   def done(self) -> None:
