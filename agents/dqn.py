@@ -370,7 +370,7 @@ class DQN(QLearner):
     network: Network | None = None,
   ):
     self._config = config
-    self._num_actions = num_actions(spec, 'DQN')
+    self._num_actions = num_actions(spec, type(self).__name__)
     self._network = hk.transform(network or self._default_network)
     super().__init__(config, spec, self._network.init)
     networks.check_action_values(

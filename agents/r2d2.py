@@ -261,21 +261,6 @@ def at(q: jax.Array, action: jax.Array) -> jax.Array:
   return jnp.take_along_axis(q, action[..., None], axis=-1)[..., 0]
 
 
-def learnt_steps(step_type: Array, burn_in_length: int) -> Array:
-  """Returns a mask [B, T], 0 or 1, of the steps that are learnt from.
-
-  Padding is not learnt from. The burn-in is learnt from only if the sequence starts an
-  episode, since then the start state is correct.
-
-  Args:
-    step_type: [B, T + 1].
-    burn_in_length: steps.
-  """
-  position = np.arange(step_type.shape[1] - 1)[None]
-  warm = (step_type[:, :1] == types.FIRST) | (position >= burn_in_length)
-  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
-
-
 def sequence_priority(error: Array, learnt: Array, max_weight: float) -> Array:
   """Returns eta max |error| + (1 - eta) mean |error| over the learnt steps.
 
@@ -300,7 +285,7 @@ class R2D2(dqn.QLearner):
     network: Network | None = None,
   ):
     self._config = config
-    self._num_actions = dqn.num_actions(spec, 'R2D2')
+    self._num_actions = dqn.num_actions(spec, type(self).__name__)
     self._network = recurrent.unrolled(network or self._default_parts)
     super().__init__(config, spec, self._network.init)
     memory = self._network.initial_state(1)
@@ -360,10 +345,8 @@ class R2D2(dqn.QLearner):
     q = self.action_values(params, data, online_key)
     q_target = self.action_values(target_params, data, target_key)
     error = td_errors(q, q_target, data, config)
-    learnt = learnt_steps(data.step_type, config.burn_in_length)
-    weights = dqn.importance_weights(
-      batch.probability, config.importance_exponent
-    )
+    learnt = recurrent.learnt_steps(data.step_type, config.burn_in_length)
+    weights = self.importance_weights(batch)
     squares = jnp.sum(learnt * error**2, axis=-1)
     loss = jnp.mean(weights * squares) / 2
     priorities = None
@@ -378,6 +361,12 @@ class R2D2(dqn.QLearner):
     }
     return loss, types.UpdateOutput(metrics, priorities)
 
+  def importance_weights(self, batch: types.Batch) -> jax.Array:
+    """Returns weights [B] in (0, 1]."""
+    return dqn.importance_weights(
+      batch.probability, self._config.importance_exponent
+    )
+
   def first_priority(
     self, window: types.Sequence, values: dict[str, np.ndarray]
   ) -> np.ndarray:
@@ -390,7 +379,7 @@ class R2D2(dqn.QLearner):
     target = targets(values['max_q'][:, 1:], window, config, np)
     return sequence_priority(
       target - values['chosen_q'][:, :-1],
-      learnt_steps(window.step_type, config.burn_in_length),
+      recurrent.learnt_steps(window.step_type, config.burn_in_length),
       config.max_priority_weight,
     )
 
@@ -402,38 +391,12 @@ class R2D2(dqn.QLearner):
     The gradient does not reach back into the burn-in, unless the burn-in is learnt
     from. Consumes `key`.
     """
-    # Sequences that are shorter than the burn-in start with their episode: sequences in
-    # an episode's midst have more rows.
-    length = min(self._config.burn_in_length, data.step_type.shape[1])
-    first = data.step_type == types.FIRST
     memory = data.start_state
     if not self._config.use_start_state:
-      memory = self._network.initial_state(first.shape[0])
-    before_key, after_key = jax.random.split(key)
-
-    def unroll(
-      key: types.Key, rows: slice, memory: recurrent.Memory
-    ) -> tuple[jax.Array, recurrent.Memory]:
-      seen = jax.tree.map(lambda leaf: leaf[:, rows], data.observation)
-      return self._network.unroll(params, key, seen, first[:, rows], memory)
-
-    if not length:
-      return unroll(after_key, np.s_[:], memory)[0]
-    before, memory = unroll(before_key, np.s_[:length], memory)
-    # Rows that only warm up are not learnt from; see `learnt_steps`.
-    warm = first[:, 0]
-    memory = jax.tree.map(
-      lambda leaf: jnp.where(
-        warm.reshape(-1, *[1] * (leaf.ndim - 1)),
-        leaf,
-        jax.lax.stop_gradient(leaf),
-      ),
-      memory,
+      memory = self._network.initial_state(data.step_type.shape[0])
+    return recurrent.unroll_after_burn_in(
+      self._network, params, key, data, self._config.burn_in_length, memory
     )
-    if length == first.shape[1]:
-      return before
-    after, _ = unroll(after_key, np.s_[length:], memory)
-    return jnp.concatenate([before, after], axis=1)
 
   def _default_parts(self) -> recurrent.RecurrentNetwork:
     config = self._config

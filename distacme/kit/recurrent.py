@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from distacme import types
+
+Array = TypeVar('Array', np.ndarray, jax.Array)
 
 # The state of a network's core [B, ...]; () if the network has none.
 Memory = types.NestedArray
@@ -51,6 +55,75 @@ class Unrolled(NamedTuple):
     [hk.Params, types.Key, types.NestedArray, jax.Array, Memory],
     tuple[types.NestedArray, Memory],
   ]
+
+
+def unroll_after_burn_in(
+  network: Unrolled,
+  params: hk.Params,
+  key: types.Key,
+  data: types.Sequence,
+  burn_in_length: int,
+  state: Memory,
+) -> types.NestedArray:
+  """Returns a network's outputs [B, L, ...], with a memory from row to row.
+
+  The first rows only bring the memory up to date (Kapturowski et al. 2019): the
+  gradient does not reach back into these rows, unless the sequence starts with its
+  episode. See `learnt_steps`.
+
+  Args:
+    network: to unroll.
+    params: of the network.
+    key: consumed.
+    data: observations and step types [B, L, ...].
+    burn_in_length: number of the first rows.
+    state: before the first row.
+  """
+  # Sequences that are shorter than the burn-in start with their episode: sequences in
+  # an episode's midst have more rows.
+  length = min(burn_in_length, data.step_type.shape[1])
+  first = data.step_type == types.FIRST
+  before_key, after_key = jax.random.split(key)
+
+  def unroll(
+    key: types.Key, rows: slice, state: Memory
+  ) -> tuple[types.NestedArray, Memory]:
+    seen = jax.tree.map(lambda leaf: leaf[:, rows], data.observation)
+    return network.unroll(params, key, seen, first[:, rows], state)
+
+  if not length:
+    return unroll(after_key, np.s_[:], state)[0]
+  before, state = unroll(before_key, np.s_[:length], state)
+  warm = first[:, 0]
+  state = jax.tree.map(
+    lambda leaf: jnp.where(
+      warm.reshape(-1, *[1] * (leaf.ndim - 1)),
+      leaf,
+      jax.lax.stop_gradient(leaf),
+    ),
+    state,
+  )
+  if length == first.shape[1]:
+    return before
+  after, _ = unroll(after_key, np.s_[length:], state)
+  return jax.tree.map(
+    lambda *parts: jnp.concatenate(parts, axis=1), before, after
+  )
+
+
+def learnt_steps(step_type: Array, burn_in_length: int) -> Array:
+  """Returns a mask [B, T], 0 or 1, of the steps that are learnt from.
+
+  Padding is not learnt from. The burn-in is learnt from only if the sequence starts an
+  episode, since then the start state is correct.
+
+  Args:
+    step_type: [B, T + 1].
+    burn_in_length: steps.
+  """
+  position = np.arange(step_type.shape[1] - 1)[None]
+  warm = (step_type[:, :1] == types.FIRST) | (position >= burn_in_length)
+  return (warm & (step_type[:, :-1] != types.LAST)).astype(np.float32)
 
 
 def unrolled(make: Callable[[], RecurrentNetwork]) -> Unrolled:
