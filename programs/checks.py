@@ -8,6 +8,8 @@ import os
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
+from distacme import specs
+from distacme.programs import demonstrations
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import given_functions
 from distacme.programs import modes
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
   from distacme.run import checkpoint
 
 
-def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
+def check_agent(
+  experiment: experiment_lib.Experiment,
+) -> tuple[core.Agent, specs.EnvironmentSpec]:
   """Checks that agent, environment, network and the run's settings fit.
 
   Returns:
-    The agent.
+    The agent, and the spec of its environment.
 
   Raises:
     ValueError: if they do not fit.
@@ -45,28 +49,28 @@ def check_agent(experiment: experiment_lib.Experiment) -> core.Agent:
   flattened = observations.describe_flattened(spec.observations)
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
-  experiment.check_demonstrations(agent)
-  if run.demonstrations and modes.find(run.mode).has_services:
-    raise ValueError(
-      f'{run.agent} learns from demonstrations, which runs in one process so far, '
-      f"got mode={run.mode!r}. Add '--mode local'."
-    )
+  demonstrations.check_wanted(experiment, agent)
   if not agent.replay.needs_actors:
     _check_clock_without_actors(run)
   updates.check_count(run.updates_per_call, agent)
   devices.check_split(
-    agent.replay.batch_size, run.learner_devices, _learners_variables(run)
+    agent.replay.batch_size,
+    run.learner_devices,
+    _learners_variables(run, agent),
   )
-  return agent
+  return agent, spec
 
 
-def _learners_variables(run: run_config.RunConfig) -> dict[str, str] | None:
+def _learners_variables(
+  run: run_config.RunConfig, agent: core.Agent
+) -> dict[str, str] | None:
   """Returns the variables of the learner's process; None if it shares this one."""
   from distacme.programs import program
 
   if not modes.find(run.mode).has_processes:
     return None
-  return {**os.environ, **program.make_program(run)[program.LEARNER].env}
+  made = program.make_program(run, agent.replay.needs_actors)
+  return {**os.environ, **made[program.LEARNER].env}
 
 
 def _check_clock_without_actors(run: run_config.RunConfig) -> None:
@@ -128,7 +132,7 @@ def check(
   """
   run = experiment.run
   _allow_descriptors(run)
-  agent = check_agent(experiment)
+  agent, spec = check_agent(experiment)
   with contextlib.ExitStack() as stack:
     path = run.run_dir
     if path is None:
@@ -136,12 +140,15 @@ def check(
       stack.callback(run_directory.take_back, path)
     directory = run_directory.RunDirectory(path.resolve())
     pickles = _check_launch(experiment, directory)
+    filled = demonstrations.fill(experiment, agent, spec, directory)
     directory.create()
     lock = stack.enter_context(lock_lib.take(directory))
     check_resumable(experiment, directory)
     # Both refuse what they cannot read.
     restored = read_checkpoint(agent, directory)
     counts = directory.read_counts(restored.steps) if restored else {}
+    if filled is not None:
+      demonstrations.save(filled, directory)
     _record(experiment, agent, counts, pickles, directory)
     stack.pop_all()  # the lock is the caller's now
   return directory, lock
@@ -199,7 +206,9 @@ def _record(
   if not launcher.has_services:
     return
   with directory.refused_if_not_writable():
-    program.write(program.make_program(run), directory)
+    program.write(
+      program.make_program(run, agent.replay.needs_actors), directory
+    )
     token.make(directory.path)
     if run.tls:
       from distacme.rpc import keys

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distacme import core
 from distacme import environments
@@ -16,9 +16,6 @@ from distacme.programs import given_functions as given_functions_lib
 from distacme.programs import identity
 from distacme.programs import run_config
 from distacme.run import run_directory
-
-if TYPE_CHECKING:
-  from distacme.replay import demonstrations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +28,8 @@ class Experiment:
     None  # takes a seed; instead of run.env
   )
   network: Any = None  # a function; instead of run.network
+  # `demonstrations.Demonstrations`, or a function; instead of run.demonstrations.
+  demonstrations: Any = None
   # Counters of the run before this resumption.
   resumed_from: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -47,38 +46,6 @@ class Experiment:
       network = given_functions_lib.load(self.run.network)
     agent: core.Agent = module.make_agent(self.agent, spec, network=network)
     return agent
-
-  def check_demonstrations(self, agent: core.Agent) -> None:
-    """Checks that there are demonstrations if the agent wants some; calls nothing.
-
-    Raises:
-      ValueError: if the agent wants episodes and none are given, if episodes are
-        given and the agent wants none, or if there is no such function.
-    """
-    path = self.run.demonstrations
-    wanted = bool(agent.replay.tables_of_demonstrations)
-    if wanted != bool(path):
-      raise ValueError(
-        f'{self.run.agent} learns from demonstrations, and none are given. Add '
-        "'--demonstrations package.module:function'."
-        if wanted
-        else f'{self.run.agent} learns from no demonstrations, got '
-        f'demonstrations={path!r}. Leave it out.'
-      )
-    if path and not callable(given_functions_lib.load(path)):
-      raise ValueError(
-        f'demonstrations={path!r} is no function. Give one that returns episodes.'
-      )
-
-  def read_demonstrations(self) -> Iterable[demonstrations.Episode] | None:
-    """Returns the episodes that fill replay's tables of demonstrations, if any."""
-    path = self.run.demonstrations
-    if not path:
-      return None
-    episodes: Iterable[demonstrations.Episode] = given_functions_lib.load(
-      path
-    )()
-    return episodes
 
   def learner_settings(
     self, agent: core.Agent, directory: run_directory.RunDirectory

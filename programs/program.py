@@ -40,6 +40,7 @@ def may_join(program: topology.Program, name: str) -> bool:
   number = name.removeprefix(_ACTORS)
   return (
     is_actor(name)
+    and REPLAY in program
     and number.isdecimal()
     and str(int(number)) == number
     and int(number) < run_state.MAX_ACTORS
@@ -63,8 +64,25 @@ def _acting() -> Mapping[str, str]:
   }
 
 
-def make_program(run: run_config.RunConfig) -> topology.Program:
-  """Returns the program of a run; nothing starts and no port is bound."""
+def make_program(
+  run: run_config.RunConfig, acts: bool = True
+) -> topology.Program:
+  """Returns the program of a run; nothing starts and no port is bound.
+
+  Args:
+    run: the settings.
+    acts: whether there are actors, and replay between them and the learner. An
+      agent that learns from demonstrations alone has neither.
+  """
+  served = (VARIABLES, REPLAY) if acts else (VARIABLES,)
+  replay = topology.WorkerSpec(
+    REPLAY,
+    listens=True,
+    needs=(VARIABLES,),
+    lives_in=LEARNER if run.replay_in_learner else '',
+    env=_ALL,
+  )
+  num_actors = run.num_actors if acts else 0
   return topology.Program(
     (
       topology.WorkerSpec(
@@ -72,24 +90,18 @@ def make_program(run: run_config.RunConfig) -> topology.Program:
         listens=True,
         env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # takes 20 MB less
       ),
-      topology.WorkerSpec(
-        REPLAY,
-        listens=True,
-        needs=(VARIABLES,),
-        lives_in=LEARNER if run.replay_in_learner else '',
-        env=_ALL,
-      ),
+      *((replay,) if acts else ()),
       topology.WorkerSpec(
         LEARNER,
-        needs=(VARIABLES, REPLAY),
-        env={**_ALL, **cores.learning(run.num_actors)},
+        needs=served,
+        env={**_ALL, **cores.learning(num_actors)},
         resources=(
           {'accelerators': len(run.learner_devices)}
           if run.learner_devices
           else {}
         ),
       ),
-      *(actor(run, index) for index in range(run.num_actors)),
+      *(actor(run, index) for index in range(num_actors)),
       topology.WorkerSpec(
         EVALUATOR,
         needs=(VARIABLES,),

@@ -49,8 +49,10 @@ class RunConfig:
   network: str = _field('', resume='fixed')
   """package.module:function, a Haiku network of your own; else the agent's."""
   demonstrations: str = _field('', resume='fixed')
-  """package.module:function, which returns recorded episodes
-  (distacme.replay.demonstrations.Episode), for agents that learn from them."""
+  """Recorded episodes: the folder or the ID of a Minari dataset on this disk
+  ('distacme record' writes one), or package.module:function, which returns them
+  (distacme.demonstrations). Agents that learn from demonstrations need some; of
+  most others they are in replay before the first step."""
   mode: modes.Mode = 'processes'
   """local: one debuggable process; threads or processes: workers side by side."""
   num_actors: int = 2
@@ -241,6 +243,24 @@ class RunConfig:
     return status.Limits(
       self.max_env_steps, self.max_learner_steps, self.max_seconds
     )
+
+
+def defaults_for(agent_config: Any) -> dict[str, Any]:
+  """Returns the defaults of a run that differ for an agent.
+
+  An agent that learns from demonstrations alone makes no environment steps.
+
+  Args:
+    agent_config: the agent's settings, of which `replay` is looked at.
+  """
+  replay = getattr(agent_config, 'replay', None)
+  if replay is None or replay.needs_actors:
+    return {}
+  return {
+    'clock': 'learner_steps',
+    'max_env_steps': None,
+    'max_learner_steps': 20_000,
+  }
 
 
 def fields_with(**metadata: str) -> list[str]:

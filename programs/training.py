@@ -31,6 +31,7 @@ def train(
   *,
   env: str | Callable[[int], Any],
   network: Any = None,
+  demonstrations: Any = None,
   **settings: Any,
 ) -> Run:
   """Trains an agent, as the command `distacme train` does.
@@ -46,6 +47,9 @@ def train(
       returns a dm_env.Environment or a gymnasium.Env.
     network: a function with Haiku modules, as the agent describes the function,
       or its name, 'package.module:function'.
+    demonstrations: recorded episodes, for agents that learn from them: what
+      `distacme.demonstrations.from_episodes` returns, a function that returns it,
+      the folder or the ID of a Minari dataset, or 'package.module:function'.
     **settings: fields of `distacme.programs.run_config.RunConfig`, e.g. mode,
       num_actors, seed, max_env_steps, solved_return, run_dir. A preset is not
       among them, since `config` holds all settings of the agent: for a preset,
@@ -70,12 +74,16 @@ def train(
       agent=agent,
       env=_name(env),
       network=_name(network),
+      demonstrations=_name(demonstrations),
       preset=presets.NONE,
-      **settings,
+      **(run_config.defaults_for(config) | settings),
     ),
     config,
     environment=None if isinstance(env, str) else env,
     network=None if isinstance(network, str) else network,
+    demonstrations=(
+      None if isinstance(demonstrations, str) else demonstrations
+    ),
   )
   return prepare(experiment).run()
 
@@ -158,7 +166,7 @@ class PreparedRun(NamedTuple):
       holds = preset.in_force(run, self.experiment.agent)
       terminal.say(f'preset {preset.name}: {holds}')
     terminal.say(run.evaluation)
-    if self.launcher.has_services and run.transport == 'reverb':
+    if self._has_replay_service and run.transport == 'reverb':
       terminal.say(replay_transports.OPEN_TO_ALL)
     for part in self.directory.read_config()['pickles']:
       terminal.say(
@@ -180,6 +188,15 @@ class PreparedRun(NamedTuple):
     if status.failures:
       code = code or 1
     return code
+
+  @property
+  def _has_replay_service(self) -> bool:
+    """True if the run's program has a replay worker."""
+    from distacme.programs import program
+
+    return self.launcher.has_services and program.REPLAY in program.read(
+      self.directory
+    )
 
   def _launch(self, stops: signals.StopRequests) -> status_lib.Status:
     """Runs to the end; returns the last status."""

@@ -45,8 +45,10 @@ class Episode(NamedTuple):
         step_type=np.array(
           [types.FIRST if first else types.LAST if step == last else types.MID]
         ),
-        reward=np.float32([0.0 if first else self.rewards[step - 1]]),
-        discount=np.float32([1.0 if first else self.discounts[step - 1]]),
+        reward=np.array([0.0 if first else self.rewards[step - 1]], np.float32),
+        discount=np.array(
+          [1.0 if first else self.discounts[step - 1]], np.float32
+        ),
         observation=_rows(self.observations, step),
       )
 
@@ -136,13 +138,22 @@ def _from_mapping(given: Mapping[str, Any], number: int) -> Episode:
   else:
     discounts = np.asarray(given['discounts'], np.float32)
   episode = Episode(
-    tree.map_structure(np.asarray, given['observations']),
-    tree.map_structure(np.asarray, given['actions']),
+    _as_arrays(given['observations']),
+    _as_arrays(given['actions']),
     rewards,
     discounts,
   )
   _check_lengths(episode, f'episode {number}')
   return episode
+
+
+def _as_arrays(nest: Any) -> types.NestedArray:
+  """Returns a nest of dicts and tuples with arrays in place of lists."""
+  if isinstance(nest, Mapping):
+    return {key: _as_arrays(each) for key, each in nest.items()}
+  if isinstance(nest, tuple):
+    return tuple(map(_as_arrays, nest))
+  return np.asarray(nest)
 
 
 def _one_bool(value: Any, number: int) -> bool:
@@ -193,7 +204,9 @@ def _checked(
   ):
     _check_finite(field, array, name)
   return Episode(
-    _checked_nest('observations', episode.observations, spec.observations, name),
+    _checked_nest(
+      'observations', episode.observations, spec.observations, name
+    ),
     _checked_nest('actions', episode.actions, spec.actions, name),
     np.asarray(episode.rewards, np.float32),
     np.asarray(episode.discounts, np.float32),
@@ -216,7 +229,9 @@ def _checked_nest(
 def _checked_leaf(
   leaf_name: str, leaf: np.ndarray, spec: specs.Array, name: str
 ) -> np.ndarray:
-  if leaf.shape[1:] != spec.shape or not _is_convertible(leaf.dtype, spec.dtype):
+  if leaf.shape[1:] != spec.shape or not _is_convertible(
+    leaf.dtype, spec.dtype
+  ):
     raise ValueError(
       f'{leaf_name} of {name} are {leaf.dtype}{list(leaf.shape[1:])}, and the '
       f"environment's are {spec.dtype}{list(spec.shape)}. {_SAME_ENVIRONMENT}"
@@ -253,7 +268,7 @@ def _check_bounds(
   leaf_name: str, leaf: np.ndarray, spec: specs.BoundedArray, name: str
 ) -> None:
   low, high = np.asarray(spec.minimum), np.asarray(spec.maximum)
-  slack = 0.0
+  slack: Any = 0.0
   if leaf.dtype.kind == 'f':
     with np.errstate(over='ignore', invalid='ignore'):
       size = np.where(np.isfinite(high - low), high - low, 0.0)

@@ -1,7 +1,8 @@
 """Tiny environments with steps that a test can compute.
 
 The names are 'distacme.testing.environments:catch', ':counting', ':nested',
-':reward_at_the_end', ':cartpole_without_velocities' and ':slow_pendulum'.
+':reward_at_the_end', ':remember_the_door', ':cartpole_without_velocities' and
+':slow_pendulum'.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from distacme import specs
 from distacme import types
+from distacme.testing import door
 
 
 class Catch(dm_env.Environment):
@@ -309,6 +311,11 @@ def nested(seed: int) -> dm_env.Environment:
 def reward_at_the_end(seed: int) -> dm_env.Environment:
   """Returns `RewardAtTheEnd` with episodes of 1,000 steps."""
   return RewardAtTheEnd(seed)
+
+
+def remember_the_door(seed: int) -> dm_env.Environment:
+  """Returns `door.RememberTheDoor`, with a path of 12 steps."""
+  return door.RememberTheDoor(seed)
 
 
 def cartpole_without_velocities(seed: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -50,12 +50,10 @@ def parse(
   Raises:
     ValueError: if the agent is unknown or a value is impossible.
   """
-  import tyro
-
   run = run_config.RunConfig
   name = _value_of('--agent', arguments, run.agent)
   config = agents_by_name.agent_module(name).Config()
-  defaults: dict[str, Any] = {'agent': name}
+  defaults: dict[str, Any] = {'agent': name, **run_config.defaults_for(config)}
   preset = presets.find(
     name,
     _value_of('--env', arguments, run.env),
@@ -64,6 +62,27 @@ def parse(
   if preset:
     defaults |= preset.run
     config = dataclasses.replace(config, **preset.settings)
+  parsed = _parse(defaults, config, arguments, _description(name, preset))
+  # Flags of the agent may decide whether anybody acts.
+  of_flags = run_config.defaults_for(parsed.agent)
+  if not of_flags.items() <= defaults.items():
+    parsed = _parse(
+      defaults | of_flags, config, arguments, _description(name, preset)
+    )
+  experiment = experiment_lib.Experiment(parsed.run, parsed.agent)
+  return experiment, parsed.seeds
+
+
+def _parse(
+  defaults: Mapping[str, Any],
+  config: Any,
+  arguments: Sequence[str],
+  description: str,
+) -> Any:
+  """Returns what the flags say, as fields run, seeds and agent."""
+  import tyro
+
+  run = run_config.RunConfig
   flags = dataclasses.make_dataclass(
     'Flags',
     [
@@ -74,14 +93,12 @@ def parse(
     frozen=True,
   )
   unprefixed: Any = tyro.conf.OmitArgPrefixes
-  parsed: Any = tyro.cli(
+  return tyro.cli(
     unprefixed[flags],
     prog='distacme train',
-    description=_description(name, preset),
+    description=description,
     args=list(arguments),
   )
-  experiment = experiment_lib.Experiment(parsed.run, parsed.agent)
-  return experiment, parsed.seeds
 
 
 def _description(agent: str, preset: presets.Preset | None) -> str:

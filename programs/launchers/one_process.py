@@ -25,6 +25,7 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import program
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
+from distacme.replay import demonstrations
 from distacme.replay import in_process
 from distacme.replay import memory
 from distacme.run import checkpoint
@@ -159,9 +160,6 @@ class _Parts:
       experiment,
       agent,
       opened,
-      demonstrations=(
-        experiment.read_demonstrations() if restored.replay is None else None
-      ),
       seed=experiment.seed,
       devices=devices.for_learner(run.learner_devices, own_process=False),
       run_state=self.state,
@@ -170,8 +168,9 @@ class _Parts:
       save=self._save,
       **experiment.learner_settings(agent, directory),
     )
-    if restored.replay is not None:
-      self.loop.replay.load(restored.replay)
+    held = restored.replay or demonstrations.load(directory.demonstrations)
+    if held is not None:
+      self.loop.replay.load(held)
     self._steps_since = 0  # since the last place for a checkpoint
     self._save_at = time.monotonic() + run.checkpoint_period_s
     self._replay = self.state.reporter(program.REPLAY)
@@ -253,6 +252,7 @@ class _Parts:
     run = self._experiment.run
     return (
       not isinstance(self.loop, environment_loop.EnvironmentLoop)
+      or self.loop.replay.is_pretraining  # nothing has acted yet
       or run.envs_per_actor > 1
       or self._steps_since >= 2 * run.checkpoint_period_steps
     )

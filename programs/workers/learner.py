@@ -44,7 +44,8 @@ def run(context: context_lib.Context) -> None:
   counted = connection.first_status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
-  if context.find(program.REPLAY) is None:
+  has_replay = program.REPLAY in context.program
+  if has_replay and context.find(program.REPLAY) is None:
     return
 
   learner = wiring.make_learner(

@@ -45,6 +45,7 @@ def run(context: context_lib.Context) -> None:
   store = store_lib.Store(
     replay_spec.from_dict(context.config['replay']),
     context.directory.replay if save_period_s else None,
+    context.directory.demonstrations,
   )
   with _doors(context, store, run) as checks:
     _serve(context, store, save_period_s, checks)

@@ -1,4 +1,4 @@
-"""Connects actors and the learner of a program to its replay worker."""
+"""Connects actors and the learner of a program to its replay."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from distacme.programs.workers import context as context_lib
 from distacme.replay import form as form_lib
 from distacme.replay import pack_inserter
 from distacme.replay import sampler as sampler_lib
+from distacme.replay import store as store_lib
+from distacme.replay import store_outlet
 from distacme.replay.items import rows
 from distacme.replay.service import outlet as grpc_outlet
 from distacme.replay.service import way as grpc_way
@@ -78,7 +80,18 @@ def _describing(context: context_lib.Context) -> Callable[[], str]:
 def make_sampler(
   context: context_lib.Context, agent: core.Agent, layout: rows.RowLayout
 ) -> sampler_lib.Sampler:
-  """Returns the learner's sampler; waits for replay while the run goes on."""
+  """Returns the learner's sampler; waits for replay while the run goes on.
+
+  A program without actors has no replay worker: the tables of demonstrations are in
+  the learner's process.
+  """
+  if program.REPLAY not in context.program:
+    store = store_lib.Store(
+      agent.replay, demonstrations=context.directory.demonstrations
+    )
+    return sampler_lib.Sampler(
+      lambda: store_outlet.StoreOutlet(store), layout, store.describe
+    )
   return sampler_lib.Sampler(
     functools.partial(
       _open_outlet, context, form_lib.Form.of(agent.replay, layout)

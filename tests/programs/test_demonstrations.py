@@ -1,39 +1,27 @@
-"""An agent that learns from recorded episodes alone: no actor, its own clock."""
+"""An agent that learns from recorded episodes alone, in every mode."""
 
 import json
 
 import numpy as np
 import pytest
 
-from distacme.programs import modes
+from distacme import demonstrations
+from distacme.agents import bc
+from distacme.agents import dqn
+from distacme.agents import impala
+from distacme.agents import r2d2
 from distacme.programs import training
-from distacme.replay import demonstrations
-from distacme.testing import environments
-from tests.agents import cloning_agent
-from tests.agents import minimal_agent
+from distacme.programs.launchers import this_host
+from distacme.testing import demonstrations as recorded
 
 CATCH = 'distacme.testing.environments:catch'
 SETTINGS = {
   'mode': 'local',
-  'max_env_steps': None,
   'max_learner_steps': 150,
-  'clock': 'learner_steps',
   'eval_period': 50,
   'max_eval_share': 1.0,
 }
-
-
-def episodes(act, count=100):
-  """Yields episodes of catch in which `act` chooses the actions."""
-  environment = environments.Catch(seed=0)
-  random = np.random.default_rng(0)
-  for _ in range(count):
-    timesteps, actions = [environment.reset()], []
-    while not timesteps[-1].last():
-      actions.append(np.int32(act(timesteps[-1].observation, random)))
-      timesteps.append(environment.step(actions[-1]))
-    yield demonstrations.Episode(timesteps, actions)
-
+CONFIG = bc.Config(hidden_sizes=(32,), learning_rate=1e-2)
 
 calls = []
 
@@ -41,36 +29,30 @@ calls = []
 def expert():
   """Returns episodes in which the ball is always caught."""
   calls.append('expert')
-
-  def act(board, random):
-    ball, paddle = board[:-1].any(axis=0).argmax(), board[-1].argmax()
-    return 1 + np.sign(int(ball) - int(paddle))
-
-  return episodes(act)
-
-
-def novice():
-  """Returns episodes of random actions."""
-  return episodes(lambda board, random: random.integers(3))
+  return recorded.catch_expert()
 
 
 def train(run_dir, function, config=None, **settings):
-  path = f'{__name__}:{function}' if function else ''
+  if isinstance(function, str) and function and ':' not in function:
+    function = f'{__name__}:{function}'
   return training.train(
-    config or cloning_agent.Config(),
+    config or CONFIG,
     env=CATCH,
-    demonstrations=path,
+    demonstrations=function,
     run_dir=run_dir,
     **{**SETTINGS, **settings},
   )
 
 
-def test_it_learns_from_an_expert_by_learner_steps_and_not_from_a_novice(
+def test_it_learns_from_an_expert_by_learner_steps_and_not_from_chance(
   tmp_path,
 ):
   cloned = {}
-  for name in ('expert', 'novice'):
-    run = train(tmp_path / name, name)
+  for name, given in (
+    ('expert', 'expert'),
+    ('random', recorded.catch_random),
+  ):
+    run = train(tmp_path / name, given)
     assert run.exit_code == 0
     curve = run.curve()
     assert curve.clock == 'learner_steps'
@@ -83,7 +65,7 @@ def test_it_learns_from_an_expert_by_learner_steps_and_not_from_a_novice(
     assert not summary['counts'].get('env_steps')
     assert summary['stop']['reason'] == 'step_limit'
   assert cloned['expert'] == 1.0
-  assert cloned['novice'] < 0.5
+  assert cloned['random'] < 0.5
 
 
 def test_it_resumes_with_what_replay_held(tmp_path):
@@ -92,30 +74,92 @@ def test_it_resumes_with_what_replay_held(tmp_path):
   run = train(tmp_path / 'run', 'expert', max_learner_steps=120)
   assert calls == ['expert']  # which may take long, and is of use once
   whole = train(tmp_path / 'whole', 'expert', max_learner_steps=120)
-  board = environments.Catch(seed=1).reset().observation
-  for best in (True, False):
-    assert run.policy(best)(board) == whole.policy(best)(board)
   weights = [
-    each.policy(best=False)._policy._source.newest().params['weights']
+    each.policy(best=False)._policy._source.newest().params
     for each in (run, whole)
   ]
-  np.testing.assert_array_equal(*weights)
+  for module, leaves in weights[0].items():
+    for name, leaf in leaves.items():
+      np.testing.assert_array_equal(leaf, weights[1][module][name])
+
+
+def test_a_run_ends_when_the_agent_has_converged(tmp_path):
+  config = bc.Config(hidden_sizes=(8,), validation_period=10, patience=2)
+  run = train(
+    tmp_path / 'run',
+    recorded.catch_random,
+    config,
+    max_learner_steps=None,
+    max_seconds=300.0,
+  )
+  assert run.exit_code == 0
+  summary = json.loads((run.directory / 'summary.json').read_text())
+  assert summary['stop']['reason'] == 'converged'
+  assert summary['stop']['worker'] == 'learner/0'
+  steps = summary['counts']['learner_steps']
+  # The last params are evaluated, as at a limit.
+  assert run.curve().steps[-1] == steps
+  # The end is seen two updates late.
+  assert steps % 10 == 2
+
+
+@pytest.mark.program
+@pytest.mark.parametrize('mode', ['threads', 'processes'])
+def test_a_program_has_neither_actors_nor_replay(tmp_path, mode, monkeypatch):
+  # Which warns of its own threads here, where warnings are errors.
+  monkeypatch.setattr(this_host, 'find_launchpad', lambda: None)
+  calls.clear()
+  run = train(tmp_path / 'run', 'expert', mode=mode)
+  assert run.exit_code == 0
+  assert calls == ['expert']  # here, and by no worker
+  program = json.loads((run.directory / 'program.json').read_text())
+  names = [worker['name'] for worker in program['workers']]
+  assert names == ['variables/0', 'learner/0', 'evaluator/0']
+  assert run.curve().returns[-1] == 1.0
+  # Resumed without them.
+  again = train(tmp_path / 'run', 'expert', mode=mode, max_learner_steps=200)
+  summary = json.loads((again.directory / 'summary.json').read_text())
+  assert summary['counts']['learner_steps'] == 200
+  assert calls == ['expert']
+
+
+EPISODE = {
+  'observations': np.zeros((3, 10, 5), np.float32),
+  'actions': [0, 2],
+  'rewards': [0.0, 1.0],
+  'terminated': True,
+}
+
+
+def functions(*episodes):
+  return lambda: [{**EPISODE, **each} for each in episodes]
 
 
 @pytest.mark.parametrize(
-  ('function', 'config', 'message'),
+  ('given', 'message'),
   [
-    ('nothing', None, 'has no attribute'),
-    ('CATCH', None, 'is no function'),
-    ('', None, 'learns from demonstrations, and none are given'),
-    ('expert', minimal_agent.Config(), 'learns from no demonstrations'),
+    ('nothing', 'has no attribute'),
+    ('CATCH', 'is str. Give the folder or the ID of a Minari'),
+    (None, "learns from demonstrations, and none are given. Add '--demo"),
+    (functions(), 'has no episodes'),
+    (lambda: ['none'], 'gave str for an episode. Return what'),
+    (
+      functions({'actions': [0, 3]}),
+      r'actions of episode 0 of .* hold 3, and those of the environment are from'
+      ' 0 to 2',
+    ),
+    (
+      functions({'observations': np.zeros((3, 5), np.float32)}),
+      r"are float32\[5\], and the environment's are float32\[10, 5\]",
+    ),
+    (functions({'rewards': [0.0, np.nan]}), 'rewards of episode 0 .* nan'),
   ],
 )
-def test_demonstrations_that_are_not_given_or_not_wanted_are_refused(
-  tmp_path, function, config, message
+def test_what_cannot_be_learnt_from_is_refused_before_a_run_begins(
+  tmp_path, given, message
 ):
   with pytest.raises(ValueError, match=message):
-    train(tmp_path / 'run', function, config)
+    train(tmp_path / 'run', given)
   assert not (tmp_path / 'run').exists()
 
 
@@ -134,10 +178,45 @@ def test_a_run_that_would_never_be_evaluated_or_end_is_refused(
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize(
-  'mode', [m for m, each in modes.LAUNCHERS.items() if each.has_services]
-)
-def test_other_modes_are_refused_before_they_start(tmp_path, mode, monkeypatch):
-  monkeypatch.setattr(modes.Launcher, 'check_installed', lambda self: None)
-  with pytest.raises(ValueError, match='runs in one process so far'):
-    train(tmp_path / 'run', 'expert', mode=mode)
+def test_other_agents_have_them_in_replay_before_their_first_step(tmp_path):
+  config = dqn.Config(hidden_sizes=(8,), min_replay_size=950, batch_size=8)
+  run = training.train(
+    config,
+    env=CATCH,
+    demonstrations=recorded.catch_expert,
+    run_dir=tmp_path / 'run',
+    mode='local',
+    max_env_steps=60,
+    eval_period=60,
+    eval_episodes=1,
+  )
+  assert run.exit_code == 0
+  lines = (run.directory / 'metrics.jsonl').read_text().splitlines()
+  sizes = [json.loads(line).get('size') for line in lines]
+  assert min(size for size in sizes if size is not None) >= 900
+  summary = json.loads((run.directory / 'summary.json').read_text())
+  # Of 60 own steps 10 are beyond the first 950.
+  assert summary['counts']['learner_steps'] > 0
+
+
+@pytest.mark.parametrize('config', [impala.Config(), r2d2.Config()])
+def test_agents_that_learn_from_their_own_policy_refuse_them(tmp_path, config):
+  with pytest.raises(
+    ValueError, match='own policy alone. Leave demonstrations'
+  ):
+    training.train(
+      config,
+      env=CATCH,
+      demonstrations=recorded.catch_expert,
+      run_dir=tmp_path / 'run',
+      mode='local',
+    )
+  assert not (tmp_path / 'run').exists()
+
+
+def test_from_episodes_is_given_to_train_as_it_is(tmp_path):
+  given = demonstrations.from_episodes([EPISODE] * 4)
+  run = train(tmp_path / 'run', given, max_learner_steps=4)
+  assert run.exit_code == 0
+  config = json.loads((run.directory / 'config.json').read_text())
+  assert config['run']['demonstrations'] == 'Demonstrations'

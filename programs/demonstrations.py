@@ -1,0 +1,139 @@
+"""Finds a run's demonstrations, and fills replay with them before anything starts.
+
+This is done once, by the process that launches the run, whatever the mode. Replay
+starts from the folder that is written here, until it has a checkpoint of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from distacme import core
+from distacme import demonstrations
+from distacme import specs
+from distacme.programs import experiment as experiment_lib
+from distacme.programs import given_functions
+
+if TYPE_CHECKING:
+  from distacme.replay import memory
+  from distacme.run import run_directory
+
+
+def find(experiment: experiment_lib.Experiment) -> Any:
+  """Returns a run's `Demonstrations`, None if there are none; reads no episode.
+
+  Raises:
+    ValueError: if there is no such function or dataset.
+  """
+  given = experiment.demonstrations
+  name = experiment.run.demonstrations
+  if given is None and name:
+    if ':' not in name or pathlib.Path(name).exists():
+      from distacme.demonstrations import datasets
+
+      return datasets.read(name)
+    given = given_functions.load(name)
+  if given is None or isinstance(given, demonstrations.Demonstrations):
+    return given
+  if not callable(given):
+    raise ValueError(
+      f'demonstrations={name!r} is {type(given).__name__}. Give the folder or the '
+      'ID of a Minari dataset, what demonstrations.from_episodes returns, or a '
+      'function that returns it.'
+    )
+  return _of_function(given, name)
+
+
+def _of_function(
+  function: Callable[[], Any], name: str
+) -> demonstrations.Demonstrations:
+  """Returns the demonstrations of a function, which is called when they are read."""
+
+  def read() -> Iterator[demonstrations.Episode]:
+    found = function()
+    if isinstance(found, demonstrations.Demonstrations):
+      yield from found.read()
+      return
+    for each in found:
+      if isinstance(each, Mapping):
+        yield from demonstrations.from_episodes([each]).read()
+      elif isinstance(each, demonstrations.Episode):
+        yield each
+      else:
+        raise ValueError(
+          f'{name} gave {type(each).__name__} for an episode. Return what '
+          'demonstrations.from_episodes returns.'
+        )
+
+  return demonstrations.Demonstrations(name, read)
+
+
+def check_wanted(
+  experiment: experiment_lib.Experiment, agent: core.Agent
+) -> None:
+  """Checks that there are demonstrations if the agent wants some.
+
+  Raises:
+    ValueError: if the agent learns from demonstrations and there are none.
+  """
+  run = experiment.run
+  given = experiment.demonstrations is not None or run.demonstrations
+  if agent.replay.tables_of_demonstrations and not given:
+    raise ValueError(
+      f'{run.agent} learns from demonstrations, and none are given. Add '
+      "'--demonstrations DATASET', as 'distacme record' writes one, or "
+      "'--demonstrations package.module:function'."
+    )
+
+
+def fill(
+  experiment: experiment_lib.Experiment,
+  agent: core.Agent,
+  spec: specs.EnvironmentSpec,
+  directory: run_directory.RunDirectory,
+) -> memory.HeldMemory | None:
+  """Returns replay with the run's demonstrations in it, to be saved.
+
+  Returns:
+    None if the run has no demonstrations, or a run that is resumed has them in its
+    directory.
+
+  Raises:
+    ValueError: if the demonstrations cannot be read, are not of the environment,
+      are too few or too many, or the agent cannot learn from any.
+  """
+  from distacme.replay import demonstrations as filling
+
+  if directory.last_step() is not None and filling.load(
+    directory.demonstrations
+  ):
+    return None
+  found = find(experiment)
+  if found is None:
+    return None
+  import jax
+
+  from distacme import row_layout
+
+  key = jax.random.key_data(jax.random.key(0))
+  state = jax.eval_shape(agent.initial_learner_state, key)
+  params = jax.eval_shape(agent.actor_params, state)
+  layout = row_layout.row_layout(agent, spec, params)
+  return filling.held(
+    found.checked(spec), agent.replay, layout, experiment.run.seed
+  )
+
+
+def save(
+  filled: memory.HeldMemory, directory: run_directory.RunDirectory
+) -> None:
+  """Writes what `fill` returned, from where replay takes it.
+
+  Raises:
+    NotWrittenError: if it cannot be written.
+  """
+  from distacme.replay import demonstrations as filling
+
+  filling.save(filled, directory.demonstrations)
