@@ -61,6 +61,11 @@ LAYERS = {
     'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
     'data lazy contracts environments',
   ),
+  'demonstrations': Layer(
+    'demonstrations demonstrations.*',
+    'numpy dm_env tree gymnasium minari h5py PIL',
+    'data lazy contracts environments demonstrations',
+  ),
   # L3: mathematics, which knows no process.
   'agents': Layer(
     'agents agents.*',

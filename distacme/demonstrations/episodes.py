@@ -91,7 +91,7 @@ class Demonstrations:
         _check_specs(field, theirs, ours, self.source)
     number = -1
     for number, episode in enumerate(self.read()):
-      yield _checked(episode, spec, f'episode {number} of {self.source}')
+      yield checked(episode, spec, f'episode {number} of {self.source}')
     if number < 0:
       raise ValueError(f'{self.source} has no episodes. Record some.')
 
@@ -182,7 +182,7 @@ def _check_lengths(episode: Episode, name: str) -> None:
         )
 
 
-def _checked(
+def checked(
   episode: Episode, spec: specs.EnvironmentSpec, name: str
 ) -> Episode:
   """Returns an episode in the dtypes of the specs, or raises ValueError."""
@@ -193,7 +193,9 @@ def _checked(
   ):
     _check_finite(field, array, name)
   return Episode(
-    _checked_nest('observations', episode.observations, spec.observations, name),
+    _checked_nest(
+      'observations', episode.observations, spec.observations, name
+    ),
     _checked_nest('actions', episode.actions, spec.actions, name),
     np.asarray(episode.rewards, np.float32),
     np.asarray(episode.discounts, np.float32),
@@ -216,7 +218,9 @@ def _checked_nest(
 def _checked_leaf(
   leaf_name: str, leaf: np.ndarray, spec: specs.Array, name: str
 ) -> np.ndarray:
-  if leaf.shape[1:] != spec.shape or not _is_convertible(leaf.dtype, spec.dtype):
+  if leaf.shape[1:] != spec.shape or not _is_convertible(
+    leaf.dtype, spec.dtype
+  ):
     raise ValueError(
       f'{leaf_name} of {name} are {leaf.dtype}{list(leaf.shape[1:])}, and the '
       f"environment's are {spec.dtype}{list(spec.shape)}. {_SAME_ENVIRONMENT}"
