@@ -45,8 +45,10 @@ class Episode(NamedTuple):
         step_type=np.array(
           [types.FIRST if first else types.LAST if step == last else types.MID]
         ),
-        reward=np.float32([0.0 if first else self.rewards[step - 1]]),
-        discount=np.float32([1.0 if first else self.discounts[step - 1]]),
+        reward=np.array([0.0 if first else self.rewards[step - 1]], np.float32),
+        discount=np.array(
+          [1.0 if first else self.discounts[step - 1]], np.float32
+        ),
         observation=_rows(self.observations, step),
       )
 
@@ -257,7 +259,7 @@ def _check_bounds(
   leaf_name: str, leaf: np.ndarray, spec: specs.BoundedArray, name: str
 ) -> None:
   low, high = np.asarray(spec.minimum), np.asarray(spec.maximum)
-  slack = 0.0
+  slack = np.zeros(())
   if leaf.dtype.kind == 'f':
     with np.errstate(over='ignore', invalid='ignore'):
       size = np.where(np.isfinite(high - low), high - low, 0.0)

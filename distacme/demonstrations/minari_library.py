@@ -20,9 +20,9 @@ def check() -> None:
     ImportError: if one is missing; the message names the extra.
   """
   try:
-    from PIL import Image  # noqa: F401  # Minari does not ask for it
     import h5py  # noqa: F401
     import minari  # noqa: F401
+    from PIL import Image  # noqa: F401  # Minari does not ask for it
   except ImportError as error:
     raise ImportError(
       f'recorded episodes need minari, which cannot be imported ({error}). Run: '
