@@ -229,6 +229,7 @@ class Writer:
       'action_space': serialization.serialize_space(self._action_space),
       minari_library.OURS: {
         **self._metadata,
+        'mean_return': sum(self.returns) / max(1, self.num_episodes),
         'observation_form': self._observations.notes(),
         'action_form': self._actions.notes(),
       },

@@ -265,6 +265,7 @@ def _converted(
   stored = spaces.spec(field.space, field.name, inwards=field.name == 'action')
   try:
     tree.assert_same_structure(stored, values, check_types=False)
+    tree.flatten_up_to(stored, values, check_types=False)  # compares keys
   except (TypeError, ValueError) as error:
     found = [leaf for leaf, _ in specs.named_leaves(field.name, values)]
     wanted = [leaf for leaf, _ in specs.named_leaves(field.name, stored)]

@@ -276,6 +276,7 @@ def _check_bounds(
 def _check_structure(name: str, found: Any, want: Any) -> None:
   try:
     tree.assert_same_structure(want, found, check_types=False)
+    tree.flatten_up_to(want, found, check_types=False)  # compares keys
   except (TypeError, ValueError) as error:
     raise ValueError(
       f'{name} are {_form(found)}, and those of the environment are '
