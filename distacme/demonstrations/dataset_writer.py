@@ -79,7 +79,8 @@ class Writer:
     self._metadata = dict(metadata)
     self._algorithm_name = algorithm_name
     self._use_form(stacks_once=True)
-    self._file: Any = None
+    self._sink: _Sink | None = None
+    self._file: Any = None  # of HDF5, in the sink
     self._seeds: list[int | None] = []
     self.returns: list[float] = []  # of the episodes so far
     self.num_steps = 0  # of the episodes so far
@@ -94,7 +95,7 @@ class Writer:
     with self._writing():
       shutil.rmtree(self._unfinished, ignore_errors=True)  # of a killed process
       self._data.mkdir(parents=True)
-      self._file = self._open()
+      self._open()
     return self
 
   def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -103,7 +104,7 @@ class Writer:
       if kind is None:
         self._finish()
     finally:
-      self._close_quietly()
+      self._close()
       shutil.rmtree(self._unfinished, ignore_errors=True)
 
   def add(self, episode: episodes.Episode, seed: int | None = None) -> None:
@@ -142,10 +143,18 @@ class Writer:
     self._observation_space = spaces.space(self._observations.stored_spec())
     self._action_space = spaces.space(self._actions.stored_spec())
 
-  def _open(self) -> Any:
+  def _open(self) -> None:
     import h5py
 
-    return h5py.File(self._data / minari_library.MAIN_FILE, 'w')
+    self._sink = _Sink(self._data / minari_library.MAIN_FILE)
+    self._file = h5py.File(self._sink, 'w')
+
+  def _close(self) -> None:
+    if self._file is not None:
+      self._file.close()
+      self._file = None
+    if self._sink is not None:
+      self._sink.close()
 
   def _write_episode(
     self, number: int, episode: episodes.Episode, seed: int | None
@@ -171,7 +180,7 @@ class Writer:
       if seed is not None:
         attributes['seed'] = seed
     except BaseException:  # Ctrl-C, too: no half of an episode stays
-      with contextlib.suppress(KeyError, OSError, RuntimeError):
+      with contextlib.suppress(KeyError):
         del self._file[name]
       raise
 
@@ -182,13 +191,13 @@ class Writer:
     says. The space of observations is one for all episodes.
     """
     with self._writing():
-      self._file.close()
+      self._close()
       self._write_metadata()
       before = self._data.with_name('before')
       self._data.rename(before)
       self._use_form(stacks_once=False)
       self._data.mkdir()
-      self._file = self._open()
+      self._open()
     if self._seeds:
       read = datasets.read(before).read()
       for number, (episode, seed) in enumerate(
@@ -204,7 +213,8 @@ class Writer:
         f'{self._path} would have no episodes. Add one at least.'
       )
     with self._writing():
-      self._file.close()
+      self._close()
+    with self._writing():
       self._write_metadata()
       for path in self._data.iterdir():
         _to_disk(path)
@@ -239,22 +249,16 @@ class Writer:
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns a library's error about the disk into a sentence."""
+    """Turns an error of the disk into a sentence."""
     try:
       yield
-    except (OSError, RuntimeError) as error:  # HDF5 raises both
-      number = getattr(error, 'errno', None)
-      why = os.strerror(number) if number else f'{error!s:.200}'
+      if self._sink is not None and self._sink.error is not None:
+        raise self._sink.error
+    except OSError as error:
       raise ValueError(
-        f'{self._path} cannot be written ({why}). Make room there, or choose '
-        'another path for the dataset.'
+        f'{self._path} cannot be written ({error.strerror or error}). Make room '
+        'there, or choose another path for the dataset.'
       ) from error
-
-  def _close_quietly(self) -> None:
-    if self._file is not None:
-      with contextlib.suppress(OSError, RuntimeError):
-        self._file.close()
-      self._file = None
 
 
 def dataset_id(path: pathlib.Path) -> str:
@@ -292,6 +296,52 @@ def _write(group: Any, name: str, values: types.NestedArray) -> None:
       compression_opts=1,  # a third of the time for a tenth more room
       shuffle=values.itemsize > 1,
     )
+
+
+class _Sink:
+  """A file that HDF5 writes to, and that keeps the disk's error to itself.
+
+  An error would leave HDF5 with what it cannot write: it would try again with every
+  object that is freed, and complain on stderr.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Makes the file."""
+    self._file = open(path, 'w+b', buffering=0)
+    self.error: OSError | None = None
+
+  def write(self, data: Any) -> int:
+    """Writes bytes, if no error came before."""
+    left = memoryview(data).cast('B')
+    size = len(left)
+    with self._kept():
+      while left and self.error is None:
+        left = left[self._file.write(left) :]
+    return size
+
+  def truncate(self, size: int) -> int:
+    """Sets the file's size, if no error came before."""
+    with self._kept():
+      if self.error is None:
+        self._file.truncate(size)
+    return size
+
+  def flush(self) -> None:
+    """Does nothing: nothing is held back."""
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._file, name)  # seek, tell, readinto
+
+  @contextlib.contextmanager
+  def _kept(self) -> Iterator[None]:
+    try:
+      yield
+    except OSError as error:
+      self.error = self.error or error
 
 
 def _to_disk(path: pathlib.Path) -> None:

@@ -276,7 +276,8 @@ def _converted(
   read = spaces.conversion(spaces.reader, field.space, field.name)
   try:
     _check_shapes(field.name, values, stored)
-    return field.form.restore(read(values))
+    with np.errstate(over='ignore'):  # `read` refuses infinities
+      return field.form.restore(read(values))
   except ValueError as error:
     raise ValueError(f'in {name} {error}') from error
 

@@ -266,9 +266,12 @@ def _check_bounds(
     slack = _ROUNDING * size
   beyond = (leaf < low - slack) | (leaf > high + slack)
   if beyond.any():
+    least, most = (
+      np.broadcast_to(b, leaf.shape)[beyond][0] for b in (low, high)
+    )
     raise ValueError(
-      f'{leaf_name} of {name} hold {leaf[beyond][0]}, and those of the '
-      f'environment are from {np.min(low)} to {np.max(high)}. '
+      f'{leaf_name} of {name} hold {leaf[beyond][0]}, and there those of the '
+      f'environment are from {least} to {most}. '
       f'{_SAME_ENVIRONMENT}'
     )
 

@@ -162,7 +162,7 @@ def test_the_number_of_the_episode_is_named():
     (
       {'observations': observations(pos=np.full((4, 2), 1.5))},
       'hold 1.5',
-      'from -2.0 to 2.0',
+      'from -1.0 to 1.0',  # of its element
     ),
     (
       {'observations': observations(pos=np.full((4, 2), math.nan))},
