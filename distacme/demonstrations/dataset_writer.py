@@ -18,15 +18,12 @@ from typing import Any
 import numpy as np
 
 from distacme import specs
-from distacme import types
 from distacme.demonstrations import datasets
 from distacme.demonstrations import episodes
+from distacme.demonstrations import hdf5_files
 from distacme.demonstrations import minari_library
 from distacme.demonstrations import stored_form
 from distacme.environments import spaces
-
-_COMPRESSED_FROM = 1 << 16  # bytes; below, the compression's index costs more
-_CHUNK_BYTES = 1 << 20
 
 
 def check(path: pathlib.Path) -> None:
@@ -79,7 +76,7 @@ class Writer:
     self._metadata = dict(metadata)
     self._algorithm_name = algorithm_name
     self._use_form(stacks_once=True)
-    self._sink: _Sink | None = None
+    self._sink: hdf5_files.Sink | None = None
     self._file: Any = None  # of HDF5, in the sink
     self._seeds: list[int | None] = []
     self.returns: list[float] = []  # of the episodes so far
@@ -146,7 +143,7 @@ class Writer:
   def _open(self) -> None:
     import h5py
 
-    self._sink = _Sink(self._data / minari_library.MAIN_FILE)
+    self._sink = hdf5_files.Sink(self._data / minari_library.MAIN_FILE)
     self._file = h5py.File(self._sink, 'w')
 
   def _close(self) -> None:
@@ -173,7 +170,7 @@ class Writer:
     if not np.array_equal(episode.discounts, np.float32(1.0) - ends[0]):
       values['infos'] = {datasets.DISCOUNTS: episode.discounts}
     try:
-      _write(self._file, name, values)
+      hdf5_files.write(self._file, name, values)
       attributes = self._file[name].attrs
       attributes['id'] = number
       attributes['total_steps'] = episode.num_steps
@@ -274,74 +271,6 @@ def dataset_id(path: pathlib.Path) -> str:
   except ValueError:  # it is elsewhere
     return name
   return f'{namespace}/{name}' if namespace != '.' else name
-
-
-def _write(group: Any, name: str, values: types.NestedArray) -> None:
-  """Writes a nest of arrays [N, ...] below a group, as Minari lays it out."""
-  if isinstance(values, tuple):
-    values = {f'_index_{index}': each for index, each in enumerate(values)}
-  if isinstance(values, Mapping):
-    inner = group.create_group(name)
-    for key, each in values.items():
-      _write(inner, key, each)
-  elif values.nbytes < _COMPRESSED_FROM:
-    group.create_dataset(name, data=values)
-  else:
-    rows = max(1, _CHUNK_BYTES * len(values) // values.nbytes)
-    group.create_dataset(
-      name,
-      data=values,
-      chunks=(min(rows, len(values)), *values.shape[1:]),
-      compression='gzip',
-      compression_opts=1,  # a third of the time for a tenth more room
-      shuffle=values.itemsize > 1,
-    )
-
-
-class _Sink:
-  """A file that HDF5 writes to, and that keeps the disk's error to itself.
-
-  An error would leave HDF5 with what it cannot write: it would try again with every
-  object that is freed, and complain on stderr.
-  """
-
-  def __init__(self, path: pathlib.Path):
-    """Makes the file."""
-    self._file = open(path, 'w+b', buffering=0)
-    self.error: OSError | None = None
-
-  def write(self, data: Any) -> int:
-    """Writes bytes, if no error came before."""
-    left = memoryview(data).cast('B')
-    size = len(left)
-    with self._kept():
-      while left and self.error is None:
-        left = left[self._file.write(left) :]
-    return size
-
-  def truncate(self, size: int) -> int:
-    """Sets the file's size, if no error came before."""
-    with self._kept():
-      if self.error is None:
-        self._file.truncate(size)
-    return size
-
-  def flush(self) -> None:
-    """Does nothing: nothing is held back."""
-
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._file, name)  # seek, tell, readinto
-
-  @contextlib.contextmanager
-  def _kept(self) -> Iterator[None]:
-    try:
-      yield
-    except OSError as error:
-      self.error = self.error or error
 
 
 def _to_disk(path: pathlib.Path) -> None:

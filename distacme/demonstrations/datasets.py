@@ -7,7 +7,6 @@ imported, made or fetched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-import difflib
 import functools
 import json
 import os
@@ -24,7 +23,6 @@ from distacme.demonstrations import minari_library
 from distacme.demonstrations import stored_form
 from distacme.environments import spaces
 
-_RECORD = "record one with 'distacme record RUN_DIR --output DATASET'"
 _AGAIN = 'Record or fetch the dataset again.'
 # What lies in somebody's file may make Minari, HDF5 and numpy raise anything.
 _UNREADABLE = Exception
@@ -43,7 +41,7 @@ def read(path_or_id: str | os.PathLike[str]) -> episodes.Demonstrations:
     ImportError: if Minari is not installed.
   """
   minari_library.check()
-  folder = _find(path_or_id)
+  folder = minari_library.find(path_or_id)
   source = str(folder)
   metadata = _read_metadata(folder)
   _check_metadata(metadata, source)
@@ -74,47 +72,6 @@ class Dataset(NamedTuple):
   observations: Field
   actions: Field
   is_ours: bool
-
-
-def _find(path_or_id: str | os.PathLike[str]) -> pathlib.Path:
-  """Returns the folder of a dataset, in which its metadata lies.
-
-  Raises:
-    ValueError: if there is none; names IDs that are close.
-  """
-  given = pathlib.Path(path_or_id).expanduser()
-  below = minari_library.root() / path_or_id
-  for folder in (given, below):
-    if folder.is_dir():
-      for data in (folder / minari_library.DATA_FOLDER, folder):
-        if (data / minari_library.METADATA_FILE).is_file():
-          return data
-  if given.exists():
-    found = (
-      'a folder without' if given.is_dir() else 'a file, and no folder with'
-    )
-    raise ValueError(
-      f'{given} is no Minari dataset: it is {found} '
-      f'{minari_library.DATA_FOLDER}/{minari_library.METADATA_FILE}. Give the '
-      f'folder of a dataset, or {_RECORD}.'
-    )
-  known = _local_ids()
-  close = difflib.get_close_matches(str(path_or_id), known, n=3, cutoff=0.5)
-  hint = f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
-  raise ValueError(
-    f'{str(path_or_id)!r} is neither a folder nor the ID of a dataset in '
-    f'{minari_library.root()}.{hint} Check the spelling, {_RECORD}, or fetch one '
-    "that others have recorded with 'minari download ID'."
-  )
-
-
-def _local_ids() -> list[str]:
-  root = minari_library.root()
-  pattern = f'**/{minari_library.DATA_FOLDER}/{minari_library.METADATA_FILE}'
-  return sorted(
-    path.parent.parent.relative_to(root).as_posix()
-    for path in root.glob(pattern)
-  )
 
 
 def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def record(
         for episode, was_cut_off in playing.episodes():
           with requests.held():
             writer.add(episode)
-          cut_off += was_cut_off
+            cut_off += was_cut_off
           progress.show(writer.num_episodes, writer.num_steps)
           if writer.num_episodes == episodes:
             break

@@ -17,6 +17,7 @@ from distacme import specs
 from distacme.demonstrations import dataset_writer
 from distacme.demonstrations import datasets
 from distacme.demonstrations import episodes as episodes_lib
+from distacme.demonstrations import hdf5_files
 from distacme.demonstrations import stored_form
 from distacme.environments import spaces as spaces_lib
 
@@ -517,7 +518,8 @@ def test_no_such_dataset_is_refused_with_names_that_are_close(path, root):
     "RUN_DIR --output DATASET', or fetch one that others have recorded with "
     "'minari download ID'."
   )
-  assert 'Did you mean' not in refused('something/else-v3')
+  for odd in ('something/else-v3', 'x' * 5000, '~nobody/data', 'a\0b'):
+    assert 'Did you mean' not in refused(odd)
 
 
 def test_no_root_is_made_and_nothing_is_fetched(tmp_path, monkeypatch):
@@ -770,7 +772,7 @@ def test_an_episode_that_does_not_fit_is_refused_and_the_others_stay(path):
 
 def test_an_interrupted_episode_leaves_no_half(path, monkeypatch):
   spec = spec_of({'a': POINT, 'b': POINT})
-  write_leaf = dataset_writer._write
+  write_leaf = hdf5_files.write
 
   def interrupted(group, name, values):
     if name == 'b':
@@ -779,7 +781,7 @@ def test_an_interrupted_episode_leaves_no_half(path, monkeypatch):
 
   with dataset_writer.Writer(path, spec, {}) as writer:
     writer.add(episode_of(spec))
-    monkeypatch.setattr(dataset_writer, '_write', interrupted)
+    monkeypatch.setattr(hdf5_files, 'write', interrupted)
     with pytest.raises(KeyboardInterrupt):
       writer.add(episode_of(spec))
   assert_kept(path, spec, episode_of(spec))
