@@ -63,7 +63,7 @@ LAYERS = {
   ),
   'demonstrations': Layer(
     'demonstrations demonstrations.*',
-    'numpy dm_env tree gymnasium minari',
+    'numpy dm_env tree gymnasium minari h5py PIL',
     'data lazy contracts environments demonstrations',
   ),
   # L3: mathematics, which knows no process.

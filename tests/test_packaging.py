@@ -112,7 +112,7 @@ assert callable(distacme.programs.cli.main)
 """
   extras = ['launchpad', 'reverb', 'tensorflow']
   extras += ['gymnasium', 'bsuite', 'ale_py', 'dm_control', 'minatar', 'mujoco']
-  extras += ['pytest', 'hypothesis', 'portpicker']
+  extras += ['minari', 'h5py', 'pytest', 'hypothesis', 'portpicker']
   done = run(
     sys.executable,
     '-c',

@@ -93,7 +93,7 @@ class Demonstrations:
         _check_specs(field, theirs, ours, self.source)
     number = -1
     for number, episode in enumerate(self.read()):
-      yield _checked(episode, spec, f'episode {number} of {self.source}')
+      yield checked(episode, spec, f'episode {number} of {self.source}')
     if number < 0:
       raise ValueError(f'{self.source} has no episodes. Record some.')
 
@@ -193,7 +193,7 @@ def _check_lengths(episode: Episode, name: str) -> None:
         )
 
 
-def _checked(
+def checked(
   episode: Episode, spec: specs.EnvironmentSpec, name: str
 ) -> Episode:
   """Returns an episode in the dtypes of the specs, or raises ValueError."""
@@ -268,16 +268,19 @@ def _check_bounds(
   leaf_name: str, leaf: np.ndarray, spec: specs.BoundedArray, name: str
 ) -> None:
   low, high = np.asarray(spec.minimum), np.asarray(spec.maximum)
-  slack: Any = 0.0
+  slack = np.zeros(())
   if leaf.dtype.kind == 'f':
     with np.errstate(over='ignore', invalid='ignore'):
       size = np.where(np.isfinite(high - low), high - low, 0.0)
     slack = _ROUNDING * size
   beyond = (leaf < low - slack) | (leaf > high + slack)
   if beyond.any():
+    least, most = (
+      np.broadcast_to(b, leaf.shape)[beyond][0] for b in (low, high)
+    )
     raise ValueError(
-      f'{leaf_name} of {name} hold {leaf[beyond][0]}, and those of the '
-      f'environment are from {np.min(low)} to {np.max(high)}. '
+      f'{leaf_name} of {name} hold {leaf[beyond][0]}, and there those of the '
+      f'environment are from {least} to {most}. '
       f'{_SAME_ENVIRONMENT}'
     )
 
@@ -285,6 +288,7 @@ def _check_bounds(
 def _check_structure(name: str, found: Any, want: Any) -> None:
   try:
     tree.assert_same_structure(want, found, check_types=False)
+    tree.flatten_up_to(want, found, check_types=False)  # compares keys
   except (TypeError, ValueError) as error:
     raise ValueError(
       f'{name} are {_form(found)}, and those of the environment are '

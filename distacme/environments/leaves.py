@@ -77,7 +77,7 @@ def floats(spec: specs.Array, action: np.ndarray) -> np.ndarray:
 def stacked_spec(spec: specs.Array, num_frames: int) -> specs.FrameStack:
   """Returns the spec of `num_frames` values of `spec` on a new last axis."""
   bounds = []
-  for bound in _bounds(spec):
+  for bound in bounds_of(spec):
     bound = np.asarray(bound)
     # Bounds of single elements need the new axis; one bound for all broadcasts.
     bounds.append(bound[..., np.newaxis] if bound.ndim else bound)
@@ -90,7 +90,7 @@ def stacked_spec(spec: specs.Array, num_frames: int) -> specs.FrameStack:
   )
 
 
-def _bounds(spec: specs.Array) -> tuple[Any, Any]:
+def bounds_of(spec: specs.Array) -> tuple[Any, Any]:
   """Returns the least and the greatest value that a spec allows."""
   if isinstance(spec, specs.BoundedArray):
     return spec.minimum, spec.maximum

@@ -7,13 +7,14 @@ from 0 whatever the space starts at, MultiDiscrete a BoundedArray from its start
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from distacme import specs
 from distacme import types
+from distacme.environments import leaves
 from distacme.environments import precision
 
 
@@ -33,6 +34,23 @@ def spec(space: Any, field: str, inwards: bool = False) -> types.NestedSpec:
     space,
     field,
   )
+
+
+def space(spec: types.NestedSpec) -> Any:
+  """Returns the gymnasium space of the values of specs in 32 bits."""
+  from gymnasium import spaces
+
+  if isinstance(spec, Mapping):
+    return spaces.Dict({key: space(inner) for key, inner in spec.items()})
+  if isinstance(spec, (tuple, list)):
+    return spaces.Tuple([space(inner) for inner in spec])
+  if isinstance(spec, specs.DiscreteArray):
+    return spaces.Discrete(spec.num_values)
+  low, high = (
+    np.broadcast_to(np.asarray(bound, spec.dtype), spec.shape)
+    for bound in leaves.bounds_of(spec)
+  )
+  return spaces.Box(low, high, dtype=spec.dtype.type)
 
 
 def conversion(

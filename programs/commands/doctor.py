@@ -209,6 +209,12 @@ def _ffmpeg() -> str:
   return version
 
 
+def _minari() -> str:
+  for name in ('PIL', 'h5py'):
+    importlib.import_module(name)
+  return _library('minari')()
+
+
 def _library(name: str) -> Callable[[], str]:
   def find() -> str:
     importlib.import_module(name)
@@ -333,5 +339,11 @@ CHECKS = (
     _ffmpeg,
     "Run: pip install 'distacme[video]'",
     'videos (evaluate --video)',
+  ),
+  Check(
+    'Minari',
+    _minari,
+    "Run: pip install 'distacme[demonstrations]'",
+    'recorded episodes (distacme record, --demonstrations)',
   ),
 )

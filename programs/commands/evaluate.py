@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from distacme.programs import trusted_names
+from distacme.programs.commands import run_flags
 
 if TYPE_CHECKING:
   from distacme.programs import experiment as experiment_lib
@@ -21,28 +21,21 @@ _STREAM = 1_000_003
 def main(arguments: Sequence[str]) -> int:
   """Plays the episodes and prints their returns."""
   flags = _parser().parse_args(arguments)
-  for name, least in (('episodes', 1), ('seed', 0)):
-    if getattr(flags, name) < least:
-      raise ValueError(
-        f'{name} must be at least {least}, got {getattr(flags, name)}.'
-      )
+  run_flags.check(flags)
   metrics = evaluate(
     flags.run_dir,
     flags.episodes,
     flags.seed,
-    best=not flags.newest,
     video=flags.video,
     sample=flags.sample,
-    env=flags.env,
-    agent=flags.agent,
-    network=flags.network,
-    trust_run_dir=flags.trust_run_dir,
+    **run_flags.of_loading(flags),
   )
   print(
     f'mean return {metrics["mean_return"]:.4g} (min '
     f'{metrics["min_return"]:.4g}, max {metrics["max_return"]:.4g}) over '
-    f'{flags.episodes} episode{"s" if flags.episodes > 1 else ""}, params version '
-    f'{metrics["params_version"]:.0f}{_cut_off(metrics)}'
+    f'{run_flags.num_episodes(flags.episodes)}, params version '
+    f'{metrics["params_version"]:.0f}'
+    f'{run_flags.cut_off(int(metrics["episodes_cut_off"]))}'
   )
   if flags.video:
     print(f'video of the first: {flags.video.resolve()}')
@@ -57,31 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     'did: greedily, unless evaluate_greedily is off. One is cut off after '
     'max_eval_episode_steps of the run.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
-  parser.add_argument(
-    '--episodes',
-    type=int,
-    default=20,
-    metavar='N',
-    help='how many to play (default: 20)',
-  )
-  parser.add_argument(
-    '--seed',
-    type=int,
-    default=0,
-    metavar='N',
-    help='of the environments (default: 0); none plays the episodes of training',
-  )
-  parser.add_argument(
-    '--newest',
-    action='store_true',
-    help='take the params of the newest checkpoint, not the best',
-  )
+  run_flags.add(parser, episodes=20)
   parser.add_argument(
     '--sample',
     action='store_true',
@@ -93,25 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='FILE',
     help='write a video of the first episode, to an .mp4 or .gif file',
   )
-  for part in ('env', 'agent', 'network'):
-    parser.add_argument(
-      f'--{part}',
-      metavar='NAME',
-      help=f"of the run, as for 'distacme train', if the {part} is of your own",
-    )
-  parser.add_argument(
-    trusted_names.FLAG,
-    action='store_true',
-    help='import the environment, agent and network that the directory names, '
-    'also those that are no part of distacme; this runs their code',
-  )
   return parser
-
-
-def _cut_off(metrics: dict[str, float]) -> str:
-  """Returns a sentence about the episodes that did not end by themselves."""
-  count = int(metrics['episodes_cut_off'])
-  return f'; {count} did not end and were cut off' if count else ''
 
 
 def evaluate(
