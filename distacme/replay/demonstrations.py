@@ -93,6 +93,8 @@ def fill(
         f'max_size={table.max_size}: the first ones would be dropped. Raise it '
         '(max_replay_size), or give fewer.'
       )
+    if not recorded:
+      replay.keep_ratio_from_now(table)
 
 
 def write(

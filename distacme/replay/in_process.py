@@ -52,6 +52,10 @@ class InProcessReplay:
     """Returns the number of windows that a table was given so far."""
     return self._memory.inserted(self._spec.tables.index(table))
 
+  def keep_ratio_from_now(self, table: replay_spec.Table) -> None:
+    """Lets a replay ratio be held for what is inserted from now on."""
+    self._memory.keep_ratio_from_now(self._spec.tables.index(table))
+
   @property
   def is_pretraining(self) -> bool:
     """True while batches are drawn from tables of demonstrations alone."""

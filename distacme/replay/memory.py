@@ -143,6 +143,15 @@ class Memory:
           keys[of_table], priorities[of_table]
         )
 
+  def keep_ratio_from_now(self, index: int) -> None:
+    """Lets a table's replay ratio be held for what is inserted from now on.
+
+    Else the learner would make up for all that the table holds, at once.
+    """
+    beyond = self.inserted(index) - self._limits[index].min_size
+    ratio = self._limits[index].samples_per_insert
+    self._tables[index].count_as_sampled(max(0, int(beyond * ratio)))
+
   def inserted(self, index: int) -> int:
     """Returns the number of windows that a table was given so far."""
     return self._tables[index].counts.inserted

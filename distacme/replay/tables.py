@@ -127,6 +127,10 @@ class Table:
     self._sampled += count
     return drawn
 
+  def count_as_sampled(self, windows: int) -> None:
+    """Lets the rate limits take so many windows as drawn, without any draw."""
+    self._sampled += windows // self._spec.block_size
+
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [N] of items; skips those that are gone."""
     raise NotImplementedError

@@ -1,5 +1,7 @@
 """Recorded episodes become the windows that acting would have made of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tree
@@ -218,6 +220,18 @@ def test_an_agent_without_a_table_for_them_has_them_among_its_own():
   replay = filled(episodes, spec, layout)
   assert replay.metrics()['size'] == 7
   assert not replay.can_sample()  # actors are to bring two more
+  # Of more than min_size, learning begins at once, but does not make up for them.
+  spec = dataclasses.replace(
+    spec, tables=(dataclasses.replace(spec.tables[0], min_size=2),)
+  )
+  replay, few = (
+    filled(some, spec, layout) for some in (episodes, recorded([2])[1])
+  )
+  for each in (replay, few):
+    while each.can_sample():
+      each.sample()
+  beyond = (7 - 2) * 4  # samples
+  assert replay.metrics()['sampled'] == few.metrics()['sampled'] + beyond
   with pytest.raises(ValueError, match=r'make 14 windows.* max_size=9: the'):
     filled(episodes * 2, spec, layout)
 

@@ -23,7 +23,7 @@ RESULTS = pathlib.Path(
 )
 
 
-def train(agent, flags, directory, control=False, timeout_s=1800):
+def train(agent, flags, directory, control=False, timeout_s=1800, cwd=ROOT):
   """Runs `distacme train`; returns what the run came to, and keeps a record.
 
   Args:
@@ -32,13 +32,14 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
     directory: of the run.
     control: whether this must not learn.
     timeout_s: how long the command may take.
+    cwd: folder in which it runs.
   """
   command = command_of(agent, flags)
   program = pathlib.Path(sys.executable).with_name(command[0])
   code, start = machine(), time.monotonic()
   done = subprocess.run(
     [program, *command[1:], '--run-dir', directory],
-    cwd=ROOT,
+    cwd=cwd,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -53,7 +54,7 @@ def train(agent, flags, directory, control=False, timeout_s=1800):
   return record(
     shlex.join(command),
     control=control,
-    env_steps=summary.counts['env_steps'],
+    env_steps=summary.counts.get('env_steps', 0),
     learner_steps=summary.counts['learner_steps'],
     wall_s=round(wall_s, 1),
     stop=summary.stop.reason,
