@@ -73,12 +73,12 @@ class Config(dqn.Config):
   """Weight of the squared params, lambda 3."""
 
   def __post_init__(self) -> None:
-    super().__post_init__()
     if self.n_step < 2:
       raise ValueError(
         f'n_step must be at least 2, as DQfD learns from one step beside it, got '
         f'{self.n_step}.'
       )
+    super().__post_init__()
     config_checks.check_positive(self, 'priority_bonus', 'demonstration_bonus')
     config_checks.check_not_negative(
       self,

@@ -293,7 +293,7 @@ def test_burn_in_and_padding_are_not_learnt_from():
     [FIRST] + 6 * [LAST],
   ])  # fmt: skip
   np.testing.assert_array_equal(
-    r2d2.learnt_steps(step_type, 2),
+    recurrent.learnt_steps(step_type, 2),
     [
       [0, 0, 1, 1, 1, 1],
       [1, 1, 1, 1, 1, 1],
@@ -646,7 +646,7 @@ def test_each_step_of_a_finished_episode_is_learnt_from(
     period=period,
   )
   data = play(agent, VALUES).data
-  mask = r2d2.learnt_steps(data.step_type, burn_in_length) > 0
+  mask = recurrent.learnt_steps(data.step_type, burn_in_length) > 0
   assert mask.any(axis=1).all()  # no sequence is for nothing
   learnt = {tuple(place) for place in data.observation[:, :-1][mask]}
   for episode in range(5):  # of those that were played to their end
