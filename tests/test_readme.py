@@ -1,7 +1,9 @@
-"""What the README shows works as it stands there."""
+"""What README and docs show works as it stands there."""
 
+import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -10,6 +12,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 BLOCKS = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+
+
+DEMONSTRATIONS = (ROOT / 'docs/demonstrations.md').read_text()
 
 
 def run(source, folder):
@@ -43,3 +48,47 @@ def test_the_train_command_is_that_of_the_makefile():
   (command,) = re.findall(r'^TRAIN := ((?:.*\\\n)*.*)$', makefile, flags=re.M)
   words = command.replace('\\', '').split()
   assert ' '.join(words) in ' '.join(README.replace('\\', '').split())
+
+
+def test_own_arrays_are_learnt_from(tmp_path):
+  (source,) = re.findall(
+    r'```python\n(.*?)```', DEMONSTRATIONS, flags=re.DOTALL
+  )
+  done = run(source, tmp_path)
+  assert done.returncode == 0, done.stderr + done.stdout
+  assert 'ended: step_limit' in done.stdout
+
+
+def test_episodes_are_recorded_and_learnt_from_by_three_commands(tmp_path):
+  block = re.search(
+    r'\n\n((?:    distacme [^\n]*\n(?:     [^\n]*\n)*)+)', DEMONSTRATIONS
+  )
+  commands = block[1].replace('\\\n', '').strip().splitlines()
+  assert len(commands) == 3
+  train, record, learn = map(shlex.split, commands)
+  small = ['--max-env-steps', '1200', '--eval-episodes', '1']
+  tiny = ['--max-learner-steps', '6', '--hidden-sizes', '8', '--run-dir']
+  last = [
+    [*learn, *tiny, 'bc', '--eval-episodes', '1'],
+    *(
+      [agent if word == 'bc' else word for word in learn]
+      + [*tiny, agent, *small]
+      for agent in ('dqfd', 'r2d3')
+    ),
+  ]
+  shorter = ['2' if word == '100' else word for word in record]
+  assert shorter != record
+  for words in ([*train, *small], shorter, *last):
+    assert words[0] == 'distacme'
+    script = pathlib.Path(sys.executable).with_name('distacme')
+    done = subprocess.run(
+      [script, *words[1:]],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+      timeout=120,
+      env={**os.environ, 'PYTHONSAFEPATH': ''},
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+  for agent in ('bc', 'dqfd', 'r2d3'):
+    assert (tmp_path / agent / 'demonstrations').is_dir()

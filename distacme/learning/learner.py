@@ -389,8 +389,8 @@ class _Meter:
     if self._aged:
       # Learner steps since the item was acted.
       metrics['data_age'] = self._age / self._aged
-    if self._some_recorded:
-      metrics['share_of_demonstrations'] = self._recorded / max(self._items, 1)
+    if self._some_recorded and self._items:
+      metrics['share_of_demonstrations'] = self._recorded / self._items
     self.__init__(self._spec)  # type: ignore[misc]  # starts the next period
     return metrics
 

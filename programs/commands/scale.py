@@ -55,6 +55,11 @@ def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
       f'{" or ".join(map(repr, modes.scaling()))} can start and end actors while '
       'it goes on.'
     )
+  if program.REPLAY not in program.read(directory):
+    raise ValueError(
+      f'{directory.path} is a run without actors: its agent learns from '
+      'demonstrations alone. There is nothing to scale.'
+    )
   running = directory.read_running()
   server = endpoints.find(directory.endpoints, program.VARIABLES)
   if running is None or running.gone or server is None:

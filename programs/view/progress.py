@@ -134,9 +134,10 @@ def ending(status: status_lib.Status) -> str:
   stop, counts = status.stop, status.counts
   reason = stop.reason.value if stop else 'unknown'
   worker = f' ({stop.worker})' if stop and stop.worker else ''
+  acted = f'{counts.get("env_steps", 0):,} environment steps, '
   lines = [
     f'ended: {reason}{worker} after {status.seconds:.1f} s, '
-    f'{counts.get("env_steps", 0):,} environment steps, '
+    f'{acted if _acts(status) else ""}'
     f'{counts.get("learner_steps", 0):,} learner steps'
   ]
   shown = status.shown_failures
@@ -165,6 +166,7 @@ def _overview(status: status_lib.Status) -> list[str]:
   parts = [
     f'{name} {counts.get(clock, 0):,} steps, {rates.get(clock, 0.0):,.0f}/s'
     for name, clock in (('env', 'env_steps'), ('learner', 'learner_steps'))
+    if clock == 'learner_steps' or _acts(status)
   ]
   means = {
     title: _mean(status, metric)
@@ -186,6 +188,12 @@ def _overview(status: status_lib.Status) -> list[str]:
   if status.restarts:
     parts.append(f'restarted {_restarted(status)}')
   return parts + _left(status)
+
+
+def _acts(status: status_lib.Status) -> bool:
+  """Returns whether a run makes environment steps, or is to make any."""
+  limit = status.limits.max_env_steps
+  return bool(status.counts.get('env_steps')) or limit is not None
 
 
 def _left(status: status_lib.Status) -> list[str]:

@@ -1,6 +1,7 @@
 """An agent that learns from recorded episodes alone, in every mode."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from distacme.agents import dqn
 from distacme.agents import impala
 from distacme.agents import r2d2
 from distacme.programs import training
+from distacme.programs.commands import scale
 from distacme.programs.launchers import this_host
 from distacme.testing import demonstrations as recorded
+from tests.programs import launching
 
 CATCH = 'distacme.testing.environments:catch'
 SETTINGS = {
@@ -116,11 +119,60 @@ def test_a_program_has_neither_actors_nor_replay(tmp_path, mode, monkeypatch):
   names = [worker['name'] for worker in program['workers']]
   assert names == ['variables/0', 'learner/0', 'evaluator/0']
   assert run.curve().returns[-1] == 1.0
+  if mode == 'processes':  # the one that scales
+    with pytest.raises(ValueError, match='without actors.* nothing to scale'):
+      scale.main([str(run.directory), '--num-actors', '2'])
   # Resumed without them.
   again = train(tmp_path / 'run', 'expert', mode=mode, max_learner_steps=200)
   summary = json.loads((again.directory / 'summary.json').read_text())
   assert summary['counts']['learner_steps'] == 200
   assert calls == ['expert']
+
+
+R2D3 = (
+  '--agent', 'r2d3',
+  '--demonstrations', 'distacme.testing.demonstrations:catch_expert',
+  '--demonstration-ratio', '0.25',
+  '--hidden-sizes', '8',
+  '--lstm-size', '8',
+  '--batch-size', '8',
+  '--min-replay-size', '5',
+  '--eval-episodes', '1',
+  '--num-actors', '2',
+)  # fmt: skip
+
+
+@pytest.mark.launchpad
+def test_replay_that_was_killed_has_the_demonstrations_again(tmp_path):
+  flags = *R2D3, '--max-seconds', '80', '--replay-checkpoint-period-s', 'None'
+  with launching.Run(tmp_path / 'run', *flags) as run:
+    run.wait_until_learning()
+    replay = run.worker('replay/0')
+    replay.kill()
+    run.wait_for(lambda: run.restarted('replay/0', replay))
+
+    def rows():
+      return [row for row in run.metrics() if row['worker'] == 'replay/0']
+
+    # Which counts from its start.
+    seen = len(rows())
+    run.wait_for(
+      lambda: any(row['experience/sampled'] > 50 for row in rows()[seen:])
+    )
+    last = rows()[-1]
+    assert last['demonstrations/size'] == last['demonstrations/inserted'] == 100
+    assert last['demonstrations/sampled'] > 0
+    run.process.send_signal(signal.SIGINT)
+    code, _ = run.wait()
+    assert code == 130, run.output
+    assert not run.left_after(1.0)
+  shares = [
+    row['share_of_demonstrations']
+    for row in run.metrics()
+    if 'share_of_demonstrations' in row
+  ]
+  assert np.mean(shares) == pytest.approx(0.25, abs=0.1)
+  assert run.summary.restarts == {'replay/0': ['ended with signal 9']}
 
 
 EPISODE = {
