@@ -37,6 +37,8 @@ class Config(r2d2.Config):
   demonstration_ratio: float = 1 / 16
   """Rho: chance of each sequence of a batch to be a demonstration; 1/256. With 1
   nothing is learnt from the agent's own steps, and nobody acts."""
+  samples_per_insert: float = 16.0
+  """Own sequences learnt from for each one added; demonstrations come on top."""
   max_demonstrations: int = 10_000
   """Sequences of demonstrations that there is room for."""
 

@@ -63,16 +63,60 @@ def test_bc_with_a_memory_catches_too(tmp_path):
 # Recorded from runs of ours.
 
 
+@pytest.fixture(scope='module', name='catch')
+def fixture_catch(tmp_path_factory):
+  """Returns a folder with datasets of 1 to 100 episodes of who always catches."""
+  folder = tmp_path_factory.mktemp('catch')
+  training.train(
+    'dqn',
+    f'{CATCH} {LOCAL} --solved-return 1 --eval-episodes 100 --seed 0',
+    folder / 'expert',
+  )
+  record(folder, 'catch')
+  return folder
+
+
+def record(folder, name):
+  """Records 1, 5, 20 and 100 episodes of the expert in a folder."""
+  for episodes in SIZES:
+    command(
+      *f'record expert --episodes {episodes} --output {name}-{episodes}'.split(),
+      cwd=folder,
+    )
+
+
+SIZES = (1, 5, 20, 100)
+
+
+def alone(episodes):
+  """Returns a flag for one episode, of which nothing can be kept apart."""
+  return ' --validation-share 0' if episodes == 1 else ''
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+@pytest.mark.parametrize('episodes', SIZES)
+def test_bc_catches_the_more_the_more_it_has_seen(
+  catch, episodes, seed, tmp_path
+):
+  result = training.train(
+    'bc',
+    f'{CATCH} --demonstrations catch-{episodes}{alone(episodes)} {LOCAL} '
+    f'--max-learner-steps 2000 --eval-episodes 100 --seed {seed}',
+    tmp_path,
+    cwd=catch,
+  )
+  if episodes == 1:
+    assert result['final_return'] <= 0.5
+  if episodes == 100:
+    assert result['final_return'] >= 0.98
+
+
 @pytest.fixture(scope='module', name='cartpole')
 def fixture_cartpole(tmp_path_factory):
   """Returns a folder with datasets of 1 to 100 episodes of a solved CartPole."""
   folder = tmp_path_factory.mktemp('cartpole')
   training.train('dqn', CARTPOLE_EXPERT, folder / 'expert')
-  for episodes in (1, 5, 20, 100):
-    command(
-      *f'record expert --episodes {episodes} --output cartpole-{episodes}'.split(),
-      cwd=folder,
-    )
+  record(folder, 'cartpole')
   return folder
 
 
@@ -83,15 +127,11 @@ CARTPOLE_EXPERT = (
 
 
 @pytest.mark.parametrize('seed', SEEDS)
-@pytest.mark.parametrize('episodes', [1, 5, 20, 100])
-def test_bc_balances_the_better_the_more_it_has_seen(
-  cartpole, episodes, seed, tmp_path
-):
-  # Of one episode nothing can be kept apart to validate by.
-  alone = ' --validation-share 0' if episodes == 1 else ''
+@pytest.mark.parametrize('episodes', SIZES)
+def test_bc_balances_like_its_expert(cartpole, episodes, seed, tmp_path):
   result = training.train(
     'bc',
-    f'{CARTPOLE} --demonstrations cartpole-{episodes}{alone} {LOCAL} '
+    f'{CARTPOLE} --demonstrations cartpole-{episodes}{alone(episodes)} {LOCAL} '
     f'--max-learner-steps 5000 --seed {seed}',
     tmp_path,
     cwd=cartpole,
@@ -212,7 +252,7 @@ def test_without_the_margin_they_are_not(seed, tmp_path):
 
 DOOR = '--env distacme.testing.environments:remember_the_door'
 DOOR_R2D3 = f'{DOOR} --demonstrations {RECORDED}:door_expert'
-DOOR_STEPS = '--samples-per-insert 16 --eval-episodes 50'
+DOOR_STEPS = '--eval-episodes 50'
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -231,7 +271,8 @@ def test_r2d3_remembers_the_door(mode, seed, tmp_path):
 def test_r2d2_does_not_find_it(tmp_path):
   result = training.train(
     'r2d2',
-    f'{DOOR} {LOCAL} {DOOR_STEPS} --max-env-steps 50000 --seed 0',
+    f'{DOOR} {LOCAL} {DOOR_STEPS} --samples-per-insert 16 '
+    '--max-env-steps 50000 --seed 0',
     tmp_path,
     control=True,
   )
