@@ -29,6 +29,7 @@ from distacme.kit import networks
 from distacme.kit import optimizers
 from distacme.kit import recurrent
 from distacme.kit import settings
+from distacme.kit import validation as validation_lib
 
 # Without a memory: maps a nest of observations [B, ...] and the number of outputs to
 # [B, num_outputs]. With one: makes the parts of such a network, given the number.
@@ -129,30 +130,12 @@ class Config(settings.LearningRateConfig):
     )
 
 
-class Validation(NamedTuple):
-  """The loss on episodes that the policy is not fitted to.
-
-  Attributes:
-    best_params: those with the smallest loss so far.
-    best_loss: [] float32, of a whole period.
-    loss: [] float32, the sum in this period.
-    steps: [] float32, that the sum is of.
-    stale_periods: [] int32, since the best one.
-  """
-
-  best_params: hk.Params
-  best_loss: jax.Array
-  loss: jax.Array
-  steps: jax.Array
-  stale_periods: jax.Array
-
-
 class LearnerState(NamedTuple):
   """All state that learning changes."""
 
   params: hk.Params
   optimizer_state: optimizers.OptState
-  validation: Validation
+  validation: validation_lib.Validation
   steps: jax.Array  # int32
   key: types.Key  # of random networks
 
@@ -223,13 +206,7 @@ class BC:
     return LearnerState(
       params,
       self._optimizer.init(params),
-      Validation(
-        optimizers.first_target(params),
-        best_loss=jnp.float32(jnp.inf),
-        loss=jnp.float32(0),
-        steps=jnp.float32(0),
-        stale_periods=jnp.int32(0),
-      ),
+      validation_lib.begin(params),
       steps=jnp.int32(0),
       key=networks.network_key(key),
     )
@@ -289,17 +266,15 @@ class BC:
       metrics['agreement'] = losses.agreement
     converged = None
     if self._config.validation_share:
-      validation = validation._replace(
-        loss=validation.loss + losses.validation,
-        steps=validation.steps + losses.validation_steps,
-      )
-      metrics['validation_loss'] = validation.loss / validation.steps.clip(1.0)
-      validation = jax.lax.cond(
-        steps % self._config.validation_period == 0,
-        _at_the_end_of_a_period,
-        lambda params, validation: validation,
-        step.params,
+      validation = validation_lib.add(
         validation,
+        step.params,
+        losses.validation,
+        losses.validation_steps,
+        is_last=steps % self._config.validation_period == 0,
+      )
+      metrics['validation_loss'] = validation_lib.mean(
+        state.validation, losses.validation, losses.validation_steps
       )
       if self._config.patience:
         converged = validation.stale_periods >= self._config.patience
@@ -395,23 +370,6 @@ class _Losses(NamedTuple):
   validation: jax.Array
   validation_steps: jax.Array
   agreement: jax.Array | None
-
-
-def _at_the_end_of_a_period(
-  params: hk.Params, before: Validation
-) -> Validation:
-  """Returns the state of the next period, with `params` if they are the best."""
-  loss = jnp.where(before.steps > 0, before.loss / before.steps, jnp.inf)
-  better = loss < before.best_loss
-  return Validation(
-    jax.tree.map(
-      lambda new, old: jnp.where(better, new, old), params, before.best_params
-    ),
-    best_loss=jnp.minimum(loss, before.best_loss),
-    loss=jnp.zeros_like(before.loss),
-    steps=jnp.zeros_like(before.steps),
-    stale_periods=jnp.where(better, 0, before.stale_periods + 1),
-  )
 
 
 def make_agent(

@@ -99,7 +99,7 @@ class Config(dqn.Config):
         (1, self.n_step), self.discount, self.reward_scale, self.max_abs_reward
       ),
     )
-    demonstrations = own.beside(self.max_demonstrations)
+    demonstrations = own.of_demonstrations(self.max_demonstrations)
     return replay_spec.ReplaySpec(
       (own, demonstrations),
       self.batch_size,

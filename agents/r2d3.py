@@ -38,7 +38,7 @@ class Config(r2d2.Config):
   """Rho: chance of each sequence of a batch to be a demonstration; 1/256. With 1
   nothing is learnt from the agent's own steps, and nobody acts."""
   samples_per_insert: float = 16.0
-  """Own sequences learnt from for each one added; demonstrations come on top."""
+  """Sequences learnt from for each own one added, demonstrations included."""
   max_demonstrations: int = 10_000
   """Sequences of demonstrations that there is room for."""
 
@@ -57,7 +57,7 @@ class Config(r2d2.Config):
         'r2d2 to learn without demonstrations.'
       )
     (own,) = super().replay.tables
-    demonstrations = own.beside(self.max_demonstrations)
+    demonstrations = own.of_demonstrations(self.max_demonstrations)
     if ratio == 1:
       return replay_spec.ReplaySpec((demonstrations,), self.batch_size)
     return replay_spec.ReplaySpec(

@@ -78,9 +78,11 @@ class EnvironmentLoop(learner_loop.LearnerLoop):
     """Acts once, then learns as often as replay allows; returns env steps.
 
     Before the first action the agent learns from demonstrations alone, as long as
-    its replay says, one update in each call.
+    its replay says, with one call of the update each time.
     """
-    if self.replay.is_pretraining:
+    if self.replay.is_pretraining and self.replay.can_sample(
+      self.learner.updates_per_call
+    ):
       self.learner.step()
       steps = 0
     else:

@@ -15,7 +15,7 @@ from distacme import types
 from distacme import wiring
 from distacme.acting import greedy_policy
 from distacme.acting import params as params_lib
-from distacme.replay import demonstrations as filling
+from distacme.replay import filling
 from distacme.replay import in_process
 from distacme.replay.items import rows
 from distacme.run import run_state as run_state_lib

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import contextlib
 import os
+import shutil
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
@@ -85,6 +86,15 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
       f'{run.agent} makes no environment steps, so that by clock={run.clock!r} '
       "it would never be evaluated. Add '--clock learner_steps'."
     )
+  for name, default in (
+    ('max_env_steps', None),
+    ('num_actors', run_config.RunConfig.num_actors),
+  ):
+    if getattr(run, name) != default:
+      raise ValueError(
+        f'{run.agent} makes no environment steps and has no actors, got '
+        f'{name}={getattr(run, name)}. Leave it out.'
+      )
   if run.max_learner_steps is None and run.max_seconds is None:
     raise ValueError(
       f'{run.agent} makes no environment steps, so that it would never end: '
@@ -140,15 +150,15 @@ def check(
       stack.callback(run_directory.take_back, path)
     directory = run_directory.RunDirectory(path.resolve())
     pickles = _check_launch(experiment, directory)
-    filled = demonstrations.fill(experiment, agent, spec, directory)
+    if not directory.path.exists():
+      stack.callback(shutil.rmtree, directory.path, ignore_errors=True)
     directory.create()
     lock = stack.enter_context(lock_lib.take(directory))
     check_resumable(experiment, directory)
     # Both refuse what they cannot read.
     restored = read_checkpoint(agent, directory)
     counts = directory.read_counts(restored.steps) if restored else {}
-    if filled is not None:
-      demonstrations.save(filled, directory)
+    demonstrations.fill(experiment, agent, spec, directory)
     _record(experiment, agent, counts, pickles, directory)
     stack.pop_all()  # the lock is the caller's now
   return directory, lock

@@ -6,18 +6,19 @@ starts from the folder that is written here, until it has a checkpoint of its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 import pathlib
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from distacme import core
 from distacme import demonstrations
 from distacme import specs
+from distacme.demonstrations import episodes
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import given_functions
 
 if TYPE_CHECKING:
-  from distacme.replay import memory
   from distacme.run import run_directory
 
 
@@ -37,6 +38,8 @@ def find(experiment: experiment_lib.Experiment) -> Any:
     given = given_functions.load(name)
   if given is None or isinstance(given, demonstrations.Demonstrations):
     return given
+  if isinstance(given, (list, tuple)):
+    return demonstrations.from_episodes(given)
   if not callable(given):
     raise ValueError(
       f'demonstrations={name!r} is {type(given).__name__}. Give the folder or the '
@@ -56,16 +59,13 @@ def _of_function(
     if isinstance(found, demonstrations.Demonstrations):
       yield from found.read()
       return
-    for each in found:
-      if isinstance(each, Mapping):
-        yield from demonstrations.from_episodes([each]).read()
-      elif isinstance(each, demonstrations.Episode):
-        yield each
-      else:
-        raise ValueError(
-          f'{name} gave {type(each).__name__} for an episode. Return what '
-          'demonstrations.from_episodes returns.'
-        )
+    if not isinstance(found, Iterable):
+      raise ValueError(
+        f'{name} returned {type(found).__name__}. Return what '
+        'demonstrations.from_episodes returns.'
+      )
+    for number, each in enumerate(found):
+      yield episodes.as_episode(each, number)
 
   return demonstrations.Demonstrations(name, read)
 
@@ -93,47 +93,35 @@ def fill(
   agent: core.Agent,
   spec: specs.EnvironmentSpec,
   directory: run_directory.RunDirectory,
-) -> memory.HeldMemory | None:
-  """Returns replay with the run's demonstrations in it, to be saved.
+) -> None:
+  """Writes replay with the run's demonstrations in it, from where replay starts.
 
-  Returns:
-    None if the run has no demonstrations, or a run that is resumed has them in its
-    directory.
+  Does nothing if the run has no demonstrations, or is resumed and has them in its
+  directory.
 
   Raises:
     ValueError: if the demonstrations cannot be read, are not of the environment,
       are too few or too many, or the agent cannot learn from any.
+    NotWrittenError: if replay cannot be written.
   """
-  from distacme.replay import demonstrations as filling
-
-  if directory.last_step() is not None and filling.load(
-    directory.demonstrations
-  ):
-    return None
+  if directory.last_step() is not None and directory.demonstrations.exists():
+    return
   found = find(experiment)
   if found is None:
-    return None
+    return
   import jax
 
   from distacme import row_layout
+  from distacme.replay import filling
 
   key = jax.random.key_data(jax.random.key(0))
   state = jax.eval_shape(agent.initial_learner_state, key)
   params = jax.eval_shape(agent.actor_params, state)
   layout = row_layout.row_layout(agent, spec, params)
-  return filling.held(
+  held = filling.held(
     found.checked(spec), agent.replay, layout, experiment.run.seed
   )
-
-
-def save(
-  filled: memory.HeldMemory, directory: run_directory.RunDirectory
-) -> None:
-  """Writes what `fill` returned, from where replay takes it.
-
-  Raises:
-    NotWrittenError: if it cannot be written.
-  """
-  from distacme.replay import demonstrations as filling
-
-  filling.save(filled, directory.demonstrations)
+  if directory.last_step() is None:
+    # Of a run that saved nothing else, perhaps with other demonstrations.
+    shutil.rmtree(directory.replay, ignore_errors=True)
+  filling.save(held, directory.demonstrations)

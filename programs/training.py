@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import logging
+import os
 import pathlib
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -66,6 +67,8 @@ def train(
       f'preset={settings["preset"]!r} is for the command line. Give '
       'config=distacme.programs.presets.config(agent, env) instead.'
     )
+  if isinstance(demonstrations, os.PathLike):
+    demonstrations = os.fspath(demonstrations)
   agent = type(config).__module__.removeprefix('distacme.agents.')
   if settings.get('run_dir') is not None:
     settings['run_dir'] = pathlib.Path(settings['run_dir'])

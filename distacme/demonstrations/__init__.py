@@ -1,7 +1,7 @@
 """Recorded episodes: a user's arrays, or Minari datasets on disk.
 
 `from_episodes` takes arrays. `datasets` reads Minari's format,
-`dataset_writer` writes it. Replay is filled by `distacme.replay.demonstrations`.
+`dataset_writer` writes it. Replay is filled by `distacme.replay.filling`.
 """
 
 from distacme.demonstrations.episodes import Demonstrations

@@ -99,7 +99,8 @@ def _check_metadata(metadata: Mapping[str, Any], source: str) -> None:
   import minari
 
   version = metadata.get('minari_version')
-  if version not in minari.supported_dataset_versions:
+  supported = minari.supported_dataset_versions
+  if not isinstance(version, str) or version not in supported:
     raise ValueError(
       f"{source} is of Minari's version {version!r}, which the installed Minari "
       f'{minari.__version__} does not read. Install a Minari that reads it, or '

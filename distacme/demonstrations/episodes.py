@@ -113,8 +113,28 @@ def from_episodes(
     ValueError: if a mapping lacks a key or has one too many, or an array has
       another length.
   """
-  made = [_from_mapping(each, number) for number, each in enumerate(episodes)]
+  made = [as_episode(each, number) for number, each in enumerate(episodes)]
   return Demonstrations('the given episodes', functools.partial(iter, made))
+
+
+def as_episode(given: Any, number: int) -> Episode:
+  """Returns an `Episode` as it is, or one of a mapping; see `from_episodes`.
+
+  Args:
+    given: an episode or a mapping.
+    number: of the episode, for messages.
+
+  Raises:
+    ValueError: if it is none, or the mapping makes none.
+  """
+  if isinstance(given, Episode):
+    return given
+  if isinstance(given, Mapping):
+    return _from_mapping(given, number)
+  raise ValueError(
+    f'episode {number} is {type(given).__name__}. Give a mapping with '
+    f'{", ".join(_KEYS)} and either terminated or discounts.'
+  )
 
 
 _KEYS = ('observations', 'actions', 'rewards')
@@ -130,13 +150,13 @@ def _from_mapping(given: Mapping[str, Any], number: int) -> Episode:
       f'episode {number} has the keys {sorted(given)}. Give '
       f'{", ".join(_KEYS)} and either terminated or discounts.'
     )
-  rewards = np.asarray(given['rewards'], np.float32)
+  rewards = np.asarray(given['rewards'], np.float64)
   if ends == ['terminated']:
     discounts = np.ones(rewards.shape, np.float32)
     if discounts.ndim == 1 and len(discounts):
       discounts[-1] = not _one_bool(given['terminated'], number)
   else:
-    discounts = np.asarray(given['discounts'], np.float32)
+    discounts = np.asarray(given['discounts'], np.float64)
   episode = Episode(
     _as_arrays(given['observations']),
     _as_arrays(given['actions']),
@@ -158,10 +178,10 @@ def _as_arrays(nest: Any) -> types.NestedArray:
 
 def _one_bool(value: Any, number: int) -> bool:
   array = np.asarray(value)
-  if array.shape:
+  if array.shape or array.dtype.kind not in 'biuf' or array not in (0, 1):
     raise ValueError(
-      f'terminated of episode {number} has shape {list(array.shape)}. Give one '
-      'bool, of the episode as a whole.'
+      f'terminated of episode {number} is {value!r:.100}. Give one bool, of the '
+      'episode as a whole.'
     )
   return bool(array)
 
@@ -198,18 +218,16 @@ def checked(
 ) -> Episode:
   """Returns an episode in the dtypes of the specs, or raises ValueError."""
   _check_lengths(episode, name)
-  for field, array in (
-    ('rewards', episode.rewards),
-    ('discounts', episode.discounts),
-  ):
-    _check_finite(field, array, name)
+  discounts = _narrowed('discounts', episode.discounts, np.float32, name)
+  if isinstance(spec.discounts, specs.BoundedArray):
+    _check_bounds('discounts', discounts, spec.discounts, name)
   return Episode(
     _checked_nest(
       'observations', episode.observations, spec.observations, name
     ),
     _checked_nest('actions', episode.actions, spec.actions, name),
-    np.asarray(episode.rewards, np.float32),
-    np.asarray(episode.discounts, np.float32),
+    _narrowed('rewards', episode.rewards, np.float32, name),
+    discounts,
   )
 
 
@@ -236,28 +254,37 @@ def _checked_leaf(
       f'{leaf_name} of {name} are {leaf.dtype}{list(leaf.shape[1:])}, and the '
       f"environment's are {spec.dtype}{list(spec.shape)}. {_SAME_ENVIRONMENT}"
     )
-  _check_finite(leaf_name, leaf, name)
   if isinstance(spec, specs.BoundedArray):
     _check_bounds(leaf_name, leaf, spec, name)
-  return leaf.astype(spec.dtype, copy=False)
+  return _narrowed(leaf_name, leaf, spec.dtype, name)
+
+
+def _narrowed(
+  leaf_name: str, leaf: np.ndarray, dtype: Any, name: str
+) -> np.ndarray:
+  """Returns numbers in a dtype that can hold them, or raises ValueError."""
+  with np.errstate(over='ignore', invalid='ignore'):
+    made: np.ndarray = np.asarray(leaf).astype(dtype, copy=False)
+  if made.dtype.kind == 'f':
+    wrong = ~np.isfinite(made)
+  else:
+    wrong = made != leaf  # an integer that wrapped
+  if wrong.any():
+    # Observations may be infinite where their spec says so, but never learnt from.
+    raise ValueError(
+      f'{leaf_name} of {name} hold {leaf[wrong][0]}, from which nothing can be '
+      f'learnt in {made.dtype}. Leave the episode out.'
+    )
+  return made
 
 
 def _is_convertible(dtype: np.dtype[Any], to: np.dtype[Any]) -> bool:
   """Returns whether numbers of one kind may become those of another.
 
-  Integers of any sign and size may: their values are held against the bounds.
+  Integers of any sign and size may: their values are looked at.
   """
   integers = dtype.kind in 'iu' and to.kind in 'iu'
   return integers or np.can_cast(dtype, to, 'same_kind')
-
-
-def _check_finite(leaf_name: str, leaf: np.ndarray, name: str) -> None:
-  if leaf.dtype.kind == 'f' and not np.isfinite(leaf).all():
-    # Observations may be infinite where their spec says so, but never learnt from.
-    raise ValueError(
-      f'{leaf_name} of {name} hold {leaf[~np.isfinite(leaf)][0]}, from which '
-      'nothing can be learnt. Leave the episode out.'
-    )
 
 
 # Actions at a bound, recorded in another precision, are beyond it by this much.

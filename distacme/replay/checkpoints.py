@@ -93,7 +93,7 @@ class Checkpoints:
     if skipped:
       notices.warn_once(
         f'cannot restore replay from {" nor ".join(skipped)}, and there is no '
-        'other: it starts empty.'
+        'other: it starts anew.'
       )
     return None
 

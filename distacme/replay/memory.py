@@ -43,42 +43,67 @@ class Memory:
       for index, table in enumerate(spec.tables)
     ]
     self._batches = 0  # drawn
-    self._is_one_table = spec.mixture == 'priorities'
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
     return table_metrics.of_tables(
-      self.spec, [table.counts for table in self._tables]
+      self.spec,
+      [table.counts for table in self._tables],
+      [self._counts(index).sampled for index in range(len(self._tables))],
     )
 
   def describe(self) -> str:
     """Returns a sentence on the contents of the tables, for messages."""
     held = '; '.join(
-      f'table {spec.name!r} {table.counts.size} windows, of '
-      f'{table.counts.inserted} inserted, with {table.counts.sampled} sampled so '
-      f'far and limits {limits}'
-      for spec, table, limits in zip(
-        self.spec.tables, self._tables, self._limits, strict=True
+      f'table {table.name!r} {counts.size} windows, of {counts.inserted} inserted, '
+      f'with {counts.sampled} sampled so far and limits {limits}'
+      for table, counts, limits in zip(
+        self.spec.tables,
+        map(self._counts, range(len(self._tables))),
+        self._limits,
+        strict=True,
       )
     )
-    return f'replay holds in {held}.'
+    first = ''
+    if self.is_pretraining:
+      left = self.spec.pretraining_batches - self._batches
+      first = f'the next {left} batches are of demonstrations alone, and '
+    return f'{first}replay holds in {held}.'
 
   def room(self, tables: Sequence[int]) -> int:
     """Returns the number of items that may be inserted into all of the tables."""
+    if self.is_pretraining and any(
+      self.spec.tables[index].filled_by == 'actors' for index in tables
+    ):
+      return 0
     return min(
       self._limits[index].room(
-        self._tables[index].counts.inserted, self._samples(index)
+        self._tables[index].counts.inserted, self._counts(index).sampled
       )
       // self.spec.block_size
       for index in tables
     )
 
-  def _samples(self, index: int) -> int:
-    """Returns the windows drawn so far that count for a table's limits."""
-    if self._is_one_table and self.spec.tables[index].filled_by == 'actors':
-      learnt = self._batches - self.spec.pretraining_batches
-      return max(0, learnt) * self.spec.batch_size
-    return self._tables[index].counts.sampled
+  def _counts(self, index: int) -> table_metrics.Counts:
+    """Returns a table's counts; the samples are those that its limits count.
+
+    Of several tables, the one with a replay ratio counts the windows of all, since
+    the learner learns from all: else it would learn on and on from demonstrations
+    where few windows of a batch are the agent's own.
+    """
+    counts = self._tables[index].counts
+    if self._is_limited_by_all(index):
+      counts = counts._replace(sampled=self._learnt(self._batches))
+    return counts
+
+  def _is_limited_by_all(self, index: int) -> bool:
+    several = len(self.spec.tables) > 1
+    return several and self.spec.tables[index].samples_per_insert is not None
+
+  def _learnt(self, batches: int) -> int:
+    """Returns the windows of so many batches, but for those of the pre-training."""
+    learnt = max(0, batches - self.spec.pretraining_batches)
+    return learnt * self.spec.batch_size
 
   def insert(
     self,
@@ -93,15 +118,13 @@ class Memory:
 
   def blocking(self, batches: int = 1) -> int | None:
     """Returns the index of the first table that forbids to draw, None if none."""
-    wanted = self._mixture.counts(self._batches, batches, self._totals())
-    after = self._batches + batches - self.spec.pretraining_batches
-    for index, table in enumerate(self.spec.tables):
-      count = wanted[index]
-      if self._is_one_table and table.filled_by == 'actors':
-        count = min(batches, max(0, after)) * self.spec.batch_size
-      inserted = self._tables[index].counts.inserted
-      if count and not self._limits[index].can_sample(
-        inserted, self._samples(index), count
+    drawn = self._mixture.counts(self._batches, batches, self._totals())
+    after = self._learnt(self._batches + batches) - self._learnt(self._batches)
+    for index, count in enumerate(drawn):
+      counts = self._counts(index)
+      wanted = after if self._is_limited_by_all(index) else count
+      if wanted and not self._limits[index].can_sample(
+        counts.inserted, counts.sampled, wanted
       ):
         return index
     return None

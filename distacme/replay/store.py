@@ -14,7 +14,7 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme.replay import checkpoints
-from distacme.replay import demonstrations as demonstrations_lib
+from distacme.replay import filling
 from distacme.replay import frame_streams
 from distacme.replay import memory
 from distacme.replay import packs
@@ -37,13 +37,15 @@ class Store:
     spec: replay_spec.ReplaySpec,
     directory: pathlib.Path | None = None,
     demonstrations: pathlib.Path | None = None,
+    learnt: int = 0,
   ):
     """Makes the tables.
 
     Args:
       spec: of the tables.
       directory: of checkpoints; None for tables that are not saved.
-      demonstrations: folder of `demonstrations.save`, which may be absent.
+      demonstrations: folder of `filling.save`, which may be absent.
+      learnt: steps that the learner has made already; see `filling.load`.
 
     Raises:
       ValueError: if the demonstrations are damaged.
@@ -65,7 +67,7 @@ class Store:
       )
       held = self._checkpoints.restore(memory.read)
     if held is None and demonstrations is not None:
-      held = demonstrations_lib.load(demonstrations)
+      held = filling.load(demonstrations, learnt)
     if held is not None:
       self._memory.load(held)
 
@@ -230,6 +232,11 @@ class Store:
     """Returns a sentence on the contents of the tables, for messages."""
     with self._changed:
       return self._memory.describe()
+
+  @property
+  def saves(self) -> bool:
+    """True if there is a directory for checkpoints."""
+    return self._checkpoints is not None
 
   def save(self) -> pathlib.Path:
     """Writes a checkpoint and returns its path; one thread at a time.

@@ -17,7 +17,9 @@ class Counts(NamedTuple):
 
 
 def of_tables(
-  spec: replay_spec.ReplaySpec, counts: Sequence[Counts]
+  spec: replay_spec.ReplaySpec,
+  counts: Sequence[Counts],
+  limited: Sequence[int],
 ) -> dict[str, float]:
   """Returns replay's metrics of its tables.
 
@@ -25,11 +27,18 @@ def of_tables(
   inserts on. If there are several tables, each table's metrics have its name as
   prefix. The metrics without prefix are sums, and the ratio of the table that has a
   replay ratio.
+
+  Args:
+    spec: of the tables.
+    counts: of each table.
+    limited: samples that each table's rate limits count.
   """
   by_table = []
-  for limits, count in zip(spec.rate_limits, counts, strict=True):
+  for limits, count, samples in zip(
+    spec.rate_limits, counts, limited, strict=True
+  ):
     beyond = count.inserted - limits.min_size
-    ratio = count.sampled / beyond if beyond > 0 else 0.0
+    ratio = samples / beyond if beyond > 0 else 0.0
     by_table.append({**count._asdict(), 'samples_per_insert': ratio})
   if len(by_table) == 1:
     return by_table[0]

@@ -207,16 +207,31 @@ class PriorityTable(Table):
     return self._tree.total
 
   def _allocate(self) -> None:
-    shape = self._capacity, self._item_bytes
+    # What keeps all it is given often has room for much more, and grows.
+    rows = self._capacity if self._spec.evicts else 0
+    self._items = self._empty(rows)
+
+  def _empty(self, rows: int) -> np.ndarray:
+    shape = rows, self._item_bytes
     try:
       # Memory that was never written to takes no room.
-      self._items = np.empty(shape, np.uint8)
+      return np.empty(shape, np.uint8)
     except MemoryError:
+      fewer = '' if self._spec.evicts else ', or give fewer demonstrations'
       raise MemoryError(
         f'table {self._spec.name!r} of max_size={self._spec.max_size} needs '
-        f'{math.prod(shape) / 2**30:.1f} GiB for items of {self._item_bytes} '
-        'bytes, which this machine does not have. Lower max_size.'
+        f'{math.prod(shape) / 2**30:.1f} GiB for {rows} items of '
+        f'{self._item_bytes} bytes, which this machine does not have. Lower '
+        f'max_size{fewer}.'
       ) from None
+
+  def _make_room(self, rows: int) -> None:
+    """Lets the array of items hold so many rows."""
+    if rows <= len(self._items):
+      return
+    items = self._empty(min(self._capacity, max(rows, 2 * len(self._items))))
+    items[: len(self._items)] = self._items
+    self._items = items
 
   def update_priorities(self, key: np.ndarray, priority: np.ndarray) -> None:
     """Sets priorities [N] of items; skips those that are gone."""
@@ -232,6 +247,7 @@ class PriorityTable(Table):
     start = (self._inserted + skipped) % self._capacity
     items, priorities = items[skipped:], priorities[skipped:]
     slots = np.arange(start, start + len(items)) % self._capacity
+    self._make_room(min(self._capacity, start + len(items)))
     self._set_priorities(slots, priorities)
     _put(self._items, start, items)
     if frames is not None:
@@ -295,6 +311,7 @@ class PriorityTable(Table):
 
   def _load(self, held: HeldTable) -> None:
     items = held.arrays['items']
+    self._make_room(len(items))
     self._items[: len(items)] = items
     if self._spec.prioritized:
       self._tree.set(np.arange(len(items)), held.arrays['weights'])

@@ -20,10 +20,9 @@ class ReplaySpec:
     batch_size: windows in a sampled batch.
     mixture: chance of each table to give an element of a batch; sums to 1. With
       'priorities', all tables are drawn from as if they were one: the chance of
-      an element is its share of the priorities in all tables, and the limits of a
-      table of actors count the windows of all tables.
+      an element is its share of the priorities in all tables.
     pretraining_batches: the first batches of a run, which are drawn from tables
-      of demonstrations alone, and which no table of actors limits.
+      of demonstrations alone. Tables of actors take nothing before.
   """
 
   tables: tuple[tables_lib.Table, ...]

@@ -81,7 +81,8 @@ class Table:
     min_size: windows inserted before the first sample.
     samples_per_insert: the replay ratio: windows sampled for each one inserted,
       counted from the first `min_size` on. The table blocks either side to hold
-      the ratio. None blocks neither once `min_size` windows were inserted.
+      the ratio. Of several tables one may have a ratio, which counts the windows
+      of all. None blocks neither side once `min_size` windows were inserted.
     error_buffer: samples by which either side may run ahead of the ratio. 0
       chooses a tenth of `min_size`, or the need of a batch if that is more.
     priority_exponent: the chance of an item is proportional to the item's
@@ -94,7 +95,7 @@ class Table:
     evicts: True if the oldest window leaves a full table for a new one. False
       keeps all windows: a full table refuses more.
     filled_by: the side that writes. Actors write each window to all tables of
-      actors; `replay.demonstrations` fills the other tables.
+      actors; `replay.filling` fills the other tables.
     part: of the recorded episodes that fill a table of demonstrations, a range
       [low, high) of [0, 1). Tables whose ranges are apart share no episode, so
       that one can validate what was learnt from another.
@@ -215,16 +216,16 @@ class Table:
         'ever. Lower min_size or raise max_size.'
       )
 
-  def beside(self, max_demonstrations: int) -> Table:
-    """Returns the table of demonstrations for an agent with this table of actors.
+  def of_demonstrations(self, max_size: int) -> Table:
+    """Returns a table of demonstrations, to be drawn from beside this one.
 
     Args:
-      max_demonstrations: windows that there is room for.
+      max_size: windows that there is room for.
     """
     return dataclasses.replace(
       self,
       name='demonstrations',
-      max_size=max_demonstrations,
+      max_size=max_size,
       min_size=1,
       samples_per_insert=None,
       error_buffer=0.0,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+import contextlib
 import dataclasses
 import pathlib
 import shlex
@@ -16,7 +17,6 @@ from distacme.programs.commands import run_flags
 if TYPE_CHECKING:
   from distacme import core
   from distacme import status
-  from distacme.demonstrations import episodes as episodes_lib
   from distacme.programs import loading
 
 # No worker of a run has so high a number, nor has 'distacme evaluate'.
@@ -52,10 +52,11 @@ def main(arguments: Sequence[str]) -> int:
   )
   dataset = flags.output.resolve()
   print(f'dataset: {dataset}')
-  print(
-    f'next: distacme train --agent bc --env {shlex.quote(recorded.env)} '
-    f'--demonstrations {shlex.quote(str(dataset))}'
-  )
+  if ':' in recorded.env:  # a name, and no function of a program
+    print(
+      f'next: distacme train --agent bc --env {shlex.quote(recorded.env)} '
+      f'--demonstrations {shlex.quote(str(dataset))}'
+    )
   return 0 if recorded.stopped is None else signals.exit_code(recorded.stopped)
 
 
@@ -130,7 +131,9 @@ def record(
     ImportError: if Minari is not installed.
     signals.Stopped: if it was to stop before an episode was whole.
   """
+  from distacme.acting import recording
   from distacme.demonstrations import dataset_writer
+  from distacme.environments import checks
   from distacme.programs import loading
   from distacme.runtime import signals
 
@@ -145,22 +148,27 @@ def record(
     dataset_writer.Writer(
       output, loaded.spec, _metadata(loaded, exploring), config.agent
     ) as writer,
+    contextlib.closing(
+      loaded.experiment.make_vector(1, _STREAM)
+    ) as environment,
   ):
-    playing = _Playing(loaded, exploring, lambda: bool(stops))
     progress = _Progress(episodes)
     try:
       with requests.passed_to(stops.append):
-        for episode, was_cut_off in playing.episodes():
+        for played in recording.play(
+          _policy(loaded, environment, exploring),
+          checks.check_first_episode(environment),
+          config.max_eval_episode_steps,
+          must_end=lambda: bool(stops),
+        ):
           with requests.held():
-            writer.add(episode)
-            cut_off += was_cut_off
+            writer.add(played.episode)
+            cut_off += played.cut_off
           progress.show(writer.num_episodes, writer.num_steps)
           if writer.num_episodes == episodes:
             break
     except signals.Stopped as stopped:  # the second Ctrl-C
       stops.append(stopped.reason)
-    finally:
-      playing.close()
     done = writer.num_episodes == episodes
     if not writer.num_episodes:
       raise signals.Stopped(stops[0])
@@ -171,6 +179,28 @@ def record(
     loaded.params.version,
     config.env,
     None if done else stops[0],
+  )
+
+
+def _policy(
+  loaded: loading.LoadedRun,
+  environment: core.VectorEnvironment,
+  exploring: bool,
+) -> core.Policy:
+  """Returns the policy of a run's params, for one environment."""
+  import numpy as np
+
+  from distacme import types
+  from distacme import wiring
+  from distacme.acting import params
+  from distacme.run import seeding
+
+  return wiring.make_policy(
+    loaded.agent,
+    params.LocalParams(loaded.params),
+    environment,
+    seeding.actor_key(loaded.experiment.seed, _STREAM),
+    types.Streams(np.arange(1), 1) if exploring else None,
   )
 
 
@@ -195,115 +225,6 @@ def _metadata(loaded: loading.LoadedRun, exploring: bool) -> dict[str, Any]:
     'seed': run.seed,
     'max_episode_steps': run.max_eval_episode_steps,
   }
-
-
-class _Playing:
-  """Plays episodes of a run's policy, in one environment."""
-
-  def __init__(
-    self,
-    loaded: loading.LoadedRun,
-    exploring: bool,
-    must_end: Callable[[], bool],
-  ):
-    """Makes the environment and the policy.
-
-    Args:
-      loaded: run, whose seed is that of the episodes.
-      exploring: see `record`.
-      must_end: returns whether to end in the midst of an episode.
-    """
-    import numpy as np
-
-    from distacme import environments
-    from distacme import types
-    from distacme import wiring
-    from distacme.acting import params
-    from distacme.run import seeding
-
-    experiment = loaded.experiment
-    self._made = experiment.make_vector(1, _STREAM)
-    self._environment = environments.check_first_episode(self._made)
-    self._policy: core.Policy = wiring.make_policy(
-      loaded.agent,
-      params.LocalParams(loaded.params),
-      self._made,
-      seeding.actor_key(experiment.seed, _STREAM),
-      types.Streams(np.arange(1), 1) if exploring else None,
-    )
-    self._max_steps = experiment.run.max_eval_episode_steps
-    self._must_end = must_end
-
-  def episodes(self) -> Iterator[tuple[episodes_lib.Episode, bool]]:
-    """Yields each whole episode, and whether it was cut off."""
-    from distacme import types
-
-    timestep = self._environment.reset()
-    while True:
-      steps = _Steps(timestep)
-      over = False
-      while not over and steps.count < self._max_steps:
-        if self._must_end():
-          return
-        output = self._policy.act(
-          timestep.observation, timestep.step_type == types.FIRST
-        )
-        timestep = self._environment.step(output.action)
-        steps.add(output.action, timestep)
-        over = bool(timestep.step_type[0] == types.LAST)
-      yield steps.episode(), not over
-      # As in evaluations: a step begins the next episode, if one is over.
-      timestep = (
-        self._environment.step(output.action)
-        if over
-        else self._environment.reset()
-      )
-
-  def close(self) -> None:
-    """Closes the environment."""
-    self._made.close()
-
-
-class _Steps:
-  """The steps of an episode so far."""
-
-  def __init__(self, first: Any):
-    self._observations = [first.observation]
-    self._actions: list[Any] = []
-    self._rewards: list[Any] = []
-    self._discounts: list[Any] = []
-
-  @property
-  def count(self) -> int:
-    """Steps so far."""
-    return len(self._actions)
-
-  def add(self, action: Any, timestep: Any) -> None:
-    """Adds an action and its timestep, of a vector of one row."""
-    self._observations.append(timestep.observation)
-    self._actions.append(action)
-    self._rewards.append(timestep.reward)
-    self._discounts.append(timestep.discount)
-
-  def episode(self) -> episodes_lib.Episode:
-    """Returns the episode."""
-    from distacme.demonstrations import episodes
-
-    return episodes.Episode(
-      _joined(self._observations),
-      _joined(self._actions),
-      _joined(self._rewards),
-      _joined(self._discounts),
-    )
-
-
-def _joined(rows: Sequence[Any]) -> Any:
-  """Returns a nest of [N, ...] of N nests of [1, ...]."""
-  import numpy as np
-  import tree
-
-  columns = zip(*map(tree.flatten, rows), strict=True)
-  return tree.unflatten_as(rows[0], [np.concatenate(c) for c in columns])
 
 
 class _Progress:

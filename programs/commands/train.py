@@ -79,7 +79,7 @@ def _parse(
   arguments: Sequence[str],
   description: str,
 ) -> Any:
-  """Returns what the flags say, as fields run, seeds and agent."""
+  """Returns the values of the flags, as fields run, seeds and agent."""
   import tyro
 
   run = run_config.RunConfig

@@ -25,7 +25,7 @@ from distacme.programs import experiment as experiment_lib
 from distacme.programs import program
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
-from distacme.replay import demonstrations
+from distacme.replay import filling
 from distacme.replay import in_process
 from distacme.replay import memory
 from distacme.run import checkpoint
@@ -168,7 +168,9 @@ class _Parts:
       save=self._save,
       **experiment.learner_settings(agent, directory),
     )
-    held = restored.replay or demonstrations.load(directory.demonstrations)
+    held = restored.replay or filling.load(
+      directory.demonstrations, restored.steps
+    )
     if held is not None:
       self.loop.replay.load(held)
     self._steps_since = 0  # since the last place for a checkpoint

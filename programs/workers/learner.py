@@ -13,6 +13,7 @@ from distacme.programs import program
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
 from distacme.programs.workers import replay_links
+from distacme.replay import store as store_lib
 from distacme.run import checkpoint
 from distacme.run import seeding
 
@@ -34,25 +35,38 @@ def run(context: context_lib.Context) -> None:
   checkpointer = checkpoint.Checkpointer(directory.checkpoints)
   context.opened.callback(checkpointer.close)
 
-  def save(steps: int, state: Any) -> None:
-    directory.write_counts(steps, connection.report().counts)
-    checkpointer.save(steps, state)
-
   state = jax.jit(agent.initial_learner_state)(key)
   restored = checkpointer.restore(state)
   # A restarted learner went back to the last checkpoint.
   counted = connection.first_status().counts.get('learner_steps', 0)
   behind = counted - (restored.steps if restored else 0)
   connection.report({'learner_steps': -behind} if behind else None)
-  has_replay = program.REPLAY in context.program
-  if has_replay and context.find(program.REPLAY) is None:
+  make_sampler = functools.partial(replay_links.make_sampler, context, agent)
+  store: store_lib.Store | None = None
+  if program.REPLAY not in context.program:
+    # Nobody acts: the tables of demonstrations are here.
+    saves = experiment.run.replay_checkpoint_period_s is not None
+    store = store_lib.Store(
+      agent.replay,
+      directory.replay if saves and agent.replay.prioritized else None,
+      directory.demonstrations,
+      learnt=restored.steps if restored else 0,
+    )
+    make_sampler = functools.partial(replay_links.make_own_sampler, store)
+  elif context.find(program.REPLAY) is None:
     return
+
+  def save(steps: int, state: Any) -> None:
+    if store is not None and store.saves:  # first: no learner lacks its replay
+      store.save()
+    directory.write_counts(steps, connection.report().counts)
+    checkpointer.save(steps, state)
 
   learner = wiring.make_learner(
     agent,
     spec,
     restored.state if restored else state,
-    functools.partial(replay_links.make_sampler, context, agent),
+    make_sampler,
     connection.params,
     connection,
     devices=devices,

@@ -46,6 +46,7 @@ def run(context: context_lib.Context) -> None:
     replay_spec.from_dict(context.config['replay']),
     context.directory.replay if save_period_s else None,
     context.directory.demonstrations,
+    learnt=context.connection.first_status().counts.get('learner_steps', 0),
   )
   with _doors(context, store, run) as checks:
     _serve(context, store, save_period_s, checks)

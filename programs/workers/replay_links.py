@@ -77,21 +77,19 @@ def _describing(context: context_lib.Context) -> Callable[[], str]:
   return functools.partial(wire.describe, line)
 
 
+def make_own_sampler(
+  store: store_lib.Store, layout: rows.RowLayout
+) -> sampler_lib.Sampler:
+  """Returns the sampler of a learner that has replay in its own process."""
+  return sampler_lib.Sampler(
+    lambda: store_outlet.StoreOutlet(store), layout, store.describe
+  )
+
+
 def make_sampler(
   context: context_lib.Context, agent: core.Agent, layout: rows.RowLayout
 ) -> sampler_lib.Sampler:
-  """Returns the learner's sampler; waits for replay while the run goes on.
-
-  A program without actors has no replay worker: the tables of demonstrations are in
-  the learner's process.
-  """
-  if program.REPLAY not in context.program:
-    store = store_lib.Store(
-      agent.replay, demonstrations=context.directory.demonstrations
-    )
-    return sampler_lib.Sampler(
-      lambda: store_outlet.StoreOutlet(store), layout, store.describe
-    )
+  """Returns the learner's sampler; waits for replay while the run goes on."""
   return sampler_lib.Sampler(
     functools.partial(
       _open_outlet, context, form_lib.Form.of(agent.replay, layout)

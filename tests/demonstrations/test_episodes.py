@@ -110,7 +110,9 @@ def test_episodes_may_be_read_more_than_once():
     ({'infos': {}}, "'infos'"),
     ({'terminated': None}, 'Give observations, actions, rewards and either'),
     ({'discounts': [1, 1, 0]}, 'and either terminated or discounts'),
-    ({'terminated': [False, False, True]}, 'has shape [3]. Give one bool'),
+    ({'terminated': [False, False, True]}, 'is [False, False, True]. Give one'),
+    ({'terminated': 'False'}, "is 'False'. Give one bool"),
+    ({'terminated': math.nan}, 'is nan. Give one bool'),
     ({'rewards': np.zeros((3, 1))}, 'rewards of episode 0 have shape [3, 1]'),
     ({'rewards': np.zeros(0)}, 'one step at least'),
     (
@@ -196,6 +198,25 @@ def test_what_does_not_fit_is_named_with_both_values(changes, found, wanted):
   sentence = refused(given(**changes))
   assert found in sentence
   assert wanted in sentence
+
+
+@pytest.mark.parametrize(
+  ('episode', 'found'),
+  [
+    (given(rewards=[0.0, 1e300, 0.0]), 'rewards of episode 0'),
+    (given(terminated=None, discounts=[1.0, 1.0, 2.0]), 'discounts of episode'),
+    (given(terminated=None, discounts=[1.0, -1.0, 0.0]), 'hold -1.0'),
+  ],
+)
+def test_numbers_that_nothing_can_be_learnt_from_are_refused(episode, found):
+  assert found in refused(episode)
+
+
+def test_integers_that_would_wrap_are_refused():
+  spec = SPEC._replace(actions=specs.Array((), np.int32))
+  wide = np.array([0, 2**40 + 5, 1])
+  assert 'actions of episode 0' in refused(given(actions=wide), spec=spec)
+  assert '1099511627781' in refused(given(actions=wide), spec=spec)
 
 
 def test_no_episodes_are_refused():

@@ -8,6 +8,7 @@ import pytest
 
 from distacme import demonstrations
 from distacme.agents import bc
+from distacme.agents import dqfd
 from distacme.agents import dqn
 from distacme.agents import impala
 from distacme.agents import r2d2
@@ -194,11 +195,12 @@ def functions(*episodes):
     ('CATCH', 'is str. Give the folder or the ID of a Minari'),
     (None, "learns from demonstrations, and none are given. Add '--demo"),
     (functions(), 'has no episodes'),
-    (lambda: ['none'], 'gave str for an episode. Return what'),
+    (lambda: [EPISODE, 'none'], 'episode 1 is str. Give a mapping with'),
+    (lambda: None, 'returned NoneType. Return what'),
     (
       functions({'actions': [0, 3]}),
-      r'actions of episode 0 of .* hold 3, and those of the environment are from'
-      ' 0 to 2',
+      r'actions of episode 0 of .* hold 3, and there those of the environment '
+      'are from 0 to 2',
     ),
     (
       functions({'observations': np.zeros((3, 5), np.float32)}),
@@ -220,6 +222,8 @@ def test_what_cannot_be_learnt_from_is_refused_before_a_run_begins(
   [
     ({'clock': 'env_steps'}, "never be evaluated. Add '--clock learner_steps'"),
     ({'max_learner_steps': None}, 'would never end.* Set one of them'),
+    ({'num_actors': 7}, 'has no actors, got num_actors=7. Leave it out'),
+    ({'max_env_steps': 10}, 'has no actors, got max_env_steps=10'),
   ],
 )
 def test_a_run_that_would_never_be_evaluated_or_end_is_refused(
@@ -253,9 +257,7 @@ def test_other_agents_have_them_in_replay_before_their_first_step(tmp_path):
 
 @pytest.mark.parametrize('config', [impala.Config(), r2d2.Config()])
 def test_agents_that_learn_from_their_own_policy_refuse_them(tmp_path, config):
-  with pytest.raises(
-    ValueError, match='own policy alone. Leave demonstrations'
-  ):
+  with pytest.raises(ValueError, match='own policy computed .* Leave them out'):
     training.train(
       config,
       env=CATCH,
@@ -266,9 +268,35 @@ def test_agents_that_learn_from_their_own_policy_refuse_them(tmp_path, config):
   assert not (tmp_path / 'run').exists()
 
 
-def test_from_episodes_is_given_to_train_as_it_is(tmp_path):
-  given = demonstrations.from_episodes([EPISODE] * 4)
+@pytest.mark.parametrize('given', [[EPISODE] * 4, None])
+def test_episodes_are_given_to_train_as_they_are(tmp_path, given):
+  given = given or demonstrations.from_episodes([EPISODE] * 4)
   run = train(tmp_path / 'run', given, max_learner_steps=4)
   assert run.exit_code == 0
   config = json.loads((run.directory / 'config.json').read_text())
-  assert config['run']['demonstrations'] == 'Demonstrations'
+  assert config['run']['demonstrations'] in ('Demonstrations', 'list')
+
+
+def test_several_updates_in_a_call_may_reach_beyond_the_pretraining(tmp_path):
+  config = dqfd.Config(
+    hidden_sizes=(8,), batch_size=8, min_replay_size=10, pretraining_steps=10
+  )
+  run = training.train(
+    config,
+    env=CATCH,
+    demonstrations=recorded.catch_expert,
+    run_dir=tmp_path / 'run',
+    mode='local',
+    updates_per_call=4,
+    max_env_steps=40,
+    eval_episodes=1,
+  )
+  assert run.exit_code == 0
+  counts = json.loads((run.directory / 'summary.json').read_text())['counts']
+  # 8 of 10, and then 32 samples for each step beyond the first ten.
+  assert counts['learner_steps'] > 8 + 20 * 32 / 8
+
+
+def test_a_path_is_a_dataset(tmp_path):
+  with pytest.raises(ValueError, match='nowhere'):
+    train(tmp_path / 'run', tmp_path / 'nowhere')

@@ -117,7 +117,7 @@ def test_what_replay_could_not_restore_is_said_once_on_the_terminal(
   other = start('run', '--max-env-steps', '4500', mode='processes')
   assert other.wait()[0] == 0, other.output
   assert other.output.count('cannot restore replay from') == 1
-  assert 'no other: it starts empty' in other.output
+  assert 'no other: it starts anew' in other.output
 
 
 @pytest.mark.program

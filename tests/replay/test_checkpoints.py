@@ -240,7 +240,7 @@ def test_what_is_of_another_table_is_not_restored(open_, caplog):
   assert second.metrics()['size'] == 0
   (record,) = caplog.records
   assert str(path) in record.getMessage()
-  assert 'and there is no other: it starts empty' in record.getMessage()
+  assert 'and there is no other: it starts anew' in record.getMessage()
 
 
 @only_workers

@@ -692,14 +692,39 @@ def test_pretraining_is_of_demonstrations_alone_and_waits_for_no_actor(
   spec = dataclasses.replace(as_one_table(), pretraining_batches=5)
   replay = make.of(spec)
   replay.insert(items(range(100, 104)), np.ones(4), EXPERT)
+  in_one_process = isinstance(replay, backends.InProcess)
+  memory = (replay.replay if in_one_process else replay.store)._memory
+  assert (
+    memory.room([0]) == 0
+  )  # so that nobody acts for long with the first params
   _, info = draw_tables(replay, 5)
   assert info.table.all()
   np.testing.assert_allclose(info.probability, 0.25)
-  if isinstance(replay, backends.InProcess):  # the others draw ahead, and wait
+  if in_one_process:  # the others draw ahead, and wait
     assert not replay.replay.can_sample()  # there is nothing of the agent's own
   replay.insert(items(range(10)), np.ones(10), OWN)
   _, info = draw_tables(replay, 5)
   assert 0 < info.table.mean() < 1
+
+
+@pytest.mark.parametrize('mixture', ['priorities', (0.1, 0.9)])
+def test_a_ratio_counts_the_windows_of_all_tables(layout, items, mixture):
+  """Else the learner learnt on and on where few windows are the agent's own."""
+  ratio = {'samples_per_insert': 2.0, 'min_size': 10, 'error_buffer': 40}
+  spec = two_tables(mixture=mixture, own={'priority_exponent': 0.5, **ratio})
+  replay = in_process.InProcessReplay(spec, layout, 0)
+  for name, numbers in ((OWN, range(30)), (EXPERT, range(100, 104))):
+    inserter = replay.inserter(backends.named(spec, [name]))
+    inserter.insert(items(numbers), np.ones(len(numbers)))
+  batches = 0
+  while replay.can_sample():
+    replay.sample()
+    batches += 1
+  # Of 16 windows: twice the inserts, and 20 ahead.
+  assert batches == (2 * 30 + 20) / 16
+  metrics = replay.metrics()
+  assert metrics['samples_per_insert'] == batches * 16 / (30 - 10)
+  assert f'{batches * 16} sampled so far' in replay.describe()
 
 
 def test_the_mixture_in_memory_depends_on_the_seed_alone(layout, items):

@@ -15,6 +15,7 @@ import tree
 from distacme import core
 from distacme import specs
 from distacme.acting import greedy_policy
+from distacme.acting import recording
 from distacme.demonstrations import datasets
 from distacme.environments import wrappers
 from distacme.programs import agents_by_name
@@ -236,7 +237,7 @@ def fixture_interrupt_at(monkeypatch):
 
   def interrupt_at(*steps):
     count = 0
-    act = record._Steps.add
+    act = recording._Steps.add
 
     def add(self, *args):
       nonlocal count
@@ -248,7 +249,7 @@ def fixture_interrupt_at(monkeypatch):
             thread.join(0.05)
       act(self, *args)
 
-    monkeypatch.setattr(record._Steps, 'add', add)
+    monkeypatch.setattr(recording._Steps, 'add', add)
 
   return interrupt_at
 

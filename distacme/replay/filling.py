@@ -1,10 +1,11 @@
-"""Writes recorded episodes into replay as an actor writes its steps."""
+"""Fills replay with recorded episodes, as an actor writes its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import pathlib
 import shutil
+from typing import NamedTuple
 
 import dm_env
 import numpy as np
@@ -19,6 +20,7 @@ from distacme.replay.items import rows as rows_lib
 from distacme.replay.writers import factory
 from distacme.replay.writers import inserter as inserter_lib
 from distacme.run import files
+from distacme.run import notices
 
 
 def tables_to_fill(
@@ -38,8 +40,9 @@ def tables_to_fill(
   acted = tree.flatten((moments.extras, getattr(moments, 'start_state', ())))
   if acted or spec.tables[0].used_once or len(spec.tables) > 1:
     raise ValueError(
-      'the agent learns from steps of its own policy alone. Leave demonstrations '
-      'out, or use an agent that learns from them (distacme agents).'
+      'the agent learns from what its own policy computed at each step, which '
+      'demonstrations have not. Leave them out, or use an agent that learns from '
+      'them, like r2d3 in the place of r2d2 (distacme agents).'
     )
   return spec.tables
 
@@ -74,14 +77,22 @@ def fill(
 ) -> None:
   """Fills the tables in memory that demonstrations are for; see `held`."""
   tables = tables_to_fill(spec, layout)
-  recorded = bool(spec.tables_of_demonstrations)
-  steps = write(
+  written = write(
     episodes, spec, layout, tables, lambda table: replay.inserter((table,))
   )
   for table in tables:
     inserted = replay.inserted(table)
-    least = spec.rate_limits[spec.tables.index(table)].min_size
-    if recorded and inserted < least:
+    steps, of_part = written[table.name]
+    if not of_part:
+      raise ValueError(
+        f'none of the episodes is of table {table.name!r}, which takes those of '
+        f'the part {table.part} of them. Give more episodes, or let the agent do '
+        'without the table (bc: --validation-share 0).'
+      )
+    least = 1
+    if table.filled_by == 'demonstrations':
+      least = spec.rate_limits[spec.tables.index(table)].min_size
+    if inserted < least:
       raise ValueError(
         f'the demonstrations have {steps} steps, which make {inserted} windows '
         f'of table {table.name!r}; no batch is drawn before it holds '
@@ -93,18 +104,30 @@ def fill(
         f'max_size={table.max_size}: the first ones would be dropped. Raise it '
         '(max_replay_size), or give fewer.'
       )
-    if not recorded:
+    if spec.block_size > 1 and inserted < steps:
+      notices.warn_once(
+        f'The last {steps - inserted} of {steps} steps of the demonstrations fill '
+        f'no block of block_size={spec.block_size} and are left out.'
+      )
+    if table.filled_by == 'actors':
       replay.keep_ratio_from_now(table)
+
+
+class Written(NamedTuple):
+  """Numbers of what was written to a table."""
+
+  steps: int
+  episodes: int
 
 
 def write(
   episodes: Iterable[episodes_lib.Episode],
   spec: replay_spec.ReplaySpec,
   layout: rows_lib.RowLayout,
-  tables: Iterable[replay_spec.Table],
+  tables: Sequence[replay_spec.Table],
   make_inserter: Callable[[replay_spec.Table], inserter_lib.Inserter],
-) -> int:
-  """Writes episodes and returns the number of their steps.
+) -> dict[str, Written]:
+  """Writes episodes; returns how much of them went to each table, by its name.
 
   The outputs of the agent's `act` that are stored beside the steps (`extras` and
   `start_state`) are 0, and so is the version of the params.
@@ -119,19 +142,17 @@ def write(
   Raises:
     ValueError: if a table that evicts nothing is full.
   """
-  writers = [
-    (table, _EpisodeWriter(spec, layout, make_inserter(table)))
+  writers = {
+    table.name: _EpisodeWriter(spec, layout, make_inserter(table))
     for table in tables
-  ]
-  steps = 0
+  }
   for number, episode in enumerate(episodes):
-    for table, writer in writers:
+    for table in tables:
       if table.takes(number):
-        writer.write(episode)
-    steps += episode.num_steps
-  for _, writer in writers:
+        writers[table.name].write(episode)
+  for writer in writers.values():
     writer.close()
-  return steps
+  return {name: writer.written for name, writer in writers.items()}
 
 
 class _EpisodeWriter:
@@ -147,8 +168,11 @@ class _EpisodeWriter:
     self.close = self._writer.close
     self._output = _nothing(layout)
     self._last: dm_env.TimeStep | None = None
+    self.written = Written(0, 0)
 
   def write(self, episode: episodes_lib.Episode) -> None:
+    steps, episodes = self.written
+    self.written = Written(steps + episode.num_steps, episodes + 1)
     timesteps = episode.timesteps()
     before = next(timesteps)
     if self._last is not None:
@@ -194,8 +218,13 @@ def save(held_: memory.HeldMemory, folder: pathlib.Path) -> None:
     unfinished.rename(folder)
 
 
-def load(folder: pathlib.Path) -> memory.HeldMemory | None:
-  """Returns what `save` was given; None if nothing was saved there.
+def load(folder: pathlib.Path, learnt: int = 0) -> memory.HeldMemory | None:
+  """Returns the replay that `save` was given; None if there is none.
+
+  Args:
+    folder: of `save`.
+    learnt: steps that the learner has made, as many batches as were drawn: a
+      pre-training is not begun again where replay alone was lost.
 
   Raises:
     ValueError: if the files are damaged.
@@ -203,9 +232,10 @@ def load(folder: pathlib.Path) -> memory.HeldMemory | None:
   if not folder.exists():
     return None
   try:
-    return memory.read(folder)
+    held_ = memory.read(folder)
   except Exception as error:  # of zip files, of numpy, of the file system
     raise ValueError(
       f'{folder} is damaged ({error}). It holds the demonstrations of the run: '
       'remove it and start the run again, which writes it anew.'
     ) from error
+  return held_._replace(batches=max(held_.batches, learnt))

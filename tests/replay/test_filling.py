@@ -9,7 +9,7 @@ import tree
 from distacme import demonstrations as recorded_lib
 from distacme import replay_spec
 from distacme import specs
-from distacme.replay import demonstrations
+from distacme.replay import filling
 from distacme.replay import in_process
 from distacme.replay import store
 from distacme.replay.items import rows as rows_lib
@@ -62,7 +62,7 @@ def spec_of(window, **changes):
 
 
 def write(episodes, spec, collector):
-  return demonstrations.write(
+  return filling.write(
     iter(episodes), spec, collector.layout, spec.tables, lambda table: collector
   )
 
@@ -91,8 +91,8 @@ def test_they_become_the_windows_of_the_same_steps_acted(window, truncated):
   run, episodes = recorded([3, 1, 7], truncated)
   acted = playing.play(run, window)
   collector = playing.Collector(layout_of(window))
-  steps = write(episodes, spec_of(window), collector)
-  assert steps == 11
+  written = write(episodes, spec_of(window), collector)
+  assert written == {'expert': (11, 3)}
   assert collector.closed
   got, want = collector.data, acted.data
   assert len(got.reward) == len(want.reward) > 0
@@ -129,7 +129,7 @@ def test_what_act_would_have_stored_is_0_and_their_priority_is_1():
 
 def filled(episodes, spec, layout):
   replay = in_process.InProcessReplay(spec, layout, seed=0)
-  demonstrations.fill(episodes, spec, layout, replay)
+  filling.fill(episodes, spec, layout, replay)
   return replay
 
 
@@ -160,18 +160,20 @@ def test_tables_take_the_episodes_of_their_parts():
   collectors = {
     table.name: playing.Collector(layout_of(window)) for table in spec.tables
   }
-  steps = demonstrations.write(
+  written = filling.write(
     episodes,
     spec,
     layout_of(window),
     spec.tables,
     lambda table: collectors[table.name],
   )
+  assert written['expert'].episodes == 36
+  assert written['other'].episodes == 4
   seen = [
     set(each.data.observation['time'].tolist()) for each in collectors.values()
   ]
   assert not seen[0] & seen[1]
-  assert sum(map(len, seen)) == steps
+  assert [len(each) for each in seen] == [w.steps for w in written.values()]
   kept = [number for number in range(40) if other.takes(number)]
   assert len(kept) == 4
   assert kept[0] == 1  # of two episodes there is one for each
@@ -183,11 +185,11 @@ def test_they_are_what_a_replay_begins_with_in_every_mode(tmp_path):
   _, episodes = recorded([3, 4])
   spec, layout = spec_of(window), layout_of(window)
   path = tmp_path / 'demonstrations'
-  assert demonstrations.load(path) is None
-  demonstrations.save(demonstrations.held(episodes, spec, layout, 0), path)
+  assert filling.load(path) is None
+  filling.save(filling.held(episodes, spec, layout, 0), path)
   assert [each.name for each in tmp_path.iterdir()] == ['demonstrations']
   in_memory = in_process.InProcessReplay(spec, layout, seed=0)
-  in_memory.load(demonstrations.load(path))
+  in_memory.load(filling.load(path))
   served = store.Store(spec, tmp_path / 'replay', path)
   for replay in (in_memory, served):
     assert replay.metrics()['size'] == 7
@@ -198,16 +200,70 @@ def test_they_are_what_a_replay_begins_with_in_every_mode(tmp_path):
   assert again.metrics()['sampled'] == 4
 
 
+def test_a_pretraining_is_not_begun_again_where_replay_alone_was_lost(tmp_path):
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3, 4])
+  spec = dataclasses.replace(spec_of(window), pretraining_batches=10)
+  path = tmp_path / 'demonstrations'
+  filling.save(filling.held(episodes, spec, layout_of(window), 0), path)
+  assert filling.load(path).batches == 0
+  assert filling.load(path, learnt=7).batches == 7
+
+
+def test_a_part_without_an_episode_is_named():
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([3])
+  with pytest.raises(
+    ValueError, match=r"none of the episodes .* 'expert'.*bc:"
+  ):
+    filled(episodes, spec_of(window, part=(0.0, 0.1)), layout_of(window))
+
+
+def test_steps_that_fill_no_block_are_named(caplog):
+  window = replay_spec.NStep(1, 0.9)
+  spec = replay_spec.single(
+    window,
+    batch_size=4,
+    max_size=40,
+    min_size=4,
+    samples_per_insert=4.0,
+    block_size=4,
+  )
+  layout = rows_lib.make_layout(
+    window, playing.SPEC, extras=(), start_state=(), share_frames=False
+  )
+  replay = filled(recorded([3, 4])[1], spec, layout)
+  assert 'The last 3 of 7 steps' in caplog.text
+  assert replay.metrics()['size'] == 4
+  with pytest.raises(ValueError, match='3 steps, which make 0 windows'):
+    filled(recorded([3])[1], spec, layout)
+
+
+def test_a_table_that_keeps_all_grows_with_what_it_keeps():
+  window = replay_spec.NStep(1, 0.9)
+  _, episodes = recorded([30, 40, 50])
+  spec = spec_of(window, max_size=10**7)
+  replay = filled(episodes, spec, layout_of(window))
+  assert replay.metrics()['size'] == 120
+  assert len(replay._memory._tables[0]._items) < 400
+  again = in_process.InProcessReplay(spec, layout_of(window), seed=0)
+  again.load(replay.held())
+  for _ in range(5):
+    np.testing.assert_array_equal(
+      replay.sample()[0].reward, again.sample()[0].reward
+    )
+
+
 def test_damaged_ones_are_a_sentence(tmp_path):
   window = replay_spec.NStep(1, 0.9)
   _, episodes = recorded([3])
   path = tmp_path / 'demonstrations'
-  held = demonstrations.held(episodes, spec_of(window), layout_of(window), 0)
-  demonstrations.save(held, path)
+  held = filling.held(episodes, spec_of(window), layout_of(window), 0)
+  filling.save(held, path)
   (file,) = path.iterdir()
   file.write_bytes(file.read_bytes()[:200])
   with pytest.raises(ValueError, match='is damaged .* remove it and start'):
-    demonstrations.load(path)
+    filling.load(path)
 
 
 def test_an_agent_without_a_table_for_them_has_them_among_its_own():
@@ -256,8 +312,10 @@ def test_an_agent_without_a_table_for_them_has_them_among_its_own():
   ],
 )
 def test_an_agent_that_learns_from_its_own_policy_has_none(spec, window):
-  with pytest.raises(ValueError, match='steps of its own policy alone. Leave'):
-    demonstrations.tables_to_fill(spec, layout_of(window))
+  with pytest.raises(
+    ValueError, match='what its own policy computed.* Leave them out'
+  ):
+    filling.tables_to_fill(spec, layout_of(window))
 
 
 def test_more_than_a_table_keeps_are_refused():
