@@ -195,6 +195,7 @@ class Memory:
       spare = [{}] * len(self._tables)
     return HeldMemory(
       json.dumps(self._random.bit_generator.state),
+      json.dumps(self._mixture.entropy),
       self._batches,
       {
         spec.name: table.held(of_table)
@@ -207,6 +208,8 @@ class Memory:
   def load(self, held: HeldMemory) -> None:
     """Loads the state of another `Memory`; call this before any insert."""
     self._random.bit_generator.state = json.loads(held.random)
+    if held.entropy:
+      self._mixture.entropy = json.loads(held.entropy)
     self._batches = held.batches
     for spec, table in zip(self.spec.tables, self._tables, strict=True):
       table.load(held.tables[spec.name])
@@ -217,11 +220,13 @@ class HeldMemory(NamedTuple):
 
   Attributes:
     random: state of the random numbers, as JSON.
+    entropy: of the choice of tables, as JSON; '' in files of before it was kept.
     batches: that were drawn.
     tables: contents of each table, by name.
   """
 
   random: str
+  entropy: str
   batches: int
   tables: dict[str, tables_lib.HeldTable]
 
@@ -229,6 +234,7 @@ class HeldMemory(NamedTuple):
     """Writes the copy below `folder`, for `read`."""
     arrays = {
       'random': np.array(self.random),
+      'entropy': np.array(self.entropy),
       'batches': np.array(self.batches),
     }
     frames = {}
@@ -256,6 +262,7 @@ def read(folder: pathlib.Path) -> HeldMemory:
   of_all = tables.pop('')
   return HeldMemory(
     str(of_all['random']),
+    str(of_all.get('entropy', '')),
     int(of_all['batches']),
     {
       name: tables_lib.HeldTable(

@@ -17,8 +17,11 @@ Draw: TypeAlias = Callable[[int], tables_lib.DrawnItems]
 class Mixture:
   """Chooses the table of every element, and joins the tables' items to batches.
 
-  The choices for a batch follow from the seed, the batch's number and the shares of
-  the tables, so that restored tables go on with the same choices.
+  The choices for a batch follow from the entropy, the batch's number and the shares
+  of the tables, so that restored tables go on with the same choices.
+
+  Attributes:
+    entropy: of the choices, made of the seed; kept with the tables.
   """
 
   def __init__(self, spec: replay_spec.ReplaySpec, seed: int | None = None):
@@ -37,7 +40,7 @@ class Mixture:
     self._recorded = np.array(
       [table.filled_by == 'demonstrations' for table in spec.tables]
     )
-    self._entropy = np.random.SeedSequence(seed).entropy
+    self.entropy = np.random.SeedSequence(seed).entropy
 
   def shares(self, number: int, totals: Sequence[float]) -> np.ndarray:
     """Returns the chance of each table to give an element of batch `number`.
@@ -57,7 +60,7 @@ class Mixture:
 
   def _tables(self, number: int, shares: np.ndarray) -> np.ndarray:
     """Returns the table of each item of batch `number`: [N] int32."""
-    seed = np.random.SeedSequence(self._entropy, spawn_key=(number,))
+    seed = np.random.SeedSequence(self.entropy, spawn_key=(number,))
     uniform = np.random.default_rng(seed).random(self._items)
     bounds = np.cumsum(shares)[:-1]
     # A table without a share is not chosen by a number at its bound.

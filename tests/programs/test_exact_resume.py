@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from distacme.agents import dqfd
 from distacme.agents import dqn
 from distacme.agents import impala
 from distacme.agents import r2d2
@@ -19,6 +20,7 @@ from distacme.programs import training
 from distacme.run import checkpoint
 from distacme.run import metrics
 from distacme.run import run_directory
+from distacme.testing import demonstrations as recorded
 from distacme.testing import environments
 from tests.programs import launching
 
@@ -71,6 +73,16 @@ CASES = {
   # A queue.
   'impala': (
     impala.Config(**SMALL, batch_size=1, queue_size=2), launching.CATCH, {}
+  ),
+  # Two tables, of which one is of demonstrations, drawn from by priorities; the first
+  # updates are before the first action.
+  'dqfd': (
+    dqfd.Config(
+      **SMALL, min_replay_size=50, batch_size=16, n_step=3,
+      pretraining_steps=100,
+    ),
+    launching.CATCH,
+    {'demonstrations': recorded.catch_expert},
   ),
   # Random actions before the first update; several updates in one call.
   'sac': (

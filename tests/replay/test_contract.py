@@ -13,6 +13,7 @@ from distacme import replay_spec
 from distacme import specs
 from distacme import types
 from distacme.replay import in_process
+from distacme.replay import memory
 from distacme.replay.items import rows as rows_lib
 from tests.replay import backends
 from tests.replay import playing
@@ -693,9 +694,9 @@ def test_pretraining_is_of_demonstrations_alone_and_waits_for_no_actor(
   replay = make.of(spec)
   replay.insert(items(range(100, 104)), np.ones(4), EXPERT)
   in_one_process = isinstance(replay, backends.InProcess)
-  memory = (replay.replay if in_one_process else replay.store)._memory
+  tables = (replay.replay if in_one_process else replay.store)._memory
   assert (
-    memory.room([0]) == 0
+    tables.room([0]) == 0
   )  # so that nobody acts for long with the first params
   _, info = draw_tables(replay, 5)
   assert info.table.all()
@@ -705,6 +706,24 @@ def test_pretraining_is_of_demonstrations_alone_and_waits_for_no_actor(
   replay.insert(items(range(10)), np.ones(10), OWN)
   _, info = draw_tables(replay, 5)
   assert 0 < info.table.mean() < 1
+
+
+def test_restored_tables_choose_as_before_whatever_their_own_seed(
+  layout, items, tmp_path
+):
+  """A resumed run has another seed, since its environments begin anew."""
+  first = in_process.InProcessReplay(two_tables(), layout, seed=0)
+  for name, numbers in ((OWN, range(10)), (EXPERT, range(100, 104))):
+    inserter = first.inserter(backends.named(two_tables(), [name]))
+    inserter.insert(items(numbers), np.ones(len(numbers)))
+  first.sample()
+  first.save(tmp_path)
+  second = in_process.InProcessReplay(two_tables(), layout, seed=7)
+  second.load(memory.read(tmp_path))
+  for _ in range(5):
+    (data, info), (again, info_again) = first.sample(), second.sample()
+    np.testing.assert_array_equal(data.reward, again.reward)
+    np.testing.assert_array_equal(info.table, info_again.table)
 
 
 @pytest.mark.parametrize('mixture', ['priorities', (0.1, 0.9)])

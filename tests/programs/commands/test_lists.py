@@ -23,7 +23,11 @@ def test_every_agent_is_listed_with_its_first_line(capsys):
   text = printed(capsys, 'agents')
   assert 'dqn         DQN as Ape-X runs it' in text
   for name in agents_by_name.known_agents():
-    assert agents.summary(f'distacme.agents.{name}') in text
+    summary = agents.summary(f'distacme.agents.{name}')
+    assert summary in text
+    config = agents_by_name.agent_module(name).Config()
+    needed = bool(config.replay.tables_of_demonstrations)
+    assert ('(needs --demonstrations)' in summary) == needed, name
 
 
 def test_every_family_of_environments_has_an_example(capsys):
