@@ -290,6 +290,26 @@ def test_dqfd_finds_the_doors_and_does_not_remember_which(tmp_path):
   assert 0.3 <= result['final_return'] <= 0.6
 
 
+DOOR_BC = (
+  f'{DOOR} --demonstrations {RECORDED}:door_expert {LOCAL} --validation-share 0 '
+  '--max-learner-steps 1000 --eval-episodes 400 --learning-rate 3e-3 '
+  '--batch-size 32'
+)
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_bc_with_a_memory_remembers_the_door(seed, tmp_path):
+  result = training.train(
+    'bc', f'{DOOR_BC} --lstm-size 32 --seed {seed}', tmp_path
+  )
+  assert result['final_return'] >= 0.95
+
+
+def test_bc_without_a_memory_guesses_the_door(tmp_path):
+  result = training.train('bc', f'{DOOR_BC} --seed 0', tmp_path, control=True)
+  assert 0.4 <= result['final_return'] <= 0.6
+
+
 @pytest.mark.parametrize('seed', SEEDS)
 def test_of_demonstrations_alone_the_door_is_not_learnt(seed, tmp_path):
   result = training.train(
