@@ -4,8 +4,8 @@
 `dataset_writer` writes it. Replay is filled by `distacme.replay.filling`.
 """
 
-from distacme.demonstrations.episodes import Demonstrations
 from distacme.demonstrations.episodes import Episode
-from distacme.demonstrations.episodes import from_episodes
+from distacme.demonstrations.recorded import Demonstrations
+from distacme.demonstrations.recorded import from_episodes
 
 __all__ = ('Demonstrations', 'Episode', 'from_episodes')

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distacme import specs
+from distacme.demonstrations import checks
 from distacme.demonstrations import datasets
 from distacme.demonstrations import episodes
 from distacme.demonstrations import hdf5_files
@@ -115,7 +116,7 @@ class Writer:
       ValueError: if the episode does not fit the specs, or cannot be written.
     """
     number = self.num_episodes
-    episode = episodes.checked(
+    episode = checks.checked(
       episode, self._spec, f'episode {number} of {self._path}'
     )
     if not self._observations.keeps(episode.observations):

@@ -20,6 +20,7 @@ from distacme import specs
 from distacme import types
 from distacme.demonstrations import episodes
 from distacme.demonstrations import minari_library
+from distacme.demonstrations import recorded
 from distacme.demonstrations import stored_form
 from distacme.environments import spaces
 
@@ -28,7 +29,7 @@ _AGAIN = 'Record or fetch the dataset again.'
 _UNREADABLE = Exception
 
 
-def read(path_or_id: str | os.PathLike[str]) -> episodes.Demonstrations:
+def read(path_or_id: str | os.PathLike[str]) -> recorded.Demonstrations:
   """Returns the episodes of a dataset on this machine; nothing is downloaded.
 
   Episodes are read one at a time, whenever they are asked for.
@@ -47,7 +48,7 @@ def read(path_or_id: str | os.PathLike[str]) -> episodes.Demonstrations:
   _check_metadata(metadata, source)
   dataset = _open(folder, metadata, source)
   _check_whole(dataset)
-  return episodes.Demonstrations(
+  return recorded.Demonstrations(
     source,
     functools.partial(read_episodes, dataset),
     dataset.observations.form.spec,

@@ -81,36 +81,55 @@ def fill(
     episodes, spec, layout, tables, lambda table: replay.inserter((table,))
   )
   for table in tables:
-    inserted = replay.inserted(table)
-    steps, of_part = written[table.name]
-    if not of_part:
-      raise ValueError(
-        f'none of the episodes is of table {table.name!r}, which takes those of '
-        f'the part {table.part} of them. Give more episodes, or let the agent do '
-        'without the table (bc: --validation-share 0).'
-      )
-    least = 1
-    if table.filled_by == 'demonstrations':
-      least = spec.rate_limits[spec.tables.index(table)].min_size
-    if inserted < least:
-      raise ValueError(
-        f'the demonstrations have {steps} steps, which make {inserted} windows '
-        f'of table {table.name!r}; no batch is drawn before it holds '
-        f'min_size={least}. Give more demonstrations, or lower min_size.'
-      )
-    if inserted > table.max_size:  # of a table that evicts
-      raise ValueError(
-        f'the demonstrations make {inserted} windows, and replay holds '
-        f'max_size={table.max_size}: the first ones would be dropped. Raise it '
-        '(max_replay_size), or give fewer.'
-      )
-    if spec.block_size > 1 and inserted < steps:
-      notices.warn_once(
-        f'The last {steps - inserted} of {steps} steps of the demonstrations fill '
-        f'no block of block_size={spec.block_size} and are left out.'
-      )
+    _check_filled(spec, table, written[table.name], replay.inserted(table))
     if table.filled_by == 'actors':
       replay.keep_ratio_from_now(table)
+
+
+def _check_filled(
+  spec: replay_spec.ReplaySpec,
+  table: replay_spec.Table,
+  written: Written,
+  inserted: int,
+) -> None:
+  """Refuses demonstrations that are too few or too many for a table.
+
+  Args:
+    spec: of all tables.
+    table: that was filled.
+    written: steps and episodes that it was given.
+    inserted: windows that these made.
+
+  Raises:
+    ValueError: if they are.
+  """
+  if not written.episodes:
+    raise ValueError(
+      f'none of the episodes is of table {table.name!r}, which takes those of '
+      f'the part {table.part} of them. Give more episodes, or let the agent do '
+      'without the table (bc: --validation-share 0).'
+    )
+  least = 1
+  if table.filled_by == 'demonstrations':
+    least = spec.rate_limits[spec.tables.index(table)].min_size
+  if inserted < least:
+    raise ValueError(
+      f'the demonstrations have {written.steps} steps, which make {inserted} '
+      f'windows of table {table.name!r}; no batch is drawn before it holds '
+      f'min_size={least}. Give more demonstrations, or lower min_size.'
+    )
+  if inserted > table.max_size:  # of a table that evicts
+    raise ValueError(
+      f'the demonstrations make {inserted} windows, and replay holds '
+      f'max_size={table.max_size}: the first ones would be dropped. Raise it '
+      '(max_replay_size), or give fewer.'
+    )
+  if spec.block_size > 1 and inserted < written.steps:
+    notices.warn_once(
+      f'The last {written.steps - inserted} of {written.steps} steps of the '
+      f'demonstrations fill no block of block_size={spec.block_size} and are '
+      'left out.'
+    )
 
 
 class Written(NamedTuple):

@@ -9,7 +9,6 @@ import tree
 
 from distacme import demonstrations
 from distacme import specs
-from distacme.demonstrations import episodes as episodes_lib
 
 OBSERVATIONS = {
   'pos': specs.BoundedArray((2,), np.float32, [-1.0, -2.0], [1.0, 2.0]),
@@ -239,7 +238,7 @@ def test_integers_of_another_size_are_taken_by_their_values():
 
 
 def sourced(**theirs):
-  return episodes_lib.Demonstrations(
+  return demonstrations.Demonstrations(
     'the file', lambda: iter(checked(given())), **theirs
   )
 
@@ -295,7 +294,7 @@ def test_specs_are_compared_before_anything_is_read():
   def read():
     raise AssertionError
 
-  source = episodes_lib.Demonstrations(
+  source = demonstrations.Demonstrations(
     'the file', read, actions=specs.DiscreteArray(3)
   )
   with pytest.raises(ValueError, match='num_values=3'):
