@@ -18,6 +18,7 @@ from distacme.replay import pack_inserter
 from distacme.replay import packs
 from distacme.replay import sampler
 from distacme.replay import store
+from distacme.replay import store_outlet
 from distacme.replay.service import outlet as grpc_outlet
 from distacme.replay.service import server as grpc_server
 from distacme.replay.service import way as grpc_way
@@ -42,6 +43,8 @@ def info_of(key, table=0):
 
 class InProcess:
   """Replay of one process, whose owner saves it."""
+
+  draws_ahead = False
 
   def __init__(self, spec, layout, directory=None):
     self._spec = spec
@@ -118,6 +121,8 @@ class Direct:
 class Worker:
   """A replay worker's store, with ways in for actors and one out."""
 
+  draws_ahead = True
+
   def __init__(self, spec, layout, directory=None):
     self._spec, self._layout = spec, layout
     self.store = store.Store(spec, directory)
@@ -192,6 +197,15 @@ class Worker:
     self._folder.cleanup()
 
 
+class OwnStore(Worker):
+  """In the process of a learner that no actor brings anything."""
+
+  draws_ahead = False
+
+  def outlet(self):
+    return store_outlet.StoreOutlet(self.store)
+
+
 class Reverb(Worker):
   """With Reverb as the way in."""
 
@@ -245,4 +259,10 @@ class Grpc(Worker):
     self._service.stop(0)
 
 
-ALL = [InProcess, Worker, Grpc, pytest.param(Reverb, marks=needs_reverb)]
+ALL = [
+  InProcess,
+  Worker,
+  OwnStore,
+  Grpc,
+  pytest.param(Reverb, marks=needs_reverb),
+]

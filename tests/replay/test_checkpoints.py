@@ -77,7 +77,7 @@ def numbers_below(directory):
 
 def settled(replay, wait_until):
   """Waits until what is drawn ahead is drawn."""
-  if isinstance(replay.replay, backends.Worker):
+  if replay.replay.draws_ahead:
     wait_until(replay.has('sampled', 20))
 
 
