@@ -148,6 +148,9 @@ class Memory:
     return drawn
 
   def _totals(self) -> list[float]:
+    """Returns the sum of priorities in each table, if the mixture asks for it."""
+    if self.spec.mixture != 'priorities':
+      return []
     return [table.total_priority for table in self._tables]
 
   @property

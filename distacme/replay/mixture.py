@@ -47,7 +47,7 @@ class Mixture:
 
     Args:
       number: of the batch.
-      totals: the sum of priorities in each table.
+      totals: the sum of priorities in each table; [] if the mixture is fixed.
     """
     shares = self._fixed
     if self._by_priority:
@@ -80,7 +80,7 @@ class Mixture:
         for later in range(number, number + batches)
       ]
     )
-    counts = np.bincount(tables, minlength=len(totals))
+    counts = np.bincount(tables, minlength=len(self._recorded))
     return (counts * self._block).tolist()
 
   def draw(
@@ -90,7 +90,7 @@ class Mixture:
 
     Args:
       number: of the batch.
-      totals: the sum of priorities in each table.
+      totals: the sum of priorities in each table; [] if the mixture is fixed.
       draws: of each table; called only if the batch has items of the table.
     """
     if not self._several:
