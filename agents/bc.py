@@ -59,7 +59,8 @@ class Config(settings.LearningRateConfig):
   patience: int = 20
   """Such periods without a smaller loss after which learning ends; 0 never ends it."""
   batch_size: int = 256
-  """Steps, or sequences of a policy with a memory, per learner step."""
+  """Steps per learner step; a policy with a memory learns from as many sequences as
+  have that many steps."""
   max_demonstrations: int = 1_000_000
   """Steps, or sequences, of demonstrations that there is room for."""
   hidden_sizes: tuple[int, ...] = (256, 256)
@@ -86,7 +87,7 @@ class Config(settings.LearningRateConfig):
       self, 'lstm_size', 'burn_in_length', 'patience'
     )
     config_checks.check_at_least_one(
-      self, 'validation_period', 'trace_length', 'hidden_sizes'
+      self, 'validation_period', 'trace_length', 'hidden_sizes', 'batch_size'
     )
     if not 0 <= self.validation_share < 1:
       raise ValueError(
@@ -109,6 +110,7 @@ class Config(settings.LearningRateConfig):
   def replay(self) -> replay_spec.ReplaySpec:
     """Spec of the replay, by these settings: episodes to fit, and to validate by."""
     trace = self.trace_length if self.lstm_size else 1
+    sequences = max(1, self.batch_size // trace)
     share = self.validation_share
     fitted = replay_spec.Table(
       name='demonstrations',
@@ -121,12 +123,12 @@ class Config(settings.LearningRateConfig):
       part=(share, 1.0),
     )
     if not share:
-      return replay_spec.ReplaySpec((fitted,), self.batch_size)
+      return replay_spec.ReplaySpec((fitted,), sequences)
     validation = dataclasses.replace(
       fitted, name='validation', part=(0.0, share)
     )
     return replay_spec.ReplaySpec(
-      (fitted, validation), self.batch_size, (1 - share, share)
+      (fitted, validation), sequences, (1 - share, share)
     )
 
 

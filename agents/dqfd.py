@@ -54,7 +54,8 @@ class Config(dqn.Config):
   max_demonstrations: int = 100_000
   """Transitions of demonstrations that there is room for."""
   pretraining_steps: int = 1_000
-  """Learner steps on demonstrations alone, before the first action; 750,000."""
+  """Learner steps on demonstrations alone, before the first action; 750,000 in the
+  paper."""
   priority_exponent: float = 0.4
   """Alpha of prioritised replay."""
   importance_exponent: float = 0.6

@@ -35,8 +35,8 @@ class Config(r2d2.Config):
   """Settings of R2D3; the paper's, where they differ, stand beside them."""
 
   demonstration_ratio: float = 1 / 16
-  """Rho: chance of each sequence of a batch to be a demonstration; 1/256. With 1
-  nothing is learnt from the agent's own steps, and nobody acts."""
+  """Rho: chance of each sequence of a batch to be a demonstration; 1/256 in the paper.
+  With 1 nothing is learnt from the agent's own steps, and nobody acts."""
   samples_per_insert: float = 16.0
   """Sequences learnt from for each own one added, demonstrations included."""
   max_demonstrations: int = 10_000

@@ -17,6 +17,7 @@ from distacme import specs
 from distacme.demonstrations import episodes
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import given_functions
+from distacme.run import notices
 
 if TYPE_CHECKING:
   from distacme.run import run_directory
@@ -109,6 +110,12 @@ def fill(
   found = find(experiment)
   if found is None:
     return
+  env = experiment.run.env
+  if found.environment and found.environment != env:
+    notices.warn_once(
+      f'{found.source} was recorded in {found.environment}, and the run is in '
+      f'{env}.'
+    )
   import jax
 
   from distacme import row_layout

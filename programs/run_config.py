@@ -260,6 +260,7 @@ def defaults_for(agent_config: Any) -> dict[str, Any]:
     'clock': 'learner_steps',
     'max_env_steps': None,
     'max_learner_steps': 20_000,
+    'eval_period': 500,
   }
 
 

@@ -139,7 +139,8 @@ def check_specs(
   """Checks that a source's specs are those of the environment.
 
   Bounds of observations may differ: the values are held against ours. Those of
-  actions must not, as they say what an action does.
+  actions must not, as they say what an action does, nor may the number of values
+  of anything discrete.
 
   Raises:
     ValueError: if they differ; the message names the leaf and both specs.
@@ -150,9 +151,19 @@ def check_specs(
   ):
     if not _alike(leaf, our_leaf, bounds=field == 'action'):
       raise ValueError(
-        f"{leaf_name} of {source} is {leaf}, and the environment's is "
-        f'{our_leaf}. {_SAME_ENVIRONMENT}'
+        f"{leaf_name} of {source} is {_described(leaf)}, and the environment's "
+        f'is {_described(our_leaf)}. {_SAME_ENVIRONMENT}'
       )
+
+
+def _described(spec: specs.Array) -> str:
+  """Returns a spec in short."""
+  if isinstance(spec, specs.DiscreteArray):
+    return f'one of {spec.num_values} values'
+  form = f'{spec.dtype}{list(spec.shape)}'
+  if isinstance(spec, specs.BoundedArray):
+    form += f' from {np.min(spec.minimum):.6g} to {np.max(spec.maximum):.6g}'
+  return form
 
 
 def _alike(theirs: specs.Array, ours: specs.Array, bounds: bool) -> bool:
@@ -160,7 +171,11 @@ def _alike(theirs: specs.Array, ours: specs.Array, bounds: bool) -> bool:
     theirs.dtype, ours.dtype
   ):
     return False
-  if not bounds or not isinstance(ours, specs.BoundedArray):
+  discrete = isinstance(theirs, specs.DiscreteArray) and isinstance(
+    ours, specs.DiscreteArray
+  )
+  compared = bounds or discrete
+  if not compared or not isinstance(ours, specs.BoundedArray):
     return True
   return (
     isinstance(theirs, specs.BoundedArray)
@@ -172,5 +187,5 @@ def _alike(theirs: specs.Array, ours: specs.Array, bounds: bool) -> bool:
 
 
 _SAME_ENVIRONMENT = (
-  'Record the episodes in the environment of the run, with its wrappers.'
+  'Give episodes as the environment of the run has them, its wrappers included.'
 )

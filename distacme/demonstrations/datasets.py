@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import functools
 import json
+import logging
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -53,7 +54,15 @@ def read(path_or_id: str | os.PathLike[str]) -> recorded.Demonstrations:
     functools.partial(read_episodes, dataset),
     dataset.observations.form.spec,
     dataset.actions.form.spec,
+    _environment(metadata),
   )
+
+
+def _environment(metadata: Mapping[str, Any]) -> str:
+  """Returns the name of the environment that a dataset of ours was recorded in."""
+  ours = metadata.get(minari_library.OURS)
+  name = ours.get('environment') if isinstance(ours, dict) else ''
+  return name if isinstance(name, str) else ''
 
 
 class Field(NamedTuple):
@@ -285,6 +294,12 @@ def _discounts(
         f'{key} of {name} end the episode at step {early[0] + 1} of '
         f'{len(array)}, and an episode ends with its last step. Split it there.'
       )
+  if not any(array[-1:].any() for array in flags.values()):
+    logging.getLogger(__name__).warning(
+      '%s has neither a termination nor a truncation at its end, and counts as '
+      'cut off.',
+      name,
+    )
   infos = values.get('infos') or {}
   if dataset.is_ours and DISCOUNTS in infos:
     return _numbers(DISCOUNTS, infos, name)

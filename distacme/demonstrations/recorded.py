@@ -22,12 +22,16 @@ class Demonstrations:
     read: returns an iterator of the episodes, from the first one on.
     observations: spec of an observation, if the source has one.
     actions: spec of an action, if the source has one.
+    environment: name of the environment that was recorded, if the source has one.
   """
 
   source: str
-  read: Callable[[], Iterator[episodes_lib.Episode]]
+  read: Callable[[], Iterator[episodes_lib.Episode]] = dataclasses.field(
+    repr=False
+  )
   observations: types.NestedSpec = None
   actions: types.NestedSpec = None
+  environment: str = ''
 
   def checked(
     self, spec: specs.EnvironmentSpec
@@ -49,7 +53,7 @@ class Demonstrations:
     for number, episode in enumerate(self.read()):
       yield checks.checked(episode, spec, f'episode {number} of {self.source}')
     if number < 0:
-      raise ValueError(f'{self.source} has no episodes. Record some.')
+      raise ValueError(f'There is no episode in {self.source}. Record some.')
 
 
 def from_episodes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import pathlib
 import shutil
 from typing import NamedTuple
@@ -81,7 +81,7 @@ def fill(
     episodes, spec, layout, tables, lambda table: replay.inserter((table,))
   )
   for table in tables:
-    _check_filled(spec, table, written[table.name], replay.inserted(table))
+    _check_filled(spec, table, written, replay.inserted(table))
     if table.filled_by == 'actors':
       replay.keep_ratio_from_now(table)
 
@@ -89,7 +89,7 @@ def fill(
 def _check_filled(
   spec: replay_spec.ReplaySpec,
   table: replay_spec.Table,
-  written: Written,
+  all_written: Mapping[str, Written],
   inserted: int,
 ) -> None:
   """Refuses demonstrations that are too few or too many for a table.
@@ -97,16 +97,19 @@ def _check_filled(
   Args:
     spec: of all tables.
     table: that was filled.
-    written: steps and episodes that it was given.
-    inserted: windows that these made.
+    all_written: steps and episodes that each table was given, by its name.
+    inserted: windows that these made in this one.
 
   Raises:
     ValueError: if they are.
   """
+  written = all_written[table.name]
   if not written.episodes:
+    total = sum(each.episodes for each in all_written.values())
+    low, high = table.part
     raise ValueError(
-      f'none of the episodes is of table {table.name!r}, which takes those of '
-      f'the part {table.part} of them. Give more episodes, or let the agent do '
+      f'of {total} episodes none is left for table {table.name!r}, which is to '
+      f'have the share {high - low:.6g} of them. Give more, or let the agent do '
       'without the table (bc: --validation-share 0).'
     )
   least = 1

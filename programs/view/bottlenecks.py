@@ -87,6 +87,10 @@ def _for_data(workers: _Workers, learner_steps: int) -> list[str]:
   share = learner.metrics.get('share_waiting_for_data', 0.0)
   if share < _LEAST_SHARE:
     return []
+  if not any(_kind(name) in ('actor', 'replay') for name in workers):
+    return [
+      f'the learner waits for its batches to be drawn ({share:.0%} of the time)'
+    ]
   blocked = _shares(workers, 'share_blocked_by_replay')
   if blocked and min(blocked.values()) >= _LEAST_SHARE:
     # The rate limits never hold up both sides: replay has enough items, and

@@ -144,6 +144,7 @@ def ending(status: status_lib.Status) -> str:
   detail = stop.detail.rstrip() if stop else ''
   if detail and detail not in shown:
     lines.append(detail)
+  lines += _last_evaluation(status)
   lines += [
     how if how not in shown else f'{failed} failed, see above'
     for failed, how in status.failures.items()
@@ -152,6 +153,19 @@ def ending(status: status_lib.Status) -> str:
   if status.restarts:
     lines.append(f'restarted: {_restarted(status)}')
   return '\n'.join(lines)
+
+
+def _last_evaluation(status: status_lib.Status) -> list[str]:
+  """Returns a line about the last evaluation, unless the run's end tells more."""
+  reasons = status_lib.StopReason
+  if status.stop and status.stop.reason in (reasons.SOLVED, reasons.FAILED):
+    return []
+  return [
+    f'last evaluation: mean return {metrics["mean_return"]:.4g}, at params version '
+    f'{metrics.get("params_version", 0):.0f}'
+    for metrics in (worker.metrics for worker in status.workers.values())
+    if 'mean_return' in metrics
+  ]
 
 
 def _restarted(status: status_lib.Status) -> str:

@@ -175,7 +175,8 @@ def test_a_burn_in_and_padding_are_not_learnt_from():
 
 
 def test_a_memory_goes_through_the_burn_in():
-  agent = make(lstm_size=4, burn_in_length=2, trace_length=3)
+  agent = make(lstm_size=4, burn_in_length=2, trace_length=3, batch_size=12)
+  assert agent.replay.batch_size == 4  # sequences that have so many steps
   params = agent.initial_learner_state(KEY).params
   batch = agent_contract._Check(agent, CATCH, 0)._batch()
   batch = batch._replace(table=np.zeros_like(batch.table))

@@ -219,7 +219,9 @@ def test_integers_that_would_wrap_are_refused():
 
 
 def test_no_episodes_are_refused():
-  assert refused() == 'the given episodes has no episodes. Record some.'
+  assert refused() == (
+    'There is no episode in the given episodes. Record some.'
+  )
 
 
 def test_an_action_at_its_bound_may_be_rounded():
@@ -246,22 +248,22 @@ def sourced(**theirs):
 @pytest.mark.parametrize(
   'theirs, found, wanted',
   [
-    ({'actions': specs.DiscreteArray(3)}, 'num_values=3', 'num_values=2'),
+    ({'actions': specs.DiscreteArray(3)}, 'one of 3 values', 'one of 2'),
     (
       {'actions': specs.BoundedArray((), np.int32, 0, 1)},
-      'action of the file is BoundedArray',
-      'DiscreteArray',
+      'action of the file is int32[] from 0 to 1',
+      'one of 2 values',
     ),
-    ({'actions': specs.Array((2,), np.float32)}, 'shape=(2,)', 'num_values=2'),
+    ({'actions': specs.Array((2,), np.float32)}, 'float32[2]', 'one of 2'),
     (
       {'observations': {**OBSERVATIONS, 'on': specs.Array((3,), np.bool_)}},
-      "observation['on'] of the file is Array(shape=(3,)",
-      'Array(shape=()',
+      "observation['on'] of the file is bool[3]",
+      "environment's is bool[]",
     ),
     (
       {'observations': {**OBSERVATIONS, 'on': specs.Array((), np.float32)}},
-      "dtype('float32')",
-      "dtype('bool')",
+      'float32[]',
+      'bool[]',
     ),
     (
       {'observations': specs.Array((2,), np.float32)},
@@ -275,8 +277,7 @@ def test_specs_of_another_environment_are_refused(theirs, found, wanted):
     list(sourced(**theirs).checked(SPEC))
   assert found in str(error.value)
   assert wanted in str(error.value)
-  assert str(error.value).endswith('Record the episodes in the environment of '
-                                   'the run, with its wrappers.')  # fmt: skip
+  assert str(error.value).endswith('has them, its wrappers included.')
 
 
 def test_bounds_of_actions_are_compared_and_those_of_observations_are_not():
@@ -290,6 +291,12 @@ def test_bounds_of_actions_are_compared_and_those_of_observations_are_not():
     list(sourced(actions=wide).checked(bounded))
 
 
+def test_the_number_of_discrete_observations_is_compared():
+  spec = SPEC._replace(observations=specs.DiscreteArray(64))
+  with pytest.raises(ValueError, match='one of 16 .*one of 64'):
+    list(sourced(observations=specs.DiscreteArray(16)).checked(spec))
+
+
 def test_specs_are_compared_before_anything_is_read():
   def read():
     raise AssertionError
@@ -297,5 +304,5 @@ def test_specs_are_compared_before_anything_is_read():
   source = demonstrations.Demonstrations(
     'the file', read, actions=specs.DiscreteArray(3)
   )
-  with pytest.raises(ValueError, match='num_values=3'):
+  with pytest.raises(ValueError, match='one of 3 values'):
     next(source.checked(SPEC))

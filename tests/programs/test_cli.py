@@ -47,7 +47,7 @@ def refused(capsys, *flags):
 @pytest.mark.parametrize(
   'flags, sentence',
   [
-    ('--agent dqm', "Did you mean 'dqn'? Known: d4pg, ddpg, dmpo, dqn"),
+    ('--agent dqm', "Did you mean 'dqn'? Known: bc, d4pg, ddpg"),
     ('--agent my-agent', "no agent is called 'my-agent'"),
     ('--agent no_package.agent', "no agent is called 'no_package.agent'"),
     ('--agent distacme.types', 'is no agent: it has no Config'),

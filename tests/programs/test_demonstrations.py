@@ -194,7 +194,7 @@ def functions(*episodes):
     ('nothing', 'has no attribute'),
     ('CATCH', 'is str. Give the folder or the ID of a Minari'),
     (None, "learns from demonstrations, and none are given. Add '--demo"),
-    (functions(), 'has no episodes'),
+    (functions(), 'There is no episode in'),
     (lambda: [EPISODE, 'none'], 'episode 1 is str. Give a mapping with'),
     (lambda: None, 'returned NoneType. Return what'),
     (

@@ -292,8 +292,7 @@ def test_dqfd_finds_the_doors_and_does_not_remember_which(tmp_path):
 
 DOOR_BC = (
   f'{DOOR} --demonstrations {RECORDED}:door_expert {LOCAL} --validation-share 0 '
-  '--max-learner-steps 1000 --eval-episodes 400 --learning-rate 3e-3 '
-  '--batch-size 32'
+  '--max-learner-steps 1000 --eval-episodes 400 --learning-rate 3e-3'
 )
 
 

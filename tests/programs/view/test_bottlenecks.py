@@ -38,12 +38,25 @@ def test_actors_that_replay_blocks_wait_for_the_learner():
 def test_a_learner_without_batches_waits_for_the_actors():
   (sentence,) = bottlenecks.who_waits(
     status(
+      actor_0=(State.ACTING, {}),
       learner_0=(State.LEARNING, {'share_waiting_for_data': 0.3}),
       learner_steps=5,
     )
   )
   assert sentence.startswith(
     'the learner waits for the actors (30% of the time): replay gives no more'
+  )
+
+
+def test_where_nobody_acts_the_learner_waits_for_its_batches():
+  (sentence,) = bottlenecks.who_waits(
+    status(
+      learner_0=(State.LEARNING, {'share_waiting_for_data': 0.3}),
+      learner_steps=5,
+    )
+  )
+  assert sentence == (
+    'the learner waits for its batches to be drawn (30% of the time)'
   )
 
 

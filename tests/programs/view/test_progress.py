@@ -146,6 +146,24 @@ def test_the_end_says_why_and_how_workers_failed():
   ]
 
 
+def test_the_end_says_how_good_the_policy_is_unless_the_reason_says_so():
+  for reason, lines in (('converged', 2), ('interrupted', 2), ('solved', 1)):
+    stop = status_lib.Stop(status_lib.StopReason(reason))
+    seen = dataclasses.replace(status(), stop=stop)
+    said = progress.ending(seen).splitlines()
+    assert len(said) == lines, said
+    assert 'last evaluation: mean return ' in said[-1] or lines == 1
+
+
+def test_a_run_in_which_nobody_acts_shows_no_steps_of_environments():
+  seen = dataclasses.replace(
+    status(),
+    counts={'learner_steps': 7},
+    limits=status_lib.Limits(max_learner_steps=9),
+  )
+  assert 'environment' not in progress.ending(seen)
+
+
 def test_on_a_terminal_every_worker_has_a_row():
   output = io.StringIO()
   console = rich_console.Console(file=output, force_terminal=True, width=120)
