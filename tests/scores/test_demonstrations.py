@@ -292,14 +292,14 @@ def test_dqfd_finds_the_doors_and_does_not_remember_which(tmp_path):
 
 DOOR_BC = (
   f'{DOOR} --demonstrations {RECORDED}:door_expert {LOCAL} --validation-share 0 '
-  '--max-learner-steps 1000 --eval-episodes 400 --learning-rate 3e-3'
+  '--max-learner-steps 2000 --eval-episodes 400 --learning-rate 3e-3'
 )
 
 
 @pytest.mark.parametrize('seed', SEEDS)
 def test_bc_with_a_memory_remembers_the_door(seed, tmp_path):
   result = training.train(
-    'bc', f'{DOOR_BC} --lstm-size 32 --seed {seed}', tmp_path
+    'bc', f'{DOOR_BC} --lstm-size 64 --seed {seed}', tmp_path
   )
   assert result['final_return'] >= 0.95
 
