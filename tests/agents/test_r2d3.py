@@ -38,7 +38,8 @@ def make(**changes):
 @pytest.mark.parametrize('ratio', [0.25, 1.0])
 def test_it_keeps_the_contract(ratio):
   agent = make(demonstration_ratio=ratio, batch_size=4)
-  agent_contract.check_agent(agent, SPEC, without_jit=ratio < 1)
+  # Without jit it is R2D2.
+  agent_contract.check_agent(agent, SPEC, without_jit=False)
 
 
 def test_weights_correct_for_priorities_within_each_table_alone():
