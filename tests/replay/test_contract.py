@@ -679,7 +679,8 @@ def test_tables_that_are_as_one_are_drawn_from_by_all_their_priorities(
   weights = np.where(np.isin(drawn, [101, 102]), 2.0, weights)
   np.testing.assert_allclose(info.probability, weights / 11)
   np.testing.assert_array_equal(info.table, drawn >= 100)
-  assert info.table.mean() == pytest.approx(6 / 11, abs=0.06)
+  # Six deviations of 960 draws.
+  assert info.table.mean() == pytest.approx(6 / 11, abs=0.1)
   # With new priorities the share of the tables is another.
   keys = np.unique(info.key[info.table == 0])
   replay.update_priorities(keys, np.full(len(keys), 1e-8), 0)
