@@ -109,6 +109,16 @@ def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
 ):
   made = replay.sampler
   made.sample()
+  tried_in_vain, open_outlet = threading.Event(), made._open_outlet
+
+  def opened():
+    try:
+      return open_outlet()
+    except OSError:
+      tried_in_vain.set()
+      raise
+
+  made._open_outlet = opened
   replay._server.stop()
   got = []
 
@@ -118,7 +128,7 @@ def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
 
   thread = threading.Thread(target=sample, daemon=True)
   thread.start()
-  wait_until(lambda: made._outlet is None)
+  wait_until(tried_in_vain.is_set)  # before replay is there again
   keys = np.array([1], np.uint64)
   info = types.SampleInfo(keys, np.ones(1), np.zeros(1), np.zeros(1, np.int32))
   for _ in range(3):
