@@ -244,7 +244,6 @@ class BC:
     return types.ActorOutput(
       self._distribution.action(sample),
       state._replace(memory=memory),
-      start_state=state.memory,
     )
 
   def update(

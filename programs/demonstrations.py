@@ -23,7 +23,9 @@ if TYPE_CHECKING:
   from distacme.run import run_directory
 
 
-def find(experiment: experiment_lib.Experiment) -> Any:
+def find(
+  experiment: experiment_lib.Experiment,
+) -> demonstrations.Demonstrations | None:
   """Returns a run's `Demonstrations`, None if there are none; reads no episode.
 
   Raises:

@@ -101,9 +101,9 @@ class ReplaySpec:
     if len(held) > 1:
       raise ValueError(
         'samples_per_insert of the tables '
-        f'{[table.name for table in held]} cannot all be held: chance decides '
-        'how many windows of a batch are of which, so that one table would make '
-        'actors wait and another the learner. Set None in all but one.'
+        f'{[table.name for table in held]} cannot all be held: each counts '
+        'the windows of all tables, so that one would make actors wait and another '
+        'the learner. Set None in all but one.'
       )
     for limiting in held:
       most = limiting.rate_limits(self.batch_size).most_unsampled
