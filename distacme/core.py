@@ -107,6 +107,49 @@ class SearchingAgent(Agent, Protocol):
     """
 
 
+@runtime_checkable
+class PlanningAgent(Agent, Protocol):
+  """An agent that searches a model of its environment before it acts.
+
+  The model is the environment's own: a `ModelEnvironment`, or a `Simulator` for
+  each row. An agent that learns its model needs no such environment and searches
+  within `act`. All functions are pure, and called under `jax.jit`.
+
+  What `choose` returns has the structure, shapes and dtypes of what `act` returns,
+  the policy without a search: replay's rows are laid out by `act`.
+
+  Attributes:
+    search: the `kit.search.Settings`.
+  """
+
+  search: Any
+
+  def evaluate(
+    self, params: types.Params, key: types.Key, observation: types.NestedArray
+  ) -> Any:
+    """Returns a `kit.search.Evaluation` of observations [B, ...].
+
+    Args:
+      params: of acting.
+      key: consumed if the network is random.
+      observation: nest of [B, ...].
+    """
+
+  def explores(self, state: types.ActorState) -> Any:
+    """Returns [B] bool: the rows whose search gets noise."""
+
+  def choose(
+    self, key: types.Key, found: Any, state: types.ActorState
+  ) -> types.ActorOutput:
+    """Chooses actions by what a search found; consumes `key`.
+
+    Args:
+      key: consumed.
+      found: a `kit.search.Found` [B, ...].
+      state: of the actor.
+    """
+
+
 class Policy(Protocol):
   """Acts in the rows of a vector of environments; one thread.
 
@@ -140,6 +183,10 @@ class Policy(Protocol):
 class VectorEnvironment(Protocol):
   """`num_envs` environments stepped by one call; each row obeys dm_env.
 
+  In a game for two, an agent moves for both players in turn. Observation and reward
+  are those of the player who moves, and a discount of -1 says that the other player
+  moves next: values of the next observation count with the opposite sign.
+
   A TimeStep here holds arrays: step_type [N] int, reward [N] float32 (0 where
   FIRST), discount [N] float32 (1 where FIRST), observation a nest of [N, ...].
   A row that was LAST ignores its next action and answers FIRST. Returned
@@ -168,6 +215,70 @@ class VectorEnvironment(Protocol):
 
   def close(self) -> None:
     """Frees the environments' resources."""
+
+
+class ModelStep(NamedTuple):
+  """The result of a step of a `Model`, of one row.
+
+  Attributes:
+    state: after the step.
+    reward: [] float32, of the player who moved.
+    discount: [] float32, as the environment's: 0 at a terminal state, -1 where the
+      opponent of the player who moved is next, else 1.
+  """
+
+  state: Any
+  reward: Any
+  discount: Any
+
+
+class Model(Protocol):
+  """An environment as pure functions of one row, under `jax.jit` and `jax.vmap`.
+
+  A terminal state is stepped to itself, with reward 0 and discount 0.
+  """
+
+  def init(self, key: types.Key) -> Any:
+    """Returns the state at an episode's start; consumes `key`."""
+
+  def step(self, state: Any, action: Any, key: types.Key) -> ModelStep:
+    """Returns the state after a legal action; consumes `key`."""
+
+  def observe(self, state: Any) -> types.NestedArray:
+    """Returns the observation of the player who moves next."""
+
+
+@runtime_checkable
+class ModelEnvironment(VectorEnvironment, Protocol):
+  """A vector whose dynamics are a `Model`, which a search may step.
+
+  Attributes:
+    model: of each row.
+    state: [N, ...] the rows' states now.
+  """
+
+  model: Model
+  state: Any
+
+
+@runtime_checkable
+class Simulator(Protocol):
+  """A single environment that saves and restores its state."""
+
+  def save(self) -> Any:
+    """Returns all that the next steps depend on."""
+
+  def restore(self, saved: Any, seed: int | None = None) -> None:
+    """Puts the environment back where `save` was called, any number of times.
+
+    Args:
+      saved: a result of `save` of this environment.
+      seed: of all that is random from here on, so that a search does not foresee
+        chance. None restores the random numbers, too.
+    """
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Steps the environment, as dm_env's."""
 
 
 class Writer(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dm_env import specs
@@ -193,3 +193,21 @@ def make_environment_spec(environment: Any) -> EnvironmentSpec:
     rewards,
     discounts,
   )
+
+
+# Name of a leaf in a dict of observations: bool [num_actions], True for actions that
+# may be chosen now.
+LEGAL_ACTIONS = 'legal_actions'
+
+
+def has_legal_actions(observations: types.NestedSpec) -> bool:
+  """Returns whether not all actions are legal in all states (`LEGAL_ACTIONS`)."""
+  return isinstance(observations, Mapping) and LEGAL_ACTIONS in observations
+
+
+def has_two_players(spec: EnvironmentSpec) -> bool:
+  """Returns whether two players move in turn: discounts may be as low as -1."""
+  discounts = spec.discounts
+  if not isinstance(discounts, specs.BoundedArray):
+    return False
+  return bool(-1.0 <= np.min(discounts.minimum) < 0.0)

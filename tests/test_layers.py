@@ -48,7 +48,7 @@ LAYERS = {
   # L2: what agents are made of; what replay backends share; environments.
   'kit': Layer(
     'kit kit.*',
-    'numpy jax haiku optax rlax',
+    'numpy jax haiku optax rlax mctx',
     'data lazy contracts kit',
   ),
   'writers': Layer(
@@ -58,7 +58,7 @@ LAYERS = {
   ),
   'environments': Layer(
     'environments environments.*',
-    'numpy dm_env tree ale_py bsuite dm_control gymnasium minatar',
+    'numpy dm_env tree jax ale_py bsuite dm_control gymnasium minatar pgx',
     'data lazy contracts environments',
   ),
   'demonstrations': Layer(

@@ -20,6 +20,7 @@ from distacme import types
 _STEP_TYPES = [step_type.name for step_type in dm_env.StepType]
 _STEP_TYPE_SPEC = specs.BoundedArray((), np.int8, types.FIRST, types.LAST)
 _DISCOUNT_SPEC = specs.BoundedArray((), np.float32, 0.0, 1.0)
+_DISCOUNT_SPEC_OF_TWO = _DISCOUNT_SPEC.replace(minimum=-1.0)
 _BROKEN = 'The environment breaks its own spec: '
 _REMEDY = ' Correct the environment, or the spec if that is what is wrong.'
 
@@ -114,7 +115,10 @@ def _check_values(
     'observation', promised.observations, timestep.observation, num_envs
   )
   check_batch('reward', promised.rewards, timestep.reward, num_envs)
-  for spec in (promised.discounts, _DISCOUNT_SPEC):
+  general = (
+    _DISCOUNT_SPEC_OF_TWO if specs.has_two_players(promised) else _DISCOUNT_SPEC
+  )
+  for spec in (promised.discounts, general):
     check_batch('discount', spec, timestep.discount, num_envs)
 
 

@@ -26,7 +26,9 @@ from distacme.environments import gymnasium_adapters
 from distacme.environments import gymnasium_family
 from distacme.environments import gymnasium_interface
 from distacme.environments import hints
+from distacme.environments import jax_family
 from distacme.environments import minatar_family
+from distacme.environments import pgx_family
 from distacme.environments import rendering
 from distacme.environments import vector
 from distacme.environments import wrappers
@@ -61,7 +63,11 @@ FAMILIES = {
   'gymnasium': Family(
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),
+  'jax': Family(
+    jax_family.make, jax_family.make_native_vector, jax_family.Options
+  ),
   'minatar': Family(minatar_family.make, options=minatar_family.Options),
+  'pgx': Family(pgx_family.make, pgx_family.make_native_vector),
 }
 
 
