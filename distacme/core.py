@@ -82,72 +82,98 @@ class PrioritizingAgent(Agent, Protocol):
 
 
 @runtime_checkable
-class SearchingAgent(Agent, Protocol):
-  """An agent whose policy is more than its `act`, such as a search.
-
-  What the policy returns as extras, start_state and values has the structure, the
-  shapes and the dtypes of what `act` returns: replay's rows are laid out by
-  `act`. The first action of an actor is checked.
-  """
-
-  def make_policy(
-    self,
-    source: ParamsSource,
-    environment: VectorEnvironment,
-    key: types.Key,
-    streams: types.Streams | None,
-  ) -> Policy:
-    """Returns a policy for the rows of `environment`.
-
-    Args:
-      source: of params; asked before every action.
-      environment: the environments to act in.
-      key: consumed; decides all that is random.
-      streams: see `initial_actor_state`; None asks for the evaluated policy.
-    """
-
-
-@runtime_checkable
 class PlanningAgent(Agent, Protocol):
   """An agent that searches a model of its environment before it acts.
 
-  The model is the environment's own: a `ModelEnvironment`, or a `Simulator` for
-  each row. An agent that learns its model needs no such environment and searches
-  within `act`. All functions are pure, and called under `jax.jit`.
-
-  What `choose` returns has the structure, shapes and dtypes of what `act` returns,
-  the policy without a search: replay's rows are laid out by `act`.
+  The model is the environment's own: the environment is a `ModelEnvironment`, or
+  has a `Simulator` for each row. `act` is the agent's policy without a search. An
+  agent that learns its model needs no such environment, and searches within `act`.
 
   Attributes:
-    search: the `kit.search.Settings`.
+    planner: searches, as pure functions.
   """
 
-  search: Any
+  planner: Planner
 
-  def evaluate(
-    self, params: types.Params, key: types.Key, observation: types.NestedArray
-  ) -> Any:
-    """Returns a `kit.search.Evaluation` of observations [B, ...].
+
+class Planner(Protocol):
+  """A search as pure functions, under `jax.jit`.
+
+  Outputs have the structure, shapes and dtypes of what the agent's `act` returns:
+  replay's rows are laid out by `act`. `plan` searches a `Model` in one call. Where
+  the environment is a simulator, which compiled code cannot step, `begin`, `advance`
+  (once for each simulation) and `finish` do the same from outside.
+
+  Attributes:
+    num_simulations: steps of the model in a search.
+  """
+
+  num_simulations: int
+
+  def plan(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: types.ActorState,
+    model: Model,
+    root: Any,
+  ) -> types.ActorOutput:
+    """Chooses actions for a batch of observations by a search from `root`.
 
     Args:
       params: of acting.
-      key: consumed if the network is random.
-      observation: nest of [B, ...].
-    """
-
-  def explores(self, state: types.ActorState) -> Any:
-    """Returns [B] bool: the rows whose search gets noise."""
-
-  def choose(
-    self, key: types.Key, found: Any, state: types.ActorState
-  ) -> types.ActorOutput:
-    """Chooses actions by what a search found; consumes `key`.
-
-    Args:
       key: consumed.
-      found: a `kit.search.Found` [B, ...].
+      observation: nest of [B, ...].
       state: of the actor.
+      model: of each row.
+      root: [B, ...] the model's states now.
     """
+
+  def begin(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: types.ActorState,
+  ) -> tuple[Any, Leaf]:
+    """Returns a search that has only roots, and its first leaf."""
+
+  def advance(
+    self, params: types.Params, key: types.Key, search: Any, step: LeafStep
+  ) -> tuple[Any, Leaf]:
+    """Adds the step from the last leaf; returns the search and its next leaf."""
+
+  def finish(
+    self, key: types.Key, search: Any, state: types.ActorState
+  ) -> types.ActorOutput:
+    """Chooses actions by a search of `num_simulations` steps; consumes `key`."""
+
+
+class Leaf(NamedTuple):
+  """A state that a search steps next, and the action.
+
+  Attributes:
+    node: [B] int32, 0 for the root, n for the state after the nth step.
+    action: [B] int32.
+  """
+
+  node: Any
+  action: Any
+
+
+class LeafStep(NamedTuple):
+  """The environment's answer to a `Leaf`.
+
+  Attributes:
+    observation: nest of [B, ...].
+    reward: [B] float32.
+    discount: [B] float32, as the environment's.
+  """
+
+  observation: types.NestedArray
+  reward: Any
+  discount: Any
 
 
 class Policy(Protocol):
@@ -162,7 +188,7 @@ class Policy(Protocol):
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray
   ) -> types.ActorOutput:
-    """Returns actions, extras and values as numpy arrays [B, ...].
+    """Returns actions, extras, values and metrics as numpy arrays [B, ...].
 
     Args:
       observation: nest of [B, ...].

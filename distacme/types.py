@@ -125,6 +125,7 @@ class ActorOutput(NamedTuple):
       memory replays the sequence from this state, as a rule the `state` that
       `act` was given.
     values: not stored; go to the agent's `first_priority` on the actor.
+    metrics: not stored; numbers [B] by name, whose means the actor reports.
   """
 
   action: NestedArray
@@ -132,6 +133,7 @@ class ActorOutput(NamedTuple):
   extras: NestedArray = ()
   start_state: NestedArray = ()
   values: NestedArray = ()
+  metrics: NestedArray = ()
 
 
 class UpdateOutput(NamedTuple):

@@ -19,6 +19,7 @@ from distacme import specs
 from distacme import types
 from distacme.acting import actor as actor_lib
 from distacme.acting import evaluator as evaluator_lib
+from distacme.acting import planning
 from distacme.acting import policy as policy_lib
 from distacme.learning import batches as batches_lib
 from distacme.learning import frame_stacks
@@ -122,13 +123,9 @@ def make_actor(
   assert newest is not None  # as promised
   layout = row_layout.row_layout(agent, spec, newest.params)
   inserter = make_inserter(layout)
-  policy = make_policy(agent, source, environment, key, streams)
-  if isinstance(agent, core.SearchingAgent):
-    expected = row_layout.acted(agent, spec, newest.params)
-    policy = policy_lib.CheckedPolicy(policy, expected)
   return actor_lib.Actor(
     environments.check_first_episode(environment),
-    policy,
+    make_policy(agent, source, environment, key, streams),
     functools.partial(
       factory.make_writer,
       agent,
@@ -177,17 +174,17 @@ def make_policy(
   key: types.Key,
   streams: types.Streams | None,
 ) -> core.Policy:
-  """Returns the policy for `environment`: the agent's own, or its compiled `act`.
+  """Returns the policy for `environment`: a search, or the compiled `act`.
 
   Args:
-    agent: a `core.SearchingAgent` makes its own policy.
+    agent: a `core.PlanningAgent` searches the environment's states.
     source: of params; asked before every action.
     environment: to act in.
     key: consumed; decides all that is random.
     streams: see `core.Agent.initial_actor_state`; None evaluates.
   """
-  if isinstance(agent, core.SearchingAgent):
-    return agent.make_policy(source, environment, key, streams)
+  if isinstance(agent, core.PlanningAgent):
+    return planning.make_policy(agent, source, environment, key, streams)
   return policy_lib.CompiledPolicy(
     agent, source, environment.num_envs, key, streams
   )

@@ -154,6 +154,15 @@ PRESETS = (
     ('gymnasium:Taxi*',),
     {'n_step': 1, 'hidden_sizes': (128,)},
   ),
+  # Silver et al. 2018: games end with their outcome, which is the target of all values
+  # (none of pgx's boards is longer). Many games make the search's batches large.
+  Preset(
+    'mcts',
+    'games',
+    ('pgx:*',),
+    {'discount': 1.0, 'n_step': 512},
+    {'envs_per_actor': 32, 'eval_period': 10_000},
+  ),
   # Kapturowski et al. 2019, table 2, at half its batch, sequence and memory.
   Preset(
     'r2d2',

@@ -79,7 +79,7 @@ def test_a_policy_of_the_agents_own_acts_and_is_learnt_from():
 )
 def test_a_policy_of_the_agents_own_is_evaluated(kind, expected):
   agent = make_agent(kind)
-  assert isinstance(agent, core.SearchingAgent) == (kind is SearchingAgent)
+  assert isinstance(agent, core.PlanningAgent) == (kind is SearchingAgent)
   rows = [environments.Catch(seed) for seed in range(20)]
   weights = agent.initial_learner_state(None).params
   mean = wiring.make_evaluator(

@@ -54,6 +54,7 @@ class Actor:
     self._unreported_steps = 0
     self._metrics_at = time.monotonic() + _METRICS_PERIOD_S
     self._metrics_steps = 0
+    self._acted = _Means()
     self._blocked_s = 0.0
     self.directive = core.Directive(None, {})
 
@@ -98,6 +99,8 @@ class Actor:
       self._blame(next_timestep, error)
       raise
     self._timestep = next_timestep
+    if output.metrics:
+      self._acted.add(output.metrics)
     steps = self._episodes.add(next_timestep)
     self._unreported_steps += steps
     self._steps_to_report -= 1
@@ -151,11 +154,32 @@ class Actor:
       'policy_lag': learner_steps - self._policy.version,  # learner steps
       'share_blocked_by_replay': (blocked_s - self._blocked_s) / period,
       **self._episodes.take_means(),
+      **self._acted.take(),
     }
     self._blocked_s = blocked_s
     self._metrics_steps = 0
     self._metrics_at = now + _METRICS_PERIOD_S
     return metrics
+
+
+class _Means:
+  """Means of the policy's metrics since they were taken last."""
+
+  def __init__(self) -> None:
+    self._sums: dict[str, float] = {}
+    self._count = 0
+
+  def add(self, metrics: dict[str, np.ndarray]) -> None:
+    """Adds metrics [B] of one step."""
+    self._count += 1
+    for name, values in metrics.items():
+      self._sums[name] = self._sums.get(name, 0.0) + float(values.mean())
+
+  def take(self) -> dict[str, float]:
+    """Returns the means over the steps added since the last call, if any."""
+    means = {name: sum_ / self._count for name, sum_ in self._sums.items()}
+    self._sums, self._count = {}, 0
+    return means
 
 
 class _Episodes:

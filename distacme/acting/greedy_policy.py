@@ -41,15 +41,13 @@ class GreedyPolicy:
       seed: decides what is random about the policy.
 
     Raises:
-      ValueError: if the agent makes its own policy, such as a search, which needs
-        an environment.
+      ValueError: if the agent's policy is a search of an environment's states.
     """
-    if isinstance(agent, core.SearchingAgent):
+    if isinstance(agent, core.PlanningAgent):
       raise ValueError(
-        f'{type(agent).__name__} makes its own policy, which acts in an '
-        'environment: a function of one observation would leave it out. Make '
-        'the policy with distacme.wiring.make_policy, or measure it with '
-        "'distacme evaluate'."
+        f'{type(agent).__name__} searches the states of an environment: a '
+        'function of one observation would leave the search out. Make the policy '
+        "with distacme.wiring.make_policy, or measure it with 'distacme evaluate'."
       )
     self.version = params.version
     self._spec = spec.observations

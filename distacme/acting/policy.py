@@ -41,14 +41,12 @@ class CompiledPolicy:
       key: consumed; decides all exploration.
       streams: see `core.Agent.initial_actor_state`; None evaluates.
     """
-    self.version = -1  # of the params that acted last
-    self._source = source
-    self._params: Any = None
+    self._newest = NewestParams(source)
+    self._keys = Keys(key)
     self._initial_state, self._state_structure = jax.tree.flatten(
       agent.initial_actor_state(batch_size, streams)
     )
-    self._keys = np.empty((0, 2), np.uint32)
-    self._forget(key)
+    self._state = jax.device_put(self._initial_state)
     self._structure: Any = None
     self._packing: _Packing | None = None
     self._act = jax.jit(self._flat_act)
@@ -58,24 +56,24 @@ class CompiledPolicy:
     self, environment: core.VectorEnvironment, key: types.Key
   ) -> None:
     """See `core.Policy`; `act` is as good for the rows of any environment."""
-    self._forget(key)
-
-  def _forget(self, key: types.Key) -> None:
-    self._key = key
-    self._next_key = len(self._keys)
+    self._keys = Keys(key)
     self._state = jax.device_put(self._initial_state)
+
+  @property
+  def version(self) -> int:
+    """Version of the params that acted last."""
+    return self._newest.version
 
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray
   ) -> types.ActorOutput:
     """Returns actions, extras and values; see `core.Policy`."""
-    self._refresh_params()
-    if self._next_key == len(self._keys):
-      self._draw_keys()
-    key = self._keys[self._next_key]
-    self._next_key += 1
     packed, changed = self._act(
-      self._params, key, observation, self._state, is_first
+      self._newest.params(),
+      self._keys.next(),
+      observation,
+      self._state,
+      is_first,
     )
     self._state = [
       old if new is None else new
@@ -122,67 +120,48 @@ class CompiledPolicy:
         'shapes and dtypes must be those of initial_actor_state.'
       )
 
-  def _refresh_params(self) -> None:
+
+class NewestParams:
+  """The newest params of a source, put on the device once per version."""
+
+  def __init__(self, source: core.ParamsSource):
+    self.version = -1  # of the params that were asked for last
+    self._source = source
+    self._params: Any = None
+
+  def params(self) -> types.Params:
+    """Returns the newest params.
+
+    Raises:
+      RuntimeError: if there are none yet.
+    """
     newest = self._source.newest()
     if newest is None:
       raise RuntimeError('there are no params yet: wait for the first.')
     if newest.version != self.version:
       self._params = jax.device_put(newest.params)
       self.version = newest.version
-
-  def _draw_keys(self) -> None:
-    keys = np.asarray(jax.random.split(self._key, _KEYS_PER_BLOCK + 1))
-    self._key, self._keys = keys[0], keys[1:]
-    self._next_key = 0
+    return self._params
 
 
-class CheckedPolicy:
-  """A `core.Policy` of an agent's own, whose first output is checked."""
+class Keys:
+  """Random keys, split in blocks: splitting one takes longer than a small policy."""
 
-  def __init__(self, policy: core.Policy, expected: types.ActorOutput):
-    """Prepares to act.
+  def __init__(self, key: types.Key):
+    """Prepares to split `key`, which is consumed."""
+    self._key = key
+    self._keys = np.empty((0, 2), np.uint32)
+    self._next = 0
 
-    Args:
-      policy: that acts.
-      expected: of `act`; arrays or their shapes, of any batch size.
-    """
-    self.version = policy.version
-    self._policy = policy
-    self._expected = expected
-    self._checked = False
-
-  def act(
-    self, observation: types.NestedArray, is_first: np.ndarray
-  ) -> types.ActorOutput:
-    """Returns the actions, as `core.Policy` describes them.
-
-    Raises:
-      TypeError: if its extras, start_state or values are not like those of the
-        agent's `act`.
-    """
-    output = self._policy.act(observation, is_first)
-    self.version = self._policy.version
-    if not self._checked:
-      self._check(output)
-      self._checked = True
-    return output
-
-  def start_anew(
-    self, environment: core.VectorEnvironment, key: types.Key
-  ) -> None:
-    """See `core.Policy`."""
-    self._policy.start_anew(environment, key)
-
-  def _check(self, output: types.ActorOutput) -> None:
-    for name in ('extras', 'start_state', 'values'):
-      of_act = jax.tree.map(_form_of_row, getattr(self._expected, name))
-      found = jax.tree.map(_form_of_row, getattr(output, name))
-      if found != of_act:
-        raise TypeError(
-          f'the policy that make_policy made returned the {name} {found}, and '
-          f'act returns {of_act}: replay and first_priority are made for those '
-          'of act. Return the same, or let act return what the policy does.'
-        )
+  def next(self) -> np.ndarray:
+    """Returns another key."""
+    if self._next == len(self._keys):
+      keys = np.asarray(jax.random.split(self._key, _KEYS_PER_BLOCK + 1))
+      self._key, self._keys = keys[0], keys[1:]
+      self._next = 0
+    key: np.ndarray = self._keys[self._next]
+    self._next += 1
+    return key
 
 
 class _Packing:
@@ -233,10 +212,6 @@ class _Packing:
 
 def _form(leaf: Any) -> str:
   return f'{np.dtype(leaf.dtype)}{list(leaf.shape)}'
-
-
-def _form_of_row(leaf: Any) -> str:
-  return f'{np.dtype(leaf.dtype)}{list(leaf.shape[1:])}'
 
 
 def _expand(mask: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -1,0 +1,542 @@
+"""Monte Carlo tree search in batches, by mctx (https://github.com/google-deepmind/mctx).
+
+A search grows a tree of states for each row. Every simulation walks down from the root,
+steps a model at a new action, evaluates the new state by the network, and backs its
+value up: a parent's value is reward plus discount times the child's. A discount below 0
+turns the sign: the other player moves there.
+
+mctx runs all simulations in a loop function that its caller may give. So the search of
+a model is one compiled call (`run`), and the search of a simulator is a call for each
+simulation (`begin`, `advance`), with the same tree and the same choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import importlib.util
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from distacme import config_checks
+from distacme import core
+from distacme import lazy_imports
+from distacme import specs
+from distacme import types
+from distacme.kit import networks
+
+mctx = lazy_imports.module('mctx')
+
+_ILLEGAL = -1e9  # logit of actions that must not be chosen
+
+Tree = Any  # an mctx.Tree of rows [B, nodes, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Settings of a search, which agents that plan share."""
+
+  discount: float = 0.997
+  """Gamma, per environment step; 1 for games that end with their outcome."""
+  num_simulations: int = 50
+  """Steps of the model in the search before each action."""
+  search: Literal['puct', 'gumbel'] = 'puct'
+  """Choice of actions within the search: AlphaZero's PUCT with noise at the root, or
+  Gumbel MuZero's sequential halving, which improves the policy with few
+  simulations, too."""
+  exploration: float = 1.25
+  """PUCT's c: weight of the prior and of few visits beside values in [0, 1]."""
+  dirichlet_alpha: float = 0.3
+  """Concentration of the noise on the root's prior; PUCT in actors."""
+  dirichlet_fraction: float = 0.25
+  """Share of the noise in the root's prior; PUCT in actors."""
+  temperature: float = 1.0
+  """Actors choose by visits to the power of 1 / temperature; PUCT."""
+  temperature_steps: int = 30
+  """Steps of an episode after which actors choose the most visited action; PUCT."""
+  max_considered_actions: int = 16
+  """Actions that are tried at the root; Gumbel."""
+
+  def __post_init__(self) -> None:
+    config_checks.check_share(self, 'discount', 'dirichlet_fraction')
+    config_checks.check_positive(
+      self, 'exploration', 'dirichlet_alpha', 'temperature'
+    )
+    config_checks.check_at_least_one(
+      self, 'num_simulations', 'max_considered_actions'
+    )
+    config_checks.check_not_negative(self, 'temperature_steps')
+    if self.search not in ('puct', 'gumbel'):
+      raise ValueError(
+        f"search must be 'puct' or 'gumbel', got {self.search!r}."
+      )
+
+
+class Evaluation(NamedTuple):
+  """A network's view of states.
+
+  Attributes:
+    logits: [B, num_actions] of the prior; see `mask`.
+    value: [B] of the player who moves next.
+  """
+
+  logits: jax.Array
+  value: jax.Array
+
+
+class ModelOutput(NamedTuple):
+  """The result of a step of a model, evaluated.
+
+  Attributes:
+    state: [B, ...].
+    reward: [B].
+    discount: [B], without gamma.
+    evaluation: of the new state.
+  """
+
+  state: Any
+  reward: jax.Array
+  discount: jax.Array
+  evaluation: Evaluation
+
+
+# (key, state [B, ...], action [B]) to the model's output.
+Step = Callable[[types.Key, Any, jax.Array], ModelOutput]
+
+
+class Found(NamedTuple):
+  """The outcome of a search.
+
+  Attributes:
+    visits: [B, num_actions] int32, simulations that began with each action.
+    policy: [B, num_actions] the improved policy, to learn from: shares of visits,
+      or Gumbel MuZero's.
+    best: [B] int32, the action to take: the most visited one, or Gumbel MuZero's.
+    value: [B] of the root, after the search.
+    depth: [B] int32, steps from the root to the deepest state.
+  """
+
+  visits: jax.Array
+  policy: jax.Array
+  best: jax.Array
+  value: jax.Array
+  depth: jax.Array
+
+
+class ActorState(NamedTuple):
+  """An actor's state between searches."""
+
+  explores: jax.Array | np.ndarray  # [B] bool; False where evaluated
+  steps: jax.Array | np.ndarray  # [B] int32, of the episode
+
+
+class _Node(NamedTuple):
+  """All that a node of a tree holds beside mctx's numbers."""
+
+  state: Any
+  depth: jax.Array
+
+
+def mask(logits: jax.Array, observation: types.NestedArray) -> jax.Array:
+  """Returns logits [B, A] whose illegal actions have no chance.
+
+  Args:
+    logits: [B, A].
+    observation: nest of [B, ...]; without `specs.LEGAL_ACTIONS` all are legal.
+  """
+  if not specs.has_legal_actions(observation):
+    return logits
+  return jnp.where(observation[specs.LEGAL_ACTIONS], logits, _ILLEGAL)
+
+
+def without_mask(nest: types.NestedArray) -> types.NestedArray:
+  """Returns a nest of observations, or of their specs, without legal actions."""
+  if not specs.has_legal_actions(nest):
+    return nest
+  return {k: leaf for k, leaf in nest.items() if k != specs.LEGAL_ACTIONS}
+
+
+def run(
+  settings: Settings,
+  key: types.Key,
+  root: Evaluation,
+  state: Any,
+  explores: jax.Array,
+  step: Step,
+) -> Found:
+  """Returns the outcome of a search of a model; consumes `key`.
+
+  Args:
+    settings: of the search.
+    key: consumed.
+    root: evaluation of the roots.
+    state: [B, ...] of the roots.
+    explores: [B] bool, rows whose root gets noise.
+    step: steps the model.
+  """
+  noise_key, key = jax.random.split(key)
+  root, gumbel = _with_noise(settings, noise_key, root, explores)
+  tree = _search(settings, key, root, state, gumbel, step, jax.lax.fori_loop)
+  return _outcome(settings, tree)
+
+
+def begin(
+  settings: Settings,
+  noise_key: types.Key,
+  key: types.Key,
+  root: Evaluation,
+  explores: jax.Array,
+) -> tuple[Tree, core.Leaf]:
+  """Returns a tree that has only roots, and its first leaf.
+
+  Args:
+    settings: of the search.
+    noise_key: consumed.
+    key: consumed with the next call.
+    root: evaluation of the roots.
+    explores: [B] bool, rows whose root gets noise.
+  """
+
+  def never(_: Any, __: Any, body: Any, given: Any) -> Any:
+    del body
+    return given
+
+  root, gumbel = _with_noise(settings, noise_key, root, explores)
+  number = jnp.zeros_like(root.value, jnp.int32)
+  tree = _search(settings, key, root, number, gumbel, _no_step, never)
+  return tree, _leaf(settings, key, tree, 0)
+
+
+def advance(
+  settings: Settings,
+  key: types.Key,
+  next_key: types.Key,
+  tree: Tree,
+  number: jax.Array,
+  step: ModelOutput,
+) -> tuple[Tree, core.Leaf]:
+  """Adds the step from the last leaf; returns the tree and its next leaf.
+
+  Args:
+    settings: of the search.
+    key: with which the last leaf was found.
+    next_key: consumed with the next call.
+    tree: of `begin` or `advance`.
+    number: [] int32 of this simulation, from 0.
+    step: from the last leaf; its `state` is of no use.
+  """
+  after = step._replace(state=jnp.full_like(tree.node_visits[:, 0], number + 1))
+  tree = _turn(settings, key, tree, number, lambda *_: after)
+  return tree, _leaf(settings, next_key, tree, number + 1)
+
+
+def finish(settings: Settings, tree: Tree) -> Found:
+  """Returns the outcome of a search of `num_simulations` calls of `advance`."""
+  return _outcome(settings, tree)
+
+
+def _leaf(
+  settings: Settings, key: types.Key, tree: Tree, number: Any
+) -> core.Leaf:
+  """Returns the leaf that simulation `number` of mctx would step."""
+  leaves = []
+
+  def see(_: types.Key, state: jax.Array, action: jax.Array) -> ModelOutput:
+    leaves.append(core.Leaf(state, action))
+    return _no_step(_, state, action, tree.num_actions)
+
+  _turn(settings, key, tree, number, see)  # the compiler drops all but the leaf
+  return leaves[0]
+
+
+def _turn(
+  settings: Settings, key: types.Key, tree: Tree, number: Any, step: Step
+) -> Tree:
+  """Returns `tree` after one simulation of mctx, the one of this number."""
+
+  def once(_: Any, __: Any, body: Any, given: Any) -> Any:
+    del given
+    return body(number, (key, tree))
+
+  root = Evaluation(tree.children_prior_logits[:, 0], tree.raw_values[:, 0])
+  gumbel = tree.extra_data.root_gumbel
+  state = tree.embeddings.state[:, 0]
+  return _search(settings, key, root, state, gumbel, step, once)
+
+
+def _no_step(
+  _: types.Key, state: Any, action: jax.Array, num_actions: int = 1
+) -> ModelOutput:
+  """Returns an output of zeros, which nobody looks at."""
+  zeros = jnp.zeros(action.shape, jnp.float32)
+  logits = jnp.zeros((*action.shape, num_actions), jnp.float32)
+  return ModelOutput(state, zeros, zeros, Evaluation(logits, zeros))
+
+
+def _search(
+  settings: Settings,
+  key: types.Key,
+  root: Evaluation,
+  state: Any,
+  gumbel: jax.Array,
+  step: Step,
+  loop: Callable[..., Any],
+) -> Tree:
+  """Returns mctx's tree after the simulations that `loop` runs."""
+
+  def step_node(
+    _: Any, key: types.Key, action: jax.Array, node: _Node
+  ) -> tuple[Any, _Node]:
+    output = step(key, node.state, action)
+    return mctx.RecurrentFnOutput(
+      reward=output.reward,
+      discount=settings.discount * output.discount,
+      prior_logits=output.evaluation.logits,
+      value=output.evaluation.value,
+    ), _Node(output.state, node.depth + 1)
+
+  at_root, within = _choices(settings)
+  return mctx.search(
+    (),
+    key,
+    root=mctx.RootFnOutput(
+      prior_logits=root.logits,
+      value=root.value,
+      embedding=_Node(state, jnp.zeros_like(root.value, jnp.int32)),
+    ),
+    recurrent_fn=step_node,
+    root_action_selection_fn=at_root,
+    interior_action_selection_fn=within,
+    num_simulations=settings.num_simulations,
+    invalid_actions=_illegal(root.logits),
+    extra_data=mctx.GumbelMuZeroExtraData(root_gumbel=gumbel),
+    loop_fn=loop,
+  )
+
+
+def _choices(settings: Settings) -> tuple[Callable[..., Any], ...]:
+  """Returns the functions that choose actions at roots and below."""
+  if settings.search == 'puct':
+    puct = functools.partial(_puct, exploration=settings.exploration)
+    return functools.partial(puct, depth=0), puct
+  return (
+    functools.partial(
+      mctx.gumbel_muzero_root_action_selection,
+      num_simulations=settings.num_simulations,
+      max_num_considered_actions=settings.max_considered_actions,
+    ),
+    mctx.gumbel_muzero_interior_action_selection,
+  )
+
+
+def _puct(
+  key: types.Key, tree: Tree, node: jax.Array, depth: Any, exploration: float
+) -> jax.Array:
+  """Returns the legal action with the largest upper bound (Silver et al. 2018).
+
+  Q + c P sqrt(N) / (1 + n), where Q is scaled to [0, 1] between the least and the
+  largest value of the node and its children (Schrittwieser et al. 2020, eq. 5).
+  mctx's own function knows illegal actions at the root only.
+  """
+  del depth
+  logits = tree.children_prior_logits[node]
+  visits = tree.children_visits[node]
+  bound = mctx.qtransform_by_parent_and_siblings(tree, node) + (
+    exploration
+    * jax.nn.softmax(logits)
+    * jnp.sqrt(tree.node_visits[node])
+    / (1 + visits)
+  )
+  tie_break = 1e-7 * jax.random.uniform(key, bound.shape)
+  legal = ~_illegal(logits)
+  return (
+    jnp.where(legal, bound + tie_break, -jnp.inf).argmax().astype(jnp.int32)
+  )
+
+
+def _illegal(logits: jax.Array) -> jax.Array:
+  return logits <= _ILLEGAL / 2
+
+
+def _with_noise(
+  settings: Settings, key: types.Key, root: Evaluation, explores: jax.Array
+) -> tuple[Evaluation, jax.Array]:
+  """Returns the roots with Dirichlet noise, and Gumbel MuZero's noise [B, A]."""
+  shape = root.logits.shape
+  if settings.search == 'gumbel':
+    return root, jax.random.gumbel(key, shape) * explores[:, None]
+  illegal = _illegal(root.logits)
+  noise = jax.random.gamma(key, settings.dirichlet_alpha, shape)
+  noise = jnp.where(illegal, 0.0, noise + 1e-20)
+  noise /= noise.sum(axis=-1, keepdims=True)
+  share = settings.dirichlet_fraction * explores[:, None]
+  prior = (1 - share) * jax.nn.softmax(root.logits) + share * noise
+  logits = jnp.where(illegal, _ILLEGAL, jnp.log(prior.clip(1e-30)))
+  return root._replace(logits=logits), jnp.zeros(shape)
+
+
+def _outcome(settings: Settings, tree: Tree) -> Found:
+  """Returns what a tree of all simulations says about its roots."""
+  summary = tree.summary()
+  visits = summary.visit_counts
+  logits = tree.children_prior_logits[:, 0]
+  if settings.search == 'puct':
+    policy, score = summary.visit_probs, visits + jax.nn.softmax(logits)
+  else:
+    # Eq. 11 of Danihelka et al. 2022; of the actions that are left, the best.
+    q = jax.vmap(mctx.qtransform_completed_by_mix_value, (0, None))(tree, 0)
+    policy = jax.nn.softmax(logits + q)
+    score = jnp.where(
+      visits == visits.max(axis=-1, keepdims=True),
+      tree.extra_data.root_gumbel + logits + q,
+      -jnp.inf,
+    )
+  best = jnp.where(_illegal(logits), -jnp.inf, score).argmax(axis=-1)
+  return Found(
+    visits,
+    policy,
+    best.astype(jnp.int32),
+    summary.value,
+    tree.embeddings.depth.max(axis=-1),
+  )
+
+
+def without_search(evaluation: Evaluation) -> Found:
+  """Returns an outcome that says what the network says."""
+  policy = jax.nn.softmax(evaluation.logits)
+  nothing = jnp.zeros_like(evaluation.value, jnp.int32)
+  return Found(
+    jnp.zeros_like(policy, jnp.int32),
+    policy,
+    evaluation.logits.argmax(axis=-1).astype(jnp.int32),
+    evaluation.value,
+    nothing,
+  )
+
+
+def check_installed(agent: str) -> None:
+  """Raises ValueError if mctx, which the agent of that name needs, is missing."""
+  if importlib.util.find_spec('mctx') is None:
+    raise ValueError(
+      f'{agent} searches by mctx, which is not installed. Run: pip install '
+      "'distacme[search]'"
+    )
+
+
+def initial_actor_state(
+  batch_size: int, streams: types.Streams | None
+) -> ActorState:
+  """Returns the state at an episode's start; without streams nobody explores."""
+  return ActorState(
+    np.full(batch_size, streams is not None), np.zeros(batch_size, np.int32)
+  )
+
+
+def act(
+  settings: Settings, key: types.Key, found: Found, state: ActorState
+) -> types.ActorOutput:
+  """Returns the output of an actor that acts by a search; consumes `key`.
+
+  Its extras are the improved `policy` [B, A] and the root's `value` [B].
+  """
+  action = found.best
+  if settings.search == 'puct':
+    logits = jnp.log(found.policy.clip(1e-30)) / settings.temperature
+    drawn = jax.random.categorical(key, logits).astype(jnp.int32)
+    draws = state.explores & (state.steps < settings.temperature_steps)
+    action = jnp.where(draws, drawn, action)
+  metrics = {
+    'simulations': found.visits.sum(axis=-1).astype(jnp.float32),
+    'search_depth': found.depth.astype(jnp.float32),
+    'root_value': found.value,
+  }
+  return types.ActorOutput(
+    action,
+    state._replace(steps=state.steps + 1),
+    {'policy': found.policy, 'value': found.value},
+    metrics=metrics,
+  )
+
+
+class Planner:
+  """A `core.Planner` that searches by `Settings` and evaluates by a network."""
+
+  def __init__(
+    self,
+    settings: Settings,
+    evaluate: Callable[
+      [types.Params, types.Key, types.NestedArray], Evaluation
+    ],
+  ):
+    """Takes the settings, and a function of (params, key, observation)."""
+    self.num_simulations = settings.num_simulations
+    self._settings = settings
+    self._evaluate = evaluate
+
+  def plan(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+    model: core.Model,
+    root: Any,
+  ) -> types.ActorOutput:
+    """Chooses actions by a search of a model; see `core.Planner`."""
+    search_key, act_key = jax.random.split(key)
+
+    def step(key: types.Key, at: Any, action: jax.Array) -> ModelOutput:
+      keys = jax.random.split(key, action.shape[0])
+      stepped = jax.vmap(model.step)(at, action, keys)
+      seen = jax.vmap(model.observe)(stepped.state)
+      evaluation = self._evaluate(params, networks.network_key(key), seen)
+      return ModelOutput(
+        stepped.state, stepped.reward, stepped.discount, evaluation
+      )
+
+    evaluation = self._evaluate(params, networks.network_key(key), observation)
+    found = run(
+      self._settings, search_key, evaluation, root, state.explores, step
+    )
+    return act(self._settings, act_key, found, state)
+
+  def begin(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: ActorState,
+  ) -> tuple[Any, core.Leaf]:
+    """Begins a search that is stepped from outside; see `core.Planner`."""
+    evaluation = self._evaluate(params, networks.network_key(key), observation)
+    noise_key, key = jax.random.split(key)
+    tree, leaf = begin(
+      self._settings, noise_key, key, evaluation, state.explores
+    )
+    return (tree, key, jnp.int32(0)), leaf
+
+  def advance(
+    self,
+    params: types.Params,
+    key: types.Key,
+    search: Any,
+    step: core.LeafStep,
+  ) -> tuple[Any, core.Leaf]:
+    """Adds a step; see `core.Planner`."""
+    tree, leaf_key, number = search
+    evaluation = self._evaluate(
+      params, networks.network_key(key), step.observation
+    )
+    output = ModelOutput((), step.reward, step.discount, evaluation)
+    tree, leaf = advance(self._settings, leaf_key, key, tree, number, output)
+    return (tree, key, number + 1), leaf
+
+  def finish(
+    self, key: types.Key, search: Any, state: ActorState
+  ) -> types.ActorOutput:
+    """Chooses actions by the whole search; see `core.Planner`."""
+    return act(self._settings, key, finish(self._settings, search[0]), state)
