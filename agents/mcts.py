@@ -6,7 +6,8 @@ policy and the returns. The search steps the environment, or a copy of its state
 this agent is for environments in JAX and for such as can be saved and restored; `muzero`
 learns a model instead. In games for two, both players are this agent, and the values
 of the opponent count with the opposite sign. Differences: one player's rewards and
-discounts are there; values in the search are scaled as MuZero's; boards are not turned
+discounts are there; values are learnt in the scale of Pohlen et al. 2018 and, in the
+search, compared as MuZero's are; boards are not turned
 and mirrored; and all network sizes are for two cores.
 """
 
@@ -29,11 +30,12 @@ from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import optimizers
+from distacme.kit import returns
 from distacme.kit import search as search_lib
 from distacme.kit import settings
 
 # Maps a nest of observations [B, ...] and the number of actions to the policy's logits
-# [B, num_actions] and values [B].
+# [B, num_actions] and values [B], in the scale of `returns.rescale`.
 Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 
 
@@ -168,8 +170,10 @@ class MCTS:
     observation: types.NestedArray,
   ) -> search_lib.Evaluation:
     """Returns the network's policy among legal actions, and its values."""
-    logits, value = self._network.apply(params, key, observation)
-    return search_lib.Evaluation(search_lib.mask(logits, observation), value)
+    logits, scaled = self._network.apply(params, key, observation)
+    return search_lib.Evaluation(
+      search_lib.mask(logits, observation), returns.unscale(scaled)
+    )
 
   def act(
     self,
@@ -217,7 +221,8 @@ class MCTS:
     log_pi_tm1 = jax.nn.log_softmax(logits_tm1)
     policy_loss = -(extras['policy'] * log_pi_tm1).sum(axis=-1).mean()
     target_tm1 = r_t + discount_t * v_t
-    value_loss = jnp.mean((v_tm1 - target_tm1) ** 2)
+    error = returns.rescale(v_tm1) - returns.rescale(target_tm1)
+    value_loss = jnp.mean(error**2)
     size = optimizers.global_norm(params) ** 2
     loss = (
       policy_loss + config.value_weight * value_loss + config.l2_weight * size
@@ -255,7 +260,8 @@ def make_agent(
     spec: of the environment.
     network: maps a nest of observations [B, ...] and the number of actions to the
       policy's logits [B, num_actions] and values [B], and may use Haiku modules;
-      illegal actions are masked afterwards. By default an MLP, after convolutions
+      values are in the scale of `returns.rescale`, and illegal actions are masked
+      afterwards. By default an MLP, after convolutions
       of pictures.
 
   Raises:

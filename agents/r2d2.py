@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 from types import ModuleType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -32,13 +32,14 @@ from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import recurrent
+from distacme.kit import returns as returns_lib
 
 # Makes the parts of a network with action values [B, num_actions] as outputs.
 Network = Callable[[], recurrent.RecurrentNetwork]
 
 
 # The actor computes first priorities in numpy, the learner computes targets in JAX.
-Array = TypeVar('Array', np.ndarray, jax.Array)
+Array = returns_lib.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,63 +149,6 @@ class ActorState(NamedTuple):
   memory: recurrent.Memory
 
 
-_RESCALING = 1e-3  # epsilon in h
-
-
-def rescale(x: Array, xp: ModuleType = jnp) -> Array:
-  """Returns h(x) = sign(x)(sqrt(|x| + 1) - 1) + 1e-3 x (Pohlen et al. 2018).
-
-  Args:
-    x: any shape.
-    xp: the module of `x`, numpy or jax.numpy; also in the functions below.
-  """
-  return xp.sign(x) * (xp.sqrt(abs(x) + 1) - 1) + _RESCALING * x
-
-
-def unscale(x: Array, xp: ModuleType = jnp) -> Array:
-  """Returns the inverse of `rescale`."""
-  # The paper's (sqrt(1 + 4 e y) - 1) / 2 e, without a difference of near numbers, which
-  # in float32 is wrong by up to 2e-4 below 1.
-  y = abs(x) + 1 + _RESCALING
-  root = 2 * y / (xp.sqrt(1 + 4 * _RESCALING * y) + 1)
-  return xp.sign(x) * (root**2 - 1)
-
-
-def n_step_returns(
-  r_t: Array,
-  discount_t: Array,
-  v_t: Array,
-  goes_on_t: Array,
-  n_step: int,
-  xp: ModuleType = jnp,
-) -> Array:
-  """Returns the bootstrapped n-step returns [..., T] of steps.
-
-  `rlax.n_step_bootstrapped_returns` is the same for JAX alone; actors load no rlax.
-
-  Args:
-    r_t: [..., T].
-    discount_t: [..., T].
-    v_t: [..., T] values of the observations that the steps led to. Returns that
-      would reach beyond the last one are cut there.
-    goes_on_t: [..., T] bool; False if the episode ends with the step: then the
-      step's value bootstraps the return.
-    n_step: steps of a return.
-    xp: the module of the arrays.
-  """
-  length = r_t.shape[-1]
-  cut = xp.repeat(v_t[..., -1:], min(n_step - 1, length), axis=-1)
-  returns = xp.concatenate([v_t[..., n_step - 1 :], cut], axis=-1)
-  # A step beyond the sequence would change no return, as the last value bootstraps.
-  for step in reversed(range(min(n_step, length))):
-    onward = xp.where(
-      goes_on_t[..., step:], returns[..., : length - step], v_t[..., step:]
-    )
-    made = r_t[..., step:] + discount_t[..., step:] * onward
-    returns = xp.concatenate([made, returns[..., length - step :]], axis=-1)
-  return returns
-
-
 def targets(
   v_t: Array, data: types.Sequence, config: Config, xp: ModuleType = jnp
 ) -> Array:
@@ -220,8 +164,8 @@ def targets(
     xp: the module of the arrays.
   """
   if config.value_rescaling:
-    v_t = unscale(v_t, xp)
-  returns = n_step_returns(
+    v_t = returns_lib.unscale(v_t, xp)
+  returns = returns_lib.n_step_returns(
     replay_spec.learnt_reward(
       data.reward[..., :-1], config.reward_scale, config.max_abs_reward
     ),
@@ -231,7 +175,7 @@ def targets(
     config.n_step,
     xp,
   )
-  return rescale(returns, xp) if config.value_rescaling else returns
+  return returns_lib.rescale(returns, xp) if config.value_rescaling else returns
 
 
 def td_errors(

@@ -20,6 +20,7 @@ from distacme.agents import dqn
 from distacme.agents import r2d2
 from distacme.environments import vector
 from distacme.kit import recurrent
+from distacme.kit import returns
 from distacme.replay.writers import factory
 from distacme.run import run_state
 from distacme.testing import agent_contract
@@ -132,16 +133,16 @@ def test_it_keeps_the_contract(config, spec):
   ('x', 'h'), [(0.0, 0.0), (3.0, 1.003), (-8.0, -2.008), (99.0, 9.099)]
 )
 def test_rescaling_by_hand(x, h):
-  np.testing.assert_allclose(r2d2.rescale(jnp.float32(x)), h, rtol=1e-5)
-  np.testing.assert_allclose(r2d2.unscale(jnp.float32(h)), x, rtol=1e-5)
+  np.testing.assert_allclose(returns.rescale(jnp.float32(x)), h, rtol=1e-5)
+  np.testing.assert_allclose(returns.unscale(jnp.float32(h)), x, rtol=1e-5)
 
 
 @pytest.mark.parametrize('size', [1e-2, 1.0, 300.0])
 def test_rescaling_and_its_inverse_cancel(size):
   x = jnp.linspace(-size, size, 41)
   for one, other in (
-    (r2d2.rescale, r2d2.unscale),
-    (r2d2.unscale, r2d2.rescale),
+    (returns.rescale, returns.unscale),
+    (returns.unscale, returns.rescale),
   ):
     np.testing.assert_allclose(other(one(x)), x, rtol=1e-5, atol=1e-6)
 
@@ -149,16 +150,16 @@ def test_rescaling_and_its_inverse_cancel(size):
 def test_rescaling_is_that_of_rlax():
   x = jnp.linspace(-300.0, 300.0, 41)
   np.testing.assert_allclose(
-    r2d2.rescale(x), rlax.signed_hyperbolic(x, 1e-3), rtol=1e-5
+    returns.rescale(x), rlax.signed_hyperbolic(x, 1e-3), rtol=1e-5
   )
   np.testing.assert_allclose(
-    r2d2.unscale(x / 10), rlax.signed_parabolic(x / 10, 1e-3), rtol=1e-3
+    returns.unscale(x / 10), rlax.signed_parabolic(x / 10, 1e-3), rtol=1e-3
   )
 
 
 def test_the_actors_rescaling_is_the_learners():
   x = np.linspace(-300.0, 300.0, 41, dtype=np.float32)
-  for function in (r2d2.rescale, r2d2.unscale):
+  for function in (returns.rescale, returns.unscale):
     on_actor = function(x, np)
     assert isinstance(on_actor, np.ndarray) and on_actor.dtype == np.float32
     np.testing.assert_allclose(on_actor, function(jnp.array(x)), rtol=1e-5)
@@ -272,7 +273,7 @@ def test_returns_are_those_of_rlax(steps, n_step, xp):
   r_t, v_t = random.normal(size=(2, *shape)).astype(np.float32)
   discount_t = random.choice([0.0, 0.9], shape).astype(np.float32)
   goes_on_t = random.choice([True, False], shape)
-  found = r2d2.n_step_returns(
+  found = returns.n_step_returns(
     *map(xp.asarray, (r_t, discount_t, v_t, goes_on_t)), n_step, xp
   )
   expected = jax.vmap(rlax.n_step_bootstrapped_returns, (0, 0, 0, None, 0))(

@@ -1,0 +1,482 @@
+"""MuZero: search of a learnt model (MCTS where the environment cannot be stepped).
+
+Schrittwieser et al. 2020 (Nature 588; arXiv:1911.08265). A network makes a state of its
+own of an observation; a second one steps that state by an action and predicts the
+reward and whether the episode goes on; a third one predicts policy and value. All are
+learnt by unrolling them along recorded actions. The search is that of `mcts`, in the
+learnt states. Differences: the end of an episode is predicted, and rows beyond the
+end are not learnt from, instead of being absorbing states; every step of a sequence
+starts an unroll; rewards and values are numbers in the scale of Pohlen et al. 2018, not
+categories; nothing is searched anew when learnt from (no reanalysis); and all sizes
+are for two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from distacme import config_checks
+from distacme import replay_spec
+from distacme import specs
+from distacme import types
+from distacme.agents import dqn
+from distacme.kit import convolutions as convolutions_lib
+from distacme.kit import initializers
+from distacme.kit import networks
+from distacme.kit import optimizers
+from distacme.kit import returns
+from distacme.kit import search as search_lib
+from distacme.kit import settings
+
+
+class Prediction(NamedTuple):
+  """The network's view of its states.
+
+  Attributes:
+    logits: [B, num_actions] of the policy.
+    value: [B], in the scale of `returns.rescale`.
+  """
+
+  logits: jax.Array
+  value: jax.Array
+
+
+class Dynamics(NamedTuple):
+  """The network's step of its states.
+
+  Attributes:
+    state: [B, ...] the next state.
+    reward: [B], in the scale of `returns.rescale`.
+    goes_on: [B] logit of the chance that the episode does not end.
+  """
+
+  state: jax.Array
+  reward: jax.Array
+  goes_on: jax.Array
+
+
+class ModelNetwork(NamedTuple):
+  """The parts of a learnt model, made within `hk.multi_transform`.
+
+  Attributes:
+    represent: maps a nest of observations [B, ...] to states [B, ...].
+    step: maps states and actions [B, num_actions], one-hot, to `Dynamics`.
+    predict: maps states to a `Prediction`.
+  """
+
+  represent: Callable[[types.NestedArray], jax.Array]
+  step: Callable[[jax.Array, jax.Array], Dynamics]
+  predict: Callable[[jax.Array], Prediction]
+
+
+# Makes the parts of a model, given the number of actions.
+Network = Callable[[int], ModelNetwork]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(search_lib.Settings, settings.LearningRateConfig):
+  """Settings of MuZero."""
+
+  unroll_steps: int = 5
+  """Steps that the model is unrolled in learning; K in the paper."""
+  n_step: int = 10
+  """Steps of rewards in a value's target, before the search's value of what follows."""
+  trace_length: int = 20
+  """Steps of a sequence, each of which starts an unroll."""
+  batch_size: int = 16
+  """Sequences per learner step."""
+  samples_per_insert: float = 8.0
+  """Sequences learnt from for each one inserted."""
+  error_buffer: float = 0.0
+  """Samples by which either side may run ahead of samples_per_insert; 0 chooses."""
+  min_replay_size: int = 50
+  """Sequences collected before learning starts."""
+  max_replay_size: int = 10_000
+  """Sequences kept."""
+  learning_rate: float = 1e-3
+  """Adam's first step size."""
+  max_gradient_norm: float = 40.0
+  """Gradients are scaled down to this global norm."""
+  value_weight: float = 0.25
+  """Weight of the values' squared errors beside the policy's cross-entropy."""
+  l2_weight: float = 1e-5
+  """Weight of the squared params."""
+  state_size: int = 64
+  """Width of the learnt states."""
+  hidden_sizes: tuple[int, ...] = (128,)
+  """Widths of the hidden layers of each part of the default network."""
+  convolutions: convolutions_lib.Convolutions = 'nature'
+  """Convolutions for pictures of 36 pixels and more; see bc.Config."""
+  initialization: initializers.Initialization = 'lecun'
+  """First weights of the default network's torso: see kit.initializers."""
+
+  def __post_init__(self) -> None:
+    search_lib.Settings.__post_init__(self)
+    settings.LearningRateConfig.__post_init__(self)
+    config_checks.check_at_least_one(
+      self,
+      'unroll_steps',
+      'n_step',
+      'trace_length',
+      'state_size',
+      'hidden_sizes',
+      'min_replay_size',
+    )
+    config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
+    config_checks.check_positive(self, 'learning_rate', 'max_gradient_norm')
+    config_checks.check_not_negative(self, 'value_weight', 'l2_weight')
+    _ = self.replay  # checks itself
+
+  @property
+  def replay(self) -> replay_spec.ReplaySpec:
+    """Spec of the replay, by these settings."""
+    return replay_spec.single(
+      window=replay_spec.Sequences(self.trace_length + 1, self.trace_length),
+      batch_size=self.batch_size,
+      max_size=self.max_replay_size,
+      min_size=self.min_replay_size,
+      samples_per_insert=self.samples_per_insert,
+      error_buffer=self.error_buffer,
+    )
+
+
+class LearnerState(NamedTuple):
+  """All state that learning changes."""
+
+  params: hk.Params
+  optimizer_state: optimizers.OptState
+  steps: jax.Array  # int32
+  key: types.Key  # of random networks
+
+
+class Unrolled(NamedTuple):
+  """Predictions along unrolls of K steps that start at every row.
+
+  Attributes:
+    logits: [K + 1, B, T, num_actions] of the policy after k steps.
+    value: [K + 1, B, T], scaled.
+    reward: [K, B, T] of step k, scaled.
+    goes_on: [K, B, T] logits.
+  """
+
+  logits: jax.Array
+  value: jax.Array
+  reward: jax.Array
+  goes_on: jax.Array
+
+
+class MuZero:
+  """MuZero for one environment spec; see `core.Agent`."""
+
+  masks_actions = True
+
+  def __init__(
+    self,
+    config: Config,
+    spec: specs.EnvironmentSpec,
+    network: Network | None = None,
+  ):
+    search_lib.check_installed('MuZero')
+    self._config = config
+    self._spec = spec
+    self._num_actions = dqn.num_actions(spec, 'MuZero')
+    self._sign = -1.0 if specs.has_two_players(spec) else 1.0
+    make = network or self._default_network
+    self._network = hk.multi_transform(lambda: _parts(make(self._num_actions)))
+    self._represent, self._step, self._predict = self._network.apply
+    networks.check_policy_and_value(
+      self._network.init,
+      lambda params, key, o: self._predict(
+        params, key, self._represent(params, key, o)
+      ),
+      spec.observations,
+      self._num_actions,
+    )
+    self.replay = config.replay
+
+  def _default_network(self, num_actions: int) -> ModelNetwork:
+    config = self._config
+    torso = networks.ObservationTorso(
+      search_lib.without_mask(self._spec.observations),
+      config.hidden_sizes,
+      config.convolutions,
+      config.initialization,
+    )
+    to_state = hk.Linear(config.state_size, name='state')
+    stepped = networks.MLPTorso(config.hidden_sizes, name='dynamics')
+    to_next = hk.Linear(config.state_size, name='next_state')
+    to_outcome = hk.Linear(2, w_init=jnp.zeros, name='outcome')
+    predicted = networks.MLPTorso(config.hidden_sizes, name='prediction')
+    head = networks.PolicyValueHead(num_actions)
+
+    def represent(observation: types.NestedArray) -> jax.Array:
+      return scaled_state(to_state(torso(search_lib.without_mask(observation))))
+
+    def step(state: jax.Array, action: jax.Array) -> Dynamics:
+      features = stepped([state, action])
+      outcome = to_outcome(features)
+      # What an action changes is little of the state.
+      next_state = scaled_state(state + to_next(features))
+      return Dynamics(next_state, outcome[:, 0], outcome[:, 1])
+
+    def predict(state: jax.Array) -> Prediction:
+      return Prediction(*head(predicted([state])))
+
+    return ModelNetwork(represent, step, predict)
+
+  def initial_learner_state(self, key: types.Key) -> LearnerState:
+    """Returns a state with new params and a new optimiser."""
+    params = self._network.init(key, networks.example(self._spec.observations))
+    return LearnerState(
+      params,
+      self._optimizer.init(params),
+      steps=jnp.int32(0),
+      key=networks.network_key(key),
+    )
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> search_lib.ActorState:
+    """Returns the rows that explore, and steps of their episodes."""
+    return search_lib.initial_actor_state(batch_size, streams)
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: search_lib.ActorState,
+  ) -> types.ActorOutput:
+    """Acts by a search of the learnt model."""
+    search_key, act_key = jax.random.split(key)
+    network_key = networks.network_key(key)
+    root = self._represent(params, network_key, observation)
+    evaluation = self._evaluation(params, network_key, root)
+    evaluation = evaluation._replace(
+      logits=search_lib.mask(evaluation.logits, observation)
+    )
+
+    def step(
+      key: types.Key, state: jax.Array, action: jax.Array
+    ) -> search_lib.ModelOutput:
+      key = networks.network_key(key)
+      one_hot = jax.nn.one_hot(action, self._num_actions)
+      stepped = self._step(params, key, state, one_hot)
+      return search_lib.ModelOutput(
+        stepped.state,
+        returns.unscale(stepped.reward),
+        self._sign * jax.nn.sigmoid(stepped.goes_on),
+        self._evaluation(params, key, stepped.state),
+      )
+
+    found = search_lib.run(
+      self._config, search_key, evaluation, root, state.explores, step
+    )
+    return search_lib.act(self._config, act_key, found, state)
+
+  def _evaluation(
+    self, params: types.Params, key: types.Key, state: jax.Array
+  ) -> search_lib.Evaluation:
+    prediction = self._predict(params, key, state)
+    return search_lib.Evaluation(
+      prediction.logits, returns.unscale(prediction.value)
+    )
+
+  def update(
+    self, state: LearnerState, batch: types.Batch
+  ) -> tuple[LearnerState, types.UpdateOutput]:
+    """Takes one step of Adam."""
+    key, loss_key = jax.random.split(state.key)
+    step = optimizers.gradient_step(
+      self.loss,
+      self._optimizer,
+      state.params,
+      state.optimizer_state,
+      batch,
+      loss_key,
+    )
+    metrics = step.aux | {'gradient_norm': step.gradient_norm}
+    return (
+      LearnerState(step.params, step.optimizer_state, state.steps + 1, key),
+      types.UpdateOutput(metrics),
+    )
+
+  def loss(
+    self, params: hk.Params, batch: types.Batch, key: types.Key
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the loss of a batch (eq. 1 of the paper), and metrics.
+
+    After k steps of an unroll the policy and the value of row t + k are to be
+    predicted; by step k the reward and the end that its action led to. All k > 0
+    together weigh as much as k = 0.
+    """
+    config, data = self._config, batch.data
+    keys = jax.random.split(key)
+    is_step = data.step_type[:, :-1] != types.LAST
+    target = self.value_targets(params, data, keys[0])
+    unrolled = self.unroll(params, data, keys[1])
+    later = jnp.full((config.unroll_steps, 1, 1), 1 / config.unroll_steps)
+    weight = jnp.concatenate([jnp.ones((1, 1, 1)), later]) * self._ahead(
+      is_step
+    )
+
+    def mean(errors: jax.Array, weight: jax.Array) -> jax.Array:
+      return (errors * weight).sum() / is_step.sum().clip(1)
+
+    log_pi = jax.nn.log_softmax(unrolled.logits)
+    policy = self._ahead(data.extras['policy'][:, :-1])
+    value_error = unrolled.value - returns.rescale(self._ahead(target))
+    reward_error = unrolled.reward - returns.rescale(
+      self._ahead(data.reward[:, :-1])[:-1]
+    )
+    goes_on = (self._ahead(data.discount[:, :-1])[:-1] != 0.0) * 1.0
+    end_loss = jax.nn.softplus(unrolled.goes_on) - goes_on * unrolled.goes_on
+    # Step k is taken if row t + k - 1 has an action.
+    taken = self._ahead(is_step)[:-1] / config.unroll_steps
+    policy_loss = mean(-(policy * log_pi).sum(axis=-1), weight)
+    value_loss = mean(value_error**2, weight)
+    reward_loss = mean(reward_error**2, taken)
+    end_loss = mean(end_loss, taken)
+    loss = (
+      policy_loss
+      + config.value_weight * value_loss
+      + reward_loss
+      + end_loss
+      + config.l2_weight * optimizers.global_norm(params) ** 2
+    )
+    return loss, {
+      'loss': loss,
+      'policy_loss': policy_loss,
+      'value_loss': value_loss,
+      'reward_loss': reward_loss,
+      'end_loss': end_loss,
+      'mean_value': mean(returns.unscale(unrolled.value[0]), is_step),
+    }
+
+  def value_targets(
+    self, params: hk.Params, data: types.Sequence, key: types.Key
+  ) -> jax.Array:
+    """Returns n-step returns [B, T], bootstrapped by the values of the searches.
+
+    The last row and the last observation of an episode were not searched from: the
+    network's value stands for them.
+    """
+    own = self._evaluation(
+      params, key, self._represent(params, key, _rows(data.observation))
+    ).value.reshape(data.step_type.shape)
+    searched = data.step_type != types.LAST
+    searched = searched.at[:, -1].set(False)
+    value = jnp.where(searched, data.extras['value'], own)
+    made = returns.n_step_returns(
+      data.reward[:, :-1],
+      self._config.discount * data.discount[:, :-1],
+      value[:, 1:],
+      data.step_type[:, 1:] != types.LAST,
+      self._config.n_step,
+    )
+    return jax.lax.stop_gradient(made)
+
+  def unroll(
+    self, params: hk.Params, data: types.Sequence, key: types.Key
+  ) -> Unrolled:
+    """Returns predictions along unrolls from every row but the last."""
+    shape = data.action[:, :-1].shape
+    key, first_key = jax.random.split(key)
+    actions = jax.nn.one_hot(data.action[:, :-1], self._num_actions)
+    actions = self._ahead(actions)[:-1].reshape(
+      self._config.unroll_steps, -1, self._num_actions
+    )
+    before_last = jax.tree.map(lambda leaf: leaf[:, :-1], data.observation)
+    state = self._represent(params, first_key, _rows(before_last))
+    predictions = [self._predict(params, first_key, state)]
+    steps = []
+    for action, step_key in zip(
+      actions, jax.random.split(key, len(actions)), strict=True
+    ):
+      stepped = self._step(params, step_key, state, action)
+      # Halved, as the state passes the same function again and again.
+      state = stepped.state / 2 + jax.lax.stop_gradient(stepped.state / 2)
+      predictions.append(self._predict(params, step_key, state))
+      steps.append(stepped)
+
+    def stacked(leaves: list[jax.Array]) -> jax.Array:
+      return jnp.stack(leaves).reshape(-1, *shape, *leaves[0].shape[1:])
+
+    return Unrolled(
+      stacked([p.logits for p in predictions]),
+      stacked([p.value for p in predictions]),
+      stacked([s.reward for s in steps]),
+      stacked([s.goes_on for s in steps]),
+    )
+
+  def _ahead(self, rows: jax.Array) -> jax.Array:
+    """Returns rows [B, T, ...] k later, [K + 1, B, T, ...]; 0 beyond the last."""
+    count = self._config.unroll_steps
+    pad = [(0, 0), (0, count), *[(0, 0)] * (rows.ndim - 2)]
+    padded = jnp.pad(rows, pad)
+    length = rows.shape[1]
+    return jnp.stack([padded[:, k : k + length] for k in range(count + 1)])
+
+  def actor_params(self, state: LearnerState) -> types.Params:
+    """Returns the network's params."""
+    return state.params
+
+  @property
+  def _optimizer(self) -> optimizers.Optimizer:
+    config = self._config
+    return optimizers.adam(
+      config.learning_rates.step_size(config.learning_rate),
+      config.max_gradient_norm,
+    )
+
+
+def scaled_state(state: jax.Array) -> jax.Array:
+  """Returns states [B, F] scaled to [0, 1] in each row (appendix G of the paper)."""
+  low = state.min(axis=-1, keepdims=True)
+  range_ = state.max(axis=-1, keepdims=True) - low
+  return (state - low) / (range_ + 1e-5)
+
+
+def _parts(
+  network: ModelNetwork,
+) -> tuple[Callable[..., Prediction], ModelNetwork]:
+  """Returns the function that makes all params, and the parts, for Haiku."""
+
+  def init(observation: types.NestedArray) -> Prediction:
+    state = network.represent(observation)
+    num_actions = network.predict(state).logits.shape[-1]
+    stepped = network.step(state, jnp.zeros((state.shape[0], num_actions)))
+    return network.predict(stepped.state)
+
+  return init, network
+
+
+def _rows(nest: types.NestedArray) -> types.NestedArray:
+  """Returns leaves [B, L, ...] as [B * L, ...]."""
+  return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), nest)
+
+
+def make_agent(
+  config: Config,
+  spec: specs.EnvironmentSpec,
+  network: Network | None = None,
+) -> MuZero:
+  """Returns MuZero for an environment.
+
+  Args:
+    config: settings.
+    spec: of the environment.
+    network: maps the number of actions to the parts of a `ModelNetwork`, which may
+      use Haiku modules. By default MLPs, after convolutions of pictures.
+
+  Raises:
+    ValueError: if the environment's action is not a single discrete one, or mctx is
+      not installed.
+  """
+  return MuZero(config, spec, network)
