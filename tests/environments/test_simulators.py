@@ -132,6 +132,7 @@ class Everything(dm_env.Environment):
     self._bits = np.random.Generator(np.random.MT19937(seed))
     self._philox = np.random.Philox(seed)
     self._python = python_random.Random(seed)
+    self._modern = np.random.RandomState(np.random.PCG64(seed))
     self._board = np.zeros((3, 4))
     self._row = self._board[1]  # shares its memory
     self._shown = self._board.view()
@@ -155,6 +156,7 @@ class Everything(dm_env.Environment):
   def step(self, action):
     time = self._count()
     self._row += self._random.randn() + self._step_bits()
+    self._board[2, time % 4] = self._modern.randn()
     self._board[0, time % 4] = self._python.random() + action
     self._queue.append(time)
     self._order.move_to_end('a' if time % 2 else 'b')
@@ -172,6 +174,8 @@ class Everything(dm_env.Environment):
       self._new = time
     elif hasattr(self, '_new'):
       del self._new
+    if time % 11 == 0:
+      self.__dict__ = dict(self.__dict__)
     return dm_env.transition(np.float32(0.0), self._observation())
 
   def observation_spec(self):
@@ -301,7 +305,8 @@ def test_all_generators_of_an_environment_are_seeded_and_differ():
       self.mersenne = [np.random.RandomState(0) for _ in range(2)]
 
     def draws(self):
-      generators = (*self.pcg, *self.mersenne, self._bits, self._python)
+      generators = (*self.pcg, *self.mersenne, self._bits)
+      generators += self._python, self._modern
       return [g.uniform(0.0, 1.0) for g in generators]
 
   environment = Many()

@@ -31,7 +31,7 @@ def save_function(state: states.State, function: types.FunctionType) -> None:
   state.visit(_defaults(function))
   if function.__dict__:
     content = function.__dict__.copy()
-    state.attributes.append((function.__dict__, content))
+    state.attributes.append((function, content))
     state.visit_attributes(content)
 
 

@@ -15,7 +15,7 @@ def save_instance(state: states.State, value: Any) -> None:
   """Saves an object by its attributes."""
   if state.is_new(value):
     content = value.__dict__.copy()
-    state.attributes.append((value.__dict__, content))
+    state.attributes.append((value, content))
     state.visit_attributes(content)
 
 
@@ -26,7 +26,7 @@ def except_constants(names: Iterable[str]) -> states.Handler:
   def handle(state: states.State, value: Any) -> None:
     if state.is_new(value):
       content = value.__dict__.copy()
-      state.attributes.append((value.__dict__, content))
+      state.attributes.append((value, content))
       state.visit_attributes(
         {k: v for k, v in content.items() if k not in constant}
       )
@@ -53,7 +53,7 @@ def with_slots(names: tuple[str, ...]) -> states.Handler:
     state.visit_attributes(content)
     if hasattr(value, '__dict__'):
       attributes = value.__dict__.copy()
-      state.attributes.append((value.__dict__, attributes))
+      state.attributes.append((value, attributes))
       state.visit_attributes(attributes)
 
   return handle

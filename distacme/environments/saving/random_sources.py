@@ -44,7 +44,7 @@ class NumpyRandomState:
 
   def save(self) -> Any:
     """Returns the state, or the seed that made it."""
-    if self._memory is None or self._read_memory() != self._memory:
+    if self._may_have_changed():
       self._remember(self._generator.get_state(legacy=False))
     return self._known
 
@@ -52,7 +52,7 @@ class NumpyRandomState:
     """Returns to a saved state, or starts anew with a seed."""
     if seed is not None:
       saved = seed
-    elif saved is self._known and self._read_memory() == self._memory:
+    elif saved is self._known and not self._may_have_changed():
       return
     if isinstance(saved, int):
       self._seed(saved)
@@ -71,6 +71,9 @@ class NumpyRandomState:
     waits = not isinstance(state, int) and state['has_gauss']
     self._memory = None if waits else self._read_memory()
     self._known = state
+
+  def _may_have_changed(self) -> bool:
+    return self._memory is None or self._read_memory() != self._memory
 
   def _read_memory(self) -> bytes | None:
     if self._address is None:

@@ -76,7 +76,7 @@ class State:
   Attributes:
     known: of the states before.
     handlers: functions (state, object) by the object's type; None for constants.
-    attributes: [(dict of an object, its content)].
+    attributes: [(object, its attributes)].
     arrays: [(array, copy)].
     lists: [(list, copy)].
     others: [(function that restores, its argument)].
@@ -86,7 +86,7 @@ class State:
   def __init__(self, known: Known, handlers: Handlers):
     self.known = known
     self.handlers = handlers
-    self.attributes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    self.attributes: list[tuple[Any, dict[str, Any]]] = []
     self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
     self.lists: list[tuple[list[Any], list[Any]]] = []
     self.others: list[tuple[Callable[[Any], object], Any]] = []
@@ -97,7 +97,8 @@ class State:
 
   def restore(self, seed: int | None) -> None:
     """Writes all contents back; a seed replaces the state of what is random."""
-    for attributes, content in self.attributes:
+    for owner, content in self.attributes:
+      attributes = owner.__dict__
       attributes.update(content)
       if len(attributes) != len(content):  # More attributes have come.
         attributes.clear()
