@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import dm_env
 import numpy as np
 import tree
 
+from distacme import core
 from distacme import specs
 from distacme import types
 from distacme.environments import checks
+from distacme.environments import simulators
 from distacme.environments import wrappers
 
 
@@ -35,6 +38,15 @@ class LoopVector:
     # Most specs are a single array; walking a nest costs microseconds.
     self._observation_is_nest = tree.is_nested(self._observation_spec)
     self._action_is_nest = tree.is_nested(self._action_spec)
+
+  @functools.cached_property
+  def simulators(self) -> tuple[core.Simulator, ...]:
+    """Returns each row as a simulator, which steps that very row.
+
+    Raises:
+      ValueError: if an environment cannot be saved; see `simulators`.
+    """
+    return tuple(simulators.as_simulator(e) for e in self._environments)
 
   def reset(self) -> dm_env.TimeStep:
     """Starts all rows anew."""

@@ -1,8 +1,8 @@
 """Tiny environments with steps that a test can compute.
 
 The names are 'distacme.testing.environments:catch', ':counting', ':nested',
-':reward_at_the_end', ':remember_the_door', ':cartpole_without_velocities' and
-':slow_pendulum'.
+':reward_at_the_end', ':remember_the_door', ':cartpole_without_velocities',
+':cartpole_reward_at_the_end' and ':slow_pendulum'.
 """
 
 from __future__ import annotations
@@ -334,6 +334,18 @@ def cartpole_without_velocities(seed: int) -> Any:
     lambda observation: observation[::2],
     gymnasium.spaces.Box(bounds.low[::2], bounds.high[::2]),
   )
+
+
+def cartpole_reward_at_the_end(seed: int) -> Any:
+  """Returns gymnasium's CartPole-v1, rewarded only where an episode ends.
+
+  The last reward is the number of the episode's steps, so that returns are those of
+  CartPole-v1.
+  """
+  del seed  # `environments.make` seeds the first reset.
+  from distacme.testing import sparse_cartpole
+
+  return sparse_cartpole.make()
 
 
 def slow_pendulum(seed: int) -> Any:

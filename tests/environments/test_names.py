@@ -141,7 +141,7 @@ def gymnasium_factory(seed):
     (
       'gymnasiun:CartPole-v1',
       "'gymnasiun' is neither a family .* Did you mean 'gymnasium'\\? "
-      'Known families: atari, bsuite, dm_control, gymnasium, minatar',
+      'Known families: atari, bsuite, dm_control, gymnasium, jax, minatar, pgx',
     ),
     (
       'gymnasium:CartPol-v1',

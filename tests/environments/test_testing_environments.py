@@ -129,3 +129,40 @@ def test_cartpole_without_velocities_shows_places_only():
     assert timestep.reward == reward
     assert timestep.last() == terminated
   assert timestep.last() and step > 10
+
+
+def test_cartpole_is_rewarded_with_its_steps_at_the_end_only():
+  pytest.importorskip('gymnasium')
+  sparse = library.make(
+    'distacme.testing.environments:cartpole_reward_at_the_end', seed=3
+  )
+  plain = library.make('gymnasium:CartPole-v1', seed=3)
+  random = np.random.default_rng(0)
+  steps = ends = 0
+  for _ in range(100):
+    action = random.integers(2)
+    timestep, usual = sparse.step(action), plain.step(action)
+    np.testing.assert_array_equal(timestep.observation, usual.observation)
+    assert timestep.step_type == usual.step_type
+    assert timestep.discount == usual.discount
+    steps = 0 if timestep.first() else steps + 1
+    if not timestep.first():
+      assert timestep.reward == (steps if timestep.last() else 0.0)
+    ends += timestep.last()
+  assert ends > 2
+
+
+def test_a_whole_episode_of_the_sparse_cartpole_pays_500():
+  pytest.importorskip('gymnasium')
+  sparse = library.make(
+    'distacme.testing.environments:cartpole_reward_at_the_end', seed=3
+  )
+  timestep = sparse.reset()
+  rewards = []
+  while not timestep.last():
+    _, speed, angle, turn = timestep.observation
+    action = int(angle + 0.3 * turn + 0.02 * speed > 0.0)
+    timestep = sparse.step(action)
+    rewards.append(timestep.reward)
+  assert rewards == [0.0] * 499 + [500.0]
+  assert timestep.discount == 1.0

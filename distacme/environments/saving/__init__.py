@@ -1,0 +1,1 @@
+"""Saves and restores the state of Python objects, for `environments.simulators`."""
