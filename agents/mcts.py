@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import haiku as hk
 import jax
@@ -42,6 +42,8 @@ Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 @dataclasses.dataclass(frozen=True)
 class Config(search_lib.Settings, settings.LearningRateConfig):
   """Settings of MCTS."""
+
+  searches_environment: ClassVar[bool] = True
 
   n_step: int = 10
   """Steps of rewards in a value's target, before the value of what follows. The end of

@@ -211,19 +211,26 @@ class MuZero:
     to_state = hk.Linear(config.state_size, name='state')
     stepped = networks.MLPTorso(config.hidden_sizes, name='dynamics')
     to_next = hk.Linear(config.state_size, name='next_state')
-    to_outcome = hk.Linear(2, w_init=jnp.zeros, name='outcome')
+    to_reward = hk.Linear(1, name='reward')
+    ended = networks.MLPTorso(config.hidden_sizes, name='end')
+    to_goes_on = hk.Linear(1, name='goes_on')
     predicted = networks.MLPTorso(config.hidden_sizes, name='prediction')
     head = networks.PolicyValueHead(num_actions)
 
     def represent(observation: types.NestedArray) -> jax.Array:
-      return scaled_state(to_state(torso(search_lib.without_mask(observation))))
+      state: jax.Array = to_state(torso(search_lib.without_mask(observation)))
+      return state
 
     def step(state: jax.Array, action: jax.Array) -> Dynamics:
       features = stepped([state, action])
-      outcome = to_outcome(features)
-      # What an action changes is little of the state.
-      next_state = scaled_state(state + to_next(features))
-      return Dynamics(next_state, outcome[:, 0], outcome[:, 1])
+      # An action changes little of the state.
+      next_state = state + to_next(features)
+      # Where episodes end is learnt first, and would leave no room in the states
+      # for the rest.
+      ends = ended([jax.lax.stop_gradient(state), action])
+      return Dynamics(
+        next_state, to_reward(features)[:, 0], to_goes_on(ends)[:, 0]
+      )
 
     def predict(state: jax.Array) -> Prediction:
       return Prediction(*head(predicted([state])))
@@ -370,8 +377,9 @@ class MuZero:
     own = self._evaluation(
       params, key, self._represent(params, key, _rows(data.observation))
     ).value.reshape(data.step_type.shape)
-    searched = data.step_type != types.LAST
-    searched = searched.at[:, -1].set(False)
+    searched = (data.step_type != types.LAST) & (
+      jnp.arange(data.step_type.shape[1])[None] < data.step_type.shape[1] - 1
+    )
     value = jnp.where(searched, data.extras['value'], own)
     made = returns.n_step_returns(
       data.reward[:, :-1],
@@ -434,13 +442,6 @@ class MuZero:
       config.learning_rates.step_size(config.learning_rate),
       config.max_gradient_norm,
     )
-
-
-def scaled_state(state: jax.Array) -> jax.Array:
-  """Returns states [B, F] scaled to [0, 1] in each row (appendix G of the paper)."""
-  low = state.min(axis=-1, keepdims=True)
-  range_ = state.max(axis=-1, keepdims=True) - low
-  return (state - low) / (range_ + 1e-5)
 
 
 def _parts(

@@ -88,6 +88,8 @@ class PlanningAgent(Agent, Protocol):
   The model is the environment's own: the environment is a `ModelEnvironment`, or
   has a `Simulator` for each row. `act` is the agent's policy without a search. An
   agent that learns its model needs no such environment, and searches within `act`.
+  Its Config says `searches_environment = True`, so that programs make environments
+  that can be searched.
 
   Attributes:
     planner: searches, as pure functions.

@@ -41,6 +41,7 @@ def check_agent(
     ValueError: if they do not fit.
   """
   # Here and not above: they import JAX, which what only lists does not need.
+  from distacme.acting import planning
   from distacme.kit import observations
   from distacme.learning import updates
 
@@ -51,6 +52,12 @@ def check_agent(
   if flattened and not (experiment.network or run.network):
     notices.warn_once(flattened)
   demonstrations.check_wanted(experiment, agent)
+  if isinstance(agent, core.PlanningAgent):
+    environment = experiment.make_vector(1, stream=0)
+    try:
+      planning.check_searchable(agent, environment)
+    finally:
+      environment.close()
   if not agent.replay.needs_actors:
     _check_clock_without_actors(run)
   updates.check_count(run.updates_per_call, agent)

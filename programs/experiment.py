@@ -64,7 +64,10 @@ class Experiment:
     """Returns environments seeded for the worker of number `stream`."""
     seed = environments.row_seed(self.seed, stream)
     return environments.make_vector(
-      self.environment or self.run.env, num_envs, seed
+      self.environment or self.run.env,
+      num_envs,
+      seed,
+      searchable=getattr(self.agent, 'searches_environment', False),
     )
 
   @property

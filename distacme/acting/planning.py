@@ -35,16 +35,29 @@ def make_policy(
   Raises:
     ValueError: if the environment has neither a model nor simulators.
   """
+  check_searchable(agent, environment)
   if isinstance(environment, core.ModelEnvironment):
     return ModelPolicy(agent, source, environment, key, streams)
-  if not hasattr(environment, 'simulators'):
+  return SimulatorPolicy(agent, source, environment, key, streams)
+
+
+def check_searchable(
+  agent: core.PlanningAgent, environment: core.VectorEnvironment
+) -> None:
+  """Checks that an environment has a model, or rows that can be saved.
+
+  Raises:
+    ValueError: if the environment has neither.
+  """
+  if isinstance(environment, core.ModelEnvironment):
+    return
+  if not hasattr(environment, 'simulators'):  # which raises, too
     raise ValueError(
       f'{type(agent).__name__} searches the states of its environment, and '
-      f'{type(environment).__name__} steps rows that cannot be saved. Use agent '
-      'muzero, which learns a model, or an environment written in JAX or with '
-      'methods save and restore.'
+      f'{type(environment).__name__} steps all rows at once, so that none can be '
+      'saved. Make it with environments.make_vector(..., searchable=True), or use '
+      'agent muzero, which learns a model.'
     )
-  return SimulatorPolicy(agent, source, environment, key, streams)
 
 
 class ModelPolicy:

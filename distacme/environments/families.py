@@ -117,7 +117,7 @@ def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
 
 
 def make_vector(
-  name: NameOrFactory, num_envs: int, seed: int
+  name: NameOrFactory, num_envs: int, seed: int, searchable: bool = False
 ) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
@@ -128,6 +128,8 @@ def make_vector(
     name: as in `make`.
     num_envs: number of rows, at least 1.
     seed: at least 0.
+    searchable: whether rows are wanted that a search can step: a model, or single
+      environments, which may be saved one by one.
 
   Raises:
     ValueError: as in `make`, or if num_envs is below 1.
@@ -138,7 +140,9 @@ def make_vector(
   seeds = [row_seed(seed, row) for row in range(num_envs)]
   native = _native_vector(name, seeds)
   if native is not None:
-    return native
+    if not searchable or isinstance(native, core.ModelEnvironment):
+      return native
+    native.close()
   return vector.LoopVector([make(name, seed) for seed in seeds])
 
 
