@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import haiku as hk
 import jax
@@ -43,7 +43,7 @@ Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 class Config(search_lib.Settings, settings.LearningRateConfig):
   """Settings of MCTS."""
 
-  searches_environment: ClassVar[bool] = True
+  searches_environment = True
 
   n_step: int = 10
   """Steps of rewards in a value's target, before the value of what follows. The end of

@@ -42,6 +42,7 @@ _GROUPS = {
   'params': _PROGRAM['variables/0'].env,
   'program': {},
   'scaling': {},
+  'search': _PROGRAM['actor/0'].env,
   'rivals': {},
   'one_core': {},
   'continuous_rivals': {},

@@ -208,13 +208,13 @@ class _Row:
     Beyond a terminal state the discount is 0. Beyond a truncation it is 1, and the
     value of the last observation stands for all that would follow.
     """
-    if self._is_over[node]:
-      over = self._steps[node]
-      step = over._replace(reward=0.0)
-      saved = None
-    else:
+    timestep = None
+    if not self._is_over[node]:
       self._simulator.restore(self._saved[node], seed)
       timestep = self._simulator.step(action)
+    if timestep is None or timestep.first():  # the root's episode is over, too
+      step, saved = self._steps[node]._replace(reward=0.0), None
+    else:
       step = core.LeafStep(
         timestep.observation, timestep.reward, timestep.discount
       )

@@ -380,7 +380,7 @@ def _with_noise(
 
 
 def _outcome(settings: Settings, tree: Tree) -> Found:
-  """Returns what a tree of all simulations says about its roots."""
+  """Returns the outcome at the roots of a tree of all simulations."""
   summary = tree.summary()
   visits = summary.visit_counts
   logits = tree.children_prior_logits[:, 0]

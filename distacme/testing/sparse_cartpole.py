@@ -5,27 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
+import numpy as np
+
+_MAX_STEPS = 500  # of CartPole-v1
 
 
 class RewardAtTheEnd(gymnasium.Wrapper[Any, Any, Any, Any]):
-  """Holds rewards back until the episode ends, and then pays their sum."""
+  """Pays an episode's steps when it ends, and else nothing.
+
+  The share of the steps so far is observed, too: without it no value could be told
+  from an observation. The step limit terminates an episode.
+  """
 
   def __init__(self, environment: gymnasium.Env[Any, Any]):
     super().__init__(environment)
-    self._return = 0.0
+    space = environment.observation_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    self.observation_space = gymnasium.spaces.Box(
+      np.append(space.low, 0.0).astype(np.float32),
+      np.append(space.high, 1.0).astype(np.float32),
+    )
+    self._steps = 0
 
   def reset(self, **options: Any) -> Any:
     """Starts an episode."""
-    self._return = 0.0
-    return self.env.reset(**options)
+    observation, info = self.env.reset(**options)
+    self._steps = 0
+    return self._observed(observation), info
 
   def step(self, action: Any) -> Any:
     """Takes a step."""
-    observation, reward, terminated, truncated, info = self.env.step(action)
-    self._return += float(reward)
+    observation, _, terminated, truncated, info = self.env.step(action)
+    self._steps += 1
     over = terminated or truncated
-    paid = self._return if over else 0.0
-    return observation, paid, terminated, truncated, info
+    paid = float(self._steps) if over else 0.0
+    return self._observed(observation), paid, over, False, info
+
+  def _observed(self, observation: np.ndarray) -> np.ndarray:
+    share = self._steps / _MAX_STEPS
+    return np.append(observation, share).astype(np.float32)
 
 
 def make() -> gymnasium.Env[Any, Any]:

@@ -142,10 +142,11 @@ def test_cartpole_is_rewarded_with_its_steps_at_the_end_only():
   for _ in range(100):
     action = random.integers(2)
     timestep, usual = sparse.step(action), plain.step(action)
-    np.testing.assert_array_equal(timestep.observation, usual.observation)
+    steps = 0 if timestep.first() else steps + 1
+    np.testing.assert_array_equal(timestep.observation[:4], usual.observation)
+    np.testing.assert_allclose(timestep.observation[4], steps / 500, rtol=1e-6)
     assert timestep.step_type == usual.step_type
     assert timestep.discount == usual.discount
-    steps = 0 if timestep.first() else steps + 1
     if not timestep.first():
       assert timestep.reward == (steps if timestep.last() else 0.0)
     ends += timestep.last()
@@ -160,9 +161,9 @@ def test_a_whole_episode_of_the_sparse_cartpole_pays_500():
   timestep = sparse.reset()
   rewards = []
   while not timestep.last():
-    _, speed, angle, turn = timestep.observation
+    _, speed, angle, turn, _ = timestep.observation
     action = int(angle + 0.3 * turn + 0.02 * speed > 0.0)
     timestep = sparse.step(action)
     rewards.append(timestep.reward)
   assert rewards == [0.0] * 499 + [500.0]
-  assert timestep.discount == 1.0
+  assert timestep.discount == 0.0
