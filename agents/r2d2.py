@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import haiku as hk
 import jax
@@ -39,7 +39,7 @@ Network = Callable[[], recurrent.RecurrentNetwork]
 
 
 # The actor computes first priorities in numpy, the learner computes targets in JAX.
-Array = returns_lib.Array
+Array = TypeVar('Array', np.ndarray, jax.Array)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -179,13 +179,11 @@ class LeafStep(NamedTuple):
 
 
 class Policy(Protocol):
-  """Acts in the rows of a vector of environments; one thread.
+  """Acts in the rows of a vector of environments; one thread."""
 
-  Attributes:
-    version: of the params that acted last, -1 before the first action.
-  """
-
-  version: int
+  @property
+  def version(self) -> int:
+    """Version of the params that acted last, -1 before the first action."""
 
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray

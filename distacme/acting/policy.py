@@ -9,7 +9,7 @@ output is one array (`_Packing`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +21,30 @@ from distacme import types
 _KEYS_PER_BLOCK = 512  # 0.1 ms to draw
 
 
+class Acts(Protocol):
+  """The two functions of a `core.Agent` that acting needs."""
+
+  def initial_actor_state(
+    self, batch_size: int, streams: types.Streams | None
+  ) -> types.ActorState:
+    """See `core.Agent`."""
+
+  def act(
+    self,
+    params: types.Params,
+    key: types.Key,
+    observation: types.NestedArray,
+    state: types.ActorState,
+  ) -> types.ActorOutput:
+    """See `core.Agent`."""
+
+
 class CompiledPolicy:
   """A `core.Policy` that calls an agent's `act` with the newest params."""
 
   def __init__(
     self,
-    agent: core.Agent,
+    agent: Acts,
     source: core.ParamsSource,
     batch_size: int,
     key: types.Key,

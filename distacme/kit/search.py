@@ -165,7 +165,7 @@ def run(
   key: types.Key,
   root: Evaluation,
   state: Any,
-  explores: jax.Array,
+  explores: jax.Array | np.ndarray,
   step: Step,
 ) -> Found:
   """Returns the outcome of a search of a model; consumes `key`.
@@ -189,7 +189,7 @@ def begin(
   noise_key: types.Key,
   key: types.Key,
   root: Evaluation,
-  explores: jax.Array,
+  explores: jax.Array | np.ndarray,
 ) -> tuple[Tree, core.Leaf]:
   """Returns a tree that has only roots, and its first leaf.
 
@@ -363,7 +363,10 @@ def _illegal(logits: jax.Array) -> jax.Array:
 
 
 def _with_noise(
-  settings: Settings, key: types.Key, root: Evaluation, explores: jax.Array
+  settings: Settings,
+  key: types.Key,
+  root: Evaluation,
+  explores: jax.Array | np.ndarray,
 ) -> tuple[Evaluation, jax.Array]:
   """Returns the roots with Dirichlet noise, and Gumbel MuZero's noise [B, A]."""
   shape = root.logits.shape
