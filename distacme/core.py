@@ -261,6 +261,7 @@ class ModelStep(NamedTuple):
 class Model(Protocol):
   """An environment as pure functions of one row, under `jax.jit` and `jax.vmap`.
 
+  A model is hashable, as plain objects are: what is compiled is kept with it.
   A terminal state is stepped to itself, with reward 0 and discount 0.
   """
 

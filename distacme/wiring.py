@@ -61,8 +61,10 @@ def make_learner(
 
   Raises:
     ValueError: if replay's rate limits leave no room for `updates_per_call`
-      batches, or a batch cannot be split over `devices`.
+      batches, a batch cannot be split over `devices`, or the agent would choose
+      illegal actions.
   """
+  check_masks(agent, spec)
   devices = jax.local_devices() if devices is None else devices
   params = jax.eval_shape(agent.actor_params, state)
   layout = row_layout.row_layout(agent, spec, params)
@@ -117,8 +119,12 @@ def make_actor(
     reporter: the actor's line to the run.
     key: consumed; decides all exploration.
     streams: positions of the rows among all environments of the run.
+
+  Raises:
+    ValueError: if the agent would choose illegal actions.
   """
   spec = specs.make_environment_spec(environment)
+  check_masks(agent, spec)
   newest = source.newest()
   assert newest is not None  # as promised
   layout = row_layout.row_layout(agent, spec, newest.params)
@@ -188,3 +194,21 @@ def make_policy(
   return policy_lib.CompiledPolicy(
     agent, source, environment.num_envs, key, streams
   )
+
+
+def check_masks(agent: core.Agent, spec: specs.EnvironmentSpec) -> None:
+  """Refuses an agent that would choose illegal actions.
+
+  Raises:
+    ValueError: if not all actions of the environment are legal in all states, and
+      the agent does not say that it leaves illegal ones out (`masks_actions`).
+  """
+  if not specs.has_legal_actions(spec.observations):
+    return
+  if not getattr(agent, 'masks_actions', False):
+    raise ValueError(
+      f'in this environment not all actions are legal in all states (observation'
+      f'[{specs.LEGAL_ACTIONS!r}]), and {type(agent).__name__} chooses among all. '
+      'Use an agent that leaves illegal actions out: mcts or muzero, or one of '
+      'your own that has masks_actions = True.'
+    )

@@ -14,6 +14,7 @@ from distacme.programs import demonstrations
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import given_functions
 from distacme.programs import modes
+from distacme.programs import opponents
 from distacme.programs import presets
 from distacme.programs import recorded_run
 from distacme.programs import replay_transports
@@ -41,12 +42,15 @@ def check_agent(
     ValueError: if they do not fit.
   """
   # Here and not above: they import JAX, which what only lists does not need.
+  from distacme import wiring
   from distacme.acting import planning
   from distacme.kit import observations
   from distacme.learning import updates
 
   spec = experiment.environment_spec()
   agent = experiment.make_agent(spec)
+  wiring.check_masks(agent, spec)
+  opponents.check(experiment, spec)
   run = experiment.run
   flattened = observations.describe_flattened(spec.observations)
   if flattened and not (experiment.network or run.network):

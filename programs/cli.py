@@ -17,6 +17,7 @@ from distacme.programs.view import terminal
 _COMMANDS = {
   'train': 'train an agent in an environment',
   'evaluate': "play greedy episodes with a run's params",
+  'play': "play a game for two against a run's agent",
   'record': "write episodes of a run's policy as a dataset",
   'plot': 'draw the learning curves of runs',
   'watch': 'show what a running program does, live',

@@ -10,6 +10,7 @@ from distacme import config_checks
 from distacme import status
 from distacme.programs import accelerators
 from distacme.programs import modes
+from distacme.programs import opponents
 from distacme.programs import replay_transports
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class RunConfig:
   """Steps of the clock between evaluations. See max_eval_share."""
   eval_episodes: int = 20
   """Episodes in an evaluation."""
+  # Returns against two opponents are no single curve, and have no common best.
+  opponent: opponents.Opponent | None = _field(None, resume='fixed')
+  """Opponent in evaluations of games for two: random moves (the default), perfect
+  play where it is computable, or untrained, the agent as it was before its first
+  update."""
   max_eval_share: float = 0.2
   """Share of the time that evaluations may take: a due evaluation is left out
   while evaluations have taken more, except the one after the last step. 1
@@ -159,6 +165,11 @@ class RunConfig:
       raise ValueError(
         f'clock must be one of {", ".join(status.CLOCKS)}, got {self.clock!r}.'
       )
+    if self.opponent not in (None, *opponents.OPPONENTS):
+      raise ValueError(
+        f'opponent must be one of {", ".join(opponents.OPPONENTS)}, got '
+        f'{self.opponent!r}.'
+      )
     launcher = modes.find(self.mode)
     if not self.jit and launcher.has_services:
       raise ValueError(
@@ -212,8 +223,9 @@ class RunConfig:
   def evaluation(self) -> str:
     """A line about the period and the cost of the run's evaluations."""
     plural = 's' if self.eval_episodes > 1 else ''
+    against = f' against {self.opponent!r}' if self.opponent else ''
     line = (
-      f'evaluation: {self.eval_episodes} episode{plural} every '
+      f'evaluation: {self.eval_episodes} episode{plural}{against} every '
       f'{self.eval_period:,} {status.CLOCKS[self.clock]} and after the last'
     )
     if self.max_eval_share < 1:

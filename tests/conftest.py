@@ -79,3 +79,21 @@ def fixture_run_dir(tmp_path_factory):
     cli.main(['train', *flags.split()])
   assert exit_.value.code == 0
   return run_dir
+
+
+@pytest.fixture(scope='session', name='game_run_dir')
+def fixture_game_run_dir(tmp_path_factory):
+  """Returns the directory of a run of random, legal moves in tic-tac-toe."""
+  pytest.importorskip('pgx')
+  from distacme.programs import cli
+
+  run_dir = tmp_path_factory.mktemp('games') / 'run'
+  flags = '--mode local --agent distacme.testing.legal_agent'
+  flags += ' --env pgx:tic_tac_toe --opponent perfect --eval-episodes 4'
+  flags += ' --eval-period 100 --max-env-steps 300 --max-eval-share 1'
+  # It goes on in new environments, and so with new opponents, on the way.
+  flags += f' --checkpoint-period-steps 50 --run-dir {run_dir}'
+  with pytest.raises(SystemExit) as exit_:
+    cli.main(['train', *flags.split()])
+  assert exit_.value.code == 0
+  return run_dir

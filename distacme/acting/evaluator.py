@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import time
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distacme import core
+from distacme import specs
 from distacme import status
 from distacme import types
 from distacme.acting import params as params_lib
@@ -100,6 +101,9 @@ class Evaluator:
         'environments; make num_rows(episodes) of them.'
       )
     self._environment = environment
+    self._has_two_players = specs.has_two_players(
+      specs.make_environment_spec(environment)
+    )
     self._source = source
     self._reporter = reporter
     self._settings = settings
@@ -220,6 +224,7 @@ class Evaluator:
       'episodes_cut_off': float(played.cut_off),
       'params_version': float(newest.version),
       'seconds': seconds,
+      **(_outcomes(played.returns) if self._has_two_players else {}),
     }
     if played.cut_off:
       notices.warn_once(
@@ -291,6 +296,16 @@ class Evaluator:
       or self._is_hurried()
       or self._now() >= self._ends_at
     )
+
+
+def _outcomes(returns: Sequence[float]) -> dict[str, float]:
+  """Returns the numbers of games won, drawn and lost."""
+  signs = np.sign(returns)
+  return {
+    'wins': float((signs > 0).sum()),
+    'draws': float((signs == 0).sum()),
+    'losses': float((signs < 0).sum()),
+  }
 
 
 class _Played(NamedTuple):

@@ -44,6 +44,8 @@ class Family(NamedTuple):
     make_native_vector: (environment, seeds of the rows) to a vector that the
       library steps by itself, or None where a loop over single environments
       is faster or the only way.
+    has_models: whether native vectors are `core.ModelEnvironment`s, with a method
+      `render` that draws the first row if `make` can draw it.
     options: the dataclass of the options after a question mark in the name.
   """
 
@@ -51,12 +53,15 @@ class Family(NamedTuple):
   make_native_vector: (
     Callable[[str, Sequence[int]], core.VectorEnvironment | None] | None
   ) = None
+  has_models: bool = False
   options: type[Any] | None = None
 
 
 FAMILIES = {
   'atari': Family(
-    atari_family.make, atari_family.make_native_vector, atari_family.Options
+    atari_family.make,
+    atari_family.make_native_vector,
+    options=atari_family.Options,
   ),
   'bsuite': Family(bsuite_family.make),
   'dm_control': Family(dm_control_family.make),
@@ -64,10 +69,15 @@ FAMILIES = {
     gymnasium_family.make, gymnasium_family.make_native_vector
   ),
   'jax': Family(
-    jax_family.make, jax_family.make_native_vector, jax_family.Options
+    jax_family.make,
+    jax_family.make_native_vector,
+    has_models=True,
+    options=jax_family.Options,
   ),
   'minatar': Family(minatar_family.make, options=minatar_family.Options),
-  'pgx': Family(pgx_family.make, pgx_family.make_native_vector),
+  'pgx': Family(
+    pgx_family.make, pgx_family.make_native_vector, has_models=True
+  ),
 }
 
 
@@ -100,9 +110,7 @@ def make(
   environment = _make(name, _checked_seed(seed), render)
   if not render:
     return environment
-  return rendering.with_render(
-    name if isinstance(name, str) else _name_of(name), environment
-  )
+  return rendering.with_render(_name_of(name), environment)
 
 
 def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
@@ -117,7 +125,11 @@ def _make(name: NameOrFactory, seed: int, render: bool) -> dm_env.Environment:
 
 
 def make_vector(
-  name: NameOrFactory, num_envs: int, seed: int, searchable: bool = False
+  name: NameOrFactory,
+  num_envs: int,
+  seed: int,
+  searchable: bool = False,
+  render: bool = False,
 ) -> core.VectorEnvironment:
   """Returns `num_envs` environments called `name`, stepped by one call.
 
@@ -130,6 +142,8 @@ def make_vector(
     seed: at least 0.
     searchable: whether rows are wanted that a search can step: a model, or single
       environments, which may be saved one by one.
+    render: whether the vector gets a method `render`, a picture of its first row.
+      Its rows are those of a searchable vector.
 
   Raises:
     ValueError: as in `make`, or if num_envs is below 1.
@@ -138,25 +152,34 @@ def make_vector(
     raise ValueError(f'num_envs must be at least 1, got {num_envs}.')
   seed = _checked_seed(seed)
   seeds = [row_seed(seed, row) for row in range(num_envs)]
-  native = _native_vector(name, seeds)
-  if native is not None:
-    if not searchable or isinstance(native, core.ModelEnvironment):
-      return native
-    native.close()
-  return vector.LoopVector([make(name, seed) for seed in seeds])
+  native = _native_vector(name, seeds, has_model=searchable or render)
+  if native is None:
+    rows = [make(name, seed, render and not i) for i, seed in enumerate(seeds)]
+    return vector.DrawnRows(rows) if render else vector.LoopVector(rows)
+  if render:
+    make(name, seeds[0], render).close()  # refuses what cannot be drawn
+  return native
 
 
 def _native_vector(
-  name: NameOrFactory, seeds: Sequence[int]
+  name: NameOrFactory, seeds: Sequence[int], has_model: bool
 ) -> core.VectorEnvironment | None:
-  """Returns the library's own vector; None if a loop is to be used."""
+  """Returns the library's own vector; None if a loop is to be used.
+
+  Args:
+    name: as in `make`.
+    seeds: of the rows.
+    has_model: whether only a `core.ModelEnvironment` will do.
+  """
   if not isinstance(name, str):
     return None
   family, environment = _split(name)
-  make_native = family in FAMILIES and FAMILIES[family].make_native_vector
-  if not make_native:
+  known = FAMILIES.get(family)
+  if known is None or known.make_native_vector is None:
     return None
-  return make_native(environment, seeds)
+  if has_model and not known.has_models:
+    return None
+  return known.make_native_vector(environment, seeds)
 
 
 def is_built_in(name: str) -> bool:
@@ -299,8 +322,10 @@ def _call_factory(
   return environment
 
 
-def _name_of(factory: Callable[[int], Any]) -> str:
-  return getattr(factory, '__name__', repr(factory))
+def _name_of(name: NameOrFactory) -> str:
+  return (
+    name if isinstance(name, str) else getattr(name, '__name__', repr(name))
+  )
 
 
 def _as_dm_env(environment: Any, seed: int | None) -> dm_env.Environment | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import dm_env
@@ -15,6 +16,7 @@ from distacme import specs
 from distacme.environments import hints
 from distacme.environments import jax_vector
 from distacme.environments import name_options
+from distacme.environments import rendering
 from distacme.environments import vector
 
 
@@ -39,7 +41,7 @@ def make(text: str, seed: int, render: bool = False) -> dm_env.Environment:
   Raises:
     ValueError: if there is no such environment or option.
   """
-  del render  # `rendering` draws the grid.
+  del render  # the vector draws itself
   return vector.SingleRow(make_native_vector(text, [seed]))
 
 
@@ -56,8 +58,21 @@ def make_native_vector(text: str, seeds: Sequence[int]) -> jax_vector.JaxVector:
       f'{hints.did_you_mean(name, ["catch"])}Known: catch. Known options: '
       f'{name_options.describe(Options)}.'
     )
-  model = Catch(options.rows, options.columns)
-  return jax_vector.JaxVector(model, model.spec, seeds)
+  model = _catch(options.rows, options.columns)
+  return jax_vector.DrawnVector(
+    model,
+    model.spec,
+    seeds,
+    lambda grid, first_moves: rendering.draw_grid(
+      model.spec.observations, grid
+    ),
+  )
+
+
+@functools.cache
+def _catch(rows: int, columns: int) -> Catch:
+  """Returns the one model of a game, with which compiled functions are kept."""
+  return Catch(rows, columns)
 
 
 class CatchState(NamedTuple):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 from typing import Any
 
 import dm_env
 import numpy as np
+import tree
 
 from distacme import core
 from distacme import specs
@@ -34,8 +36,8 @@ class JaxVector:
     self._spec = spec
     self._keys = np.stack([np.asarray(jax.random.PRNGKey(s)) for s in seeds])
     self._last = np.ones(self.num_envs, np.bool_)
-    self._start = jax.jit(jax.vmap(self._start_row))
-    self._step = jax.jit(jax.vmap(self._step_row))
+    hashable: Any = model
+    self._start, self._step = _compiled(hashable)
 
   def reset(self) -> dm_env.TimeStep:
     """Starts all rows anew."""
@@ -80,29 +82,80 @@ class JaxVector:
   def close(self) -> None:
     """Does nothing: there is nothing but arrays."""
 
-  def _start_row(self, key: Any) -> tuple[Any, ...]:
-    import jax
 
+class DrawnVector(JaxVector):
+  """A `JaxVector` that can be filmed: `render` draws its first row."""
+
+  def __init__(
+    self,
+    model: core.Model,
+    spec: specs.EnvironmentSpec,
+    seeds: Sequence[int],
+    draw: Callable[[types.NestedArray, bool], np.ndarray],
+  ):
+    """See `JaxVector`.
+
+    Args:
+      model: of a row.
+      spec: of a row.
+      seeds: of the rows.
+      draw: returns a picture, uint8 [H, W, 3], of a row's observation, given
+        whether the player who moved first is to move.
+    """
+    super().__init__(model, spec, seeds)
+    self._draw = draw
+    self._observation: types.NestedArray = None
+    self._first_moves = True
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts all rows anew."""
+    return self._seen(super().reset())
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Steps every row; starts those anew that were LAST."""
+    return self._seen(super().step(action))
+
+  def render(self) -> np.ndarray:
+    """Returns a picture of the first row."""
+    return self._draw(self._observation, self._first_moves)
+
+  def _seen(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+    self._observation = tree.map_structure(lambda a: a[0], timestep.observation)
+    if timestep.step_type[0] == types.FIRST:
+      self._first_moves = True
+    elif timestep.discount[0] <= 0:  # at the end, too, the other one would move
+      self._first_moves = not self._first_moves
+    return timestep
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(model: Any) -> tuple[Any, Any]:
+  """Returns the compiled functions that start and step all rows.
+
+  They are kept with the model: a run makes its environments more than once, and
+  to trace a game takes a second.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  def start(key: Any) -> tuple[Any, ...]:
     key, init_key = jax.random.split(key)
-    state = self.model.init(init_key)
-    return key, state, self.model.observe(state)
+    state = model.init(init_key)
+    return key, state, model.observe(state)
 
-  def _step_row(
-    self, key: Any, state: Any, action: Any, was_last: Any
-  ) -> tuple[Any, ...]:
-    import jax
-    import jax.numpy as jnp
-
+  def step(key: Any, state: Any, action: Any, was_last: Any) -> tuple[Any, ...]:
     key, init_key, step_key = jax.random.split(key, 3)
-    stepped = self.model.step(state, action, step_key)
+    stepped = model.step(state, action, step_key)
     state = jax.tree.map(
       lambda new, on: jnp.where(was_last, new, on),
-      self.model.init(init_key),
+      model.init(init_key),
       stepped.state,
     )
     reward = jnp.where(was_last, 0.0, stepped.reward)
     discount = jnp.where(was_last, 1.0, stepped.discount)
-    return key, state, reward, discount, self.model.observe(state)
+    return key, state, reward, discount, model.observe(state)
+
+  return jax.jit(jax.vmap(start)), jax.jit(jax.vmap(step))
 
 
 def make_spec(

@@ -7,12 +7,14 @@ moves for both players in turn (`core.VectorEnvironment`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import dm_env
 
 from distacme import core
 from distacme import specs
+from distacme.environments import boards
 from distacme.environments import hints
 from distacme.environments import jax_vector
 from distacme.environments import vector
@@ -31,9 +33,13 @@ def make(name: str, seed: int, render: bool = False) -> dm_env.Environment:
 
   Raises:
     ValueError: if there is no such game, its players hide something from each
-      other, or pgx is not installed.
+      other, it is to be drawn and cannot be, or pgx is not installed.
   """
-  del render
+  if render and name not in boards.LAYOUTS:
+    raise ValueError(
+      f"Environment 'pgx:{name}' cannot be drawn: of pgx's games that is done for "
+      f'{", ".join(boards.LAYOUTS)}.'
+    )
   return vector.SingleRow(make_native_vector(name, [seed]))
 
 
@@ -43,10 +49,20 @@ def make_native_vector(name: str, seeds: Sequence[int]) -> jax_vector.JaxVector:
   Raises:
     ValueError: as `make`.
   """
-  game = _game(name)
-  model = PgxModel(game)
+  model = _model(name)
+  game = model.game
   spec = jax_vector.make_spec(model, game.num_actions, game.num_players == 2)
-  return jax_vector.JaxVector(model, spec, seeds)
+  layout = boards.LAYOUTS.get(name)
+  if layout is None:
+    return jax_vector.JaxVector(model, spec, seeds)
+  return jax_vector.DrawnVector(
+    model,
+    spec,
+    seeds,
+    lambda observation, first_moves: boards.draw(
+      boards.stones(observation['board'], first_moves), layout
+    ),
+  )
 
 
 class PgxModel:
@@ -78,6 +94,12 @@ class PgxModel:
       'board': state.observation,
       specs.LEGAL_ACTIONS: state.legal_action_mask,
     }
+
+
+@functools.cache
+def _model(name: str) -> PgxModel:
+  """Returns the one model of a game, with which compiled functions are kept."""
+  return PgxModel(_game(name))
 
 
 def _game(name: str) -> Any:

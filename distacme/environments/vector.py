@@ -139,12 +139,59 @@ class LoopVector:
     return [tree.unflatten_as(self._action_spec, row) for row in rows]
 
 
+class DrawnRows(LoopVector):
+  """A loop that can be filmed: `render` draws its first environment."""
+
+  def __init__(self, environments: Sequence[Any]):
+    """Takes environments, the first with a method `render`."""
+    super().__init__(environments)
+    self._drawn = environments[0]
+
+  def __getattr__(self, name: str) -> Any:
+    """Returns an attribute of the first: `render`, and how fast it is."""
+    if name.startswith('_'):  # Copying and pickling ask before __init__.
+      raise AttributeError(f'{type(self).__name__} has no attribute {name!r}.')
+    return getattr(self._drawn, name)
+
+
 def _stacked(rows: Sequence[Any]) -> np.ndarray:
   """Returns a new array [N, ...], in this machine's byte order."""
   array = np.array(rows)
   if array.dtype.isnative:
     return array
   return array.astype(array.dtype.newbyteorder('='))
+
+
+class VectorWrapper(wrappers.Wrapper):
+  """Passes the calls of a vector on; subclasses override `_timestep` and more.
+
+  Around a `core.ModelEnvironment` it is one, too.
+  """
+
+  def __init__(self, environment: core.VectorEnvironment):
+    """Takes the vector."""
+    super().__init__(environment)
+    self.num_envs = environment.num_envs
+    self._follow()
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts all rows anew."""
+    timestep = super().reset()
+    self._follow()
+    return timestep
+
+  def step(self, action: types.NestedArray) -> dm_env.TimeStep:
+    """Steps every row."""
+    timestep = super().step(action)
+    self._follow()
+    return timestep
+
+  def _follow(self) -> None:
+    # Attributes of the object: from Python 3.12 on, `isinstance` of a protocol
+    # does not see those that `__getattr__` finds.
+    if isinstance(self._environment, core.ModelEnvironment):
+      self.model = self._environment.model
+      self.state = self._environment.state
 
 
 class SingleRow(wrappers.Wrapper):

@@ -8,6 +8,7 @@ import dataclasses
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from distacme.programs import opponents
 from distacme.programs.commands import run_flags
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     flags.seed,
     video=flags.video,
     sample=flags.sample,
+    opponent=flags.opponent,
+    svg=flags.svg,
     **run_flags.of_loading(flags),
   )
   print(
@@ -37,8 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     f'{metrics["params_version"]:.0f}'
     f'{run_flags.cut_off(int(metrics["episodes_cut_off"]))}'
   )
+  if 'wins' in metrics:
+    print(
+      f'games: {metrics["wins"]:.0f} won, {metrics["draws"]:.0f} drawn, '
+      f'{metrics["losses"]:.0f} lost'
+    )
   if flags.video:
     print(f'video of the first: {flags.video.resolve()}')
+  if flags.svg:
+    print(f'drawing of the first: {flags.svg.resolve()}')
   return 0
 
 
@@ -57,10 +67,21 @@ def _parser() -> argparse.ArgumentParser:
     help='sample actions from the policy, as in training, not greedily',
   )
   parser.add_argument(
+    '--opponent',
+    choices=opponents.OPPONENTS,
+    help="in games for two, another than the run's (its --opponent)",
+  )
+  parser.add_argument(
     '--video',
     type=pathlib.Path,
     metavar='FILE',
     help='write a video of the first episode, to an .mp4 or .gif file',
+  )
+  parser.add_argument(
+    '--svg',
+    type=pathlib.Path,
+    metavar='FILE',
+    help="draw the first game, one of pgx's, as an animated .svg file",
   )
   return parser
 
@@ -72,6 +93,8 @@ def evaluate(
   best: bool = True,
   video: pathlib.Path | None = None,
   sample: bool = False,
+  opponent: opponents.Opponent | None = None,
+  svg: pathlib.Path | None = None,
   **own: Any,
 ) -> dict[str, float]:
   """Returns the evaluator's metrics of episodes of a run's params.
@@ -83,17 +106,21 @@ def evaluate(
     best: see `loading.load_policy`.
     video: file for a video of the first episode, if it is wanted.
     sample: whether actions are sampled from the policy, rather than greedy.
+    opponent: in games for two; by default the run's.
+    svg: file for a drawing of the first game, if it is wanted.
     **own: other arguments of `loading.load_policy`.
 
   Raises:
-    ValueError: as `loading.load_policy`, or if there can be no video, or the
-      agent has no policy to sample from.
+    ValueError: as `loading.load_policy`, or if there can be no video or drawing, the
+      agent has no policy to sample from, or the opponent cannot play the game.
     ImportError: if the library that writes videos is not installed.
   """
   from distacme import wiring
   from distacme.acting import evaluator
   from distacme.acting import params
+  from distacme.environments import families
   from distacme.programs import loading
+  from distacme.programs.view import game_svg
   from distacme.programs.view import video as video_lib
   from distacme.run import run_state
   from distacme.run import seeding
@@ -102,9 +129,14 @@ def evaluate(
   if video:
     video_lib.check(video)
   loaded = loading.load(run_dir, best, **own)
+  run = loaded.experiment.run
   experiment = dataclasses.replace(
-    loaded.experiment, run=dataclasses.replace(loaded.experiment.run, seed=seed)
+    loaded.experiment,
+    run=dataclasses.replace(run, seed=seed, opponent=opponent or run.opponent),
   )
+  opponents.check(experiment, loaded.spec)
+  if svg:
+    game_svg.check(svg, run.env)
   agent = loaded.agent
   if sample:
     experiment = _sampling(experiment)
@@ -112,7 +144,25 @@ def evaluate(
   state = run_state.RunState()
   rows = evaluator.num_rows(episodes)
   # The same rows with and without a video: other rows would change the returns.
-  environment = video_lib.make_vector(experiment, rows, _STREAM, video)
+  environment = opponents.evaluated(
+    experiment,
+    agent,
+    families.make_vector(
+      experiment.environment or run.env,
+      rows,
+      families.row_seed(seed, _STREAM),
+      searchable=True,
+      render=bool(video),
+    ),
+    _STREAM,
+    untrained_seed=run.seed,
+  )
+  if video:
+    environment = video_lib.Filmed(
+      environment, video, run.max_eval_episode_steps
+    )
+  if svg:
+    environment = game_svg.Drawn(environment, svg, run.max_eval_episode_steps)
   with signals.StopRequests():
     try:
       wiring.make_evaluator(
@@ -120,7 +170,7 @@ def evaluate(
         environment,
         params.LocalParams(loaded.params),
         state.reporter('evaluator'),
-        evaluator.Settings(episodes, experiment.run.max_eval_episode_steps),
+        evaluator.Settings(episodes, run.max_eval_episode_steps),
         key=seeding.actor_key(seed),
       ).evaluate()
     finally:  # at Ctrl-C, too: the frames so far are a whole video

@@ -11,12 +11,13 @@ from distacme.programs import trusted_names
 _PARTS = ('env', 'agent', 'network')
 
 
-def add(parser: argparse.ArgumentParser, episodes: int) -> None:
+def add(parser: argparse.ArgumentParser, episodes: int | None) -> None:
   """Adds the flags of a run, its params and the episodes to a parser.
 
   Args:
     parser: of a command.
-    episodes: to play by default.
+    episodes: to play by default; None for a command that plays one, which has no
+      flag for the number.
   """
   parser.add_argument(
     'run_dir',
@@ -24,13 +25,14 @@ def add(parser: argparse.ArgumentParser, episodes: int) -> None:
     metavar='RUN_DIR',
     help="what 'distacme train' printed as 'run directory'",
   )
-  parser.add_argument(
-    '--episodes',
-    type=int,
-    default=episodes,
-    metavar='N',
-    help=f'how many to play (default: {episodes})',
-  )
+  if episodes is not None:
+    parser.add_argument(
+      '--episodes',
+      type=int,
+      default=episodes,
+      metavar='N',
+      help=f'how many to play (default: {episodes})',
+    )
   parser.add_argument(
     '--seed',
     type=int,
@@ -64,7 +66,7 @@ def check(flags: argparse.Namespace) -> None:
     ValueError: if one is too small.
   """
   for name, least in (('episodes', 1), ('seed', 0)):
-    if getattr(flags, name) < least:
+    if getattr(flags, name, least) < least:
       raise ValueError(
         f'{name} must be at least {least}, got {getattr(flags, name)}.'
       )

@@ -22,6 +22,7 @@ from distacme import status as status_lib
 from distacme import wiring
 from distacme.acting import evaluator
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import opponents
 from distacme.programs import program
 from distacme.programs.workers import devices
 from distacme.replay import checkpoints
@@ -139,6 +140,7 @@ class _Parts:
     experiment, directory = self._experiment, self._directory
     run = experiment.run
     agent = experiment.make_agent(experiment.environment_spec())
+    self._agent = agent
     self._best = checkpoint.BestParams(directory.best)
     opened.callback(self._best.close)
     with files.writing_to(directory.path):
@@ -177,8 +179,7 @@ class _Parts:
     self._save_at = time.monotonic() + run.checkpoint_period_s
     self._replay = self.state.reporter(program.REPLAY)
     self._replay_at = 0.0
-    self._rows = evaluator.num_rows(run.eval_episodes)
-    self._evaluated = experiment.make_vector(self._rows, stream=1)
+    self._evaluated = self._make_evaluated(experiment, agent)
     opened.callback(lambda: _close_environment(self._evaluated))
     self._evaluator = wiring.make_evaluator(
       agent,
@@ -211,6 +212,14 @@ class _Parts:
     return environment_loop.EnvironmentLoop(
       self._environment, agent, **settings
     )
+
+  def _make_evaluated(
+    self, experiment: experiment_lib.Experiment, agent: core.Agent
+  ) -> core.VectorEnvironment:
+    """Returns the environments of evaluations."""
+    rows = evaluator.num_rows(experiment.run.eval_episodes)
+    environment = experiment.make_vector(rows, stream=1)
+    return opponents.evaluated(experiment, agent, environment, stream=1)
 
   def _resumed_from(
     self, counts: Mapping[str, int]
@@ -284,7 +293,7 @@ class _Parts:
     assert isinstance(self.loop, environment_loop.EnvironmentLoop)
     self.loop.start_anew(self._environment, experiment.seed)
     self._evaluated.close()
-    self._evaluated = experiment.make_vector(self._rows, stream=1)
+    self._evaluated = self._make_evaluated(experiment, self._agent)
     self._evaluator.start_anew(
       self._evaluated,
       seeding.actor_key(experiment.seed, 1),

@@ -10,10 +10,9 @@ from typing import IO, Any
 import dm_env
 import numpy as np
 
-from distacme import environments
+from distacme import core
+from distacme import types
 from distacme.environments import vector
-from distacme.environments import wrappers
-from distacme.programs import experiment as experiment_lib
 
 # The arguments of ffmpeg for each kind of file.
 _FILES = {
@@ -51,44 +50,19 @@ def check(path: pathlib.Path) -> None:
     ) from error
 
 
-def make_vector(
-  experiment: experiment_lib.Experiment,
-  num_envs: int,
-  stream: int,
-  path: pathlib.Path | None,
-) -> vector.LoopVector:
-  """Returns environments; the first episode of the first is filmed on demand.
+class Filmed(vector.VectorWrapper):
+  """Writes a video of the first episode of a vector's first row."""
 
-  Args:
-    experiment: makes the environments.
-    num_envs: rows.
-    stream: as in `Experiment.make_vector`.
-    path: of the video; None for no video.
-
-  Raises:
-    ValueError: if a video is wanted and the environment cannot be rendered.
-  """
-  name = experiment.environment or experiment.run.env
-  seed = environments.row_seed(experiment.seed, stream)
-  rows: list[Any] = [
-    environments.make(
-      name, environments.row_seed(seed, row), render=bool(path) and row == 0
-    )
-    for row in range(num_envs)
-  ]
-  if path:
-    rows[0] = Filmed(rows[0], path, experiment.run.max_eval_episode_steps)
-  return vector.LoopVector(rows)
-
-
-class Filmed(wrappers.Wrapper):
-  """Writes a video of an environment's first episode."""
-
-  def __init__(self, environment: Any, path: pathlib.Path, max_steps: int):
-    """Takes an environment with a method `render() -> uint8 [H, W, 3]`.
+  def __init__(
+    self,
+    environment: core.VectorEnvironment,
+    path: pathlib.Path,
+    max_steps: int,
+  ):
+    """Takes a vector with a method `render() -> uint8 [H, W, 3]`.
 
     Args:
-      environment: to film.
+      environment: to film; `render` draws its first row.
       path: of the video.
       max_steps: after which the video ends, even if the episode goes on.
     """
@@ -106,15 +80,16 @@ class Filmed(wrappers.Wrapper):
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     if self._done:
       return timestep
+    kind = timestep.step_type[0]
     if self._writer is None:
       fps = frames_per_second(self._environment)
       self._writer = Writer(self._path, fps)
-    elif timestep.first():  # the episode was reset before its end
+    elif kind == types.FIRST:  # the episode was reset before its end
       self._end()
       return timestep
     self._writer.add(self._environment.render())
     self._steps_left -= 1
-    if timestep.last() or not self._steps_left:
+    if kind == types.LAST or not self._steps_left:
       self._end()
     return timestep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from distacme import specs
 from distacme import wiring
 from distacme.acting import evaluator
+from distacme.programs import opponents
 from distacme.programs.workers import context as context_lib
 from distacme.programs.workers import devices as devices_lib
 from distacme.run import checkpoint
@@ -36,6 +37,9 @@ def _evaluate(context: context_lib.Context) -> None:
   environment = experiment.make_vector(rows, stream=run.num_actors)
   context.opened.callback(environment.close)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
+  environment = opponents.evaluated(
+    experiment, agent, environment, stream=run.num_actors
+  )
   key = seeding.actor_key(experiment.seed, run.num_actors)
   best = checkpoint.BestParams(context.directory.best)
   context.opened.callback(best.close)

@@ -22,6 +22,8 @@ from distacme.run import metrics
 from distacme.run import run_directory
 from distacme.testing import demonstrations as recorded
 from distacme.testing import environments
+from distacme.testing import legal_agent
+from tests.environments import nim
 from tests.programs import launching
 
 
@@ -74,6 +76,12 @@ CASES = {
   'impala': (
     impala.Config(**SMALL, batch_size=1, queue_size=2), launching.CATCH, {}
   ),
+  # Opponents, in whose games the evaluated rows swap seats.
+  'game': (
+    legal_agent.Config(),
+    nim.make_by_hand,
+    {'opponent': 'random'},
+  ),
   # Two tables, of which one is of demonstrations, drawn from by priorities; the first
   # updates are before the first action.
   'dqfd': (
@@ -106,7 +114,8 @@ def learnt(case, run_dir):
   config, env, _ = CASES[case]
   experiment = experiment_lib.Experiment(
     run_config.RunConfig(
-      agent=type(config).__module__.rpartition('.')[2], env=str(env)
+      agent=type(config).__module__.removeprefix('distacme.agents.'),
+      env=str(env),
     ),
     config,
     environment=env if callable(env) else None,

@@ -11,6 +11,7 @@ from distacme.programs import cli
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import run_config
 from distacme.programs.commands import evaluate
+from distacme.testing import legal_agent
 
 
 def run(capsys, *arguments):
@@ -94,3 +95,27 @@ def test_what_is_no_run_is_refused(capsys, tmp_path):
   code, text = run(capsys, tmp_path)
   assert code == 2
   assert 'is no run directory' in text
+
+
+GAME_AGENT = ('--agent', legal_agent.__name__)
+
+
+@pytest.mark.parametrize('opponent', [None, 'random', 'perfect', 'untrained'])
+def test_games_are_played_against_an_opponent(capsys, game_run_dir, opponent):
+  flags = ('--opponent', opponent) if opponent else ()
+  code, text = run(capsys, game_run_dir, *GAME_AGENT, '--episodes', 30, *flags)
+  assert code == 0
+  assert 'over 30 episodes, params version ' in text
+  games = re.search(r'\ngames: (\d+) won, (\d+) drawn, (\d+) lost\n$', text)
+  won, drawn, lost = map(int, games.groups())
+  assert won + drawn + lost == 30
+  # The run's own is perfect.
+  assert (won == 0) == (opponent in (None, 'perfect'))
+
+
+def test_an_opponent_in_an_environment_for_one_is_refused(capsys, run_dir):
+  code, text = run(capsys, run_dir, '--opponent', 'random')
+  assert code == 2
+  assert (
+    "is for games for two, and 'distacme.testing.environments:catch'" in text
+  )

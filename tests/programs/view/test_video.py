@@ -8,10 +8,13 @@ import dm_env
 import numpy as np
 import pytest
 
+from distacme.environments import families
+from distacme.environments import vector
 from distacme.programs import cli
 from distacme.programs.commands import evaluate
 from distacme.programs.view import video
 from distacme.testing import environments
+from distacme.testing import legal_agent
 
 
 def run(capsys, *arguments):
@@ -71,14 +74,45 @@ def test_the_video_changes_nothing_of_the_evaluation(run_dir, tmp_path):
   assert filmed == plain
 
 
+GAME_AGENT = legal_agent.__name__
+
+
+def test_a_game_against_an_opponent_becomes_a_video(game_run_dir, tmp_path):
+  pytest.importorskip('imageio_ffmpeg')
+  path = tmp_path / 'game.gif'
+  filmed = evaluate.evaluate(game_run_dir, 4, video=path, agent=GAME_AGENT)
+  plain = evaluate.evaluate(game_run_dir, 4, agent=GAME_AGENT)
+  del filmed['seconds'], plain['seconds']
+  assert filmed == plain
+  pictures, _ = read(path)
+  assert 6 <= len(pictures) <= 10
+  dark = (pictures < 60).all(axis=-1).sum(axis=(1, 2))
+  light = (pictures > 200).all(axis=-1).sum(axis=(1, 2))
+  # A black stone, then a white one, in turn.
+  assert (np.diff(dark)[::2] > 500).all() and (np.diff(light)[1::2] > 500).all()
+  assert (np.diff(dark) > -100).all() and (np.diff(light) > -100).all()
+
+
+def test_rows_of_models_are_filmed_as_such(tmp_path):
+  environment = families.make_vector('jax:catch', 2, seed=0, render=True)
+  filmed = video.Filmed(environment, tmp_path / 'a.gif', 100)
+  assert filmed.model is environment.model
+  filmed.close()
+
+
+def film(environment, path, max_steps):
+  """Returns a filmed vector of one environment."""
+  return video.Filmed(vector.DrawnRows([environment]), path, max_steps)
+
+
 @pytest.mark.parametrize('name', ['a.mp4', 'a.gif'])
 def test_pictures_keep_order_and_colour(tmp_path, name):
   pytest.importorskip('imageio_ffmpeg')
-  environment = video.Filmed(Painted(), tmp_path / name, 1000)
+  environment = film(Painted(), tmp_path / name, 1000)
   timestep = environment.reset()
-  while not timestep.last():
-    timestep = environment.step(1)
-  environment.step(1)  # of another episode
+  while timestep.step_type[0] != dm_env.StepType.LAST:
+    timestep = environment.step(np.array([1]))
+  environment.step(np.array([1]))  # of another episode
   pictures, fps = read(tmp_path / name)
   assert fps == pytest.approx(30.0, rel=0.15)  # GIFs count hundredths
   height, width, _ = Painted.shape
@@ -88,16 +122,16 @@ def test_pictures_keep_order_and_colour(tmp_path, name):
 
 def test_a_video_is_no_longer_than_an_evaluated_episode(tmp_path):
   pytest.importorskip('imageio_ffmpeg')
-  environment = video.Filmed(Painted(), tmp_path / 'a.mp4', 4)
+  environment = film(Painted(), tmp_path / 'a.mp4', 4)
   environment.reset()
   for _ in range(8):  # the episode has nine steps
-    environment.step(1)
+    environment.step(np.array([1]))
   assert len(read(tmp_path / 'a.mp4')[0]) == 5
 
 
 def test_an_mp4_of_odd_sides_is_padded(tmp_path):
   pytest.importorskip('imageio_ffmpeg')
-  environment = video.Filmed(Painted(), tmp_path / 'a.mp4', 1000)
+  environment = film(Painted(), tmp_path / 'a.mp4', 1000)
   environment.reset()
   environment.close()  # which completes it, too
   assert read(tmp_path / 'a.mp4')[0].shape == (1, 20, 32, 3)
@@ -125,6 +159,7 @@ def test_gymnasium_says_how_fast_it_is():
 
   environment = families.make('gymnasium:CartPole-v1', seed=0, render=True)
   assert video.frames_per_second(environment) == 50.0
+  assert video.frames_per_second(vector.DrawnRows([environment])) == 50.0
 
 
 @pytest.mark.parametrize(
@@ -152,18 +187,9 @@ def test_without_ffmpeg_the_message_names_the_extra(
   assert "Run: pip install 'distacme[video]'" in text
 
 
-def test_what_cannot_be_rendered_says_so(capsys, run_dir, tmp_path):
-  pytest.importorskip('imageio_ffmpeg')
-  from distacme.programs import experiment as experiment_lib
-  from distacme.programs import loading
-
-  experiment = loading.load(run_dir).experiment
-  assert isinstance(experiment, experiment_lib.Experiment)
-  blind = experiment_lib.Experiment(
-    experiment.run, experiment.agent, environment=lambda seed: Blind()
-  )
+def test_what_cannot_be_rendered_says_so():
   with pytest.raises(ValueError, match='cannot be rendered'):
-    video.make_vector(blind, 1, 0, tmp_path / 'a.mp4')
+    families.make_vector(lambda seed: Blind(), 1, 0, render=True)
 
 
 class Blind(dm_env.Environment):
