@@ -72,13 +72,19 @@ def evaluated(
   """
   from distacme import specs as specs_lib
   from distacme.environments import opponents
+  from distacme.run import seeding
 
   spec = specs_lib.make_environment_spec(environment)
   if not specs_lib.has_two_players(spec):
     return environment
   seed = experiment.run.seed if untrained_seed is None else untrained_seed
   opponent = _make(experiment, agent, environment, stream, seed)
-  return opponents.AgainstOpponent(environment, opponent)
+  opening = None
+  if experiment.run.opponent == 'untrained':  # it draws nothing by chance
+    opening = opponents.RandomOpponent(
+      environment.action_spec(), seeding.actor_key(experiment.seed, stream)
+    )
+  return opponents.AgainstOpponent(environment, opponent, opening)
 
 
 def _make(

@@ -29,9 +29,18 @@ class AgainstOpponent(vector.VectorWrapper):
   """
 
   def __init__(
-    self, environment: core.VectorEnvironment, opponent: core.Policy
+    self,
+    environment: core.VectorEnvironment,
+    opponent: core.Policy,
+    opening: core.Policy | None = None,
   ):
     """Takes a vector of games for two, and a policy for its rows.
+
+    Args:
+      environment: in which an agent plays itself.
+      opponent: a policy for its rows.
+      opening: chooses the opponent's first move of each episode instead, so that
+        players without chance do not play the same game again and again.
 
     Raises:
       ValueError: if the environment is not for two players.
@@ -39,6 +48,8 @@ class AgainstOpponent(vector.VectorWrapper):
     super().__init__(environment)
     check_two_players(specs.make_environment_spec(environment))
     self._opponent = opponent
+    self._opening = opening
+    self._has_opened = np.zeros(self.num_envs, np.bool_)
     self._reward_spec = _of_both(self._reward_spec)
     rows = np.arange(self.num_envs)
     self._begins = rows % 2 == 1  # [N] the agent; swapped before each episode
@@ -52,12 +63,12 @@ class AgainstOpponent(vector.VectorWrapper):
     opponents = ~self._is_agents_turn & (self._last.step_type != types.LAST)
     if opponents.any():
       output = self._opponent.act(self._last.observation, self._is_new)
+      action = _chosen(opponents, output.action, action)
+      if self._opening is not None and not self._has_opened[opponents].all():
+        output = self._opening.act(self._last.observation, self._is_new)
+        action = _chosen(opponents & ~self._has_opened, output.action, action)
+      self._has_opened = self._has_opened | opponents
       self._is_new = np.zeros_like(self._is_new)
-      action = tree.map_structure(
-        lambda own, other: np.where(_expanded(opponents, own), other, own),
-        action,
-        output.action,
-      )
     timestep = super().step(action)
     # Not -reward, which would make -0.0 of 0.
     reward = np.where(opponents, 0 - timestep.reward, timestep.reward)
@@ -69,6 +80,7 @@ class AgainstOpponent(vector.VectorWrapper):
     turned = self._is_agents_turn ^ (timestep.discount < 0)
     self._is_agents_turn = np.where(first, self._begins, turned)
     self._is_new = self._is_new | first
+    self._has_opened = self._has_opened & ~first
     self._last = timestep
     return timestep
 
@@ -146,6 +158,15 @@ def _of_both(spec: specs.Array) -> specs.Array:
   return spec.replace(
     minimum=np.minimum(spec.minimum, -spec.maximum),
     maximum=np.maximum(spec.maximum, -spec.minimum),
+  )
+
+
+def _chosen(
+  rows: np.ndarray, first: types.NestedArray, second: types.NestedArray
+) -> types.NestedArray:
+  """Returns the first nest's leaves [N, ...] in `rows` [N], elsewhere the second's."""
+  return tree.map_structure(
+    lambda a, b: np.where(_expanded(rows, b), a, b), first, second
   )
 
 

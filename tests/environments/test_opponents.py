@@ -200,3 +200,12 @@ def test_random_moves_are_those_of_the_key():
 def test_random_numbers_are_no_discrete_actions():
   with pytest.raises(ValueError, match='a random opponent chooses among'):
     opponents.RandomOpponent(specs.Array((2,), np.float32), KEY)
+
+
+def test_an_opening_is_the_opponent_s_first_move_of_each_game():
+  """The opponent takes two stones, but first the one that its opening takes."""
+  environment = opponents.AgainstOpponent(
+    nim.make(2), Scripted(TWO), Scripted(ONE)
+  )
+  # Row 0: agent 3, opening 1, agent 3 (wins). Row 1: opening 1, agent 3, then 2, 1.
+  assert stones(play(environment, THREE, 3)) == [[7, 7], [4, 6], [3, 3], [0, 1]]

@@ -72,6 +72,7 @@ def first_move(experiment, **others):
   """Returns the first move of the opponent, who begins in row 1."""
   environment = evaluated(experiment, Untrained(), **others)
   environment.reset()
+  environment._opening = None  # a random move
   timestep = environment.step(np.zeros(2, np.int32))
   return int(timestep.observation['board'][1, ..., 1].argmax())
 
