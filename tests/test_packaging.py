@@ -112,7 +112,15 @@ assert callable(distacme.programs.cli.main)
 """
   extras = ['launchpad', 'reverb', 'tensorflow']
   extras += ['gymnasium', 'bsuite', 'ale_py', 'dm_control', 'minatar', 'mujoco']
-  extras += ['minari', 'h5py', 'pytest', 'hypothesis', 'portpicker']
+  extras += [
+    'minari',
+    'h5py',
+    'mctx',
+    'pgx',
+    'pytest',
+    'hypothesis',
+    'portpicker',
+  ]
   done = run(
     sys.executable,
     '-c',

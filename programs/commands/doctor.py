@@ -25,6 +25,7 @@ _OLDEST_PYTHON = (3, 10)
 _LAUNCH = (
   "Use Python 3.10 on Linux x86-64 and run: pip install 'distacme[launch]'"
 )
+_SEARCH = "Run: pip install 'distacme[search]'"
 _ENVS = "Run: pip install 'distacme[envs]'"
 
 
@@ -346,4 +347,6 @@ CHECKS = (
     "Run: pip install 'distacme[demonstrations]'",
     'recorded episodes (distacme record, --demonstrations)',
   ),
+  Check('mctx', _library('mctx'), _SEARCH, 'agents that search: mcts, muzero'),
+  Check('pgx', _library('pgx'), _SEARCH, 'pgx:...'),
 )

@@ -12,7 +12,9 @@ EXAMPLES = {
   'bsuite': ('bsuite:catch/0', 'experiment/number of its settings'),
   'dm_control': ('dm_control:cartpole/balance', 'domain/task of its suite'),
   'gymnasium': ('gymnasium:CartPole-v1', 'the id that gymnasium.make takes'),
+  'jax': ('jax:catch', 'written in JAX, for searches'),
   'minatar': ('minatar:breakout', 'a game of MinAtar'),
+  'pgx': ('pgx:connect_four', 'a game of pgx, for searches'),
 }
 # Options of families that have no dataclass of options.
 _OPTIONS = {
