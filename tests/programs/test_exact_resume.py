@@ -11,6 +11,8 @@ import pytest
 from distacme.agents import dqfd
 from distacme.agents import dqn
 from distacme.agents import impala
+from distacme.agents import mcts
+from distacme.agents import muzero
 from distacme.agents import r2d2
 from distacme.agents import sac
 from distacme.environments import wrappers
@@ -81,6 +83,22 @@ CASES = {
     legal_agent.Config(),
     nim.make_by_hand,
     {'opponent': 'random'},
+  ),
+  # A search of the environment, which is saved and restored, and of a learnt model.
+  'mcts': (
+    mcts.Config(
+      **SMALL, num_simulations=4, min_replay_size=100, batch_size=16
+    ),
+    launching.CATCH,
+    {},
+  ),
+  'muzero': (
+    muzero.Config(
+      **SMALL, num_simulations=4, min_replay_size=10, batch_size=4,
+      trace_length=6, unroll_steps=2,
+    ),
+    launching.CATCH,
+    {},
   ),
   # Two tables, of which one is of demonstrations, drawn from by priorities; the first
   # updates are before the first action.
