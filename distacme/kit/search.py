@@ -50,6 +50,10 @@ class Settings:
   simulations, too."""
   exploration: float = 1.25
   """PUCT's c: weight of the prior and of few visits beside values in [0, 1]."""
+  max_abs_value: float | None = None
+  """Bound of the values' size, as 1 in games: values are then compared as shares of
+  it. By default they are scaled between the least and the largest of a state and its
+  successors, which makes much of small differences."""
   dirichlet_alpha: float = 0.3
   """Concentration of the noise on the root's prior; PUCT in actors."""
   dirichlet_fraction: float = 0.25
@@ -70,6 +74,8 @@ class Settings:
       self, 'num_simulations', 'max_considered_actions'
     )
     config_checks.check_not_negative(self, 'temperature_steps')
+    if self.max_abs_value is not None:
+      config_checks.check_positive(self, 'max_abs_value')
     if self.search not in ('puct', 'gumbel'):
       raise ValueError(
         f"search must be 'puct' or 'gumbel', got {self.search!r}."
@@ -321,32 +327,35 @@ def _search(
 def _choices(settings: Settings) -> tuple[Callable[..., Any], ...]:
   """Returns the functions that choose actions at roots and below."""
   if settings.search == 'puct':
-    puct = functools.partial(_puct, exploration=settings.exploration)
+    puct = functools.partial(_puct, settings)
     return functools.partial(puct, depth=0), puct
+  completed = functools.partial(_completed_values, settings)
   return (
     functools.partial(
       mctx.gumbel_muzero_root_action_selection,
       num_simulations=settings.num_simulations,
       max_num_considered_actions=settings.max_considered_actions,
+      qtransform=completed,
     ),
-    mctx.gumbel_muzero_interior_action_selection,
+    functools.partial(
+      mctx.gumbel_muzero_interior_action_selection, qtransform=completed
+    ),
   )
 
 
 def _puct(
-  key: types.Key, tree: Tree, node: jax.Array, depth: Any, exploration: float
+  settings: Settings, key: types.Key, tree: Tree, node: jax.Array, depth: Any
 ) -> jax.Array:
   """Returns the legal action with the largest upper bound (Silver et al. 2018).
 
-  Q + c P sqrt(N) / (1 + n), where Q is scaled to [0, 1] between the least and the
-  largest value of the node and its children (Schrittwieser et al. 2020, eq. 5).
-  mctx's own function knows illegal actions at the root only.
+  Q + c P sqrt(N) / (1 + n), with Q scaled to [0, 1]. mctx's own function knows illegal
+  actions at the root only.
   """
   del depth
   logits = tree.children_prior_logits[node]
   visits = tree.children_visits[node]
-  bound = mctx.qtransform_by_parent_and_siblings(tree, node) + (
-    exploration
+  bound = _scaled_values(settings, tree, node) + (
+    settings.exploration
     * jax.nn.softmax(logits)
     * jnp.sqrt(tree.node_visits[node])
     / (1 + visits)
@@ -356,6 +365,39 @@ def _puct(
   return (
     jnp.where(legal, bound + tie_break, -jnp.inf).argmax().astype(jnp.int32)
   )
+
+
+def _scaled_values(
+  settings: Settings, tree: Tree, node: jax.Array
+) -> jax.Array:
+  """Returns Q [num_actions] scaled to [0, 1].
+
+  Without a bound, 0 and 1 are the least and the largest value of the node and its
+  children, and what is unvisited is 0 (Schrittwieser et al. 2020, eq. 5, has those of
+  the tree). With a bound, what is unvisited has the node's own value.
+  """
+  bound = settings.max_abs_value
+  if bound is None:
+    scaled: jax.Array = mctx.qtransform_by_parent_and_siblings(tree, node)
+    return scaled
+  visited = tree.children_visits[node] > 0
+  value = jnp.where(visited, tree.qvalues(node), tree.node_values[node])
+  return (value / bound).clip(-1.0, 1.0) / 2 + 0.5
+
+
+def _completed_values(
+  settings: Settings, tree: Tree, node: jax.Array
+) -> jax.Array:
+  """Returns Q [num_actions] in the scale of logits (Danihelka et al. 2022, eq. 8)."""
+  bound = settings.max_abs_value
+  if bound is None:
+    values: jax.Array = mctx.qtransform_completed_by_mix_value(tree, node)
+    return values
+  # In [0, 1] as mctx's are without a bound.
+  values = mctx.qtransform_completed_by_mix_value(
+    tree, node, rescale_values=False
+  )
+  return values / (2 * bound)
 
 
 def _illegal(logits: jax.Array) -> jax.Array:
@@ -391,7 +433,8 @@ def _outcome(settings: Settings, tree: Tree) -> Found:
     policy, score = summary.visit_probs, visits + jax.nn.softmax(logits)
   else:
     # Eq. 11 of Danihelka et al. 2022; of the actions that are left, the best.
-    q = jax.vmap(mctx.qtransform_completed_by_mix_value, (0, None))(tree, 0)
+    completed = functools.partial(_completed_values, settings)
+    q = jax.vmap(completed, (0, None))(tree, 0)
     policy = jax.nn.softmax(logits + q)
     score = jnp.where(
       visits == visits.max(axis=-1, keepdims=True),

@@ -49,6 +49,13 @@ def uneven(params, key, observation):
   return search.Evaluation(logits * (1 + 0.1 * value[..., None]), value)
 
 
+def run(chosen, root, state, explores, step):
+  """Returns the outcome of a compiled search."""
+  return jax.jit(functools.partial(search.run, chosen, step=step))(
+    KEY, root, state, explores
+  )
+
+
 def batched(model):
   def step(key, state, action, evaluate=uneven):
     keys = jax.random.split(key, action.shape[0])
@@ -87,9 +94,8 @@ ROOTS = jnp.arange(8, dtype=jnp.int32) % 6
 
 @METHODS
 def test_visits_sum_to_simulations_and_the_policy_to_one(method):
-  found = search.run(
+  found = run(
     settings(search=method, num_simulations=19),
-    KEY,
     uneven((), KEY, ROOTS),
     ROOTS,
     ~NOBODY,
@@ -102,9 +108,7 @@ def test_visits_sum_to_simulations_and_the_policy_to_one(method):
 @METHODS
 def test_a_search_from_outside_is_the_compiled_search(method):
   chosen = settings(search=method)
-  compiled = search.run(
-    chosen, KEY, uneven((), KEY, ROOTS), ROOTS, NOBODY, batched(Walk())
-  )
+  compiled = run(chosen, uneven((), KEY, ROOTS), ROOTS, NOBODY, batched(Walk()))
   tree, leaves = stepped_from_outside(chosen, ROOTS)
   outside = search.finish(chosen, tree)
   for expected, found in zip(compiled, outside, strict=True):
@@ -149,9 +153,8 @@ def test_beyond_a_terminal_state_nothing_is_won():
       value=jnp.full(observation.shape, 0.9)  # at the terminal state, too
     )
 
-  found = search.run(
+  found = run(
     settings(),
-    KEY,
     evaluate((), KEY, roots),
     roots,
     NOBODY,
@@ -195,9 +198,8 @@ def found_after(vector, moves, sign=1.0, **changed):
     output = step(key, state, action)
     return output._replace(discount=sign * output.discount)
 
-  return search.run(
+  return run(
     settings(**({'num_simulations': 200} | changed)),
-    KEY,
     even((), KEY, observation),
     vector.state,
     NOBODY,
@@ -290,9 +292,8 @@ def test_illegal_actions_are_never_chosen(tic_tac_toe, method):
 def test_noise_is_for_exploring_rows():
   explores = np.arange(8) < 4
   roots = jnp.zeros(8, jnp.int32)
-  found = search.run(
+  found = run(
     settings(dirichlet_fraction=1.0, num_simulations=8),
-    KEY,
     uneven((), KEY, roots),
     roots,
     explores,
