@@ -250,7 +250,7 @@ def test_a_whole_tree_tells_the_outcome(tic_tac_toe):
 def test_illegal_actions_are_never_chosen(tic_tac_toe, method):
   """Not by the root, and not within the tree, whatever the prior says."""
   observation = play(tic_tac_toe, (4, 0)).observation
-  chosen = settings(search=method, num_simulations=60)
+  chosen = settings(search=method, num_simulations=30)
 
   def biased(params, key, observation):
     evaluation = even(params, key, observation)
@@ -258,16 +258,15 @@ def test_illegal_actions_are_never_chosen(tic_tac_toe, method):
     return evaluation._replace(logits=search.mask(wanted, observation))
 
   step = jax.jit(functools.partial(batched(tic_tac_toe.model), evaluate=biased))
-  tree, leaf = search.begin(
-    chosen, KEY, KEY, biased((), KEY, observation), ~NOBODY
-  )
+  begin = jax.jit(functools.partial(search.begin, chosen))
+  tree, leaf = begin(KEY, KEY, biased((), KEY, observation), ~NOBODY)
   advance = jax.jit(functools.partial(search.advance, chosen))
   states = [tic_tac_toe.state]
   legal = [observation['legal_actions']]
   rows = np.arange(8)
-  for number in range(60):
+  for number in range(30):
     at = jax.tree.map(
-      lambda *nodes, leaf=leaf: jnp.stack(nodes)[leaf.node, rows], *states
+      lambda *nodes, leaf=leaf: np.stack(nodes)[leaf.node, rows], *states
     )
     is_over = np.asarray(at.terminated)
     allowed = np.stack(legal)[leaf.node, rows, leaf.action]
