@@ -30,6 +30,7 @@ from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import optimizers
+from distacme.kit import planner as planner_lib
 from distacme.kit import returns
 from distacme.kit import search as search_lib
 from distacme.kit import settings
@@ -40,7 +41,7 @@ Network = Callable[[types.NestedArray, int], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(search_lib.Settings, settings.LearningRateConfig):
+class Config(settings.SearchConfig, settings.LearningRateConfig):
   """Settings of MCTS."""
 
   searches_environment = True
@@ -75,7 +76,7 @@ class Config(search_lib.Settings, settings.LearningRateConfig):
   """First weights of the default network's torso: see kit.initializers."""
 
   def __post_init__(self) -> None:
-    search_lib.Settings.__post_init__(self)
+    settings.SearchConfig.__post_init__(self)
     settings.LearningRateConfig.__post_init__(self)
     config_checks.check_at_least_one(
       self, 'n_step', 'hidden_sizes', 'min_replay_size'
@@ -118,7 +119,7 @@ class MCTS:
     spec: specs.EnvironmentSpec,
     network: Network | None = None,
   ):
-    search_lib.check_installed('MCTS')
+    planner_lib.check_installed('MCTS')
     self._config = config
     self._spec = spec
     self._num_actions = dqn.num_actions(spec, 'MCTS')
@@ -130,7 +131,7 @@ class MCTS:
       spec.observations,
       self._num_actions,
     )
-    self.planner = search_lib.Planner(config, self.evaluate)
+    self.planner = planner_lib.Planner(config, self.evaluate)
     self.replay = config.replay
 
   def _default_network(
@@ -161,9 +162,9 @@ class MCTS:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> search_lib.ActorState:
+  ) -> planner_lib.ActorState:
     """Returns the rows that explore, and steps of their episodes."""
-    return search_lib.initial_actor_state(batch_size, streams)
+    return planner_lib.initial_actor_state(batch_size, streams)
 
   def evaluate(
     self,
@@ -182,12 +183,12 @@ class MCTS:
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: search_lib.ActorState,
+    state: planner_lib.ActorState,
   ) -> types.ActorOutput:
     """Acts by the network alone; actors and evaluators search by `planner`."""
     evaluation = self.evaluate(params, networks.network_key(key), observation)
-    found = search_lib.without_search(evaluation)
-    return search_lib.act(self._config, key, found, state)
+    found = planner_lib.without_search(evaluation)
+    return planner_lib.act(self._config, key, found, state)
 
   def update(
     self, state: LearnerState, batch: types.Batch

@@ -30,6 +30,7 @@ from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
 from distacme.kit import networks
 from distacme.kit import optimizers
+from distacme.kit import planner as planner_lib
 from distacme.kit import returns
 from distacme.kit import search as search_lib
 from distacme.kit import settings
@@ -80,7 +81,7 @@ Network = Callable[[int], ModelNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(search_lib.Settings, settings.LearningRateConfig):
+class Config(settings.SearchConfig, settings.LearningRateConfig):
   """Settings of MuZero."""
 
   unroll_steps: int = 5
@@ -117,7 +118,7 @@ class Config(search_lib.Settings, settings.LearningRateConfig):
   """First weights of the default network's torso: see kit.initializers."""
 
   def __post_init__(self) -> None:
-    search_lib.Settings.__post_init__(self)
+    settings.SearchConfig.__post_init__(self)
     settings.LearningRateConfig.__post_init__(self)
     config_checks.check_at_least_one(
       self,
@@ -182,7 +183,7 @@ class MuZero:
     spec: specs.EnvironmentSpec,
     network: Network | None = None,
   ):
-    search_lib.check_installed('MuZero')
+    planner_lib.check_installed('MuZero')
     self._config = config
     self._spec = spec
     self._num_actions = dqn.num_actions(spec, 'MuZero')
@@ -249,16 +250,16 @@ class MuZero:
 
   def initial_actor_state(
     self, batch_size: int, streams: types.Streams | None
-  ) -> search_lib.ActorState:
+  ) -> planner_lib.ActorState:
     """Returns the rows that explore, and steps of their episodes."""
-    return search_lib.initial_actor_state(batch_size, streams)
+    return planner_lib.initial_actor_state(batch_size, streams)
 
   def act(
     self,
     params: types.Params,
     key: types.Key,
     observation: types.NestedArray,
-    state: search_lib.ActorState,
+    state: planner_lib.ActorState,
   ) -> types.ActorOutput:
     """Acts by a search of the learnt model."""
     search_key, act_key = jax.random.split(key)
@@ -285,7 +286,7 @@ class MuZero:
     found = search_lib.run(
       self._config, search_key, evaluation, root, state.explores, step
     )
-    return search_lib.act(self._config, act_key, found, state)
+    return planner_lib.act(self._config, act_key, found, state)
 
   def _evaluation(
     self, params: types.Params, key: types.Key, state: jax.Array

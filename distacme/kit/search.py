@@ -13,73 +13,24 @@ simulation (`begin`, `advance`), with the same tree and the same choices.
 from __future__ import annotations
 
 from collections.abc import Callable
-import dataclasses
 import functools
-import importlib.util
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from distacme import config_checks
 from distacme import core
 from distacme import lazy_imports
 from distacme import specs
 from distacme import types
-from distacme.kit import networks
+from distacme.kit import settings as settings_lib
 
 mctx = lazy_imports.module('mctx')
 
 _ILLEGAL = -1e9  # logit of actions that must not be chosen
 
 Tree = Any  # an mctx.Tree of rows [B, nodes, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """Settings of a search, which agents that plan share."""
-
-  discount: float = 0.997
-  """Gamma, per environment step; 1 for games that end with their outcome."""
-  num_simulations: int = 50
-  """Steps of the model in the search before each action."""
-  search: Literal['puct', 'gumbel'] = 'puct'
-  """Choice of actions within the search: AlphaZero's PUCT with noise at the root, or
-  Gumbel MuZero's sequential halving, which improves the policy with few
-  simulations, too."""
-  exploration: float = 1.25
-  """PUCT's c: weight of the prior and of few visits beside values in [0, 1]."""
-  max_abs_value: float | None = None
-  """Bound of the values' size, as 1 in games: values are then compared as shares of
-  it. By default they are scaled between the least and the largest of a state and its
-  successors, which makes much of small differences."""
-  dirichlet_alpha: float = 0.3
-  """Concentration of the noise on the root's prior; PUCT in actors."""
-  dirichlet_fraction: float = 0.25
-  """Share of the noise in the root's prior; PUCT in actors."""
-  temperature: float = 1.0
-  """Actors choose by visits to the power of 1 / temperature; PUCT."""
-  temperature_steps: int = 30
-  """Steps of an episode after which actors choose the most visited action; PUCT."""
-  max_considered_actions: int = 16
-  """Actions that are tried at the root; Gumbel."""
-
-  def __post_init__(self) -> None:
-    config_checks.check_share(self, 'discount', 'dirichlet_fraction')
-    config_checks.check_positive(
-      self, 'exploration', 'dirichlet_alpha', 'temperature'
-    )
-    config_checks.check_at_least_one(
-      self, 'num_simulations', 'max_considered_actions'
-    )
-    config_checks.check_not_negative(self, 'temperature_steps')
-    if self.max_abs_value is not None:
-      config_checks.check_positive(self, 'max_abs_value')
-    if self.search not in ('puct', 'gumbel'):
-      raise ValueError(
-        f"search must be 'puct' or 'gumbel', got {self.search!r}."
-      )
 
 
 class Evaluation(NamedTuple):
@@ -133,13 +84,6 @@ class Found(NamedTuple):
   depth: jax.Array
 
 
-class ActorState(NamedTuple):
-  """An actor's state between searches."""
-
-  explores: jax.Array | np.ndarray  # [B] bool; False where evaluated
-  steps: jax.Array | np.ndarray  # [B] int32, of the episode
-
-
 class _Node(NamedTuple):
   """All that a node of a tree holds beside mctx's numbers."""
 
@@ -167,7 +111,7 @@ def without_mask(nest: types.NestedArray) -> types.NestedArray:
 
 
 def run(
-  settings: Settings,
+  settings: settings_lib.SearchConfig,
   key: types.Key,
   root: Evaluation,
   state: Any,
@@ -191,7 +135,7 @@ def run(
 
 
 def begin(
-  settings: Settings,
+  settings: settings_lib.SearchConfig,
   noise_key: types.Key,
   key: types.Key,
   root: Evaluation,
@@ -218,7 +162,7 @@ def begin(
 
 
 def advance(
-  settings: Settings,
+  settings: settings_lib.SearchConfig,
   key: types.Key,
   next_key: types.Key,
   tree: Tree,
@@ -240,13 +184,13 @@ def advance(
   return tree, _leaf(settings, next_key, tree, number + 1)
 
 
-def finish(settings: Settings, tree: Tree) -> Found:
+def finish(settings: settings_lib.SearchConfig, tree: Tree) -> Found:
   """Returns the outcome of a search of `num_simulations` calls of `advance`."""
   return _outcome(settings, tree)
 
 
 def _leaf(
-  settings: Settings, key: types.Key, tree: Tree, number: Any
+  settings: settings_lib.SearchConfig, key: types.Key, tree: Tree, number: Any
 ) -> core.Leaf:
   """Returns the leaf that simulation `number` of mctx would step."""
   leaves = []
@@ -260,7 +204,11 @@ def _leaf(
 
 
 def _turn(
-  settings: Settings, key: types.Key, tree: Tree, number: Any, step: Step
+  settings: settings_lib.SearchConfig,
+  key: types.Key,
+  tree: Tree,
+  number: Any,
+  step: Step,
 ) -> Tree:
   """Returns `tree` after one simulation of mctx, the one of this number."""
 
@@ -284,7 +232,7 @@ def _no_step(
 
 
 def _search(
-  settings: Settings,
+  settings: settings_lib.SearchConfig,
   key: types.Key,
   root: Evaluation,
   state: Any,
@@ -324,7 +272,9 @@ def _search(
   )
 
 
-def _choices(settings: Settings) -> tuple[Callable[..., Any], ...]:
+def _choices(
+  settings: settings_lib.SearchConfig,
+) -> tuple[Callable[..., Any], ...]:
   """Returns the functions that choose actions at roots and below."""
   if settings.search == 'puct':
     puct = functools.partial(_puct, settings)
@@ -344,7 +294,11 @@ def _choices(settings: Settings) -> tuple[Callable[..., Any], ...]:
 
 
 def _puct(
-  settings: Settings, key: types.Key, tree: Tree, node: jax.Array, depth: Any
+  settings: settings_lib.SearchConfig,
+  key: types.Key,
+  tree: Tree,
+  node: jax.Array,
+  depth: Any,
 ) -> jax.Array:
   """Returns the legal action with the largest upper bound (Silver et al. 2018).
 
@@ -368,7 +322,7 @@ def _puct(
 
 
 def _scaled_values(
-  settings: Settings, tree: Tree, node: jax.Array
+  settings: settings_lib.SearchConfig, tree: Tree, node: jax.Array
 ) -> jax.Array:
   """Returns Q [num_actions] scaled to [0, 1].
 
@@ -386,7 +340,7 @@ def _scaled_values(
 
 
 def _completed_values(
-  settings: Settings, tree: Tree, node: jax.Array
+  settings: settings_lib.SearchConfig, tree: Tree, node: jax.Array
 ) -> jax.Array:
   """Returns Q [num_actions] in the scale of logits (Danihelka et al. 2022, eq. 8)."""
   bound = settings.max_abs_value
@@ -405,7 +359,7 @@ def _illegal(logits: jax.Array) -> jax.Array:
 
 
 def _with_noise(
-  settings: Settings,
+  settings: settings_lib.SearchConfig,
   key: types.Key,
   root: Evaluation,
   explores: jax.Array | np.ndarray,
@@ -424,7 +378,7 @@ def _with_noise(
   return root._replace(logits=logits), jnp.zeros(shape)
 
 
-def _outcome(settings: Settings, tree: Tree) -> Found:
+def _outcome(settings: settings_lib.SearchConfig, tree: Tree) -> Found:
   """Returns the outcome at the roots of a tree of all simulations."""
   summary = tree.summary()
   visits = summary.visit_counts
@@ -449,140 +403,3 @@ def _outcome(settings: Settings, tree: Tree) -> Found:
     summary.value,
     tree.embeddings.depth.max(axis=-1),
   )
-
-
-def without_search(evaluation: Evaluation) -> Found:
-  """Returns an outcome that says what the network says."""
-  policy = jax.nn.softmax(evaluation.logits)
-  nothing = jnp.zeros_like(evaluation.value, jnp.int32)
-  return Found(
-    jnp.zeros_like(policy, jnp.int32),
-    policy,
-    evaluation.logits.argmax(axis=-1).astype(jnp.int32),
-    evaluation.value,
-    nothing,
-  )
-
-
-def check_installed(agent: str) -> None:
-  """Raises ValueError if mctx, which the agent of that name needs, is missing."""
-  if importlib.util.find_spec('mctx') is None:
-    raise ValueError(
-      f'{agent} searches by mctx, which is not installed. Run: pip install '
-      "'distacme[search]'"
-    )
-
-
-def initial_actor_state(
-  batch_size: int, streams: types.Streams | None
-) -> ActorState:
-  """Returns the state at an episode's start; without streams nobody explores."""
-  return ActorState(
-    np.full(batch_size, streams is not None), np.zeros(batch_size, np.int32)
-  )
-
-
-def act(
-  settings: Settings, key: types.Key, found: Found, state: ActorState
-) -> types.ActorOutput:
-  """Returns the output of an actor that acts by a search; consumes `key`.
-
-  Its extras are the improved `policy` [B, A] and the root's `value` [B].
-  """
-  action = found.best
-  if settings.search == 'puct':
-    logits = jnp.log(found.policy.clip(1e-30)) / settings.temperature
-    drawn = jax.random.categorical(key, logits).astype(jnp.int32)
-    draws = state.explores & (state.steps < settings.temperature_steps)
-    action = jnp.where(draws, drawn, action)
-  metrics = {
-    'simulations': found.visits.sum(axis=-1).astype(jnp.float32),
-    'search_depth': found.depth.astype(jnp.float32),
-    'root_value': found.value,
-  }
-  return types.ActorOutput(
-    action,
-    state._replace(steps=state.steps + 1),
-    {'policy': found.policy, 'value': found.value},
-    metrics=metrics,
-  )
-
-
-class Planner:
-  """A `core.Planner` that searches by `Settings` and evaluates by a network."""
-
-  def __init__(
-    self,
-    settings: Settings,
-    evaluate: Callable[
-      [types.Params, types.Key, types.NestedArray], Evaluation
-    ],
-  ):
-    """Takes the settings, and a function of (params, key, observation)."""
-    self.num_simulations = settings.num_simulations
-    self._settings = settings
-    self._evaluate = evaluate
-
-  def plan(
-    self,
-    params: types.Params,
-    key: types.Key,
-    observation: types.NestedArray,
-    state: ActorState,
-    model: core.Model,
-    root: Any,
-  ) -> types.ActorOutput:
-    """Chooses actions by a search of a model; see `core.Planner`."""
-    search_key, act_key = jax.random.split(key)
-
-    def step(key: types.Key, at: Any, action: jax.Array) -> ModelOutput:
-      keys = jax.random.split(key, action.shape[0])
-      stepped = jax.vmap(model.step)(at, action, keys)
-      seen = jax.vmap(model.observe)(stepped.state)
-      evaluation = self._evaluate(params, networks.network_key(key), seen)
-      return ModelOutput(
-        stepped.state, stepped.reward, stepped.discount, evaluation
-      )
-
-    evaluation = self._evaluate(params, networks.network_key(key), observation)
-    found = run(
-      self._settings, search_key, evaluation, root, state.explores, step
-    )
-    return act(self._settings, act_key, found, state)
-
-  def begin(
-    self,
-    params: types.Params,
-    key: types.Key,
-    observation: types.NestedArray,
-    state: ActorState,
-  ) -> tuple[Any, core.Leaf]:
-    """Begins a search that is stepped from outside; see `core.Planner`."""
-    evaluation = self._evaluate(params, networks.network_key(key), observation)
-    noise_key, key = jax.random.split(key)
-    tree, leaf = begin(
-      self._settings, noise_key, key, evaluation, state.explores
-    )
-    return (tree, key, jnp.int32(0)), leaf
-
-  def advance(
-    self,
-    params: types.Params,
-    key: types.Key,
-    search: Any,
-    step: core.LeafStep,
-  ) -> tuple[Any, core.Leaf]:
-    """Adds a step; see `core.Planner`."""
-    tree, leaf_key, number = search
-    evaluation = self._evaluate(
-      params, networks.network_key(key), step.observation
-    )
-    output = ModelOutput((), step.reward, step.discount, evaluation)
-    tree, leaf = advance(self._settings, leaf_key, key, tree, number, output)
-    return (tree, key, number + 1), leaf
-
-  def finish(
-    self, key: types.Key, search: Any, state: ActorState
-  ) -> types.ActorOutput:
-    """Chooses actions by the whole search; see `core.Planner`."""
-    return act(self._settings, key, finish(self._settings, search[0]), state)

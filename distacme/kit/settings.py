@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from distacme import config_checks
 from distacme import replay_spec
@@ -105,3 +106,49 @@ class UniformConfig(LearningRateConfig):
       samples_per_insert=self.samples_per_insert,
       error_buffer=self.error_buffer,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """Settings of a search (`kit.search`)."""
+
+  discount: float = 0.997
+  """Gamma, per environment step; 1 for games that end with their outcome."""
+  num_simulations: int = 50
+  """Steps of the model in the search before each action."""
+  search: Literal['puct', 'gumbel'] = 'puct'
+  """Choice of actions within the search: AlphaZero's PUCT with noise at the root, or
+  Gumbel MuZero's sequential halving, which improves the policy with few
+  simulations, too."""
+  exploration: float = 1.25
+  """PUCT's c: weight of the prior and of few visits beside values in [0, 1]."""
+  max_abs_value: float | None = None
+  """Bound of the values' size, as 1 in games: values are then compared as shares of
+  it. By default they are scaled between the least and the largest of a state and its
+  successors, which makes much of small differences."""
+  dirichlet_alpha: float = 0.3
+  """Concentration of the noise on the root's prior; PUCT in actors."""
+  dirichlet_fraction: float = 0.25
+  """Share of the noise in the root's prior; PUCT in actors."""
+  temperature: float = 1.0
+  """Actors choose by visits to the power of 1 / temperature; PUCT."""
+  temperature_steps: int = 30
+  """Steps of an episode after which actors choose the most visited action; PUCT."""
+  max_considered_actions: int = 16
+  """Actions that are tried at the root; Gumbel."""
+
+  def __post_init__(self) -> None:
+    config_checks.check_share(self, 'discount', 'dirichlet_fraction')
+    config_checks.check_positive(
+      self, 'exploration', 'dirichlet_alpha', 'temperature'
+    )
+    config_checks.check_at_least_one(
+      self, 'num_simulations', 'max_considered_actions'
+    )
+    config_checks.check_not_negative(self, 'temperature_steps')
+    if self.max_abs_value is not None:
+      config_checks.check_positive(self, 'max_abs_value')
+    if self.search not in ('puct', 'gumbel'):
+      raise ValueError(
+        f"search must be 'puct' or 'gumbel', got {self.search!r}."
+      )

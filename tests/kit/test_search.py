@@ -11,7 +11,9 @@ from distacme import core
 from distacme import environments
 from distacme import specs
 from distacme import types
+from distacme.kit import planner
 from distacme.kit import search
+from distacme.kit import settings as settings_lib
 
 KEY = jax.random.PRNGKey(3)
 NOBODY = np.zeros(8, bool)
@@ -19,7 +21,9 @@ METHODS = pytest.mark.parametrize('method', ['puct', 'gumbel'])
 
 
 def settings(**changed):
-  return search.Settings(**({'discount': 1.0, 'num_simulations': 32} | changed))
+  return settings_lib.SearchConfig(
+    **({'discount': 1.0, 'num_simulations': 32} | changed)
+  )
 
 
 class Walk:
@@ -250,7 +254,7 @@ def test_a_whole_tree_tells_the_outcome(tic_tac_toe):
 def test_illegal_actions_are_never_chosen(tic_tac_toe, method):
   """Not by the root, and not within the tree, whatever the prior says."""
   observation = play(tic_tac_toe, (4, 0)).observation
-  chosen = settings(search=method, num_simulations=30)
+  chosen = settings(search=method, num_simulations=30, temperature=20.0)
 
   def biased(params, key, observation):
     evaluation = even(params, key, observation)
@@ -279,9 +283,9 @@ def test_illegal_actions_are_never_chosen(tic_tac_toe, method):
     )
   found = search.finish(chosen, tree)
   assert not np.asarray(found.visits)[~observation['legal_actions']].any()
-  state = search.initial_actor_state(8, types.Streams(np.arange(8), 8))
+  state = planner.initial_actor_state(8, types.Streams(np.arange(8), 8))
   for key in jax.random.split(KEY, 20):
-    action = search.act(chosen, key, found, state).action
+    action = planner.act(chosen, key, found, state).action
     assert observation['legal_actions'][rows, action].all()
 
 
@@ -306,19 +310,21 @@ def test_noise_is_for_exploring_rows():
 def test_actors_draw_by_visits_until_the_temperature_ends():
   chosen = settings(temperature=1.0, temperature_steps=3)
   policy = jnp.float32([[0.5, 0.3, 0.2]] * 2000)
-  found = search.without_search(
+  found = planner.without_search(
     search.Evaluation(jnp.log(policy), jnp.zeros(2000))
   )
-  state = search.initial_actor_state(2000, types.Streams(np.arange(2000), 2000))
+  state = planner.initial_actor_state(
+    2000, types.Streams(np.arange(2000), 2000)
+  )
   for step in range(5):
-    output = search.act(chosen, jax.random.fold_in(KEY, step), found, state)
+    output = planner.act(chosen, jax.random.fold_in(KEY, step), found, state)
     state = output.state
     shares = np.bincount(output.action, minlength=3) / 2000
     expected = [0.5, 0.3, 0.2] if step < 3 else [1.0, 0.0, 0.0]
     # Six deviations of a share of 2,000 draws.
     np.testing.assert_allclose(shares, expected, atol=0.07)
-  evaluated = search.initial_actor_state(2000, None)
-  assert not search.act(chosen, KEY, found, evaluated).action.any()
+  evaluated = planner.initial_actor_state(2000, None)
+  assert not planner.act(chosen, KEY, found, evaluated).action.any()
 
 
 def test_a_mask_is_told_by_the_observation():
