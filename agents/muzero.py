@@ -4,11 +4,11 @@ Schrittwieser et al. 2020 (Nature 588; arXiv:1911.08265). A network makes a stat
 own of an observation; a second one steps that state by an action and predicts the
 reward and whether the episode goes on; a third one predicts policy and value. All are
 learnt by unrolling them along recorded actions. The search is that of `mcts`, in the
-learnt states. Differences: the end of an episode is predicted, and rows beyond the
-end are not learnt from, instead of being absorbing states; every step of a sequence
-starts an unroll; rewards and values are numbers in the scale of Pohlen et al. 2018, not
-categories; nothing is searched anew when learnt from (no reanalysis); and all sizes
-are for two cores.
+learnt states. Differences: the end of an episode is predicted, by layers of its own, and
+rows beyond the end are not learnt from, instead of being absorbing states; every step
+of a sequence starts an unroll; rewards and values are numbers in the scale of Pohlen et
+al. 2018, not categories; states are not scaled; nothing is searched anew when learnt
+from (no reanalysis); and all sizes are for two cores.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from distacme import types
 from distacme.agents import dqn
 from distacme.kit import convolutions as convolutions_lib
 from distacme.kit import initializers
+from distacme.kit import learnt_model
 from distacme.kit import networks
 from distacme.kit import optimizers
 from distacme.kit import planner as planner_lib
@@ -35,49 +36,8 @@ from distacme.kit import returns
 from distacme.kit import search as search_lib
 from distacme.kit import settings
 
-
-class Prediction(NamedTuple):
-  """The network's view of its states.
-
-  Attributes:
-    logits: [B, num_actions] of the policy.
-    value: [B], in the scale of `returns.rescale`.
-  """
-
-  logits: jax.Array
-  value: jax.Array
-
-
-class Dynamics(NamedTuple):
-  """The network's step of its states.
-
-  Attributes:
-    state: [B, ...] the next state.
-    reward: [B], in the scale of `returns.rescale`.
-    goes_on: [B] logit of the chance that the episode does not end.
-  """
-
-  state: jax.Array
-  reward: jax.Array
-  goes_on: jax.Array
-
-
-class ModelNetwork(NamedTuple):
-  """The parts of a learnt model, made within `hk.multi_transform`.
-
-  Attributes:
-    represent: maps a nest of observations [B, ...] to states [B, ...].
-    step: maps states and actions [B, num_actions], one-hot, to `Dynamics`.
-    predict: maps states to a `Prediction`.
-  """
-
-  represent: Callable[[types.NestedArray], jax.Array]
-  step: Callable[[jax.Array, jax.Array], Dynamics]
-  predict: Callable[[jax.Array], Prediction]
-
-
-# Makes the parts of a model, given the number of actions.
-Network = Callable[[int], ModelNetwork]
+# Makes the parts of a model, given the number of actions; may use Haiku modules.
+Network = Callable[[int], learnt_model.ModelNetwork]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +149,7 @@ class MuZero:
     self._num_actions = dqn.num_actions(spec, 'MuZero')
     self._sign = -1.0 if specs.has_two_players(spec) else 1.0
     make = network or self._default_network
-    self._network = hk.multi_transform(lambda: _parts(make(self._num_actions)))
+    self._network = learnt_model.transformed(lambda: make(self._num_actions))
     self._represent, self._step, self._predict = self._network.apply
     networks.check_policy_and_value(
       self._network.init,
@@ -201,42 +161,19 @@ class MuZero:
     )
     self.replay = config.replay
 
-  def _default_network(self, num_actions: int) -> ModelNetwork:
+  def _default_network(self, num_actions: int) -> learnt_model.ModelNetwork:
     config = self._config
-    torso = networks.ObservationTorso(
+    network = learnt_model.mlp_network(
       search_lib.without_mask(self._spec.observations),
+      num_actions,
+      config.state_size,
       config.hidden_sizes,
       config.convolutions,
       config.initialization,
     )
-    to_state = hk.Linear(config.state_size, name='state')
-    stepped = networks.MLPTorso(config.hidden_sizes, name='dynamics')
-    to_next = hk.Linear(config.state_size, name='next_state')
-    to_reward = hk.Linear(1, name='reward')
-    ended = networks.MLPTorso(config.hidden_sizes, name='end')
-    to_goes_on = hk.Linear(1, name='goes_on')
-    predicted = networks.MLPTorso(config.hidden_sizes, name='prediction')
-    head = networks.PolicyValueHead(num_actions)
-
-    def represent(observation: types.NestedArray) -> jax.Array:
-      state: jax.Array = to_state(torso(search_lib.without_mask(observation)))
-      return state
-
-    def step(state: jax.Array, action: jax.Array) -> Dynamics:
-      features = stepped([state, action])
-      # An action changes little of the state.
-      next_state = state + to_next(features)
-      # Where episodes end is learnt first, and would leave no room in the states
-      # for the rest.
-      ends = ended([jax.lax.stop_gradient(state), action])
-      return Dynamics(
-        next_state, to_reward(features)[:, 0], to_goes_on(ends)[:, 0]
-      )
-
-    def predict(state: jax.Array) -> Prediction:
-      return Prediction(*head(predicted([state])))
-
-    return ModelNetwork(represent, step, predict)
+    return network._replace(
+      represent=lambda o: network.represent(search_lib.without_mask(o))
+    )
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
     """Returns a state with new params and a new optimiser."""
@@ -443,20 +380,6 @@ class MuZero:
       config.learning_rates.step_size(config.learning_rate),
       config.max_gradient_norm,
     )
-
-
-def _parts(
-  network: ModelNetwork,
-) -> tuple[Callable[..., Prediction], ModelNetwork]:
-  """Returns the function that makes all params, and the parts, for Haiku."""
-
-  def init(observation: types.NestedArray) -> Prediction:
-    state = network.represent(observation)
-    num_actions = network.predict(state).logits.shape[-1]
-    stepped = network.step(state, jnp.zeros((state.shape[0], num_actions)))
-    return network.predict(stepped.state)
-
-  return init, network
 
 
 def _rows(nest: types.NestedArray) -> types.NestedArray:

@@ -163,6 +163,13 @@ PRESETS = (
     {'discount': 1.0, 'n_step': 512, 'max_abs_value': 1.0},
     {'envs_per_actor': 32, 'eval_period': 10_000},
   ),
+  Preset(
+    'muzero',
+    'games',
+    ('pgx:*',),
+    {'discount': 1.0, 'max_abs_value': 1.0},
+    {'envs_per_actor': 32, 'eval_period': 10_000},
+  ),
   # Kapturowski et al. 2019, table 2, at half its batch, sequence and memory.
   Preset(
     'r2d2',

@@ -340,7 +340,7 @@ def _scaled_values(
 
 
 def _completed_values(
-  settings: settings_lib.SearchConfig, tree: Tree, node: jax.Array
+  settings: settings_lib.SearchConfig, tree: Tree, node: jax.Array | int
 ) -> jax.Array:
   """Returns Q [num_actions] in the scale of logits (Danihelka et al. 2022, eq. 8)."""
   bound = settings.max_abs_value

@@ -9,6 +9,7 @@ import pytest
 from distacme import specs
 from distacme import types
 from distacme.agents import muzero
+from distacme.kit import learnt_model
 from distacme.kit import returns
 from distacme.testing import agent_contract
 from distacme.testing import environments
@@ -33,15 +34,15 @@ class Counter:
 
     def step(state, action):
       after = state + (action * actions).sum(axis=-1, keepdims=True) + 10.0
-      return muzero.Dynamics(after, after[:, 0] * 2, after[:, 0] * 3)
+      return learnt_model.Dynamics(after, after[:, 0] * 2, after[:, 0] * 3)
 
     def predict(state):
       one = hk.get_parameter('one', (), init=jnp.ones)
-      return muzero.Prediction(
+      return learnt_model.Prediction(
         jnp.repeat(state, num_actions, axis=1), one * state[:, 0]
       )
 
-    return muzero.ModelNetwork(represent, step, predict)
+    return learnt_model.ModelNetwork(represent, step, predict)
 
 
 def sequence(length, ends_at=None, terminal=True, rows=1):
@@ -210,7 +211,7 @@ def test_a_search_stops_where_the_model_ends():
       def step(state, action):
         state = state + 1
         reward = jnp.where(state[:, 0] > 1, 9.0, 1.0)
-        return muzero.Dynamics(
+        return learnt_model.Dynamics(
           state,
           returns.rescale(reward),
           jnp.full_like(reward, -30 if ends else 30),
@@ -219,9 +220,9 @@ def test_a_search_stops_where_the_model_ends():
       def predict(state):
         one = hk.get_parameter('one', (), init=jnp.ones)
         zeros = jnp.zeros((state.shape[0], num_actions))
-        return muzero.Prediction(zeros, 0.0 * one * state[:, 0])
+        return learnt_model.Prediction(zeros, 0.0 * one * state[:, 0])
 
-      return muzero.ModelNetwork(represent, step, predict)
+      return learnt_model.ModelNetwork(represent, step, predict)
 
     return make
 
