@@ -132,7 +132,7 @@ def test_mcts_beats_an_untrained_search_at_connect_four(mode, seed, tmp_path):
 # A reward at the end of an episode only, which tells DQN too little.
 
 SPARSE = '--env distacme.testing.environments:cartpole_reward_at_the_end'
-STEPS = '--max-env-steps 35000 --eval-period 10000 --eval-episodes 10 --envs-per-actor 8'
+STEPS = '--max-env-steps 20000 --eval-period 10000 --eval-episodes 10 --envs-per-actor 8'
 
 
 @MODES
