@@ -58,6 +58,16 @@ def _as_flag(name: str, value: Any) -> str:
 
 _ATARI = ('atari:*',)
 _CONTROL = ('dm_control:*',)
+# Games that end with 1, 0 or -1; others of pgx have larger rewards.
+_GAMES = (
+  'pgx:tic_tac_toe',
+  'pgx:connect_four',
+  'pgx:othello',
+  'pgx:hex',
+  'pgx:go_*',
+  'pgx:*chess',
+  'pgx:*shogi',
+)
 # The control suite's episodes have 1,000 steps and rewards in [0, 1].
 _CONTROL_RUN = {'eval_period': 10_000, 'eval_episodes': 10}
 
@@ -155,18 +165,18 @@ PRESETS = (
     {'n_step': 1, 'hidden_sizes': (128,)},
   ),
   # Silver et al. 2018: games end with their outcome, which is the target of all values
-  # (none of pgx's boards is longer). Many games make the search's batches large.
+  # (longer games bootstrap). Many games make the search's batches large.
   Preset(
     'mcts',
     'games',
-    ('pgx:*',),
+    _GAMES,
     {'discount': 1.0, 'n_step': 512, 'max_abs_value': 1.0},
     {'envs_per_actor': 32, 'eval_period': 10_000},
   ),
   Preset(
     'muzero',
     'games',
-    ('pgx:*',),
+    _GAMES,
     {'discount': 1.0, 'max_abs_value': 1.0},
     {'envs_per_actor': 32, 'eval_period': 10_000},
   ),
