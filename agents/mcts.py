@@ -6,8 +6,8 @@ policy and the returns. The search steps the environment, or a copy of its state
 this agent is for environments in JAX and for such as can be saved and restored; `muzero`
 learns a model instead. In games for two, both players are this agent, and the values
 of the opponent count with the opposite sign. Differences: one player's rewards and
-discounts are there; values are learnt in the scale of Pohlen et al. 2018 and, in the
-search, compared as MuZero's are; boards are not turned
+discounts are there; values are learnt in the scale of Pohlen et al. 2018 and, but in
+games, compared within the search like MuZero's; boards are not turned
 and mirrored; and all network sizes are for two cores.
 """
 

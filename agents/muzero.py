@@ -223,7 +223,8 @@ class MuZero:
     found = search_lib.run(
       self._config, search_key, evaluation, root, state.explores, step
     )
-    return planner_lib.act(self._config, act_key, found, state)
+    output = planner_lib.act(self._config, act_key, found, state)
+    return output._replace(extras={**output.extras, 'value': found.value})
 
   def _evaluation(
     self, params: types.Params, key: types.Key, state: jax.Array

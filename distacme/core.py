@@ -300,8 +300,8 @@ class Simulator(Protocol):
 
     Args:
       saved: a result of `save` of this environment.
-      seed: of all that is random from here on, so that a search does not foresee
-        chance. None restores the random numbers, too.
+      seed: of 31 bits; of all that is random from here on, so that a search does
+        not foresee chance. None restores the random numbers, too.
     """
 
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:

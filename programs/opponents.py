@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 if TYPE_CHECKING:
   from distacme import core
   from distacme import specs
+  from distacme import types
   from distacme.programs import experiment as experiment_lib
 
 Opponent = Literal['random', 'perfect', 'untrained']
@@ -72,7 +73,6 @@ def evaluated(
   """
   from distacme import specs as specs_lib
   from distacme.environments import opponents
-  from distacme.run import seeding
 
   spec = specs_lib.make_environment_spec(environment)
   if not specs_lib.has_two_players(spec):
@@ -82,7 +82,7 @@ def evaluated(
   opening = None
   if experiment.run.opponent == 'untrained':  # it draws nothing by chance
     opening = opponents.RandomOpponent(
-      environment.action_spec(), seeding.actor_key(experiment.seed, stream)
+      environment.action_spec(), _key(experiment, stream, 2)
     )
   return opponents.AgainstOpponent(environment, opponent, opening)
 
@@ -104,8 +104,7 @@ def _make(
   from distacme.environments import perfect_play
   from distacme.run import seeding
 
-  # Not the key of the agent, whose stream this is.
-  key = jax.random.fold_in(seeding.actor_key(experiment.seed, stream), 1)
+  key = _key(experiment, stream, 1)
   name = experiment.run.opponent or DEFAULT
   if name == 'random':
     return opponents.RandomOpponent(environment.action_spec(), key)
@@ -118,3 +117,15 @@ def _make(
   return wiring.make_policy(
     agent, params_lib.LocalParams(params), environment, key, streams=None
   )
+
+
+def _key(
+  experiment: experiment_lib.Experiment, stream: int, number: int
+) -> types.Key:
+  """Returns a key of an opponent; the key of the stream is the agent's."""
+  import jax
+
+  from distacme.run import seeding
+
+  key = seeding.actor_key(experiment.seed, stream)
+  return jax.random.fold_in(key, number)

@@ -64,10 +64,12 @@ _GAMES = (
   'pgx:connect_four',
   'pgx:othello',
   'pgx:hex',
-  'pgx:go_*',
-  'pgx:*chess',
-  'pgx:*shogi',
+  'pgx:go_9x9',
+  'pgx:gardner_chess',
+  'pgx:animal_shogi',
 )
+# The same with large observations: a step of chess takes 90 kB.
+_LARGE_GAMES = ('pgx:chess', 'pgx:shogi', 'pgx:go_19x19')
 # The control suite's episodes have 1,000 steps and rewards in [0, 1].
 _CONTROL_RUN = {'eval_period': 10_000, 'eval_episodes': 10}
 
@@ -172,6 +174,18 @@ PRESETS = (
     _GAMES,
     {'discount': 1.0, 'n_step': 512, 'max_abs_value': 1.0},
     {'envs_per_actor': 32, 'eval_period': 10_000},
+  ),
+  Preset(
+    'mcts',
+    'large-games',
+    _LARGE_GAMES,
+    {
+      'discount': 1.0,
+      'n_step': 128,
+      'max_abs_value': 1.0,
+      'max_replay_size': 10_000,
+    },
+    {'envs_per_actor': 8, 'eval_period': 10_000},
   ),
   Preset(
     'muzero',

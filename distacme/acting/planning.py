@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
+import random
 import time
 from typing import Any
 
@@ -55,8 +57,9 @@ def check_searchable(
     raise ValueError(
       f'{type(agent).__name__} searches the states of its environment, and '
       f'{type(environment).__name__} steps all rows at once, so that none can be '
-      'saved. Make it with environments.make_vector(..., searchable=True), or use '
-      'agent muzero, which learns a model.'
+      'saved. Make it with environments.make_vector(..., searchable=True), as '
+      'programs do if the Config of the agent says searches_environment = True, or '
+      'use agent muzero, which learns a model.'
     )
 
 
@@ -140,6 +143,7 @@ class SimulatorPolicy:
     """See `make_policy`."""
     planner = agent.planner
     self._num_simulations = planner.num_simulations
+    self._is_checked = False
     self._newest = policy_lib.NewestParams(source)
     self._initial_state = agent.initial_actor_state(
       environment.num_envs, streams
@@ -160,6 +164,28 @@ class SimulatorPolicy:
     """Version of the params that acted last."""
     return self._newest.version
 
+  @contextlib.contextmanager
+  def _check(self) -> Iterator[None]:
+    """Checks in the first search that it moves no generator of the process.
+
+    Raises:
+      ValueError: if an environment draws from such a generator, which is not saved:
+        the search would change what happens, and foresee chance.
+    """
+    if self._is_checked:
+      yield
+      return
+    before = _global_generators()
+    yield
+    self._is_checked = True
+    if _global_generators() != before:
+      raise ValueError(
+        'A search cannot step this environment: it draws from np.random or random, '
+        'the generators of the whole process, which are not saved. Let it draw from '
+        'one of its own, np.random.default_rng(seed), or use the agent muzero, which '
+        'learns its model.'
+      )
+
   def act(
     self, observation: types.NestedArray, is_first: np.ndarray
   ) -> types.ActorOutput:
@@ -178,16 +204,19 @@ class SimulatorPolicy:
         self._simulators, _unbatched(observation), strict=True
       )
     ]
-    for _ in range(self._num_simulations):
-      key = self._keys.next()
-      nodes, actions = np.asarray(leaf.node), np.asarray(leaf.action)
-      steps = [
-        row.step(node, action, seed=int(key[0]))
-        for row, node, action in zip(trees, nodes, actions, strict=True)
-      ]
-      search, leaf = self._advance(params, key, search, _batched(steps))
-    for row in trees:
-      row.restore()
+    with self._check(), contextlib.ExitStack() as stack:
+      for row in trees:
+        stack.callback(row.restore)  # also if an environment fails
+      for _ in range(self._num_simulations):
+        key = self._keys.next()
+        nodes, actions = np.asarray(leaf.node), np.asarray(leaf.action)
+        steps = [
+          row.step(node, action, seed=_seed(key, i))
+          for i, (row, node, action) in enumerate(
+            zip(trees, nodes, actions, strict=True)
+          )
+        ]
+        search, leaf = self._advance(params, key, search, _batched(steps))
     output = jax.device_get(self._finish(self._keys.next(), search, state))
     self._state = output.state
     return _with_rate(output._replace(state=()), start)
@@ -213,12 +242,18 @@ class _Row:
       self._simulator.restore(self._saved[node], seed)
       timestep = self._simulator.step(action)
     if timestep is None or timestep.first():  # the root's episode is over, too
-      step, saved = self._steps[node]._replace(reward=0.0), None
+      over = self._steps[node]
+      # A truncation's discount may be -1, but nobody moves beyond it.
+      step = over._replace(reward=0.0, discount=abs(over.discount))
+      saved = None
     else:
       step = core.LeafStep(
         timestep.observation, timestep.reward, timestep.discount
       )
       saved = None if timestep.last() else self._simulator.save()
+      if saved is None:  # shown again, when the environment has moved on
+        copied = tree.map_structure(np.array, timestep.observation)
+        step = step._replace(observation=copied)
     self._saved.append(saved)
     self._steps.append(step)
     self._is_over.append(saved is None)
@@ -227,6 +262,17 @@ class _Row:
   def restore(self) -> None:
     """Puts the environment back to the root."""
     self._simulator.restore(self._saved[0])
+
+
+def _seed(key: np.ndarray, row: int) -> int:
+  """Returns a seed of 31 bits for a row: rows of one search share no chance."""
+  return (int(key[0]) + row * 0x9E3779B9) & 0x7FFFFFFF
+
+
+def _global_generators() -> tuple[Any, Any]:
+  """Returns the states of the generators that a process shares."""
+  kind, words, *others = np.random.get_state()
+  return (kind, np.asarray(words).tobytes(), *others), random.getstate()
 
 
 def _batched(steps: Sequence[core.LeafStep]) -> core.LeafStep:

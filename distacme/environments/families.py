@@ -27,6 +27,7 @@ from distacme.environments import gymnasium_family
 from distacme.environments import gymnasium_interface
 from distacme.environments import hints
 from distacme.environments import jax_family
+from distacme.environments import jax_vector
 from distacme.environments import minatar_family
 from distacme.environments import pgx_family
 from distacme.environments import rendering
@@ -155,6 +156,10 @@ def make_vector(
   native = _native_vector(name, seeds, has_model=searchable or render)
   if native is None:
     rows = [make(name, seed, render and not i) for i, seed in enumerate(seeds)]
+    if isinstance(rows[0], vector.SingleRow):
+      of_one = rows[0].vector
+      if isinstance(of_one, jax_vector.JaxVector):
+        return of_one.with_seeds(seeds)
     return vector.DrawnRows(rows) if render else vector.LoopVector(rows)
   if render:
     make(name, seeds[0], render).close()  # refuses what cannot be drawn
@@ -218,6 +223,8 @@ def wrap(environment: Any) -> core.VectorEnvironment:
   Raises:
     ValueError: if `environment` is none of these.
   """
+  if isinstance(environment, vector.SingleRow):
+    return environment.vector
   if hasattr(environment, 'num_envs') and hasattr(environment, 'reward_spec'):
     return _in_32_bits(environment)
   if gymnasium_interface.is_vector_environment(environment):
@@ -312,6 +319,8 @@ def _call_factory(
       f'as {function}(seed: int).'
     ) from error
   made = factory(seed)
+  if isinstance(made, jax_vector.JaxVector):
+    made = vector.SingleRow(made.with_seeds([seed]))
   environment = _as_dm_env(made, seed)
   if environment is None:
     raise ValueError(

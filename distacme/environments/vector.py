@@ -149,7 +149,8 @@ class DrawnRows(LoopVector):
 
   def __getattr__(self, name: str) -> Any:
     """Returns an attribute of the first: `render`, and how fast it is."""
-    if name.startswith('_'):  # Copying and pickling ask before __init__.
+    # Copying and pickling ask before __init__, and a search asks for a model.
+    if name not in ('render', 'metadata', 'control_timestep'):
       raise AttributeError(f'{type(self).__name__} has no attribute {name!r}.')
     return getattr(self._drawn, name)
 
@@ -196,6 +197,12 @@ class VectorWrapper(wrappers.Wrapper):
 
 class SingleRow(wrappers.Wrapper):
   """Turns a vector of one row into a dm_env.Environment."""
+
+  @property
+  def vector(self) -> core.VectorEnvironment:
+    """The vector of one row."""
+    vector: core.VectorEnvironment = self._environment
+    return vector
 
   def _timestep(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
     return _first_row(timestep)

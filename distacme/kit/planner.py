@@ -63,7 +63,7 @@ def act(
 ) -> types.ActorOutput:
   """Returns the output of an actor that acts by a search; consumes `key`.
 
-  Its extras are the improved `policy` [B, A] and the root's `value` [B].
+  Its extras are the improved `policy` [B, A].
   """
   action = found.best
   if settings.search == 'puct':
@@ -83,7 +83,7 @@ def act(
   return types.ActorOutput(
     action,
     state._replace(steps=state.steps + 1),
-    {'policy': found.policy, 'value': found.value},
+    {'policy': found.policy},
     metrics=metrics,
   )
 

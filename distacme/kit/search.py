@@ -347,7 +347,7 @@ def _completed_values(
   if bound is None:
     values: jax.Array = mctx.qtransform_completed_by_mix_value(tree, node)
     return values
-  # In [0, 1] as mctx's are without a bound.
+  # In a range of 1, as mctx's are without a bound.
   values = mctx.qtransform_completed_by_mix_value(
     tree, node, rescale_values=False
   )

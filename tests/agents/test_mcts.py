@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_the_paper():
     reward,
     discount,
     end,
-    {'policy': policy, 'value': values},
+    {'policy': policy},
   )
   loss, metrics = agent.loss({}, types.Batch(data, np.ones(2, np.float32)), KEY)
   log_pi = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from distacme import core
 from distacme import environments
 from distacme.environments import families
 from distacme.environments import vector
@@ -281,3 +282,21 @@ def test_a_function_stands_for_a_name():
     environments.make(lambda: None, seed=0)
   with pytest.raises(ValueError, match='neither a dm_env.Environment nor'):
     environments.make(lambda seed: seed, seed=0)
+
+
+def own_model(seed):
+  """Returns an environment in JAX, as a user's function may."""
+  from distacme.environments import jax_family
+
+  return jax_family.make_native_vector('catch?rows=4', [seed])
+
+
+def test_an_environment_in_jax_of_one_s_own_has_a_model_in_every_row():
+  pytest.importorskip('jax')
+  single = environments.make(own_model, seed=3)
+  assert single.reset().first()
+  made = environments.make_vector(own_model, 3, seed=0, searchable=True)
+  assert isinstance(made, core.ModelEnvironment)
+  assert made.step(np.zeros(3, np.int32)).observation.shape == (3, 4, 5)
+  wrapped = environments.wrap(environments.make('jax:catch', seed=0))
+  assert isinstance(wrapped, core.ModelEnvironment)

@@ -22,7 +22,7 @@ def save_function(state: states.State, function: types.FunctionType) -> None:
     constant = _is_constant(state.handlers, function, frozenset())
     # The function is kept, too, lest another one get its id.
     known = state.known.functions[id(function)] = function, constant
-  if known[1] or not state.is_new(function):
+  if (known[1] and not function.__dict__) or not state.is_new(function):
     return
   for name, cell in zip(
     function.__code__.co_freevars, function.__closure__ or (), strict=True
