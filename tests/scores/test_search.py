@@ -131,8 +131,14 @@ def test_mcts_beats_an_untrained_search_at_connect_four(mode, seed, tmp_path):
 
 # A reward at the end of an episode only, which tells DQN too little.
 
-SPARSE = '--env distacme.testing.environments:cartpole_reward_at_the_end'
-STEPS = '--max-env-steps 20000 --eval-period 10000 --eval-episodes 10 --envs-per-actor 8'
+SPARSE = (
+  '--env distacme.testing.environments:cartpole_reward_at_the_end '
+  '--envs-per-actor 8 --eval-episodes 10'
+)
+SPARSE_STEPS = {
+  LOCAL: '--max-env-steps 20000 --eval-period 10000',
+  PROCESSES: '--max-env-steps 40000 --eval-period 20000',
+}
 
 
 @MODES
@@ -140,7 +146,8 @@ STEPS = '--max-env-steps 20000 --eval-period 10000 --eval-episodes 10 --envs-per
 def test_mcts_balances_for_a_reward_at_the_end(mode, seed, tmp_path):
   result = train(
     'mcts',
-    f'{SPARSE} {mode} {STEPS} --discount 1 --num-simulations 25 --seed {seed}',
+    f'{SPARSE} {mode} {SPARSE_STEPS[mode]} --discount 1 --num-simulations 25 '
+    f'--seed {seed}',
     tmp_path,
   )
   assert result['best_return'] >= 150
@@ -149,7 +156,10 @@ def test_mcts_balances_for_a_reward_at_the_end(mode, seed, tmp_path):
 @pytest.mark.parametrize('seed', SEEDS)
 def test_dqn_does_not_balance_for_a_reward_at_the_end(seed, tmp_path):
   result = train(
-    'dqn', f'{SPARSE} {LOCAL} {STEPS} --seed {seed}', tmp_path, control=True
+    'dqn',
+    f'{SPARSE} {LOCAL} {SPARSE_STEPS[PROCESSES]} --seed {seed}',
+    tmp_path,
+    control=True,
   )
   assert result['best_return'] <= 150
 
