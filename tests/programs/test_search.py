@@ -19,8 +19,7 @@ SEARCHED = {'simulations', 'search_depth', 'root_value', 'searches_per_second'}
 
 
 @pytest.mark.program
-@pytest.mark.parametrize('mode', ['processes', 'threads'])
-def test_actors_search_in_every_mode(mode, tmp_path):
+def test_actors_of_a_program_search(tmp_path):
   pytest.importorskip('pgx')
   flags = (
     '--agent',
@@ -31,7 +30,7 @@ def test_actors_search_in_every_mode(mode, tmp_path):
     '4',
   )
   with launching.Run(
-    tmp_path / 'run', *SMALL, *flags, env='pgx:tic_tac_toe', mode=mode
+    tmp_path / 'run', *SMALL, *flags, env='pgx:tic_tac_toe'
   ) as run:
     code, _ = run.wait()
     assert code == 0, run.output
@@ -44,18 +43,14 @@ def test_actors_search_in_every_mode(mode, tmp_path):
   assert evaluated['wins'] + evaluated['draws'] + evaluated['losses'] == 4
 
 
-@pytest.mark.parametrize('agent', ['mcts', 'muzero'])
-def test_an_agent_searches_a_simulator_and_a_model_of_its_own(agent, tmp_path):
-  """In one process; the simulator is Gymnasium's, whose vectors cannot be saved."""
+def test_a_search_steps_gymnasium_row_by_row(tmp_path):
+  """Five rows and more are otherwise Gymnasium's own vector, which saves none."""
   pytest.importorskip('gymnasium')
-  flags = ('--agent', agent, '--envs-per-actor', '6')
-  if agent == 'muzero':
-    flags += ('--min-replay-size', '5')
   with launching.Run(
     tmp_path / 'run',
     *SMALL[:10],
     *('--max-eval-episode-steps', '30', '--max-env-steps', '600'),
-    *flags,
+    *('--agent', 'mcts', '--envs-per-actor', '6'),
     env='gymnasium:CartPole-v1',
     mode='local',
   ) as run:
