@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 import tempfile
 import time
@@ -20,11 +21,13 @@ from distacme import types
 from distacme import wiring
 from distacme.acting import params as params_lib
 from distacme.agents import mcts
+from distacme.environments import opponents
 from distacme.run import run_directory
 from distacme.run import seeding
 
 _ROWS = 32
 _SECONDS = 20.0
+_POSITIONS = 60
 
 
 def main() -> None:
@@ -45,7 +48,7 @@ def measure(env: str) -> None:
   agent = mcts.make_agent(config, specs.make_environment_spec(vector))
   state = agent.initial_learner_state(seeding.learner_key(0))
   params = agent.actor_params(state)
-  observation = vector.reset().observation
+  positions = itertools.cycle(_positions(vector))
   goes_on = np.zeros(_ROWS, np.bool_)
   simulations = _ROWS * config.num_simulations
   key = seeding.actor_key(0)
@@ -89,10 +92,11 @@ def measure(env: str) -> None:
   )
 
   def search_alone() -> int:
-    jax.block_until_ready(bare(key, observation, vector.state))
+    jax.block_until_ready(bare(key, *next(positions)))
     return simulations
 
   def act() -> int:
+    observation, vector.state = next(positions)
     policy.act(observation, goes_on)
     return simulations
 
@@ -116,6 +120,20 @@ def measure(env: str) -> None:
       limit_name='mctx alone',
       at_least=goal,
     )
+
+
+def _positions(vector: Any) -> list[tuple[types.NestedArray, Any]]:
+  """Returns observations and states of random games, as an actor would meet them.
+
+  Trees are deeper towards a game's end, so that first positions would flatter.
+  """
+  random = opponents.RandomOpponent(vector.action_spec(), seeding.actor_key(2))
+  observation, positions = vector.reset().observation, []
+  for _ in range(_POSITIONS):
+    positions.append((observation, vector.state))
+    action = random.act(observation, np.zeros(_ROWS, np.bool_)).action
+    observation = vector.step(action).observation
+  return positions
 
 
 def measure_actors() -> None:
