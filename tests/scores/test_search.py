@@ -135,10 +135,9 @@ SPARSE = (
   '--env distacme.testing.environments:cartpole_reward_at_the_end '
   '--envs-per-actor 8 --eval-episodes 10'
 )
-SPARSE_STEPS = {
-  LOCAL: '--max-env-steps 20000 --eval-period 10000',
-  PROCESSES: '--max-env-steps 40000 --eval-period 20000',
-}
+SPARSE_STEPS = '--max-env-steps 20000 --eval-period 10000'
+# Values of what lies far ahead take many updates.
+SPARSE_MCTS = '--discount 1 --num-simulations 25 --samples-per-insert 128'
 
 
 @MODES
@@ -146,8 +145,7 @@ SPARSE_STEPS = {
 def test_mcts_balances_for_a_reward_at_the_end(mode, seed, tmp_path):
   result = train(
     'mcts',
-    f'{SPARSE} {mode} {SPARSE_STEPS[mode]} --discount 1 --num-simulations 25 '
-    f'--seed {seed}',
+    f'{SPARSE} {mode} {SPARSE_STEPS} {SPARSE_MCTS} --seed {seed}',
     tmp_path,
   )
   assert result['best_return'] >= 150
@@ -157,7 +155,7 @@ def test_mcts_balances_for_a_reward_at_the_end(mode, seed, tmp_path):
 def test_dqn_does_not_balance_for_a_reward_at_the_end(seed, tmp_path):
   result = train(
     'dqn',
-    f'{SPARSE} {LOCAL} {SPARSE_STEPS[PROCESSES]} --seed {seed}',
+    f'{SPARSE} {LOCAL} {SPARSE_STEPS} --seed {seed}',
     tmp_path,
     control=True,
   )
