@@ -68,6 +68,9 @@ class Config(settings.SearchConfig, settings.LearningRateConfig):
   """Weight of the values' squared errors beside the policy's cross-entropy."""
   l2_weight: float = 1e-5
   """Weight of the squared params."""
+  target_update_period: int = 100
+  """Learner steps between copies to the target network, whose values end the targets
+  of episodes that go on."""
   hidden_sizes: tuple[int, ...] = (128, 128)
   """Widths of the default network's hidden layers."""
   convolutions: convolutions_lib.Convolutions = 'nature'
@@ -79,7 +82,11 @@ class Config(settings.SearchConfig, settings.LearningRateConfig):
     settings.SearchConfig.__post_init__(self)
     settings.LearningRateConfig.__post_init__(self)
     config_checks.check_at_least_one(
-      self, 'n_step', 'hidden_sizes', 'min_replay_size'
+      self,
+      'n_step',
+      'hidden_sizes',
+      'min_replay_size',
+      'target_update_period',
     )
     config_checks.check_at_most(self, 'min_replay_size', 'max_replay_size')
     config_checks.check_positive(self, 'learning_rate', 'max_gradient_norm')
@@ -103,6 +110,7 @@ class LearnerState(NamedTuple):
   """All state that learning changes."""
 
   params: hk.Params
+  target_params: hk.Params
   optimizer_state: optimizers.OptState
   steps: jax.Array  # int32
   key: types.Key  # of random networks
@@ -151,10 +159,11 @@ class MCTS:
     return policy, value
 
   def initial_learner_state(self, key: types.Key) -> LearnerState:
-    """Returns a state with new params and a new optimiser."""
+    """Returns a state whose target network equals its network."""
     params = self._network.init(key, networks.example(self._spec.observations))
     return LearnerState(
       params,
+      optimizers.first_target(params),
       self._optimizer.init(params),
       steps=jnp.int32(0),
       key=networks.network_key(key),
@@ -193,24 +202,38 @@ class MCTS:
   def update(
     self, state: LearnerState, batch: types.Batch
   ) -> tuple[LearnerState, types.UpdateOutput]:
-    """Takes one step of Adam."""
+    """Takes one step of Adam and, when it is due, copies the target network."""
     key, loss_key = jax.random.split(state.key)
     step = optimizers.gradient_step(
       self.loss,
       self._optimizer,
       state.params,
       state.optimizer_state,
+      state.target_params,
       batch,
       loss_key,
     )
+    steps = state.steps + 1
+    target_params = optimizers.moved_target(
+      step.params,
+      state.target_params,
+      steps,
+      period=self._config.target_update_period,
+    )
     metrics = step.aux | {'gradient_norm': step.gradient_norm}
     return (
-      LearnerState(step.params, step.optimizer_state, state.steps + 1, key),
+      LearnerState(
+        step.params, target_params, step.optimizer_state, steps, key
+      ),
       types.UpdateOutput(metrics),
     )
 
   def loss(
-    self, params: hk.Params, batch: types.Batch, key: types.Key
+    self,
+    params: hk.Params,
+    target_params: hk.Params,
+    batch: types.Batch,
+    key: types.Key,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Returns the loss of a batch (eq. 1 of the paper), and metrics.
 
@@ -220,7 +243,7 @@ class MCTS:
     o_tm1, _, r_t, discount_t, o_t, extras = batch.data
     keys = jax.random.split(key)
     logits_tm1, v_tm1 = self.evaluate(params, keys[0], o_tm1)
-    v_t = jax.lax.stop_gradient(self.evaluate(params, keys[1], o_t).value)
+    v_t = self.evaluate(target_params, keys[1], o_t).value
     log_pi_tm1 = jax.nn.log_softmax(logits_tm1)
     policy_loss = -(extras['policy'] * log_pi_tm1).sum(axis=-1).mean()
     target_tm1 = r_t + discount_t * v_t

@@ -92,7 +92,9 @@ def test_the_loss_is_that_of_the_paper():
     end,
     {'policy': policy},
   )
-  loss, metrics = agent.loss({}, types.Batch(data, np.ones(2, np.float32)), KEY)
+  loss, metrics = agent.loss(
+    {}, {}, types.Batch(data, np.ones(2, np.float32)), KEY
+  )
   log_pi = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
   policy_loss = -(policy * log_pi).sum(axis=-1).mean()
   # The opponent's value counts against the mover's.

@@ -136,8 +136,10 @@ SPARSE = (
   '--envs-per-actor 8 --eval-episodes 10'
 )
 SPARSE_STEPS = '--max-env-steps 20000 --eval-period 10000'
-# Values of what lies far ahead take many updates.
-SPARSE_MCTS = '--discount 1 --num-simulations 25 --samples-per-insert 128'
+# Learnt from outcomes, in many updates: what is rewarded lies up to 500 steps ahead.
+SPARSE_MCTS = (
+  '--discount 1 --n-step 500 --num-simulations 25 --samples-per-insert 128'
+)
 
 
 @MODES
