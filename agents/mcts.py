@@ -4,11 +4,12 @@ AlphaZero (Silver et al. 2018, Science 362): before each action a tree search tr
 may follow, guided by a network's policy and values; the network learns the searched
 policy and the returns. The search steps the environment, or a copy of its state, so
 this agent is for environments in JAX and for such as can be saved and restored; `muzero`
-learns a model instead. In games for two, both players are this agent, and the values
-of the opponent count with the opposite sign. Differences: one player's rewards and
-discounts are there; values are learnt in the scale of Pohlen et al. 2018 and, but in
-games, compared within the search like MuZero's; boards are not turned
-and mirrored; and all network sizes are for two cores.
+learns a model instead. In games for two, both players are this agent, and the values of
+the opponent count with the opposite sign. Differences: one player's rewards and discounts
+are there, and returns that end before the episode are bootstrapped by a target network;
+values are learnt in the scale of Pohlen et al. 2018 and, but in games, compared within
+the search like MuZero's; boards are not turned and mirrored; and all sizes are for two
+cores.
 """
 
 from __future__ import annotations
