@@ -7,8 +7,8 @@ learnt by unrolling them along recorded actions. The search is that of `mcts`, i
 learnt states. Differences: the end of an episode is predicted, by layers of its own, and
 rows beyond the end are not learnt from, instead of being absorbing states; every step
 of a sequence starts an unroll; rewards and values are numbers in the scale of Pohlen et
-al. 2018, not categories; states are not scaled; nothing is searched anew when learnt
-from (no reanalysis); and all sizes are for two cores.
+al. 2018, not categories; states have a bound, and are not scaled to [0, 1]; nothing is
+searched anew when learnt from (no reanalysis); and all sizes are for two cores.
 """
 
 from __future__ import annotations

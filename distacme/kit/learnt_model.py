@@ -82,6 +82,20 @@ def transformed(
   return hk.multi_transform(parts)
 
 
+_MOST = 3.0  # root mean square of a state; at first it is below 1
+
+
+def bounded(state: jax.Array) -> jax.Array:
+  """Returns states [B, F] scaled down to a bound of their root mean square.
+
+  Otherwise states and values grow with the depth of a search, beyond all that was
+  learnt, up to infinity. Scaled to [0, 1] in each row (Schrittwieser et al. 2020,
+  appendix G), the states of catch were learnt several times more slowly.
+  """
+  size = jnp.sqrt((state**2).mean(axis=-1, keepdims=True) + 1e-8)
+  return state / jnp.maximum(1.0, size / _MOST)
+
+
 def mlp_network(
   observations: types.NestedSpec,
   num_actions: int,
@@ -113,13 +127,12 @@ def mlp_network(
   head = networks.PolicyValueHead(num_actions)
 
   def represent(observation: types.NestedArray) -> jax.Array:
-    state: jax.Array = to_state(torso(observation))
-    return state
+    return bounded(to_state(torso(observation)))
 
   def step(state: jax.Array, action: jax.Array) -> Dynamics:
     features = stepped([state, action])
     # An action changes little of the state.
-    next_state = state + to_next(features)
+    next_state = bounded(state + to_next(features))
     # Where episodes end is learnt first, and would leave no room in the states for
     # the rest.
     ends = ended([jax.lax.stop_gradient(state), action])
