@@ -150,7 +150,7 @@ def test_mcts_balances_for_a_reward_at_the_end(mode, seed, tmp_path):
     f'{SPARSE} {mode} {SPARSE_STEPS} {SPARSE_MCTS} --seed {seed}',
     tmp_path,
   )
-  assert result['best_return'] >= 100
+  assert result['best_return'] >= 115  # four of six have 296 to 500
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -161,7 +161,7 @@ def test_dqn_does_not_balance_for_a_reward_at_the_end(seed, tmp_path):
     tmp_path,
     control=True,
   )
-  assert result['best_return'] <= 100
+  assert result['best_return'] <= 150
 
 
 # By default.
