@@ -117,14 +117,8 @@ class DrawnVector(JaxVector):
     """Starts all rows anew."""
     return self._seen(super().reset())
 
-  def with_seeds(self, seeds: Sequence[int]) -> JaxVector:
-    """Returns a vector of the same model, with a row for each seed."""
-    return JaxVector(self.model, self._spec, seeds)
-
   def step(self, action: types.NestedArray) -> dm_env.TimeStep:
     """Steps every row; starts those anew that were LAST."""
-    if self.state is None:
-      return self.reset()
     return self._seen(super().step(action))
 
   def render(self) -> np.ndarray:

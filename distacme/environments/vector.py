@@ -173,6 +173,7 @@ class VectorWrapper(wrappers.Wrapper):
     """Takes the vector."""
     super().__init__(environment)
     self.num_envs = environment.num_envs
+    self._has_model = isinstance(environment, core.ModelEnvironment)
     self._follow()
 
   def reset(self) -> dm_env.TimeStep:
@@ -190,7 +191,7 @@ class VectorWrapper(wrappers.Wrapper):
   def _follow(self) -> None:
     # Attributes of the object: from Python 3.12 on, `isinstance` of a protocol
     # does not see those that `__getattr__` finds.
-    if isinstance(self._environment, core.ModelEnvironment):
+    if self._has_model:
       self.model = self._environment.model
       self.state = self._environment.state
 

@@ -69,7 +69,7 @@ class Found(NamedTuple):
   """The outcome of a search.
 
   Attributes:
-    visits: [B, num_actions] int32, simulations that began with each action.
+    visits: [B, num_actions] simulations that began with each action.
     policy: [B, num_actions] the improved policy, to learn from: shares of visits,
       or Gumbel MuZero's.
     best: [B] int32, the action to take: the most visited one, or Gumbel MuZero's.
@@ -131,7 +131,7 @@ def run(
   noise_key, key = jax.random.split(key)
   root, gumbel = _with_noise(settings, noise_key, root, explores)
   tree = _search(settings, key, root, state, gumbel, step, jax.lax.fori_loop)
-  return _outcome(settings, tree)
+  return finish(settings, tree)
 
 
 def begin(
@@ -182,11 +182,6 @@ def advance(
   after = step._replace(state=jnp.full_like(tree.node_visits[:, 0], number + 1))
   tree = _turn(settings, key, tree, number, lambda *_: after)
   return tree, _leaf(settings, next_key, tree, number + 1)
-
-
-def finish(settings: settings_lib.SearchConfig, tree: Tree) -> Found:
-  """Returns the outcome of a search of `num_simulations` calls of `advance`."""
-  return _outcome(settings, tree)
 
 
 def _leaf(
@@ -378,8 +373,8 @@ def _with_noise(
   return root._replace(logits=logits), jnp.zeros(shape)
 
 
-def _outcome(settings: settings_lib.SearchConfig, tree: Tree) -> Found:
-  """Returns the outcome at the roots of a tree of all simulations."""
+def finish(settings: settings_lib.SearchConfig, tree: Tree) -> Found:
+  """Returns the outcome at the roots of a tree of `num_simulations` steps."""
   summary = tree.summary()
   visits = summary.visit_counts
   logits = tree.children_prior_logits[:, 0]

@@ -79,8 +79,7 @@ def test_it_resumes_with_what_replay_held(tmp_path):
   assert calls == ['expert']  # which may take long, and is of use once
   whole = train(tmp_path / 'whole', 'expert', max_learner_steps=120)
   weights = [
-    each.policy(best=False)._policy._newest.params()
-    for each in (run, whole)
+    each.policy(best=False)._policy._newest.params() for each in (run, whole)
   ]
   for module, leaves in weights[0].items():
     for name, leaf in leaves.items():
