@@ -316,8 +316,8 @@ def test_all_tables_come_back(open_):
   counts = second.metrics()
   assert (counts['own/inserted'], counts['own/size']) == (20, 20)
   assert (counts['expert/inserted'], counts['expert/size']) == (25, 25)
-  # Reverb's samplers fetch some ahead.
-  assert min(counts['own/sampled'], counts['expert/sampled']) > 10
+  # Reverb's samplers fetch some ahead. One table gives none of 50 once in 1e11 runs.
+  assert min(counts['own/sampled'], counts['expert/sampled']) > 0
   assert counts['sampled'] >= 50
   drawn, info = second.sample()
   np.testing.assert_array_equal(info.table, drawn >= 100)
