@@ -161,6 +161,7 @@ def check(
       stack.callback(run_directory.take_back, path)
     directory = run_directory.RunDirectory(path.resolve())
     pickles = _check_launch(experiment, directory)
+    _check_cluster(experiment, agent, directory)
     if not directory.path.exists():
       stack.callback(shutil.rmtree, directory.path, ignore_errors=True)
     directory.create()
@@ -191,7 +192,7 @@ def _check_launch(
   launcher = modes.find(experiment.run.mode)
   if launcher.has_services:
     replay_transports.check_installed(experiment.run.transport)
-  if experiment.run.tls:
+  if experiment.run.encrypted:
     from distacme.rpc import keys
 
     keys.check_installed()
@@ -205,6 +206,21 @@ def _check_launch(
       'module that is installed there.'
     )
   return pickles
+
+
+def _check_cluster(
+  experiment: experiment_lib.Experiment,
+  agent: core.Agent,
+  directory: run_directory.RunDirectory,
+) -> None:
+  """Refuses a run that its cluster, if it has one, cannot take."""
+  from distacme.programs import program
+
+  run = experiment.run
+  launcher = modes.find(run.mode)
+  if launcher.remote:
+    made = program.make_program(run, agent.replay.needs_actors)
+    launcher.check(run, made, directory)
 
 
 def _record(
@@ -231,7 +247,7 @@ def _record(
       program.make_program(run, agent.replay.needs_actors), directory
     )
     token.make(directory.path)
-    if run.tls:
+    if run.encrypted:
       from distacme.rpc import keys
 
       keys.make(directory.path)

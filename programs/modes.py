@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
   from distacme import status
   from distacme.programs import experiment as experiment_lib
+  from distacme.programs import run_config
   from distacme.run import run_directory
   from distacme.runtime import signals
+  from distacme.runtime import topology
 
-Mode = Literal['local', 'threads', 'processes']
+Mode = Literal['local', 'threads', 'processes', 'slurm', 'kubernetes']
 
 
 class Launcher(NamedTuple):
@@ -27,8 +29,8 @@ class Launcher(NamedTuple):
       else one thread owns all.
     has_processes: True if each worker has a process, and so a log of its own.
     scales: True if actors come and go while the run goes on.
-    remote: True if workers run on other hosts, which do not find the launcher's
-      pickles.
+    remote: True if workers run on the hosts of a cluster. `run` then returns when
+      they have been submitted, and the run goes on without this process.
   """
 
   module: str
@@ -48,6 +50,20 @@ class Launcher(NamedTuple):
         'workers side by side talk over gRPC, which is not installed. Run: '
         "pip install 'grpcio>=1.60', or run with '--mode local'."
       )
+
+  def check(
+    self,
+    run: run_config.RunConfig,
+    program: topology.Program,
+    directory: run_directory.RunDirectory,
+  ) -> None:
+    """Checks that the cluster of a remote mode can take a program.
+
+    Raises:
+      ValueError: if it cannot, or a run in the directory goes on there.
+    """
+    if self.remote:
+      importlib.import_module(self.module).check(run, program, directory)
 
   def run(
     self,
@@ -78,6 +94,12 @@ LAUNCHERS: dict[str, Launcher] = {
   'local': Launcher(f'{_HERE}.one_process', has_services=False),
   'threads': Launcher(f'{_HERE}.threads'),
   'processes': Launcher(f'{_HERE}.processes', has_processes=True, scales=True),
+  **{
+    engine: Launcher(
+      f'distacme.deploy.{engine}', has_processes=True, scales=True, remote=True
+    )
+    for engine in ('slurm', 'kubernetes')
+  },
 }
 
 
@@ -92,6 +114,11 @@ def find(mode: str) -> Launcher:
       f'no mode is called {mode!r}. Known: {", ".join(LAUNCHERS)}.'
     )
   return LAUNCHERS[mode]
+
+
+def remote() -> list[str]:
+  """Returns the modes of a cluster."""
+  return [mode for mode, launcher in LAUNCHERS.items() if launcher.remote]
 
 
 def scaling() -> list[str]:

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from distacme.programs import modes
 from distacme.run import cores
 from distacme.run import files
 from distacme.run import run_directory
@@ -83,6 +84,7 @@ def make_program(
     env=_ALL,
   )
   num_actors = run.num_actors if acts else 0
+  remote = modes.find(run.mode).remote
   return topology.Program(
     (
       topology.WorkerSpec(
@@ -94,7 +96,8 @@ def make_program(
       topology.WorkerSpec(
         LEARNER,
         needs=served,
-        env={**_ALL, **cores.learning(num_actors)},
+        # A host of a cluster may have other cores, and shares them with nobody.
+        env=_ALL if remote else {**_ALL, **cores.learning(num_actors)},
         resources=(
           {'accelerators': len(run.learner_devices)}
           if run.learner_devices

@@ -55,7 +55,8 @@ class RunConfig:
   (distacme.demonstrations). Agents that learn from demonstrations need some; of
   most others they are in replay before the first step."""
   mode: modes.Mode = 'processes'
-  """local: one debuggable process; threads or processes: workers side by side."""
+  """local: one debuggable process; threads or processes: workers side by side on
+  this host; slurm or kubernetes: as jobs of a cluster."""
   num_actors: int = 2
   """Actors of a program; in local mode there is one."""
   envs_per_actor: int = 1
@@ -131,6 +132,12 @@ class RunConfig:
   which otherwise ask for the token of the run, in plain text on loopback. Sending
   takes 0.7 ms more of CPU time for each MB of params; needs the library
   cryptography. Reverb has no TLS."""
+  cluster: pathlib.Path | None = _field(None, plot='ignore')
+  """cluster.toml, the description of the cluster of a mode like slurm: resources,
+  partitions, images. 'distacme cluster-example' prints one."""
+  dry_run: bool = _field(False, plot='ignore')
+  """Writes into the run directory, and prints, what would be submitted to the
+  cluster, and submits nothing."""
   jit: bool = _field(True, plot='ignore')
   """Compiles the agent; without jit, breakpoint() works in the agent (local
   mode)."""
@@ -171,6 +178,7 @@ class RunConfig:
         f'{self.opponent!r}.'
       )
     launcher = modes.find(self.mode)
+    self._check_cluster(launcher)
     if not self.jit and launcher.has_services:
       raise ValueError(
         f'without jit an agent runs in local mode only, got mode={self.mode!r}.'
@@ -187,10 +195,11 @@ class RunConfig:
         f'{", ".join(replay_transports.TRANSPORTS)}, got '
         f'{self.replay_transport!r}.'
       )
-    if self.tls and self.replay_transport == 'reverb':
+    if self.encrypted and self.replay_transport == 'reverb':
       raise ValueError(
-        'tls=True is for all services of a run, and Reverb, which takes '
-        "experience to replay, has no TLS. Add '--replay-transport grpc'."
+        f'{"tls=True" if self.tls else f"mode={self.mode!r}"} encrypts all that a '
+        'run sends, and Reverb, which takes experience to replay, has no TLS. Add '
+        "'--replay-transport grpc'."
       )
     if self.agent == '__main__' and launcher.has_processes:
       raise ValueError(
@@ -210,6 +219,30 @@ class RunConfig:
       )
     _ = self.limits  # `Limits` checks its fields
 
+  def _check_cluster(self, launcher: modes.Launcher) -> None:
+    """Refuses settings for clusters in other modes, and the other way round."""
+    for name in ('cluster', 'dry_run'):
+      if getattr(self, name) and not launcher.remote:
+        raise ValueError(
+          f'{name}={getattr(self, name)} is for modes of a cluster, '
+          f'{" and ".join(modes.remote())}, and mode is {self.mode!r}. Leave it out.'
+        )
+    if launcher.remote and self.actor_devices:
+      raise ValueError(
+        f'actor_devices={self.actor_devices} counts the accelerators of one host. '
+        'Give actors on a cluster theirs in cluster.toml: gpus, in [actor].'
+      )
+    if launcher.remote and self.learner_devices:
+      raise ValueError(
+        f'learner_devices={self.learner_devices} counts the accelerators of one '
+        'host. Give the learner its own in cluster.toml: gpus, in [learner].'
+      )
+
+  @property
+  def encrypted(self) -> bool:
+    """Whether workers show the run's key to its services: always between hosts."""
+    return self.tls or modes.find(self.mode).remote
+
   def actor_device(self, index: int) -> int | None:
     """Returns the accelerator of an actor, None if the actor is on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
@@ -217,7 +250,7 @@ class RunConfig:
   @property
   def transport(self) -> replay_transports.Transport:
     """The transport of experience, chosen by the user or by what is installed."""
-    return self.replay_transport or replay_transports.default(self.tls)
+    return self.replay_transport or replay_transports.default(self.encrypted)
 
   @property
   def evaluation(self) -> str:

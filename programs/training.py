@@ -178,7 +178,9 @@ class PreparedRun(NamedTuple):
       )
     with signals.StopRequests() as stops:
       status = self._launch(stops)
-      assert status.stop is not None  # it has ended
+      if status.stop is None:
+        terminal.say(_goes_on(self.directory.path, run.dry_run))
+        return 0
       # A signal now only cuts short what is said of the end.
       with contextlib.suppress(signals.Stopped):
         terminal.say(progress.ending(status))
@@ -210,6 +212,10 @@ class PreparedRun(NamedTuple):
       with contextlib.ExitStack() as stack:
         if not self.launcher.has_processes:  # whose workers have logs
           stack.enter_context(_logged_to(self.directory.logs / 'all'))
+        if self.launcher.remote:  # it goes on without this process
+          return self.launcher.run(
+            self.experiment, self.directory, lambda status: None, stops
+          )
         stack.enter_context(self.directory.running())
         display = stack.enter_context(progress.Display())
 
@@ -229,6 +235,17 @@ class PreparedRun(NamedTuple):
         )
         self.directory.write_summary(status)
       return status
+
+
+def _goes_on(path: pathlib.Path, dry_run: bool) -> str:
+  """Returns a line about a run that goes on without this process."""
+  if dry_run:
+    return f'run directory: {path}'
+  return (
+    f'run directory: {path}\n'
+    f"the run goes on in the cluster: 'distacme watch {path}' shows it, and "
+    'status, logs, scale and stop take the same directory'
+  )
 
 
 def prepare(experiment: experiment_lib.Experiment) -> PreparedRun:

@@ -42,6 +42,7 @@ class Server:
     host: str = '127.0.0.1',
     port: int = 0,
     *,
+    advertised: str = '',
     key: pathlib.Path | None = None,
     token: pathlib.Path | None = None,
     incarnation: int = 0,
@@ -52,6 +53,8 @@ class Server:
       handlers: of `service.handlers`.
       host: the interface to listen on; 'localhost' is 127.0.0.1.
       port: TCP port; 0 chooses a free one.
+      advertised: the address or name at which clients reach this host, where `host`
+        is all interfaces; by default `host`.
       key: file of the run's key (`keys`), which clients then need too; without a
         key the server listens on loopback only.
       token: file of the run's token (`token`), which every call then has to
@@ -67,12 +70,15 @@ class Server:
     interface = _interface(host, encrypted=key is not None)
     credentials = None if key is None else keys.server_credentials(key)
     guards = [] if token is None else [service_lib.Guard(token)]
-    self.endpoint = endpoints.Endpoint(interface, port, key, incarnation, token)
-    port = event_loop.run(self._start(handlers, guards, credentials))
-    self.endpoint = self.endpoint._replace(port=port)
+    listening = endpoints.Endpoint(interface, port, key, incarnation, token)
+    port = event_loop.run(
+      self._start(listening.address, handlers, guards, credentials)
+    )
+    self.endpoint = listening._replace(host=advertised or interface, port=port)
 
   async def _start(
     self,
+    address: str,
     handlers: grpc.GenericRpcHandler,
     guards: list[service_lib.Guard],
     credentials: grpc.ServerCredentials | None,
@@ -84,7 +90,6 @@ class Server:
       options=_OPTIONS,
       maximum_concurrent_rpcs=MAX_CALLS,
     )
-    address = self.endpoint.address
     try:
       if credentials is None:
         port = self._server.add_insecure_port(address)

@@ -28,11 +28,13 @@ class Running:
   pid: int  # of the launcher
   host: str  # that it runs on
   since: float  # unix seconds
+  # The mode of a run on a cluster, which goes on without its launcher.
+  cluster: str = ''
 
   @property
   def here(self) -> bool:
     """True if the launcher is on this host."""
-    return self.host == platform.node()
+    return self.host == platform.node() and not self.cluster
 
   @property
   def gone(self) -> bool:
@@ -117,6 +119,11 @@ class RunDirectory:
     return self.path / 'summary.json'
 
   @property
+  def cluster(self) -> pathlib.Path:
+    """Jobs of a run on a cluster; see `distacme.deploy`."""
+    return self.path / 'cluster'
+
+  @property
   def lock(self) -> pathlib.Path:
     """An empty file; see `run.lock`."""
     return self.path / 'lock'
@@ -124,17 +131,28 @@ class RunDirectory:
   @contextlib.contextmanager
   def running(self) -> Iterator[None]:
     """Keeps `running.json` while the run goes on; deletes an earlier summary."""
-    self.summary.unlink(missing_ok=True)
-    self._progress.unlink(missing_ok=True)
-    self._forget_endpoints()
-    now = Running(os.getpid(), platform.node(), time.time())
-    files.write_if_possible(self._running, dataclasses.asdict(now))
+    self.start_running()
     try:
       yield
     finally:
-      self._running.unlink(missing_ok=True)
-      self._progress.unlink(missing_ok=True)
-      self._forget_endpoints()
+      self.end_running()
+
+  def start_running(self, cluster: str = '') -> None:
+    """Writes `running.json`; deletes what an earlier start of the run has left.
+
+    Args:
+      cluster: mode of a run that goes on without this process.
+    """
+    self.summary.unlink(missing_ok=True)
+    self.end_running()
+    now = Running(os.getpid(), platform.node(), time.time(), cluster)
+    files.write_if_possible(self._running, dataclasses.asdict(now))
+
+  def end_running(self) -> None:
+    """Deletes what stands in the directory only while the run goes on."""
+    self._running.unlink(missing_ok=True)
+    self._progress.unlink(missing_ok=True)
+    self._forget_endpoints()
 
   def _forget_endpoints(self) -> None:
     for path in self.endpoints.glob('*'):

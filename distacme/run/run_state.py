@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import threading
 import time
@@ -186,8 +186,12 @@ class RunState:
     with self._lock:
       self._params_version = version
 
-  def status(self) -> status_lib.Status:
-    """Returns the run's status."""
+  def status(self, only: Collection[str] | None = None) -> status_lib.Status:
+    """Returns the run's status.
+
+    Args:
+      only: names of the workers to tell of; all if None.
+    """
     now = self._clock()
     with self._lock:
       self._check_limits(now)
@@ -196,7 +200,9 @@ class RunState:
         counts=dict(self._total.counts),
         rates=self._total.rates(now),
         workers={
-          name: worker.status(now) for name, worker in self._workers.items()
+          name: worker.status(now)
+          for name, worker in self._workers.items()
+          if only is None or name in only
         },
         stop=self._stop,
         limits=self.limits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import itertools
 import logging
@@ -246,14 +246,22 @@ class VariableClient:
 
 
 def status(
-  endpoint: endpoints.Endpoint, timeout_s: float = 5.0
+  endpoint: endpoints.Endpoint,
+  timeout_s: float = 5.0,
+  only: Sequence[str] | None = None,
 ) -> status_lib.Status:
   """Returns the status of the run whose server is there.
+
+  Args:
+    endpoint: of the server.
+    timeout_s: to wait for the answer.
+    only: names of the workers to be told of; all if None.
 
   Raises:
     ConnectionError: if the server does not answer, or with something else.
   """
-  answer = _call_once(endpoint, 'Status', {}, timeout_s)
+  request = {} if only is None else {'workers': list(only)}
+  answer = _call_once(endpoint, 'Status', request, timeout_s)
   return _read_status(answer, endpoint.address)
 
 

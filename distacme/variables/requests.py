@@ -45,6 +45,22 @@ def subscription(data: bytes) -> Subscription:
   return Subscription(version, period_s)
 
 
+def workers(data: bytes) -> list[str] | None:
+  """Reads a request for a status: the workers to tell of, None for all.
+
+  Raises:
+    ValueError: if `data` is anything else.
+  """
+  names = messages.unpack(data).get('workers')
+  if names is None:
+    return None
+  if not isinstance(names, list) or not all(
+    isinstance(name, str) for name in names
+  ):
+    raise ValueError(f'workers must be a list of names, got {names!r:.80}.')
+  return names
+
+
 def report(data: bytes) -> dict[str, Any]:
   """Reads a report; see `variables.wire`.
 

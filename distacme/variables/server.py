@@ -30,6 +30,7 @@ class VariableServer:
     key: pathlib.Path | None = None,
     incarnation: int = 0,
     *,
+    advertised: str = '',
     token: pathlib.Path | None = None,
   ) -> None:
     """Starts serving; see `rpc.server.Server` for errors.
@@ -40,6 +41,7 @@ class VariableServer:
       port: TCP port; 0 chooses a free one.
       key: file of the run's key; needed beyond loopback.
       incarnation: number of earlier starts of the run's server.
+      advertised: the address of this host for clients, by default `host`.
       token: file of the run's token, without which no call is answered.
     """
     self._stopped = threading.Event()
@@ -48,6 +50,7 @@ class VariableServer:
       self._service.handlers(),
       host,
       port,
+      advertised=advertised,
       key=key,
       token=token,
       incarnation=incarnation,

@@ -194,7 +194,9 @@ class VariableService:
   async def _status(
     self, request: bytes, context: grpc.aio.ServicerContext
   ) -> bytes:
-    return messages.pack(self._state.status().to_dict())
+    return messages.pack(
+      self._state.status(requests.workers(request)).to_dict()
+    )
 
   def _answer(self) -> bytes:
     """Returns the directive, the params' version and the time between reports.

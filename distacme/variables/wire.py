@@ -9,11 +9,12 @@
   RequestStop {worker, reason, detail}   ->  as Report
   Fail        {worker, detail}           ->  as Report
   Scale       {num_actors}               ->  as Report
-  Status      {}                         ->  status.Status
+  Status      {workers}                  ->  status.Status
 
 {...} and headers are JSON. Metrics may be NaN and infinities, which are the
 strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A subscriber has the
-version and gets newer ones, at most one every period_s, which may be absent. A header is
+version and gets newer ones, at most one every period_s, which may be absent. A status
+tells of the workers of that names, or of all if they are absent. A header is
 {version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
 in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
 Nothing is ever unpickled.

@@ -65,6 +65,7 @@ class SupervisedRun:
     self.scale: Callable[[int], None] | None = None
     self._open_ports = open_ports.OpenPorts(directory)
     self._heard = -math.inf  # when the last status came
+    self._heard_s = _HEARD_S
     self._heartbeats: dict[str, float] = {}
     # Workers that have counted or measured something. A variable server that was
     # restarted does not know of them.
@@ -148,7 +149,7 @@ class SupervisedRun:
     unheard_s = time.monotonic() - self._heard
     if worker == program_lib.VARIABLES:
       return unheard_s
-    if unheard_s > _HEARD_S:
+    if unheard_s > self._heard_s:
       return 0.0
     heard = (
       self._heartbeats.get(name, -math.inf) for name in self._all(worker)
@@ -269,7 +270,7 @@ class SupervisedRun:
     self._open_ports.look()
     self._pass_on_warnings()
     try:
-      self._status = client.status(self._server(), timeout_s=0.4)
+      self._status = self._ask()
     except ConnectionError:
       # A summary is what the server ends with.
       self._status = self._directory.read_summary() or self._status
@@ -280,6 +281,14 @@ class SupervisedRun:
     if self.scale and wanted is not None and not self.stopping():
       self.scale(wanted)
 
+  def _ask(self) -> status_lib.Status:
+    """Asks the variable server for the status.
+
+    Raises:
+      ConnectionError: if the server does not answer.
+    """
+    return client.status(self._server(), timeout_s=0.4)
+
   def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
     """Keeps the facts that a restarted variable server does not know.
 
@@ -287,7 +296,7 @@ class SupervisedRun:
     worker has worked.
     """
     now = time.monotonic()
-    if now - self._heard > _HEARD_S:
+    if now - self._heard > self._heard_s:
       # The server was away, and nobody could be heard of meanwhile.
       self._heartbeats = dict.fromkeys(self._heartbeats, now)
     self._heard = now

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distacme.programs import program as program_lib
 from distacme.programs.workers import process as process_lib
@@ -17,6 +18,17 @@ from distacme.runtime import topology
 if TYPE_CHECKING:  # heavy modules that not every worker needs
   from distacme.programs import experiment as experiment_lib
   from distacme.programs.workers import connection as connection_lib
+
+
+# The address of this worker's host for workers on other hosts, where there are any.
+ADVERTISED = 'DISTACME_HOST'
+
+
+class Interface(NamedTuple):
+  """The interface of a service, and the address that it tells clients."""
+
+  host: str
+  advertised: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +113,14 @@ class Context:
       name: of a further endpoint of this worker.
     """
     return endpoints.find(self.directory.endpoints, name or self.name)
+
+  @property
+  def interface(self) -> Interface:
+    """The interface on which this worker's services listen."""
+    advertised = os.environ.get(ADVERTISED, '')
+    if not advertised:
+      return Interface('127.0.0.1', '')
+    return Interface('0.0.0.0', advertised)
 
   def listens(self, endpoint: endpoints.Endpoint, name: str = '') -> None:
     """Lets other workers find this worker's endpoint.

@@ -116,7 +116,8 @@ def _contexts(
   if process:
     # As the launcher would set them, who may not have been the one who started it.
     os.environ.update(spec.env)
-    sys.path[:] = program.import_path
+    added = program.import_path
+    sys.path[:] = [*added, *(path for path in sys.path if path not in added)]
   return [
     context_lib.Context(one, directory, program, process, given=experiment)
     for one in (name, *program.lodgers(name))

@@ -86,7 +86,8 @@ def _doors(
     before = context.listened()
     service = service_lib.ReplayServer(
       store,
-      key=context.directory.path / keys.FILE if run.tls else None,
+      **context.interface._asdict(),
+      key=context.directory.path / keys.FILE if run.encrypted else None,
       token=context.directory.path / token_lib.FILE,
       incarnation=before.incarnation + 1 if before else 0,
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import pathlib
 import threading
 import time
+from typing import Any
 
 from distacme import status as status_lib
 from distacme.programs import program as program_lib
@@ -62,9 +62,13 @@ def run(context: context_lib.Context) -> None:
   if context.process:
     context.process.on_terminate(terminate)
     descriptors.allow(_DESCRIPTORS)
-  key = directory.path / keys.FILE if config.tls else None
-  token = directory.path / token_lib.FILE
-  service = _serve(state, key, token, context.listened())
+  service = _serve(
+    state,
+    context.listened(),
+    **context.interface._asdict(),
+    key=directory.path / keys.FILE if config.encrypted else None,
+    token=directory.path / token_lib.FILE,
+  )
   try:
     context.listens(service.endpoint)
     stop = _until_stop(state, directory, context.terminated)
@@ -81,23 +85,18 @@ def run(context: context_lib.Context) -> None:
 
 def _serve(
   state: run_state.RunState,
-  key: pathlib.Path | None,
-  token: pathlib.Path,
   before: endpoints.Endpoint | None,
+  **settings: Any,
 ) -> server.VariableServer:
   """Returns a server, on the port of an earlier server if that port is free."""
   if before is None:
-    return server.VariableServer(state, key=key, token=token)
-  number = before.incarnation + 1
+    return server.VariableServer(state, **settings)
+  settings['incarnation'] = before.incarnation + 1
   try:
-    return server.VariableServer(
-      state, port=before.port, key=key, incarnation=number, token=token
-    )
+    return server.VariableServer(state, port=before.port, **settings)
   except OSError as error:
     logging.warning('%s Another port is used.', error)
-    return server.VariableServer(
-      state, key=key, incarnation=number, token=token
-    )
+    return server.VariableServer(state, **settings)
 
 
 def _until_stop(

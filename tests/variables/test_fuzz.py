@@ -262,11 +262,10 @@ def test_the_server_asks_for_no_more_actors_than_it_could_serve(
 
 @several
 @hypothesis.given(data=bytes_of(anything))
-def test_the_server_answers_whatever_asks_for_its_status(
+def test_the_server_answers_or_refuses_whatever_asks_for_its_status(
   stubborn, caplog, data
 ):
   call(stubborn, caplog, 'Status', data)
-  assert not caplog.messages
 
 
 @several

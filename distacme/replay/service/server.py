@@ -28,6 +28,7 @@ class ReplayServer:
     host: str = '127.0.0.1',
     port: int = 0,
     *,
+    advertised: str = '',
     key: pathlib.Path | None = None,
     token: pathlib.Path | None = None,
     incarnation: int = 0,
@@ -38,6 +39,7 @@ class ReplayServer:
       store: has the tables.
       host: the interface to listen on.
       port: TCP port; 0 chooses a free one.
+      advertised: the address of this host for clients, by default `host`.
       key: file of the run's key; needed beyond loopback.
       token: file of the run's token, without which no call is answered.
       incarnation: number of earlier starts of the run's server.
@@ -56,7 +58,13 @@ class ReplayServer:
       },
     )
     self._server = server_lib.Server(
-      handlers, host, port, key=key, token=token, incarnation=incarnation
+      handlers,
+      host,
+      port,
+      advertised=advertised,
+      key=key,
+      token=token,
+      incarnation=incarnation,
     )
 
   @property

@@ -1,0 +1,253 @@
+"""Asks Slurm by its commands: about jobs, nodes and partitions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
+import struct
+import subprocess
+from typing import NamedTuple
+
+from distacme.deploy import engine as engine_lib
+
+_TIMEOUT_S = 60.0
+_GONE = 'Invalid job id'
+_STATES = {
+  'RUNNING': engine_lib.JobState.RUNNING,
+  'COMPLETING': engine_lib.JobState.ENDING,
+  'STAGE_OUT': engine_lib.JobState.ENDING,
+}
+_SIOCGIFADDR = 0x8915  # linux/sockios.h: the address of an interface
+
+
+class SlurmError(Exception):
+  """A command of Slurm's failed; the message is what it said."""
+
+
+def is_installed() -> bool:
+  """Returns whether Slurm's commands are there."""
+  return shutil.which('sbatch') is not None
+
+
+def command(*arguments: str) -> str:
+  """Runs a command of Slurm's; returns its output.
+
+  Raises:
+    SlurmError: if it fails, or does not end within a minute.
+  """
+  try:
+    done = subprocess.run(
+      arguments,
+      capture_output=True,
+      text=True,
+      timeout=_TIMEOUT_S,
+      env=_environment(),
+      stdin=subprocess.DEVNULL,
+    )
+  except (OSError, subprocess.TimeoutExpired) as error:
+    raise SlurmError(str(error)) from error
+  if done.returncode:
+    said = (done.stderr or done.stdout).strip() or f'code {done.returncode}'
+    raise SlurmError(f'{arguments[0]}: {said}')
+  return done.stdout
+
+
+def _environment() -> dict[str, str]:
+  """Returns this process's variables without those of a job that it may be in.
+
+  sbatch takes them for options, and jobs for their own.
+  """
+  return {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(('SLURM_', 'SBATCH_', 'SLURMD_'))
+    or name in ('SLURM_CONF', 'SLURM_CLUSTERS')
+  }
+
+
+def states(job: str) -> dict[str, str]:
+  """Returns the states of a job, or of the elements of its array, by their numbers.
+
+  Raises:
+    SlurmError: if Slurm does not answer.
+  """
+  try:
+    lines = command('squeue', '-h', '-r', '-j', job, '-o', '%i|%T|%N|%r')
+  except SlurmError as error:
+    if _GONE in str(error):
+      return {}
+    raise
+  found = {}
+  for line in lines.splitlines():
+    number, state, node, reason = line.split('|', 3)
+    where = node or (f'({reason})' if reason not in ('', 'None') else '')
+    found[number] = f'{state} {where}'.strip()
+  return found
+
+
+class SlurmEngine:
+  """An `engine.Engine`: Slurm, as seen from within a job."""
+
+  def this_job(self) -> str:
+    """Returns the number of this process's job: 12, or 12_3 in an array."""
+    array = os.environ.get('SLURM_ARRAY_JOB_ID')
+    if array:
+      return f'{array}_{os.environ.get("SLURM_ARRAY_TASK_ID")}'
+    return os.environ.get('SLURM_JOB_ID', '')
+
+  def host(self, interface: str) -> str:
+    """Returns this node's address, by which Slurm knows it; see `engine.Engine`."""
+    if interface:
+      return _address_of(interface)
+    node = os.environ.get('SLURMD_NODENAME') or socket.gethostname()
+    try:
+      described = command('scontrol', '-o', 'show', 'node', node)
+      match = re.search(r'NodeAddr=(\S+)', described)
+      name = match[1] if match else node
+    except SlurmError as error:
+      logging.warning('%s; the node is called %s', error, node)
+      name = node
+    try:
+      address = socket.gethostbyname(name)
+    except OSError:
+      return name
+    # A host may call itself 127.0.1.1, and others call it by its name.
+    return name if address in ('127.0.0.1', '127.0.1.1') else address
+
+  def state(self, job: str) -> engine_lib.JobState:
+    """Returns the state of a job, of an array the state of all elements together."""
+    try:
+      found = [state.split()[0] for state in states(job).values()]
+    except SlurmError as error:
+      logging.warning('%s', error)
+      return engine_lib.JobState.UNKNOWN
+    if not found:
+      return engine_lib.JobState.GONE
+    for state in found:
+      if state in _STATES:
+        return _STATES[state]
+    return engine_lib.JobState.WAITING
+
+  def is_cancelled(self) -> bool:
+    """Returns whether somebody has cancelled this job; True if nobody can tell."""
+    job = os.environ.get('SLURM_JOB_ID', '')
+    try:
+      described = command('scontrol', '-o', 'show', 'job', job)
+    except SlurmError as error:
+      logging.warning('%s', error)
+      return True
+    return 'JobState=CANCELLED' in described
+
+  def start_anew(self) -> bool:
+    """Requeues this job, for after its end; returns whether Slurm agreed."""
+    try:
+      command('scontrol', 'requeue', os.environ.get('SLURM_JOB_ID', ''))
+    except SlurmError as error:
+      logging.error('%s', error)
+      return False
+    return True
+
+  def cancel(self, jobs: Collection[str]) -> None:
+    """Cancels jobs; those that have ended stay as they are."""
+    if not jobs:
+      return
+    try:
+      command('scancel', *jobs)
+    except SlurmError as error:
+      logging.info('%s', error)
+
+
+def _address_of(interface: str) -> str:
+  """Returns the IPv4 address of a network interface of this host.
+
+  Raises:
+    ValueError: if there is none.
+  """
+  request = struct.pack('256s', interface.encode()[:15])
+  try:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+      answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+  except OSError as error:
+    names = ', '.join(name for _, name in socket.if_nameindex())
+    raise ValueError(
+      f'interface = {interface!r} in [slurm] has no IPv4 address on '
+      f'{socket.gethostname()} ({error.strerror}), which has {names}. Name one '
+      'that all nodes have.'
+    ) from error
+  return socket.inet_ntoa(answer[20:24])
+
+
+class Offer(NamedTuple):
+  """The size of a node, as one of its partitions offers it."""
+
+  partition: str
+  cpus: int
+  mebibytes: int
+  gpus: int
+  seconds: int | None  # the limit of a job's time; None if there is none
+
+
+def offers() -> tuple[list[Offer], str]:
+  """Returns the kinds of nodes of each partition, and the default partition.
+
+  Raises:
+    SlurmError: if Slurm does not answer.
+  """
+  lines = command('sinfo', '-h', '-e', '-o', '%P|%c|%m|%G|%l').splitlines()
+  found, default = [], ''
+  for line in lines:
+    partition, cpus, memory, gres, limit = line.split('|')
+    if partition.endswith('*'):
+      partition = partition.removesuffix('*')
+      default = partition
+    found.append(
+      Offer(
+        partition,
+        int(cpus.rstrip('+')),
+        int(memory.rstrip('+')),
+        sum(
+          int(number) for number in re.findall(r'gpu(?::[^:(,]+)?:(\d+)', gres)
+        ),
+        _seconds(limit),
+      )
+    )
+  return found, default
+
+
+def _seconds(limit: str) -> int | None:
+  """Returns a limit of sinfo's in seconds: infinite, [D-]HH:MM:SS, MM:SS or MM."""
+  match = re.fullmatch(
+    r'(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)',
+    limit if ':' in limit else f'{limit}:0',
+  )
+  if match is None:
+    return None
+  days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+  return ((days * 24 + hours) * 60 + minutes) * 60 + rest
+
+
+def largest_array() -> int:
+  """Returns the number of elements that an array of jobs may have.
+
+  Raises:
+    SlurmError: if Slurm does not answer.
+  """
+  match = re.search(
+    r'MaxArraySize\s*=\s*(\d+)', command('scontrol', 'show', 'config')
+  )
+  return int(match[1]) if match else 1001
+
+
+def submit(script: str, *options: Sequence[str] | str) -> str:
+  """Submits a script; returns the number of the job.
+
+  Raises:
+    SlurmError: if Slurm refuses the job.
+  """
+  answer = command('sbatch', '--parsable', *map(str, options), script)
+  return answer.strip().partition(';')[0]
