@@ -27,7 +27,7 @@ class Submission:
 
   Attributes:
     engine: mode of the run, e.g. 'slurm'.
-    jobs: the engine's number of each job, by the name of its script.
+    jobs: the engine's number of each worker's job.
     since: when they were submitted, in unix seconds.
   """
 
@@ -126,14 +126,26 @@ def every_place(directory: run_directory.RunDirectory) -> Iterator[Place]:
 
 def job_of(directory: run_directory.RunDirectory, worker: str) -> str:
   """Returns the engine's number of a worker's job; '' if it is not known."""
-  place = read_place(directory, worker)
-  if place is not None and place.job:
-    return place.job
   submission = read_submission(directory)
-  kind, _, number = worker.partition('/')
-  if submission is None or kind not in submission.jobs:
-    return ''
-  return submission.jobs[kind]
+  if submission is not None and worker in submission.jobs:
+    return submission.jobs[worker]
+  place = read_place(directory, worker)
+  return place.job if place else ''
+
+
+def jobs(directory: run_directory.RunDirectory) -> set[str]:
+  """Returns the numbers of all jobs of a run, of arrays as a whole."""
+  submission = read_submission(directory)
+  numbers = [
+    *(submission.jobs.values() if submission else ()),
+    *(place.job for place in every_place(directory)),
+  ]
+  return {whole(number) for number in numbers if number}
+
+
+def whole(number: str) -> str:
+  """Returns the number of an array, given that of an element: 12 for 12_3."""
+  return number.partition('_')[0]
 
 
 def needed(program: topology.Program) -> list[str]:

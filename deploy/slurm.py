@@ -7,24 +7,20 @@ lie in the run directory, which all nodes have to share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-import math
-import pathlib
 import shlex
-import string
-import sys
 import time
 
 from distacme import status as status_lib
 from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import records
-from distacme.deploy import share as share_lib
 from distacme.deploy import slurm_checks
 from distacme.deploy import slurm_engine
-from distacme.deploy import supervise
+from distacme.deploy import slurm_jobs
 from distacme.programs import experiment as experiment_lib
 from distacme.programs import program as program_lib
+from distacme.programs import recorded_run
 from distacme.programs import run_config
 from distacme.programs.view import terminal
 from distacme.run import run_directory
@@ -32,169 +28,8 @@ from distacme.runtime import signals
 from distacme.runtime import topology
 
 ENGINE = slurm_engine.SlurmEngine()
-_NAME = 'slurm'
-_TEMPLATE = pathlib.Path(__file__).with_name('slurm_job.sh')
-# Who learns is waited for by who would only use up time meanwhile.
-_FIRST = 'learner'
+# These would only use up time before the learner is there.
 _AFTER_IT = ('actor', 'evaluator')
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """A job, or an array of jobs: the workers of a kind.
-
-  Attributes:
-    name: of the script, and of the job's entry in the run's submission.
-    workers: in words.
-    elements: of the array; 0 for a job that is no array.
-    resources: of the job, or of each element.
-    settings: for sbatch.
-    arguments: of `deploy.supervise`, after the run directory.
-    hosts: nodes of the job.
-  """
-
-  name: str
-  workers: str
-  elements: int
-  resources: cluster_lib.Resources
-  settings: cluster_lib.SlurmJob
-  arguments: str
-  hosts: int = 1
-
-
-def jobs(
-  program: topology.Program, cluster: cluster_lib.Cluster
-) -> Iterator[Job]:
-  """Yields the jobs of a program, the scarce learner's first."""
-  if cluster.slurm.one_job:
-    yield _one_job(program, cluster)
-    return
-  kinds = list(dict.fromkeys(spec.kind for spec in program.owners()))
-  kinds.sort(key=lambda kind: kind != _FIRST)
-  for kind in kinds:
-    count = sum(spec.kind == kind for spec in program.owners())
-    per_job = cluster.slurm.actors_per_job if kind == 'actor' else 1
-    elements = math.ceil(count / per_job)
-    single = kind != 'actor' and count == 1
-    arguments = kind
-    if not single:
-      arguments += ' --job "$SLURM_ARRAY_TASK_ID"'
-    if per_job > 1:
-      arguments += f' --per-job {per_job}'
-    yield Job(
-      name=kind,
-      workers=f'{kind}/0' if single else f'{count} workers of kind {kind}',
-      elements=0 if single else elements,
-      resources=_sum_of([cluster.resources[kind]] * min(count, per_job)),
-      settings=cluster.slurm_job(kind),
-      arguments=arguments,
-    )
-
-
-def _one_job(program: topology.Program, cluster: cluster_lib.Cluster) -> Job:
-  """Returns the job of a whole program, with all of its resources on each node."""
-  hosts = cluster.slurm.nodes
-  shares = [
-    _sum_of(
-      cluster.resources[name.partition('/')[0]]
-      for name in share_lib.spread(program, host, hosts)
-    )
-    for host in range(hosts)
-  ]
-  return Job(
-    name='program',
-    workers=f'All {len(list(program.owners()))} workers',
-    elements=0,
-    resources=cluster_lib.Resources(
-      max(share.cpus for share in shares),
-      f'{max(cluster_lib.mebibytes(share.memory) for share in shares)}M',
-      max(share.gpus for share in shares),
-    ),
-    settings=cluster.slurm,
-    arguments=f'{supervise.ALL} --job "$SLURM_PROCID" --per-job {hosts}',
-    hosts=hosts,
-  )
-
-
-def _sum_of(
-  parts: Iterable[cluster_lib.Resources],
-) -> cluster_lib.Resources:
-  """Returns resources added up."""
-  listed = list(parts)
-  return cluster_lib.Resources(
-    sum(part.cpus for part in listed),
-    f'{sum(cluster_lib.mebibytes(part.memory) for part in listed)}M',
-    sum(part.gpus for part in listed),
-  )
-
-
-def script_of(
-  job: Job, cluster: cluster_lib.Cluster, directory: run_directory.RunDirectory
-) -> str:
-  """Returns the text of a job's script."""
-  slurm = cluster.slurm
-  python = slurm.python or shlex.quote(sys.executable)
-  run_dir = shlex.quote(str(directory.path))
-  start = (
-    f'{python} -m distacme.deploy.supervise {_NAME} {run_dir} {job.arguments}'
-  )
-  if job.hosts > 1:
-    # A task each; a lost one ends all, and the job starts anew from the checkpoint.
-    start = (
-      f'exec srun --ntasks-per-node=1 --cpus-per-task={job.resources.cpus} '
-      f'--kill-on-bad-exit=1 bash -c {shlex.quote("exec " + start)}'
-    )
-  elif '$SLURM_PROCID' in start:
-    start = f'SLURM_PROCID=0\nexec {start}'
-  else:
-    start = f'exec {start}'
-  text = string.Template(_TEMPLATE.read_text()).substitute(
-    workers=job.workers,
-    run_dir=directory.path,
-    submit=f'sbatch {shlex.quote(str(_path(directory, job.name)))}',
-    directives='\n'.join(
-      f'#SBATCH {option}' for option in _options(job, slurm, directory)
-    ),
-    prologue=f'\n{job.settings.prologue.strip()}\n'.lstrip('\n'),
-    start=start,
-  )
-  return text.replace('\n\n\n', '\n\n')
-
-
-def _options(
-  job: Job, slurm: cluster_lib.Slurm, directory: run_directory.RunDirectory
-) -> Iterator[str]:
-  """Yields the options of sbatch."""
-  settings, resources = job.settings, job.resources
-  yield f'--job-name={directory.path.name}/{job.name}'
-  output = f'{job.name}{"-%a" if job.elements else ""}.out'
-  yield f'--output="{_logs(directory) / output}"'
-  yield '--open-mode=append'
-  yield '--requeue'
-  # A signal to the batch script comes as the worker's warning before its end.
-  to_script = 'B:' if job.hosts == 1 else ''
-  yield f'--signal={to_script}{supervise.WARNING.name[3:]}@{slurm.warning_s}'
-  yield f'--time={settings.time}'
-  if job.elements:
-    yield f'--array=0-{job.elements - 1}'
-  yield f'--nodes={job.hosts}'
-  yield f'--ntasks={job.hosts}'
-  yield f'--cpus-per-task={resources.cpus}'
-  yield f'--mem={cluster_lib.mebibytes(resources.memory)}M'
-  if resources.gpus:
-    yield f'--gres=gpu:{resources.gpus}'
-  for name in ('partition', 'account', 'qos'):
-    if value := getattr(settings, name):
-      yield f'--{name}={value}'
-  yield from settings.options
-
-
-def _path(directory: run_directory.RunDirectory, name: str) -> pathlib.Path:
-  return directory.cluster / 'jobs' / f'{name}.sh'
-
-
-def _logs(directory: run_directory.RunDirectory) -> pathlib.Path:
-  return directory.logs / _NAME
 
 
 def check(
@@ -209,7 +44,7 @@ def check(
   """
   cluster = cluster_lib.read(run.cluster)
   slurm_checks.check_going_on(directory)
-  for job in jobs(program, cluster):
+  for job in slurm_jobs.of_program(program, cluster):
     slurm_checks.check_times(job.name, job.settings, cluster.slurm)
   if not slurm_engine.is_installed():
     if run.dry_run:
@@ -220,8 +55,8 @@ def check(
     )
   slurm_checks.check_offers(
     {
-      job.name: (job.resources, job.settings, job.elements)
-      for job in jobs(program, cluster)
+      job.name: (job.resources, job.settings, len(job.workers))
+      for job in slurm_jobs.of_program(program, cluster)
     }
   )
 
@@ -240,17 +75,19 @@ def run(
   del show, stops  # the run goes on without this process
   cluster = _write(experiment, directory)
   program = program_lib.read(directory)
-  listed = list(jobs(program, cluster))
+  listed = list(slurm_jobs.of_program(program, cluster))
   if slurm_engine.is_installed():
     for job in listed:
-      slurm_checks.check_script(_path(directory, job.name))
+      slurm_checks.check_script(slurm_jobs.path_of(directory, job.name))
   if experiment.run.dry_run:
     for job in listed:
-      path = _path(directory, job.name)
+      path = slurm_jobs.path_of(directory, job.name)
       terminal.say(f'\n# {path}\n{path.read_text()}')
     terminal.say('dry run: nothing was submitted. To submit it:')
     for job in listed:
-      terminal.say(f'  sbatch {shlex.quote(str(_path(directory, job.name)))}')
+      terminal.say(
+        f'  sbatch {shlex.quote(str(slurm_jobs.path_of(directory, job.name)))}'
+      )
   else:
     _submit(listed, directory)
   return status_lib.Status(seconds=0.0, counts={})
@@ -269,49 +106,145 @@ def _write(
     )
     program_lib.write(program, directory)
   records.begin(directory, experiment.run.cluster)
-  _logs(directory).mkdir(parents=True, exist_ok=True)
-  _path(directory, '').parent.mkdir(exist_ok=True)
-  for job in jobs(program, cluster):
-    path = _path(directory, job.name)
-    path.write_text(script_of(job, cluster, directory))
+  slurm_jobs.logs_of(directory).mkdir(parents=True, exist_ok=True)
+  slurm_jobs.path_of(directory, '').parent.mkdir(exist_ok=True)
+  for job in slurm_jobs.of_program(program, cluster):
+    path = slurm_jobs.path_of(directory, job.name)
+    path.write_text(slurm_jobs.script_of(job, cluster, directory))
     path.chmod(0o755)
   return cluster
 
 
 def _submit(
-  listed: Sequence[Job], directory: run_directory.RunDirectory
+  listed: Sequence[slurm_jobs.Job], directory: run_directory.RunDirectory
 ) -> None:
   """Submits jobs; cancels all if Slurm refuses one.
 
   Raises:
     ValueError: if Slurm refuses a job.
   """
-  directory.start_running(_NAME)
+  directory.start_running(slurm_jobs.ENGINE)
   numbers: dict[str, str] = {}
+  submission = records.Submission(slurm_jobs.ENGINE, {}, time.time())
   try:
     for job in listed:
       options = []
-      if job.name in _AFTER_IT and _FIRST in numbers:
-        options.append(f'--dependency=after:{numbers[_FIRST]}')
-      path = _path(directory, job.name)
+      if job.name in _AFTER_IT and slurm_jobs.FIRST in numbers:
+        options.append(f'--dependency=after:{numbers[slurm_jobs.FIRST]}')
+      path = slurm_jobs.path_of(directory, job.name)
       numbers[job.name] = slurm_engine.submit(str(path), *options)
-      _note(directory, numbers)
+      submission = dataclasses.replace(
+        submission, jobs={**submission.jobs, **job.numbers(numbers[job.name])}
+      )
+      records.write_submission(directory, submission)
   except BaseException as error:
     ENGINE.cancel(numbers.values())
     directory.end_running()
     if isinstance(error, slurm_engine.SlurmError):
       raise ValueError(
         f'Slurm refused the job {job.name} ({error}). Nothing of the run is left '
-        f'in the queue. Its script is {_path(directory, job.name)}.'
+        f'in the queue. Its script is {slurm_jobs.path_of(directory, job.name)}.'
       ) from error
     raise
   for name, number in numbers.items():
     terminal.say(f'submitted: job {number} ({name})')
 
 
-def _note(
-  directory: run_directory.RunDirectory, numbers: Mapping[str, str]
-) -> None:
+def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
+  """Returns the states of a run's jobs, by worker; see `modes.Launcher.job_states`.
+
+  Raises:
+    ValueError: if Slurm does not answer.
+  """
+  numbers = {
+    spec.name: records.job_of(directory, spec.name)
+    for spec in program_lib.read(directory).owners()
+  }
+  states: dict[str, str] = {}
+  try:
+    for job in {records.whole(number) for number in numbers.values()}:
+      states |= slurm_engine.states(job) if job else {}
+  except slurm_engine.SlurmError as error:
+    raise ValueError(f'Slurm does not answer: {error}') from error
+  return {
+    worker: f'{number} {states[number]}'
+    for worker, number in numbers.items()
+    if number in states
+  }
+
+
+def cancel(directory: run_directory.RunDirectory) -> None:
+  """Cancels all jobs of a run."""
+  ENGINE.cancel(sorted(records.jobs(directory)))
+
+
+def log_command(
+  directory: run_directory.RunDirectory, worker: str, follow: bool
+) -> list[str]:
+  """Returns the command that prints a worker's log."""
+  path = directory.logs / worker
+  return ['tail', '-n', '+1', *(['-F'] if follow else []), str(path)]
+
+
+def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
+  """Submits further actors, or cancels those of the highest numbers.
+
+  Raises:
+    ValueError: if the run is one job, its actors come in other numbers, or Slurm
+      refuses.
+  """
+  cluster = cluster_lib.read(records.cluster_file(directory))
+  per_job = cluster.slurm.actors_per_job
+  program = program_lib.read(directory)
+  before = sum(program_lib.is_actor(spec.name) for spec in program.owners())
+  if cluster.slurm.one_job:
+    raise ValueError(
+      f'{directory.path} is one job, whose actors are as many as it began with.'
+    )
+  if num_actors % per_job or before % per_job:
+    raise ValueError(
+      f'actors come in jobs of {per_job} (actors_per_job), and {before} are to '
+      f'become {num_actors}. Ask for a multiple of {per_job}.'
+    )
+  submission = records.read_submission(directory)
+  if submission is None:
+    raise ValueError(
+      f'the jobs of {directory.path} were submitted by hand: submit '
+      f'{slurm_jobs.path_of(directory, "actor")} with --array for further actors.'
+    )
+  if num_actors > before:
+    numbers = _submit_actors(directory, program, before, num_actors, per_job)
+    jobs_ = {**submission.jobs, **numbers}
+  else:
+    gone = [program_lib.actor_name(i) for i in range(num_actors, before)]
+    program_lib.write(program.without(*gone), directory)
+    ENGINE.cancel(
+      sorted({number for name in gone if (number := submission.jobs.get(name))})
+    )
+    jobs_ = {k: v for k, v in submission.jobs.items() if k not in gone}
   records.write_submission(
-    directory, records.Submission(_NAME, dict(numbers), time.time())
+    directory, dataclasses.replace(submission, jobs=jobs_)
   )
+
+
+def _submit_actors(
+  directory: run_directory.RunDirectory,
+  program: topology.Program,
+  before: int,
+  after: int,
+  per_job: int,
+) -> dict[str, str]:
+  """Submits actors of the numbers from `before` on; returns their jobs' numbers."""
+  run = recorded_run.run_config(directory.read_config(), directory)
+  new = [program_lib.actor(run, index) for index in range(before, after)]
+  program_lib.write(program.plus(*new), directory)
+  path = slurm_jobs.path_of(directory, 'actor')
+  elements = range(before // per_job, after // per_job)
+  try:
+    number = slurm_engine.submit(
+      str(path), f'--array={elements[0]}-{elements[-1]}'
+    )
+  except slurm_engine.SlurmError as error:
+    program_lib.write(program, directory)
+    raise ValueError(f'Slurm refused more of {path}: {error}') from error
+  return {spec.name: f'{number}_{spec.index // per_job}' for spec in new}

@@ -20,12 +20,11 @@ def check_going_on(directory: run_directory.RunDirectory) -> None:
   Raises:
     ValueError: if jobs of the run are in the queue.
   """
-  submission = records.read_submission(directory)
-  if submission is None or not slurm_engine.is_installed():
+  if not slurm_engine.is_installed():
     return
   waiting: dict[str, str] = {}
   try:
-    for job in submission.jobs.values():
+    for job in records.jobs(directory):
       waiting |= slurm_engine.states(job)
   except slurm_engine.SlurmError as error:
     raise ValueError(

@@ -219,10 +219,7 @@ class _Job:
   def _end_run(self) -> None:
     """Cancels what is left of the run's jobs, once the run has ended."""
     self._directory.end_running()
-    submission = records.read_submission(self._directory)
-    jobs = list(submission.jobs.values()) if submission else []
-    others = {place.job for place in records.every_place(self._directory)}
-    left = {job for job in (*jobs, *others) if job} - {self._place.job}
+    left = records.jobs(self._directory) - {self._place.job}
     give_up_at = time.monotonic() + _END_S
     while left and time.monotonic() < give_up_at:
       states = {job: self._engine.state(job) for job in left}

@@ -21,16 +21,20 @@ _COMMANDS = {
   'record': "write episodes of a run's policy as a dataset",
   'plot': 'draw the learning curves of runs',
   'watch': 'show what a running program does, live',
+  'status': 'say where a run and its workers are',
+  'logs': "print the logs of a run's workers",
   'scale': 'start or end actors of a running program',
+  'stop': 'end a run in order',
   'agents': 'list the agents',
   'environments': 'list the families of environments and how to name them',
+  'cluster-example': 'print a cluster.toml to start from',
   'doctor': 'check the installation and say how to get what is missing',
 }
 
 
 def usage() -> str:
   """Returns the list of commands."""
-  commands = [f'  {name:14}{does}\n' for name, does in _COMMANDS.items()]
+  commands = [f'  {name:17}{does}\n' for name, does in _COMMANDS.items()]
   return (
     'usage: distacme COMMAND [OPTIONS]\n\ncommands:\n'
     f'{"".join(commands)}\n'
@@ -79,7 +83,9 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     return 2
   from distacme.programs import refusals
 
-  module = importlib.import_module(f'distacme.programs.commands.{command}')
+  module = importlib.import_module(
+    f'distacme.programs.commands.{command.replace("-", "_")}'
+  )
   if command == 'train':  # which shows by itself how its run has failed
     return int(module.main(arguments))
   code: int = refusals.in_a_sentence(lambda: int(module.main(arguments)))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
   from distacme import status
@@ -63,7 +63,50 @@ class Launcher(NamedTuple):
       ValueError: if it cannot, or a run in the directory goes on there.
     """
     if self.remote:
-      importlib.import_module(self.module).check(run, program, directory)
+      self._module().check(run, program, directory)
+
+  def job_states(
+    self, directory: run_directory.RunDirectory
+  ) -> Mapping[str, str]:
+    """Returns the states of a run's jobs in the cluster's words, by worker.
+
+    Jobs that have ended are not among them.
+
+    Raises:
+      ValueError: if the cluster's engine does not answer.
+    """
+    found: Mapping[str, str] = self._module().job_states(directory)
+    return found
+
+  def cancel(self, directory: run_directory.RunDirectory) -> None:
+    """Cancels all jobs of a run in a cluster."""
+    self._module().cancel(directory)
+
+  def log_command(
+    self, directory: run_directory.RunDirectory, worker: str, follow: bool
+  ) -> list[str]:
+    """Returns the command that prints the log of a worker of a cluster's job.
+
+    Args:
+      directory: of the run.
+      worker: by name.
+      follow: whether to go on with what the worker logs from now on.
+    """
+    command: list[str] = self._module().log_command(directory, worker, follow)
+    return command
+
+  def scale(
+    self, directory: run_directory.RunDirectory, num_actors: int
+  ) -> None:
+    """Sets the number of actors of a run in a cluster.
+
+    Raises:
+      ValueError: if the cluster refuses.
+    """
+    self._module().scale(directory, num_actors)
+
+  def _module(self) -> Any:
+    return importlib.import_module(self.module)
 
   def run(
     self,
@@ -83,7 +126,7 @@ class Launcher(NamedTuple):
     Raises:
       signals.Stopped: if the run was to end before it began, or at once.
     """
-    ended: status.Status = importlib.import_module(self.module).run(
+    ended: status.Status = self._module().run(
       experiment, directory, show, stops
     )
     return ended

@@ -124,6 +124,11 @@ class RunDirectory:
     return self.path / 'cluster'
 
   @property
+  def stop_request(self) -> pathlib.Path:
+    """An empty file; while it is there, the run is asked to end."""
+    return self.path / 'stop'
+
+  @property
   def lock(self) -> pathlib.Path:
     """An empty file; see `run.lock`."""
     return self.path / 'lock'
@@ -151,6 +156,7 @@ class RunDirectory:
   def end_running(self) -> None:
     """Deletes what stands in the directory only while the run goes on."""
     self._running.unlink(missing_ok=True)
+    self.stop_request.unlink(missing_ok=True)
     self._progress.unlink(missing_ok=True)
     self._forget_endpoints()
 

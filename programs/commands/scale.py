@@ -33,7 +33,16 @@ def main(arguments: Sequence[str]) -> int:
   )
   flags = parser.parse_args(arguments)
   run_state.check_num_actors(flags.num_actors)
-  server = _server(run_directory.RunDirectory(flags.run_dir.resolve()))
+  directory = run_directory.RunDirectory(flags.run_dir.resolve())
+  _check_scales(directory)
+  launcher = modes.find(directory.read_config()['run']['mode'])
+  if launcher.remote:
+    if directory.read_running() is None:
+      raise ValueError(_not_running(directory))
+    launcher.scale(directory, flags.num_actors)
+    print(f'asked for {flags.num_actors} actors: see distacme status')
+    return 0
+  server = _server(directory)
   from distacme.variables import client
 
   try:
@@ -46,8 +55,8 @@ def main(arguments: Sequence[str]) -> int:
   return 0
 
 
-def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
-  """Returns the endpoint of the run's variable server."""
+def _check_scales(directory: run_directory.RunDirectory) -> None:
+  """Refuses a run the actors of which stay as many as they are."""
   mode = directory.read_config()['run']['mode']
   if not modes.find(mode).scales:
     raise ValueError(
@@ -60,16 +69,24 @@ def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
       f'{directory.path} is a run without actors: its agent learns from '
       'demonstrations alone. There is nothing to scale.'
     )
+
+
+def _server(directory: run_directory.RunDirectory) -> endpoints.Endpoint:
+  """Returns the endpoint of the run's variable server."""
   running = directory.read_running()
   server = endpoints.find(directory.endpoints, program.VARIABLES)
   if running is None or running.gone or server is None:
-    raise ValueError(
-      f'{directory.path} does not run, or has no variable server yet. '
-      "'distacme train' with its settings and --run-dir goes on with it."
-    )
+    raise ValueError(_not_running(directory))
   if not server.allowed:
     raise ValueError(
       f'{server.key or server.token}, a secret of the run, cannot be read: only '
       'the user who started it takes part. Ask that user.'
     )
   return server
+
+
+def _not_running(directory: run_directory.RunDirectory) -> str:
+  return (
+    f'{directory.path} does not run, or has no variable server yet. '
+    "'distacme train' with its settings and --run-dir goes on with it."
+  )

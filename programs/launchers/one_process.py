@@ -323,6 +323,8 @@ class _Parts:
     if now < self._replay_at:
       return False
     self._replay_at = now + _REPLAY_PERIOD_S
+    if self._directory.stop_request.exists():
+      self.request_stop(status_lib.StopReason.INTERRUPTED)
     metrics = self.loop.replay.metrics()
     self._replay.report(metrics=metrics, state=status_lib.WorkerState.SERVING)
     return True

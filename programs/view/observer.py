@@ -39,11 +39,14 @@ class View(NamedTuple):
     status: of the run, the last that came if the run is silent; None if no
       status is known.
     note: a sentence for the user, or ''.
+    jobs: states of the workers' jobs, where the run is on a cluster and does not
+      answer.
   """
 
   phase: Literal['starting', 'running', 'silent', 'ended', 'lost']
   status: status_lib.Status | None
   note: str = ''
+  jobs: Mapping[str, str] = {}
 
 
 _STARTING = View('starting', None, 'The run starts: no worker is there yet.')
@@ -77,6 +80,8 @@ class Observer:
       return self._afterwards(running)
     local = not modes.find(self._run['mode']).has_services
     server = endpoints.find(self._directory.endpoints, program.VARIABLES)
+    if server is None and running.cluster:
+      return self._of_jobs(running)
     reachable = server and (running.here or not server.loopback)
     if server and reachable and server.allowed:
       return self._ask(running, server)
@@ -108,6 +113,8 @@ class Observer:
       # Perhaps the run has just ended.
       if self._directory.read_running() != running or running.gone:
         return self.look()
+      if running.cluster:
+        return self._of_jobs(running)
       if self._is_young(running):
         return _STARTING
       now = time.monotonic()
@@ -121,6 +128,24 @@ class Observer:
     self._last = status
     return View('running', status)
 
+  def _of_jobs(self, running: run_directory.Running) -> View:
+    """Returns the view of a run on a cluster whose server does not answer."""
+    try:
+      jobs = modes.find(running.cluster).job_states(self._directory)
+    except ValueError as error:
+      return View('silent', self._last, f'{error}; {self._logged.when()}.')
+    if not jobs:
+      return self._afterwards(running)
+    job = jobs.get(program.VARIABLES, 'gone')
+    note = (
+      f'The variable server does not answer, and its job is {job}; '
+      f'{self._logged.when()}.'
+    )
+    phase: Literal['running', 'starting'] = (
+      'running' if self._logged.workers else 'starting'
+    )
+    return View(phase, self._last, note, jobs)
+
   def _is_young(self, running: run_directory.Running) -> bool:
     """Returns whether the run is so young that it may have no server yet."""
     seconds = time.time() - running.since
@@ -133,6 +158,8 @@ class Observer:
       return View('ended', summary)
     if running is None:
       ended = 'has not begun, or ended before it could'
+    elif running.cluster:
+      ended = 'has no jobs in the cluster any more, and did not'
     else:
       ended = f'was killed: its process {running.pid} is gone, and did not'
     return View(

@@ -111,6 +111,8 @@ def _until_stop(
       state.request_stop(status_lib.StopReason.TERMINATED)
     if time.monotonic() >= save_at:
       save_at += _PROGRESS_PERIOD_S
+      if directory.stop_request.exists():
+        state.request_stop(status_lib.StopReason.INTERRUPTED)
       status = state.status()
       progress = run_directory.Progress(status.counts, status.seconds)
       try:

@@ -1,0 +1,70 @@
+"""`distacme logs RUN_DIR [WORKER]`: prints the logs of a run's workers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import subprocess
+import sys
+
+from distacme.programs import modes
+from distacme.programs import program
+from distacme.programs.view import terminal
+from distacme.run import files
+from distacme.run import run_directory
+
+_LINES = 10
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Prints the end of every log, or the whole log of one worker."""
+  parser = argparse.ArgumentParser(
+    prog='distacme logs',
+    description="Prints the last lines of each worker's log, or the whole log of "
+    'one worker.',
+    epilog='exit codes: 0, or 2 if there is no such run or worker.',
+  )
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+  parser.add_argument(
+    'worker', nargs='?', metavar='WORKER', help="as in status, e.g. 'actor/3'"
+  )
+  parser.add_argument(
+    '-f',
+    '--follow',
+    action='store_true',
+    help='go on with what the worker logs; Ctrl-C ends it',
+  )
+  flags = parser.parse_args(arguments)
+  directory = run_directory.RunDirectory(flags.run_dir.resolve())
+  launcher = modes.find(directory.read_config()['run']['mode'])
+  if not launcher.has_processes:
+    return _show(['tail', '-n', '+1', str(directory.logs / 'all')])
+  names = [spec.name for spec in program.read(directory).owners()]
+  if flags.worker is None:
+    for name in names:
+      terminal.say(f'==> {name} <==')
+      for line in files.tail(directory.logs / name).splitlines()[-_LINES:]:
+        terminal.say(line)
+    return 0
+  if flags.worker not in names:
+    raise ValueError(
+      f'{directory.path} has no worker {flags.worker!r} with a log. It has '
+      f'{", ".join(names)}.'
+    )
+  if launcher.remote:
+    return _show(launcher.log_command(directory, flags.worker, flags.follow))
+  follow = ['-F'] if flags.follow else []
+  path = directory.logs / flags.worker
+  return _show(['tail', '-n', '+1', *follow, str(path)])
+
+
+def _show(command: Sequence[str]) -> int:
+  """Runs a command that prints a log."""
+  sys.stdout.flush()
+  return subprocess.run(command, check=False).returncode

@@ -1,0 +1,106 @@
+"""`distacme stop RUN_DIR`: ends a run in order, wherever its workers are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import pathlib
+import time
+
+from distacme import status as status_lib
+from distacme.programs import modes
+from distacme.programs import program
+from distacme.programs.view import observer
+from distacme.programs.view import progress
+from distacme.programs.view import terminal
+from distacme.run import endpoints
+from distacme.run import run_directory
+
+_POLL_S = 0.5
+# For workers to save and end: their launcher gives them a minute.
+_PATIENCE_S = 90.0
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Asks a run to end, and waits for its end."""
+  parser = argparse.ArgumentParser(
+    prog='distacme stop',
+    description='Ends a run as Ctrl-C would: its workers save and end. Of a run '
+    'on a cluster, jobs that wait are cancelled, and so is what has not ended '
+    f"after {_PATIENCE_S:.0f} s. 'distacme train' with the same settings and "
+    '--run-dir goes on with the run.',
+    epilog='exit codes: 0 once the run has ended, 2 if it does not run or has '
+    'not ended.',
+  )
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+  flags = parser.parse_args(arguments)
+  directory = run_directory.RunDirectory(flags.run_dir.resolve())
+  launcher = modes.find(directory.read_config()['run']['mode'])
+  running = directory.read_running()
+  if running is None or running.gone:
+    raise ValueError(
+      f'{directory.path} does not run: there is nothing to stop.'
+    )
+  if launcher.remote and not _has_begun(directory):
+    terminal.say('nothing of the run has begun: its jobs are cancelled')
+    launcher.cancel(directory)
+    _write_end(directory)
+    return 0
+  _ask(directory)
+  give_up_at = time.monotonic() + _PATIENCE_S
+  while directory.read_running() == running and time.monotonic() < give_up_at:
+    time.sleep(_POLL_S)
+  if launcher.remote:
+    launcher.cancel(directory)
+  ended = directory.read_summary()
+  if ended is None and launcher.remote:
+    ended = _write_end(directory)
+  if ended is None:
+    raise ValueError(
+      f'{directory.path} was asked to end and has not ended after '
+      f"{_PATIENCE_S:.0f} s; 'distacme watch' shows what its workers do. "
+      f'Its launcher is process {running.pid} on {running.host}.'
+    )
+  terminal.say(progress.ending(ended))
+  return 0
+
+
+def _has_begun(directory: run_directory.RunDirectory) -> bool:
+  """Returns whether there is a variable server, which ends the run in order."""
+  found = endpoints.find(directory.endpoints, program.VARIABLES)
+  return found is not None
+
+
+def _ask(directory: run_directory.RunDirectory) -> None:
+  """Asks the run to end: by a file, and where it can be reached at once."""
+  directory.stop_request.touch()
+  server = endpoints.find(directory.endpoints, program.VARIABLES)
+  if server is None or not server.allowed:
+    return
+  from distacme.variables import client
+
+  try:
+    client.request_stop(server, status_lib.StopReason.INTERRUPTED)
+  except ConnectionError:
+    terminal.say(
+      f'the variable server at {server.address} is not reached from here: it is '
+      f'asked by the file {directory.stop_request}'
+    )
+
+
+def _write_end(directory: run_directory.RunDirectory) -> status_lib.Status:
+  """Writes how a run on a cluster ended whose variable server does not."""
+  last = observer.Observer(directory.path).look().status
+  status = status_lib.Status(
+    seconds=last.seconds if last else 0.0,
+    counts=last.counts if last else {},
+    stop=status_lib.Stop(status_lib.StopReason.INTERRUPTED),
+  )
+  directory.write_summary(status)
+  directory.end_running()
+  return status
