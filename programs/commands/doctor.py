@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import ipaddress
 import os
+import pathlib
 import platform
 import subprocess
 import sys
@@ -48,10 +49,20 @@ class Check(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
   """Prints a line for each check; returns 0 if local mode works."""
-  argparse.ArgumentParser(
+  parser = argparse.ArgumentParser(
     prog='distacme doctor',
     description='Checks the installation and says how to get what is missing.',
-  ).parse_args(arguments)
+  )
+  parser.add_argument(
+    '--cluster',
+    type=pathlib.Path,
+    metavar='TOML',
+    help='checks a cluster instead, as described in a cluster.toml; on a cluster '
+    'with Slurm it runs a command on one node',
+  )
+  flags = parser.parse_args(arguments)
+  if flags.cluster is not None:
+    return _check_cluster(flags.cluster)
   local = programs = True
   for check in CHECKS:
     ok, line = examine(check)
@@ -65,6 +76,25 @@ def main(arguments: Sequence[str]) -> int:
   ]
   print(f'{" and ".join(modes)} {works}')
   return 0 if local else 1
+
+
+def _check_cluster(path: pathlib.Path) -> int:
+  """Prints a line for each part of a cluster; returns 0 if all of one engine work."""
+  from distacme.deploy import diagnosis
+
+  missing = []
+  for part in diagnosis.diagnoses(path):
+    ok, line = examine(Check(*part))
+    print(line, flush=True)
+    if not ok:
+      missing.append(part.without)
+  modes = [
+    mode
+    for mode in modes_lib.remote()
+    if not any('clusters:' in each or mode in each for each in missing)
+  ]
+  print(f'\n{" and ".join(modes) or "no cluster"} works')
+  return 0 if modes else 1
 
 
 def examine(check: Check) -> tuple[bool, str]:
