@@ -14,11 +14,6 @@ import re
 import sys
 from typing import Any, TypeVar
 
-if sys.version_info >= (3, 11):
-  import tomllib
-else:
-  import tomli as tomllib
-
 KINDS = ('variables', 'replay', 'relay', 'learner', 'actor', 'evaluator')
 EXAMPLE = pathlib.Path(__file__).with_name('cluster.toml')
 
@@ -112,7 +107,7 @@ class SlurmJob:
     for name in ('partition', 'account', 'qos'):
       _check_form(self, name, _check_word)
     for option in self.options:
-      if not option.startswith('-') or '\n' in option:
+      if not isinstance(option, str) or not option.startswith('-'):
         raise ValueError(
           f'options are those of sbatch, one text each, like "--constraint=ib", '
           f'got {option!r}'
@@ -219,6 +214,15 @@ def read(path: pathlib.Path | None) -> Cluster:
 
 def parse(text: str) -> Cluster:
   """Returns the cluster of a text in TOML; see `read`."""
+  try:
+    if sys.version_info >= (3, 11):
+      import tomllib
+    else:
+      import tomli as tomllib
+  except ImportError as error:
+    raise ImportError(
+      f"cluster.toml cannot be read ({error}). Run: pip install 'distacme[cluster]'"
+    ) from error
   return _cluster(tomllib.loads(text))
 
 
@@ -230,11 +234,18 @@ def _cluster(tables: Mapping[str, Any]) -> Cluster:
   kubernetes, pods = _engine(
     Kubernetes, KubernetesPod, tables.get('kubernetes', {}), 'kubernetes'
   )
+  resources = {
+    kind: _made(Resources, tables.get(kind, {}), kind, DEFAULTS[kind])
+    for kind in KINDS
+  }
+  for kind, each in resources.items():
+    if each.gpus and kind != 'learner':
+      raise ValueError(
+        f"gpus in [{kind}] is {each.gpus}, and only the learner's worker computes "
+        'on accelerators on a cluster: leave it at 0'
+      )
   return Cluster(
-    {
-      kind: _made(Resources, tables.get(kind, {}), kind, DEFAULTS[kind])
-      for kind in KINDS
-    },
+    resources,
     slurm,
     jobs,
     kubernetes,

@@ -73,6 +73,11 @@ class Place:
   runs: bool = True
   ends: tuple[End, ...] = ()
 
+  @property
+  def start(self) -> tuple[str, float]:
+    """The host and time of the start, which tell two starts of a job apart."""
+    return self.host, self.since
+
   def ended(self, how: str, requeued: bool = False) -> Place:
     """Returns the place after an end."""
     end = End(how, self.host, time.time(), requeued)

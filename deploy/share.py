@@ -38,6 +38,8 @@ _SEEN_S = 90.0
 # Seconds for workers to save and end: where a job's time is up or the engine ends it.
 _TERMINATED_S = 20.0
 _POLL_S = 0.5
+# Between two looks whether the job was started anew elsewhere.
+_PLACE_PERIOD_S = 10.0
 
 
 class Leaving(NamedTuple):
@@ -62,6 +64,7 @@ class Share(supervised_run.SupervisedRun):
     program: topology.Program,
     directory: run_directory.RunDirectory,
     names: Sequence[str],
+    place: records.Place,
     engine: engine_lib.Engine,
     max_requeues: int,
   ):
@@ -71,6 +74,7 @@ class Share(supervised_run.SupervisedRun):
       program: of the run.
       directory: of the run.
       names: of this job's workers, and of those that live with them.
+      place: of this job.
       engine: of the cluster.
       max_requeues: how often the job may have been started anew for a failure.
     """
@@ -82,6 +86,9 @@ class Share(supervised_run.SupervisedRun):
     self._heard_s = max(self._heard_s, 3 * self._period_s)
     self._leaving: Leaving | None = None
     self._asked_to_leave = False
+    self._place = place
+    self.is_replaced = False  # the job was started anew elsewhere
+    self._place_at = 0.0
     self._cluster_heard = time.monotonic()
     self._look_at = self._cluster_heard + _UNHEARD_S
     self._look_period_s = _UNHEARD_S
@@ -125,12 +132,28 @@ class Share(supervised_run.SupervisedRun):
         else:
           member.terminate()
     now = time.monotonic()
+    if now >= self._place_at and self._leaving is None:
+      self._place_at = now + _PLACE_PERIOD_S
+      self.leave_if_replaced()
     if now >= self._look_at and self._leaving is None:
       self._look(now)
     if now < self._next:
       return
     super().poll()
     self._next = now + self._period_s
+
+  def leave_if_replaced(self) -> None:
+    """Ends a job that was started anew elsewhere while this host was cut off."""
+    place = records.read_place(self._directory, self._names[0])
+    if place is None or place.start == self._place.start:
+      return
+    how = f'its job was started anew on {place.host}, and this host was cut off'
+    self.is_replaced = True
+    self._leaving = Leaving(how, anew=False)
+    for (
+      member
+    ) in self._members:  # at once: two of one name write the same files
+      member.kill()
 
   def refresh(self) -> None:
     """Asks for the status until it is known, or this job leaves.

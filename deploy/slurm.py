@@ -44,6 +44,7 @@ def check(
   """
   cluster = cluster_lib.read(run.cluster)
   slurm_checks.check_going_on(directory)
+  slurm_checks.warn_of_own_disk(directory)
   for job in slurm_jobs.of_program(program, cluster):
     slurm_checks.check_times(job.name, job.settings, cluster.slurm)
   if not slurm_engine.is_installed():

@@ -8,8 +8,10 @@ import pathlib
 from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import records
 from distacme.deploy import slurm_engine
+from distacme.run import notices
 from distacme.run import run_directory
 
+_OWN = ('/tmp', '/var/tmp', '/dev/shm', '/run')
 # Slurm may give the warning a minute earlier than asked for.
 _EARLY_S = 60
 
@@ -37,6 +39,17 @@ def check_going_on(directory: run_directory.RunDirectory) -> None:
       f'({first}{", ..." if len(waiting) > 4 else ""}). End them by '
       f"'distacme stop {directory.path}', or choose another run_dir."
     )
+
+
+def warn_of_own_disk(directory: run_directory.RunDirectory) -> None:
+  """Warns of a run directory that nodes can hardly see."""
+  for folder in _OWN:
+    if directory.path.is_relative_to(folder):
+      notices.warn_once(
+        f'{directory.path} lies in {folder}, which each host of a cluster has for '
+        'itself as a rule: jobs whose node does not see it end at once and without '
+        'a word. Give a run_dir on a disk that all nodes share.'
+      )
 
 
 def check_times(

@@ -34,18 +34,18 @@ def is_installed() -> bool:
   return shutil.which('sbatch') is not None
 
 
-def command(*arguments: str) -> str:
+def command(*arguments: str, timeout_s: float = _TIMEOUT_S) -> str:
   """Runs a command of Slurm's; returns its output.
 
   Raises:
-    SlurmError: if it fails, or does not end within a minute.
+    SlurmError: if it fails, or does not end in time.
   """
   try:
     done = subprocess.run(
       arguments,
       capture_output=True,
       text=True,
-      timeout=_TIMEOUT_S,
+      timeout=timeout_s,
       env=_environment(),
       stdin=subprocess.DEVNULL,
     )

@@ -138,7 +138,12 @@ class _Job:
       ends=before.ends if before else (),
     )
     self._share = share_lib.Share(
-      program, directory, names, engine, self._cluster.slurm.max_requeues
+      program,
+      directory,
+      names,
+      self._place,
+      engine,
+      self._cluster.slurm.max_requeues,
     )
 
   def run(self, early: _EarlySignals) -> int:
@@ -209,12 +214,15 @@ class _Job:
       code = signals.exit_code(status.stop.reason) if status.stop else 0
       return code if self._share.serves else 0
     logging.info('leaves: %s', leaving.how)
-    records.write_place(
-      self._directory, self._place.ended(leaving.how, leaving.failed)
-    )
-    if leaving.anew and not self._engine.start_anew():
+    self._share.leave_if_replaced()
+    if not self._share.is_replaced:  # the record is another's
+      records.write_place(
+        self._directory, self._place.ended(leaving.how, leaving.failed)
+      )
+    anew = leaving.anew and not self._share.is_replaced
+    if anew and not self._engine.start_anew():
       logging.error('%s does not start this job anew', self._place.job)
-    return START_ANEW if leaving.anew else 128 + signal.SIGTERM
+    return START_ANEW if anew else 128 + signal.SIGTERM
 
   def _end_run(self) -> None:
     """Cancels what is left of the run's jobs, once the run has ended."""

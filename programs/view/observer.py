@@ -160,6 +160,11 @@ class Observer:
       ended = 'has not begun, or ended before it could'
     elif running.cluster:
       ended = 'has no jobs in the cluster any more, and did not'
+      if not directory.endpoints.exists():
+        ended = (
+          'has no jobs in the cluster any more, of which none could begin (is it on '
+          "a disk that all nodes share? see 'distacme doctor --cluster'), to"
+        )
     else:
       ended = f'was killed: its process {running.pid} is gone, and did not'
     return View(
