@@ -12,6 +12,7 @@ import pathlib
 import time
 from typing import Any
 
+from distacme import status
 from distacme.run import files
 from distacme.run import run_directory
 from distacme.runtime import topology
@@ -151,6 +152,23 @@ def jobs(directory: run_directory.RunDirectory) -> set[str]:
 def whole(number: str) -> str:
   """Returns the number of an array, given that of an element: 12 for 12_3."""
   return number.partition('_')[0]
+
+
+def read_summary(
+  directory: run_directory.RunDirectory,
+) -> status.Status | None:
+  """Returns the last status of a run that has ended since its submission.
+
+  The summary of an earlier start was deleted; a network file system may still show it.
+  """
+  submission = read_submission(directory)
+  try:
+    written = directory.summary.stat().st_mtime
+  except OSError:
+    return None
+  if submission is not None and written < submission.since:
+    return None
+  return directory.read_summary()
 
 
 def needed(program: topology.Program) -> list[str]:

@@ -166,7 +166,7 @@ class Share(supervised_run.SupervisedRun):
         self._status = self._ask()
         break
       except ConnectionError:
-        summary = self._directory.read_summary()
+        summary = self._read_summary()
         if summary is not None:
           self._status = summary
           break
@@ -179,6 +179,9 @@ class Share(supervised_run.SupervisedRun):
     status = client.status(self._server(), timeout_s=_TIMEOUT_S, only=names)
     self._cluster_heard = time.monotonic()
     return status
+
+  def _read_summary(self) -> status_lib.Status | None:
+    return records.read_summary(self._directory)
 
   def _pass_on_warnings(self) -> None:
     """Leaves the workers' warnings in their logs, and in the run's."""
@@ -283,7 +286,7 @@ class Share(supervised_run.SupervisedRun):
     """Returns the run's last status, which the job of the variable server writes."""
     if self._leaving is None and self.serves:
       return super().finish()
-    status = self._directory.read_summary() or self._status
+    status = self._read_summary() or self._status
     return status or status_lib.Status(seconds=0.0, counts={})
 
 

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   engine = importlib.import_module(f'distacme.deploy.{flags.engine}').ENGINE
   program = _wait_for_program(directory)
-  if (ended := directory.read_summary()) is not None:
+  if (ended := records.read_summary(directory)) is not None:
     logging.info('the run has ended: %s', ended.stop)
     return 0
   if flags.kind == ALL:
@@ -155,6 +155,9 @@ class _Job:
       self._place.job,
     )
     records.write_place(self._directory, self._place)
+    if self._share.serves and self._directory.read_running() is None:
+      # Somebody has submitted the scripts by hand.
+      self._directory.write_running(self._run.mode)
     host = self._engine.host(self._cluster.slurm.interface)
     os.environ[context.ADVERTISED] = host
     family = process_tree.Family()

@@ -150,6 +150,10 @@ class RunDirectory:
     """
     self.summary.unlink(missing_ok=True)
     self.end_running()
+    self.write_running(cluster)
+
+  def write_running(self, cluster: str = '') -> None:
+    """Writes `running.json`; see `start_running`."""
     now = Running(os.getpid(), platform.node(), time.time(), cluster)
     files.write_if_possible(self._running, dataclasses.asdict(now))
 

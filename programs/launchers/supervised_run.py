@@ -273,7 +273,7 @@ class SupervisedRun:
       self._status = self._ask()
     except ConnectionError:
       # A summary is what the server ends with.
-      self._status = self._directory.read_summary() or self._status
+      self._status = self._read_summary() or self._status
       return
     self._remember(self._status.workers)
     self._show(self._with_failures(self._status))
@@ -288,6 +288,10 @@ class SupervisedRun:
       ConnectionError: if the server does not answer.
     """
     return client.status(self._server(), timeout_s=0.4)
+
+  def _read_summary(self) -> status_lib.Status | None:
+    """Returns the last status of a run that has ended."""
+    return self._directory.read_summary()
 
   def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
     """Keeps the facts that a restarted variable server does not know.
@@ -324,7 +328,7 @@ class SupervisedRun:
   def finish(self) -> status_lib.Status:
     """Returns the run's last status."""
     self._pass_on_warnings()
-    status = self._directory.read_summary()
+    status = self._read_summary()
     if status is None:  # the variable server itself was lost, or the disk full
       status = self._status or status_lib.Status(seconds=0.0, counts={})
     stop = status.stop

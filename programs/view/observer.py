@@ -162,8 +162,8 @@ class Observer:
       ended = 'has no jobs in the cluster any more, and did not'
       if not directory.endpoints.exists():
         ended = (
-          'has no jobs in the cluster any more, of which none could begin (is it on '
-          "a disk that all nodes share? see 'distacme doctor --cluster'), to"
+          'has no jobs in the cluster any more, and none of them could begin: is it '
+          "on a disk that all nodes share ('distacme doctor --cluster')? It did not"
         )
     else:
       ended = f'was killed: its process {running.pid} is gone, and did not'
