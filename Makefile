@@ -22,7 +22,7 @@ export PYTHON
 # Containers set it: each of six processes would compile all that it imports, 4 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup train test core learn chaos bench lint format lock clean
+.PHONY: help setup train test core learn chaos cluster bench lint format lock clean
 
 help:  ## Lists these targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s%s\n", $$1, $$2 }' \
@@ -51,6 +51,9 @@ learn: setup  ## Runs the slow learning checks and writes their scores into the 
 
 chaos: setup  ## Kills workers of programs for minutes, and watches their memory.
 	@$(BIN)/pytest -m chaos tests/programs $(ARGS)
+
+cluster: setup  ## Fails nodes of a Slurm cluster that it starts here; needs root and Slurm.
+	@$(BIN)/pytest -rs -m 'cluster or program' tests/deploy $(ARGS)
 
 bench: setup  ## Measures each part against its limit; ARGS=--record writes the docs.
 	@if scripts/find_python $(RIVALS) >/dev/null 2>&1; \
