@@ -142,8 +142,9 @@ class PreparedSeeds:
     for run in self._runs:
       if run.code and not self._stop:
         terminal.say(run.complaint())
-    terminal.say(self._returns())
-    plotting.draw_if_possible(self._path)
+    if not self._runs[0].remote:
+      terminal.say(self._returns())
+      plotting.draw_if_possible(self._path)
     terminal.say(f'directory of the runs: {self._path}')
 
   def _request_stop(self, reason: status.StopReason) -> None:

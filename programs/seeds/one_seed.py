@@ -15,6 +15,7 @@ import time
 
 from distacme import status as status_lib
 from distacme.programs import experiment as experiment_lib
+from distacme.programs import modes
 from distacme.programs import run_config
 from distacme.programs.view import observer
 from distacme.programs.view import progress
@@ -117,6 +118,11 @@ class SeedRun:
     self._view = self._observer.look()
 
   @property
+  def remote(self) -> bool:
+    """True if the run goes on in a cluster once its process has ended."""
+    return modes.find(self._experiment.run.mode).remote
+
+  @property
   def clock(self) -> status_lib.Clock:
     """The counter of the run's progress."""
     return self._experiment.run.clock
@@ -173,4 +179,6 @@ class SeedRun:
     if self.code:
       ends = {code: reason.value for reason, code in signals.EXIT_CODES.items()}
       return f'{stop or ends.get(self.code, "failed")} (exit code {self.code})'
-    return stop or 'waits'
+    if stop or self._process is None:
+      return stop or 'waits'
+    return 'submitted'
