@@ -141,7 +141,10 @@ class SlurmEngine:
     except SlurmError as error:
       logging.warning('%s', error)
       return True
-    return 'JobState=CANCELLED' in described
+    # Of both it says COMPLETING; a job that is to start anew has been counted so.
+    match = re.search(r'Restarts=(\d+)', described)
+    before = int(os.environ.get('SLURM_RESTART_COUNT', 0))
+    return match is None or int(match[1]) <= before
 
   def start_anew(self) -> bool:
     """Requeues this job, for after its end; returns whether Slurm agreed."""
