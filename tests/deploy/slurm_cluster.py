@@ -291,6 +291,10 @@ class Node:
     """Takes the node off the network; its processes go on."""
     _run('ip', 'link', 'set', self._link, 'down')
 
+  def plug(self):
+    """Brings the node back into the network."""
+    _run('ip', 'link', 'set', self._link, 'up')
+
   def processes(self, words=''):
     """Returns the processes on the node whose command has `words`, by number here."""
     outer = self._cluster._daemons.get(self.name)

@@ -278,6 +278,29 @@ options = ["--exclude=node3"]
 
 
 @pytest.mark.cluster
+def test_workers_that_were_cut_off_end_once_others_take_their_place(cluster):
+  toml = SMALL + '[slurm.variables]\noptions = ["--nodelist=node3"]\n'
+  toml += '[slurm.learner]\noptions = ["--exclude=node3"]\n'
+  with Run(cluster, 'cut-off', toml=toml) as run:
+    run.submit(*LONG)
+    run.learns()
+    node, cut = run.node('learner/0'), time.time()
+    node.unplug()
+    try:
+      assert node.processes(f'{run.directory.path} learner/0')
+      wait_for(lambda: run.place('learner/0').since > cut, 150, 'elsewhere')
+      wait_for(
+        lambda: not node.processes(str(run.directory.path)),
+        60,
+        'the end of those that were cut off',
+      )
+      run.learns()
+    finally:
+      node.plug()
+  cluster.wait_until_idle()
+
+
+@pytest.mark.cluster
 def test_a_lost_variable_server_comes_back_on_another_node(cluster):
   toml = SMALL + '[slurm.variables]\noptions = ["--exclude=node1"]\n'
   toml += '[slurm.learner]\noptions = ["--nodelist=node1"]\n'
@@ -469,6 +492,32 @@ def test_a_controller_that_is_restarted_changes_nothing(run):
   wait_for(lambda: len(run.states()) == 7, 60, 'all jobs known')
   run.distacme('stop', run.directory.path)
   assert run.wait().stop.reason == 'interrupted'
+
+
+@pytest.mark.cluster
+def test_doctor_says_what_of_a_cluster_works(run):
+  run.write_cluster(SMALL)
+  said = run.distacme('doctor', '--cluster', f'{run.directory.path}.toml')
+  assert 'partitions main, short (default: main)' in said
+  assert re.search(r'ok +distacme on a node: node\d \(10\.213', said)
+  assert 'slurm works' in said
+  run.write_cluster(SMALL + 'prologue = "exit 3"\npartition = "gpu"\n')
+  said = run.distacme(
+    'doctor', '--cluster', f'{run.directory.path}.toml', code=1
+  )
+  assert "partition = 'gpu'" in said
+  assert 'no cluster works' in said
+
+
+@pytest.mark.cluster
+def test_logs_are_printed_and_unknown_workers_refused(run):
+  run.submit('--num-actors', '1', '--max-env-steps', '1000')
+  run.wait()
+  said = run.distacme('logs', run.directory.path)
+  assert '==> learner/0 <==' in said
+  run.distacme('logs', run.directory.path, 'actor/0')
+  said = run.distacme('logs', run.directory.path, 'actor/7', code=2)
+  assert "no worker 'actor/7'" in said
 
 
 @pytest.mark.cluster
