@@ -59,7 +59,7 @@ class Place:
   """The place of a worker's job now, and its ends before.
 
   Attributes:
-    worker: the first of the job's workers.
+    worker: by name; the workers of one job have the same place.
     job: the engine's number of the job; '' for an engine without.
     host: that the job's process runs on, or ran on last.
     since: start of the process, in unix seconds.

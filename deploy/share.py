@@ -8,6 +8,7 @@ host; only a worker that would fail anywhere ends the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import logging
 import platform
 import random
@@ -99,11 +100,6 @@ class Share(supervised_run.SupervisedRun):
     return self._leaving
 
   @property
-  def given(self) -> status_lib.Stop | None:
-    """The end of the run, if it is known here."""
-    return self._given()
-
-  @property
   def serves(self) -> bool:
     """True if the variable server is in this job."""
     return program_lib.VARIABLES in self._names
@@ -133,7 +129,7 @@ class Share(supervised_run.SupervisedRun):
           member.terminate()
     now = time.monotonic()
     if now >= self._place_at and self._leaving is None:
-      self._place_at = now + _PLACE_PERIOD_S
+      self._place_at = now + max(_PLACE_PERIOD_S, 5 * self._period_s)
       self.leave_if_replaced()
     if now >= self._look_at and self._leaving is None:
       self._look(now)
@@ -150,9 +146,8 @@ class Share(supervised_run.SupervisedRun):
     how = f'its job was started anew on {place.host}, and this host was cut off'
     self.is_replaced = True
     self._leaving = Leaving(how, anew=False)
-    for (
-      member
-    ) in self._members:  # at once: two of one name write the same files
+    # At once, since two workers of one name write the same files.
+    for member in self._members:
       member.kill()
 
   def refresh(self) -> None:
@@ -287,7 +282,8 @@ class Share(supervised_run.SupervisedRun):
     if self._leaving is None and self.serves:
       return super().finish()
     status = self._read_summary() or self._status
-    return status or status_lib.Status(seconds=0.0, counts={})
+    status = status or status_lib.Status(seconds=0.0, counts={})
+    return dataclasses.replace(status, stop=status.stop or self._stop)
 
 
 def names_of(

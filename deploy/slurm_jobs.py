@@ -86,6 +86,12 @@ def _one_job(program: topology.Program, cluster: cluster_lib.Cluster) -> Job:
   """Returns the job of a whole program: on each node, the most that one needs."""
   hosts = cluster.slurm.nodes
   shares = [share_lib.spread(program, host, hosts) for host in range(hosts)]
+  if not all(shares):
+    raise ValueError(
+      f'nodes = {hosts} in [slurm] leaves nodes without a worker: actors are spread '
+      'over all of them, the others are on the first. Use fewer nodes, or more '
+      'actors.'
+    )
   sums = [
     _sum_of(cluster.resources[name.partition('/')[0]] for name in share)
     for share in shares

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import dataclasses
 import functools
 import importlib
 import logging
@@ -154,11 +155,15 @@ class _Job:
       self._place.host,
       self._place.job,
     )
-    records.write_place(self._directory, self._place)
+    self._write(self._place)
     if self._share.serves and self._directory.read_running() is None:
       # Somebody has submitted the scripts by hand.
       self._directory.write_running(self._run.mode)
-    host = self._engine.host(self._cluster.slurm.interface)
+    try:
+      host = self._engine.host(self._cluster.slurm.interface)
+    except ValueError as error:
+      self._write(self._place.ended(f'could not start: {error}'))
+      raise
     os.environ[context.ADVERTISED] = host
     family = process_tree.Family()
     how: dict[str, Any] = {
@@ -170,7 +175,9 @@ class _Job:
     }
     with family.no_orphans():
       members = [
-        subprocesses.start(self._program[name], **how) for name in self._names
+        # Into the logs of earlier starts of the job, if there are some.
+        subprocesses.Process(self._program[name], mode='a', **how).worker(name)
+        for name in self._names
       ]
       self._share.attach(members)
       early.to(self._take_signal)
@@ -179,6 +186,12 @@ class _Job:
       )
       supervision.Supervisor(members, self._share, policy).watch()
     return self._end()
+
+  def _write(self, place: records.Place) -> None:
+    """Writes the job's place, for each of its workers."""
+    for name in self._names:
+      named = dataclasses.replace(place, worker=name)
+      records.write_place(self._directory, named)
 
   def _import_path(self) -> Sequence[str]:
     """Returns the folders from which workers import, those of this Python last."""
@@ -207,21 +220,22 @@ class _Job:
     status = self._share.finish()
     leaving = self._share.leaving
     if leaving is None:
-      how = status.stop.reason.value if status.stop else 'ended'
-      records.write_place(
-        self._directory, self._place.ended(f'the run ended: {how}')
+      logging.info('the run ended: %s', status.stop)
+      reason = status.stop.reason if status.stop else None
+      self._write(
+        self._place.ended(
+          f'the run ended: {reason.value}' if reason else 'its workers ended'
+        )
       )
       if self._share.serves:
         self._end_run()
-      logging.info('the run ended: %s', status.stop)
-      code = signals.exit_code(status.stop.reason) if status.stop else 0
-      return code if self._share.serves else 0
+      elif status.stop and status.stop.worker not in self._names:
+        return 0  # the end is another's
+      return signals.exit_code(reason) if reason else 1
     logging.info('leaves: %s', leaving.how)
     self._share.leave_if_replaced()
     if not self._share.is_replaced:  # the record is another's
-      records.write_place(
-        self._directory, self._place.ended(leaving.how, leaving.failed)
-      )
+      self._write(self._place.ended(leaving.how, leaving.failed))
     anew = leaving.anew and not self._share.is_replaced
     if anew and not self._engine.start_anew():
       logging.error('%s does not start this job anew', self._place.job)

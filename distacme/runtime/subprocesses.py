@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import os
 import pathlib
 import subprocess
+from typing import Literal
 
 from distacme.runtime import process_tree
 from distacme.runtime import signals
@@ -26,6 +27,7 @@ class Process:
     logs: pathlib.Path,
     family: process_tree.Family,
     first: subprocess.Popen[bytes] | None = None,
+    mode: Literal['w', 'a'] = 'w',
   ):
     """Starts the process, or takes over a started one.
 
@@ -35,11 +37,12 @@ class Process:
       logs: directory; what the process prints goes into a file by its name.
       family: that the process belongs to.
       first: the process, if it was started.
+      mode: 'a' to go on in the log of an earlier process.
     """
     self._command = command(spec.name)
     self._environment = environment(spec, family)
     self._log = logs / spec.name
-    self._process = first or self._start('w')
+    self._process = first or self._start(mode)
 
   def worker(self, name: str) -> supervision.Worker:
     """Returns the process's worker for supervision."""

@@ -69,6 +69,11 @@ def test_actors_are_spread_over_the_hosts_and_services_on_the_first():
   assert sorted(first + second) == sorted(w.name for w in program.owners())
 
 
+def test_nodes_without_a_worker_are_refused():
+  with pytest.raises(ValueError, match='nodes = 3 .* without a worker'):
+    jobs('[slurm]\none_job = true\nnodes = 3', num_actors=2)
+
+
 def test_a_lodger_has_no_job():
   assert 'replay' not in jobs(replay_in_learner=True)
 
