@@ -135,9 +135,8 @@ class SlurmEngine:
 
   def is_cancelled(self) -> bool:
     """Returns whether somebody has cancelled this job; True if nobody can tell."""
-    job = os.environ.get('SLURM_JOB_ID', '')
     try:
-      described = command('scontrol', '-o', 'show', 'job', job)
+      described = command('scontrol', '-o', 'show', 'job', self.this_job())
     except SlurmError as error:
       logging.warning('%s', error)
       return True
@@ -149,7 +148,8 @@ class SlurmEngine:
   def start_anew(self) -> bool:
     """Requeues this job, for after its end; returns whether Slurm agreed."""
     try:
-      command('scontrol', 'requeue', os.environ.get('SLURM_JOB_ID', ''))
+      # Not SLURM_JOB_ID, which in the last element of an array names all of them.
+      command('scontrol', 'requeue', self.this_job())
     except SlurmError as error:
       logging.error('%s', error)
       return False
