@@ -57,7 +57,7 @@ def train(
       give `presets.config(agent, env)` as `config`.
 
   Returns:
-    The run, which has ended.
+    The run, which has ended, or goes on in a cluster.
 
   Raises:
     ValueError: if agent, environment, network and settings do not fit.
@@ -70,8 +70,9 @@ def train(
   if isinstance(demonstrations, os.PathLike):
     demonstrations = os.fspath(demonstrations)
   agent = type(config).__module__.removeprefix('distacme.agents.')
-  if settings.get('run_dir') is not None:
-    settings['run_dir'] = pathlib.Path(settings['run_dir'])
+  for name in ('run_dir', 'cluster'):
+    if settings.get(name) is not None:
+      settings[name] = pathlib.Path(settings[name])
   experiment = experiment_lib.Experiment(
     run_config.RunConfig(
       agent=agent,
@@ -102,11 +103,11 @@ def _name(given: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run that has ended.
+  """A run that has ended, or that goes on in a cluster.
 
   Attributes:
     directory: the directory of the run's files.
-    exit_code: 0 if the run reached its end, else the code of
+    exit_code: 0 if the run reached its end or was submitted, else the code of
       `runtime.signals.exit_code`.
     experiment: the run's settings.
   """

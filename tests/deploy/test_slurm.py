@@ -521,6 +521,29 @@ def test_logs_are_printed_and_unknown_workers_refused(run):
 
 
 @pytest.mark.cluster
+def test_the_learner_alone_is_given_accelerators(cluster):
+  toml = SMALL.replace('800M"', '800M"\ngpus = 1', 1)  # the learner's
+  with Run(cluster, 'accelerators', toml=toml) as run:
+    run.submit(*LONG)
+    run.learns()
+    shown = {}
+    for worker in ('learner/0', 'actor/0'):
+      command = f'{run.directory.path} {worker}'
+      (pid,) = run.node(worker).processes(command)
+      variables = pathlib.Path(f'/proc/{pid}/environ').read_bytes().split(b'\0')
+      shown[worker] = {
+        name: value
+        for name, _, value in (v.decode().partition('=') for v in variables)
+      }
+    assert shown['learner/0']['CUDA_VISIBLE_DEVICES'] == '0'
+    assert 'JAX_PLATFORMS' not in shown['learner/0'] or os.environ.get(
+      'JAX_PLATFORMS'
+    )
+    assert shown['actor/0'].get('CUDA_VISIBLE_DEVICES', '') != '0'
+    assert shown['actor/0']['JAX_PLATFORMS'] == 'cpu'
+
+
+@pytest.mark.cluster
 def test_seeds_are_programs_of_their_own(cluster):
   with Run(cluster, 'seeds') as run:
     run.submit(
