@@ -7,7 +7,7 @@ host; only a worker that would fail anywhere ends the run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import logging
 import platform
@@ -174,6 +174,12 @@ class Share(supervised_run.SupervisedRun):
     status = client.status(self._server(), timeout_s=_TIMEOUT_S, only=names)
     self._cluster_heard = time.monotonic()
     return status
+
+  def _remember(self, workers: Mapping[str, status_lib.WorkerStatus]) -> None:
+    if time.monotonic() - self._heard > self._heard_s:
+      # The server was away, or not there yet: nobody could report to it.
+      self._heartbeats = dict.fromkeys(self._names, time.monotonic())
+    super()._remember(workers)
 
   def _read_summary(self) -> status_lib.Status | None:
     return records.read_summary(self._directory)

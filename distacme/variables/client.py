@@ -24,6 +24,7 @@ from distacme.variables import reporter as reporter_lib
 from distacme.variables import wire
 
 _RETRY_S = 0.2
+_TRY_S = 60.0  # to send params once
 # To send params to a server that lacks them; reports wait meanwhile.
 _AGAIN_S = 10.0
 
@@ -42,6 +43,7 @@ class VariableClient:
     *,
     find: line_lib.Find | None = None,
     connect_timeout_s: float = 60.0,
+    lost_after_s: float = 120.0,
   ) -> None:
     """Connects; waits for a server that is not there yet.
 
@@ -51,12 +53,16 @@ class VariableClient:
       find: returns where the server listens now, or None if that is not known.
         It is asked when the server does not answer.
       connect_timeout_s: how long to wait for the server.
+      lost_after_s: seconds without an answer after which the server is given up, by
+        reports and by publications; inf for a server that may be away for long, and
+        whose loss others notice.
 
     Raises:
       TimeoutError: if the server did not come.
     """
     self._line = line_lib.Line(wire.SERVICE, endpoint, find)
     self._worker = worker
+    self._lost_after_s = lost_after_s
     self._newest: core.VersionedParams | None = None
     self._arrived = threading.Condition()
     self._broken = 0  # streams of params since some arrived
@@ -75,7 +81,7 @@ class VariableClient:
     self,
     version: int,
     params: types.Params,
-    timeout_s: float = 60.0,
+    timeout_s: float | None = None,
   ) -> bool:
     """Sends params; waits until the server has them.
 
@@ -83,7 +89,7 @@ class VariableClient:
       version: larger than earlier versions; 0 or more.
       params: arrays nested in dicts with string keys. The arrays must not change
         later: a restarted server gets the same arrays again.
-      timeout_s: for all tries together.
+      timeout_s: for all tries together; by default half of `lost_after_s`.
 
     Returns:
       Whether these are now the newest; False if the server had this version or
@@ -97,6 +103,8 @@ class VariableClient:
     flat = nests.flatten(params)
     arrays = [np.asarray(leaf) for leaf in flat.values()]
     sent = wire.VersionedArrays(version, list(flat), arrays)
+    if timeout_s is None:
+      timeout_s = self._lost_after_s / 2
     accepted = self._send(sent, timeout_s)
     self._published = sent
     return accepted
@@ -113,7 +121,7 @@ class VariableClient:
           answer = self._line.call(
             'Publish',
             itertools.chain([header], chunks),
-            max(0.0, deadline - time.monotonic()),
+            max(0.0, min(_TRY_S, deadline - time.monotonic())),
           )
         break
       except ConnectionRefusedError:  # the server is there
@@ -173,9 +181,16 @@ class VariableClient:
       return self._arrived.wait_for(newer, timeout_s)
 
   def reporter(
-    self, period_s: float = 0.5, lost_after_s: float = 120.0
+    self, period_s: float = 0.5, lost_after_s: float | None = None
   ) -> reporter_lib.Reporter:
-    """Returns a `core.Reporter`, closed with this client."""
+    """Returns a `core.Reporter`, closed with this client.
+
+    Args:
+      period_s: seconds between reports.
+      lost_after_s: as of this client, by default the same.
+    """
+    if lost_after_s is None:
+      lost_after_s = self._lost_after_s
     reporter = reporter_lib.Reporter(
       self._line,
       self._worker,

@@ -15,6 +15,7 @@ from distacme.programs import program
 from distacme.run import endpoints
 
 _CONNECT_S = 60.0
+_LOST_S = 120.0
 
 _GOODBYE_S = 1.0
 
@@ -32,6 +33,7 @@ class Connection:
     folder: pathlib.Path,
     timeout_s: float = _CONNECT_S,
     terminated: threading.Event | None = None,
+    lost_after_s: float = _LOST_S,
   ):
     """Waits for the variable server and connects to the server.
 
@@ -40,6 +42,8 @@ class Connection:
       folder: of the run's endpoints.
       timeout_s: seconds to wait for the server.
       terminated: set once the worker is to stop whatever the run says.
+      lost_after_s: seconds without an answer of the server after which this worker
+        gives the run up.
 
     Raises:
       TimeoutError: if the server does not listen in time.
@@ -48,6 +52,7 @@ class Connection:
     from distacme.variables import client
 
     self.name = name
+    self._timeout_s = timeout_s
     self._terminated = terminated or threading.Event()
     deadline = time.monotonic() + timeout_s
     endpoint = endpoints.wait(
@@ -62,6 +67,7 @@ class Connection:
       name,
       find=functools.partial(endpoints.find, folder, program.VARIABLES),
       connect_timeout_s=max(0.0, deadline - time.monotonic()),
+      lost_after_s=lost_after_s,
     )
     self._reporter = self._client.reporter()
     self.params = self._client
@@ -101,9 +107,9 @@ class Connection:
     """Returns the status, also of a server that is just being started again.
 
     Raises:
-      ConnectionError: if the server does not answer for a minute.
+      ConnectionError: if the server does not answer in time.
     """
-    give_up_at = time.monotonic() + _CONNECT_S
+    give_up_at = time.monotonic() + self._timeout_s
     while True:
       try:
         return self.status()

@@ -117,10 +117,14 @@ class Context:
   @property
   def interface(self) -> Interface:
     """The interface on which this worker's services listen."""
-    advertised = os.environ.get(ADVERTISED, '')
-    if not advertised:
-      return Interface('127.0.0.1', '')
-    return Interface('0.0.0.0', advertised)
+    if self.on_cluster:
+      return Interface('0.0.0.0', os.environ[ADVERTISED])
+    return Interface('127.0.0.1', '')
+
+  @property
+  def on_cluster(self) -> bool:
+    """True if workers of the run may be on other hosts."""
+    return bool(os.environ.get(ADVERTISED))
 
   def listens(self, endpoint: endpoints.Endpoint, name: str = '') -> None:
     """Lets other workers find this worker's endpoint.

@@ -12,6 +12,7 @@ from concurrent import futures
 import dataclasses
 import importlib
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -193,8 +194,14 @@ def _connect(context: context_lib.Context) -> connection_lib.Connection:
   from distacme import status as status_lib
   from distacme.programs.workers import connection as connection_lib
 
+  # On a cluster the server's job may wait in a queue, or for its lost host to be
+  # noticed; the supervision of this worker's job looks whether it will come.
+  patience = {'timeout_s': math.inf, 'lost_after_s': math.inf}
   line = connection_lib.Connection(
-    context.name, context.directory.endpoints, terminated=context.terminated
+    context.name,
+    context.directory.endpoints,
+    terminated=context.terminated,
+    **(patience if context.on_cluster else {}),
   )
   if context.process:
     context.process.on_terminate(line.terminate)

@@ -521,6 +521,29 @@ def test_logs_are_printed_and_unknown_workers_refused(run):
 
 
 @pytest.mark.cluster
+def test_workers_wait_for_a_variable_server_in_the_queue(cluster):
+  toml = SMALL + '[slurm.variables]\noptions = ["--hold"]\n'
+  with Run(cluster, 'queue', toml=toml) as run:
+    run.submit(*LONG)
+    job = records.job_of(run.directory, 'variables/0')
+    wait_for(lambda: run.place('actor/0'), 60, 'an actor')
+    # Longer than workers on one host wait for their server.
+    time.sleep(75)
+    run.cluster.command('scontrol', 'release', job)
+    run.learns()
+    places = {w: run.place(w) for w in ('learner/0', 'replay/0', 'actor/0')}
+    assert not any(place.ends for place in places.values())
+    # Longer than workers on one host go on without.
+    began = run.place('variables/0').since
+    run.cluster.command('scontrol', 'requeuehold', job)
+    time.sleep(140)
+    run.cluster.command('scontrol', 'release', job)
+    wait_for(lambda: run.place('variables/0').since > began, 60, 'its start')
+    run.learns()
+    assert places == {worker: run.place(worker) for worker in places}
+
+
+@pytest.mark.cluster
 def test_the_learner_alone_is_given_accelerators(cluster):
   toml = SMALL.replace('800M"', '800M"\ngpus = 1', 1)  # the learner's
   with Run(cluster, 'accelerators', toml=toml) as run:
