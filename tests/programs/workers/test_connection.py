@@ -64,7 +64,7 @@ def test_a_server_that_is_just_started_again_is_asked_again(
 
     monkeypatch.setattr(line, 'status', status)
     assert line.first_status().counts == {'env_steps': 3}
-    monkeypatch.setattr(connection, '_CONNECT_S', 0.0)
+    monkeypatch.setattr(line, '_timeout_s', 0.0)
     failures = iter(range(1))
     with pytest.raises(ConnectionError, match='not there yet'):
       line.first_status()
