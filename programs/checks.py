@@ -9,6 +9,7 @@ import shutil
 from typing import IO, TYPE_CHECKING, Any
 
 from distacme import core
+from distacme import replay_spec
 from distacme import specs
 from distacme.programs import demonstrations
 from distacme.programs import experiment as experiment_lib
@@ -64,6 +65,7 @@ def check_agent(
       environment.close()
   if not agent.replay.needs_actors:
     _check_clock_without_actors(run)
+  _check_replay_servers(experiment, agent)
   updates.check_count(run.updates_per_call, agent)
   devices.check_split(
     agent.replay.batch_size,
@@ -71,6 +73,25 @@ def check_agent(
     _learners_variables(run, agent),
   )
   return agent, spec
+
+
+def _check_replay_servers(
+  experiment: experiment_lib.Experiment, agent: core.Agent
+) -> None:
+  """Checks that the agent's replay can be divided among the run's servers.
+
+  Raises:
+    ValueError: if it cannot.
+  """
+  run = experiment.run
+  if run.num_replay_servers > 1 and (
+    run.demonstrations or experiment.demonstrations is not None
+  ):
+    raise ValueError(
+      f'num_replay_servers={run.num_replay_servers} divide what actors write, and '
+      'demonstrations lie in one server. Leave either out.'
+    )
+  replay_spec.check_shards(agent.replay, run.num_replay_servers)
 
 
 def _learners_variables(
@@ -100,6 +121,7 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
   for name, default in (
     ('max_env_steps', None),
     ('num_actors', run_config.RunConfig.num_actors),
+    ('num_replay_servers', run_config.RunConfig.num_replay_servers),
   ):
     if getattr(run, name) != default:
       raise ValueError(
@@ -113,9 +135,9 @@ def _check_clock_without_actors(run: run_config.RunConfig) -> None:
     )
 
 
-# Files that a process opens, measured: a run in one process, or a service; and of a
-# process with all workers, those of each actor.
-_OPEN_FILES, _OPEN_FILES_OF_ACTOR = 40, 4
+# Files that a process opens, measured: a run in one process, or a service; of a
+# process with all workers, those of each actor; of a further replay server.
+_OPEN_FILES, _OPEN_FILES_OF_ACTOR, _OPEN_FILES_OF_REPLAY = 40, 4, 8
 
 
 def _allow_descriptors(run: run_config.RunConfig) -> None:
@@ -129,6 +151,7 @@ def _allow_descriptors(run: run_config.RunConfig) -> None:
   if launcher.has_services:
     of_actor = 1 if launcher.has_processes else _OPEN_FILES_OF_ACTOR
     needed += run.num_actors * of_actor
+    needed += (run.num_replay_servers - 1) * _OPEN_FILES_OF_REPLAY
   allowed = descriptors.allow(needed)
   if allowed < needed:
     raise ValueError(

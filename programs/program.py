@@ -18,10 +18,11 @@ if TYPE_CHECKING:
   from distacme.programs import run_config
 
 VARIABLES = 'variables/0'
-REPLAY = 'replay/0'
 LEARNER = 'learner/0'
 EVALUATOR = 'evaluator/0'
 _ACTORS = 'actor/'
+_REPLAY = 'replay/'
+REPLAY = f'{_REPLAY}0'  # where there is replay at all, as a worker
 
 
 def actor_name(index: int) -> str:
@@ -32,6 +33,11 @@ def actor_name(index: int) -> str:
 def is_actor(name: str) -> bool:
   """Returns whether a worker is an actor."""
   return name.startswith(_ACTORS)
+
+
+def replay_servers(worker: topology.WorkerSpec) -> list[str]:
+  """Returns the names of the replay workers that a worker needs, in their order."""
+  return [name for name in worker.needs if name.startswith(_REPLAY)]
 
 
 def may_join(program: topology.Program, name: str) -> bool:
@@ -75,14 +81,16 @@ def make_program(
     acts: whether there are actors, and replay between them and the learner. An
       agent that learns from demonstrations alone has neither.
   """
-  served = (VARIABLES, REPLAY) if acts else (VARIABLES,)
-  replay = topology.WorkerSpec(
-    REPLAY,
-    listens=True,
-    needs=(VARIABLES,),
-    lives_in=LEARNER if run.replay_in_learner else '',
-    env=_ALL,
-  )
+  replay = [
+    topology.WorkerSpec(
+      f'{_REPLAY}{index}',
+      listens=True,
+      needs=(VARIABLES,),
+      lives_in=LEARNER if run.replay_in_learner else '',
+      env=_ALL,
+    )
+    for index in range(run.num_replay_servers if acts else 0)
+  ]
   num_actors = run.num_actors if acts else 0
   remote = modes.find(run.mode).remote
   return topology.Program(
@@ -92,12 +100,17 @@ def make_program(
         listens=True,
         env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # takes 20 MB less
       ),
-      *((replay,) if acts else ()),
+      *replay,
       topology.WorkerSpec(
         LEARNER,
-        needs=served,
+        needs=(VARIABLES, *(server.name for server in replay)),
         # A host of a cluster may have other cores, and shares them with nobody.
-        env=_ALL if remote else {**_ALL, **cores.learning(num_actors)},
+        env=_ALL
+        if remote
+        else {
+          **_ALL,
+          **cores.learning(num_actors + run.num_replay_servers - 1),
+        },
         resources=(
           {'accelerators': len(run.learner_devices)}
           if run.learner_devices
@@ -120,7 +133,7 @@ def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   """Returns the actor of a number, started with the run or added later."""
   return topology.WorkerSpec(
     actor_name(index),
-    needs=(VARIABLES, REPLAY),
+    needs=(VARIABLES, f'{_REPLAY}{index % run.num_replay_servers}'),
     env=_acting(),
     resources={
       'cpus': 1,

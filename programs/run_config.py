@@ -120,6 +120,10 @@ class RunConfig:
   )
   """Transport of experience from actors to replay: reverb, or a service of
   distacme's own (grpc); by default Reverb where it is installed and tls is off."""
+  num_replay_servers: int = _field(1, resume='fixed', plot='ignore')
+  """Replay servers of a program, among which the actors are divided. The learner
+  samples all of them as if they were one. More than one are for actors whose
+  experience is more than one process takes."""
   replay_in_learner: bool = _field(False, plot='ignore')
   """Runs replay in the learner's process: one process less, and replay ends with
   the learner."""
@@ -154,6 +158,7 @@ class RunConfig:
     config_checks.check_at_least_one(
       self,
       'num_actors',
+      'num_replay_servers',
       'envs_per_actor',
       'eval_period',
       'eval_episodes',
@@ -201,6 +206,7 @@ class RunConfig:
         'run sends, and Reverb, which takes experience to replay, has no TLS. Add '
         "'--replay-transport grpc'."
       )
+    self._check_replay_servers(launcher.has_services)
     if self.agent == '__main__' and launcher.has_processes:
       raise ValueError(
         'other processes do not find an agent in the script that was started. '
@@ -242,6 +248,27 @@ class RunConfig:
   def encrypted(self) -> bool:
     """Whether workers show the run's key to its services: always between hosts."""
     return self.tls or modes.find(self.mode).remote
+
+  def _check_replay_servers(self, has_services: bool) -> None:
+    """Refuses more replay servers than the run has a use for."""
+    count = self.num_replay_servers
+    if count == 1:
+      return
+    if not has_services:
+      raise ValueError(
+        f'num_replay_servers={count} are processes or threads, and '
+        f'mode={self.mode!r} has none. Leave it out.'
+      )
+    if self.replay_in_learner:
+      raise ValueError(
+        f'num_replay_servers={count} are more than replay_in_learner has room '
+        'for: there is one. Leave either out.'
+      )
+    if count > self.num_actors:
+      raise ValueError(
+        f'num_replay_servers={count} are more than num_actors={self.num_actors}: '
+        'nobody would write to some of them. Give at least one actor each.'
+      )
 
   def actor_device(self, index: int) -> int | None:
     """Returns the accelerator of an actor, None if the actor is on the CPU."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import json
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from distacme import replay_spec
 from distacme.replay import archive
+from distacme.replay import balance
 from distacme.replay import mixture
 from distacme.replay import table_metrics
 from distacme.replay import tables as tables_lib
@@ -43,6 +45,7 @@ class Memory:
       for index, table in enumerate(spec.tables)
     ]
     self._batches = 0  # drawn
+    self._let_in: float = math.inf  # windows; see `let_in`
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""
@@ -76,12 +79,28 @@ class Memory:
       self.spec.tables[index].filled_by == 'actors' for index in tables
     ):
       return 0
-    return min(
-      self._limits[index].room(
-        self._tables[index].counts.inserted, self._counts(index).sampled
-      )
-      // self.spec.block_size
-      for index in tables
+    return min(self._room(index) // self.spec.block_size for index in tables)
+
+  def _room(self, index: int) -> int:
+    """Returns the number of windows that may be inserted into a table."""
+    counts = self._counts(index)
+    room = self._limits[index].room(counts.inserted, counts.sampled)
+    return max(0, int(min(room, self._let_in - counts.inserted)))
+
+  def let_in(self, windows: int) -> None:
+    """Bounds the windows that are inserted in all, beside the tables' own limits.
+
+    Of a shard of replay, whose rate limits are those of all shards together.
+    """
+    self._let_in = windows
+
+  @property
+  def holdings(self) -> balance.Holdings:
+    """What this shard of replay has of the whole; of its only table."""
+    (table,) = self._tables
+    counts = table.counts
+    return balance.Holdings(
+      counts.inserted, counts.sampled, counts.size, table.total_priority
     )
 
   def _counts(self, index: int) -> table_metrics.Counts:

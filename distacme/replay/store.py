@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 from distacme import replay_spec
+from distacme.replay import balance
 from distacme.replay import checkpoints
 from distacme.replay import filling
 from distacme.replay import frame_streams
@@ -38,6 +39,7 @@ class Store:
     directory: pathlib.Path | None = None,
     demonstrations: pathlib.Path | None = None,
     learnt: int = 0,
+    first_room: int | None = None,
   ):
     """Makes the tables.
 
@@ -46,6 +48,8 @@ class Store:
       directory: of checkpoints; None for tables that are not saved.
       demonstrations: folder of `filling.save`, which may be absent.
       learnt: steps that the learner has made already; see `filling.load`.
+      first_room: of a shard of replay, the windows that it takes before the first
+        `let_in`, those of its checkpoint included; None for no bound.
 
     Raises:
       ValueError: if the demonstrations are damaged.
@@ -70,6 +74,8 @@ class Store:
       held = filling.load(demonstrations, learnt)
     if held is not None:
       self._memory.load(held)
+    if first_room is not None:
+      self._memory.let_in(max(first_room, self.holdings().inserted))
 
   def check(self) -> None:
     """Raises what the tables failed with, as for lack of memory, if they did."""
@@ -219,6 +225,19 @@ class Store:
     """
     with self._changed:
       self._memory.update_priorities(tables, keys, priorities)
+
+  def holdings(self) -> balance.Holdings:
+    """Returns what this shard of replay has of the whole."""
+    with self._changed:
+      return self._memory.holdings
+
+  def let_in(self, windows: int) -> None:
+    """Lets actors insert until so many windows have come in all."""
+    with self._changed:
+      self._memory.let_in(windows)
+      self._changed.notify_all()
+    for call in self._on_room:
+      call()
 
   def metrics(self) -> dict[str, float]:
     """Returns size, inserts and samples so far, and the ratio reached."""

@@ -11,7 +11,7 @@ _LOOK_S = 0.1  # between looks whether the outlet was closed
 
 
 class StoreOutlet:
-  """A `replay.sampler.Outlet` of a store that no other process reaches."""
+  """A `replay.following_outlet.Outlet` of a store that no other process reaches."""
 
   def __init__(self, store: store_lib.Store):
     self._store = store

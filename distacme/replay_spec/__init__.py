@@ -3,6 +3,9 @@
 A `ReplaySpec` holds numbers and names only, so a replay server imports no agent.
 """
 
+from distacme.replay_spec.shards import check_shards
+from distacme.replay_spec.shards import first_room
+from distacme.replay_spec.shards import of_shard
 from distacme.replay_spec.spec import ReplaySpec
 from distacme.replay_spec.spec import as_dict
 from distacme.replay_spec.spec import from_dict
@@ -19,7 +22,10 @@ from distacme.replay_spec.windows import learnt_reward
 __all__ = (
   'ReplaySpec',
   'as_dict',
+  'check_shards',
+  'first_room',
   'from_dict',
+  'of_shard',
   'queue',
   'single',
   'RateLimits',

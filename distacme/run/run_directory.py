@@ -78,6 +78,12 @@ class RunDirectory:
     """Saved tables of replay."""
     return self.path / 'replay'
 
+  def replay_shard(self, index: int, count: int) -> pathlib.Path:
+    """Returns where one of several replay servers saves its tables."""
+    if count == 1:
+      return self.replay
+    return self.replay / f'shard_{index}_of_{count}'
+
   @property
   def demonstrations(self) -> pathlib.Path:
     """Replay as the run's demonstrations fill it, before the first step."""

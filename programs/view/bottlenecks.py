@@ -97,12 +97,18 @@ def _for_data(workers: _Workers, learner_steps: int) -> list[str]:
     # sampling takes long.
     return [
       f'the learner waits for its batches to be drawn ({share:.0%} of the time): '
-      'replay is what is slow. --replay-in-learner makes it faster'
+      f'replay is what is slow.{_remedy(workers)}'
     ]
   return [
     f'the learner waits for the actors ({share:.0%} of the time): replay gives '
     f'no more before more is inserted{_ratio(workers)}'
   ]
+
+
+def _remedy(workers: _Workers) -> str:
+  """Returns the flag that makes replay faster, for a run with one server."""
+  servers = sum(_kind(name) == 'replay' for name in workers)
+  return ' --replay-in-learner makes it faster' if servers <= 1 else ''
 
 
 def _silent(workers: _Workers) -> list[str]:
@@ -120,11 +126,25 @@ def _ratio(workers: _Workers) -> str:
 
 
 def _replay(workers: _Workers) -> dict[str, float]:
-  """Returns the metrics of replay."""
-  metrics: dict[str, float] = {}
-  for name, worker in workers.items():
-    if _kind(name) == 'replay':
-      metrics |= worker.metrics
+  """Returns the metrics of replay, the sums of several servers'."""
+  servers = [
+    worker.metrics
+    for name, worker in workers.items()
+    if _kind(name) == 'replay'
+  ]
+  if len(servers) == 1:
+    return dict(servers[0])
+  # The ratio of the whole is held, and not that of each server.
+  ratios = [
+    (each.get('inserted', 0.0), each['samples_per_insert'])
+    for each in servers
+    if each.get('samples_per_insert')
+  ]
+  inserted = sum(number for number, _ in ratios)
+  metrics = {'size': sum(each.get('size', 0.0) for each in servers)}
+  if inserted:
+    weighted = sum(number * ratio for number, ratio in ratios)
+    metrics['samples_per_insert'] = weighted / inserted
   return metrics
 
 

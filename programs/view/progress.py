@@ -182,10 +182,10 @@ def _overview(status: status_lib.Status) -> list[str]:
     for name, clock in (('env', 'env_steps'), ('learner', 'learner_steps'))
     if clock == 'learner_steps' or _acts(status)
   ]
-  means = {
+  # Replay may be several servers.
+  means = {'replay': _sum(status, 'size')} | {
     title: _mean(status, metric)
     for title, metric in (
-      ('replay', 'size'),
       ('acting return', 'episode_return'),
       ('evaluated return', 'mean_return'),
     )
@@ -227,12 +227,22 @@ def _left(status: status_lib.Status) -> list[str]:
 
 def _mean(status: status_lib.Status, metric: str) -> float | None:
   """Returns the mean over the workers that have measured `metric`."""
-  values = [
+  values = _values(status, metric)
+  return sum(values) / len(values) if values else None
+
+
+def _sum(status: status_lib.Status, metric: str) -> float | None:
+  """Returns the sum over the workers that have measured `metric`."""
+  values = _values(status, metric)
+  return sum(values) if values else None
+
+
+def _values(status: status_lib.Status, metric: str) -> list[float]:
+  return [
     worker.metrics[metric]
     for worker in status.workers.values()
     if metric in worker.metrics
   ]
-  return sum(values) / len(values) if values else None
 
 
 def _does(worker: status_lib.WorkerStatus) -> str:

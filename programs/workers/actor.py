@@ -27,7 +27,8 @@ def run(context: context_lib.Context) -> None:
 def _act(context: context_lib.Context) -> None:
   connection, index = context.connection, context.index
   experiment = context.experiment
-  if context.find(program.REPLAY) is None:
+  (replay,) = program.replay_servers(context.spec)
+  if context.find(replay) is None:
     return
   status = connection.first_status()
   before = status.workers.get(connection.name)

@@ -43,7 +43,8 @@ def run(context: context_lib.Context) -> None:
   connection.report({'learner_steps': -behind} if behind else None)
   make_sampler = functools.partial(replay_links.make_sampler, context, agent)
   store: store_lib.Store | None = None
-  if program.REPLAY not in context.program:
+  servers = program.replay_servers(context.spec)
+  if not servers:
     # Nobody acts: the tables of demonstrations are here.
     saves = experiment.run.replay_checkpoint_period_s is not None
     store = store_lib.Store(
@@ -53,7 +54,7 @@ def run(context: context_lib.Context) -> None:
       learnt=restored.steps if restored else 0,
     )
     make_sampler = functools.partial(replay_links.make_own_sampler, store)
-  elif context.find(program.REPLAY) is None:
+  elif any(context.find(replay) is None for replay in servers):
     return
 
   def save(steps: int, state: Any) -> None:

@@ -42,11 +42,14 @@ def run(context: context_lib.Context) -> None:
   """
   run = recorded_run.run_config(context.config, context.directory)
   save_period_s = run.replay_checkpoint_period_s
+  spec = replay_spec.from_dict(context.config['replay'])
+  place = context.index, run.num_replay_servers
   store = store_lib.Store(
-    replay_spec.from_dict(context.config['replay']),
-    context.directory.replay if save_period_s else None,
+    replay_spec.of_shard(spec, *place),
+    context.directory.replay_shard(*place) if save_period_s else None,
     context.directory.demonstrations,
     learnt=context.connection.first_status().counts.get('learner_steps', 0),
+    first_room=replay_spec.first_room(spec, run.num_replay_servers),
   )
   with _doors(context, store, run) as checks:
     _serve(context, store, save_period_s, checks)
@@ -68,14 +71,15 @@ def _doors(
     if run.transport == 'reverb':
       from distacme.replay.reverb import queue as queue_lib
 
-      before = context.listened(replay_links.QUEUE)
+      name = replay_links.queue_name(context.name)
+      before = context.listened(name)
       # At the address that actors look for: Reverb's clients connect to no other.
       port = before.port if before else listening.free_port()
       queue = queue_lib.PackQueue(store, port)
       stack.callback(queue.stop)
       checks.append(queue.check)
-      context.listens(endpoints.Endpoint('127.0.0.1', port), replay_links.QUEUE)
-    path = replay_links.socket_path(context.directory)
+      context.listens(endpoints.Endpoint('127.0.0.1', port), name)
+    path = replay_links.socket_path(context.directory, context.name)
     try:
       stack.callback(local_server.LocalServer(store, path).stop)
     except OSError as error:

@@ -19,7 +19,7 @@ _CONNECT_S = 2.0
 
 
 class GrpcOutlet:
-  """A `replay.sampler.Outlet` over one stream, used up once that breaks."""
+  """A `replay.following_outlet.Outlet` over one stream, used up once that breaks."""
 
   def __init__(
     self,

@@ -8,6 +8,7 @@ import grpc
 
 from distacme.replay import store as store_lib
 from distacme.replay.service import batches
+from distacme.replay.service import exchange
 from distacme.replay.service import inserts
 from distacme.replay.service import wire
 from distacme.rpc import server as server_lib
@@ -52,6 +53,9 @@ class ReplayServer:
       {
         'Insert': service.Method(stream, inserts.Inserts(store).serve),
         'Batches': service.Method(stream, self._batches.serve),
+        'Exchange': service.Method(
+          stream, exchange.ExchangeService(store).serve
+        ),
         'Describe': service.Method(
           grpc.unary_unary_rpc_method_handler, self._describe
         ),

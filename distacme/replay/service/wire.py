@@ -3,6 +3,7 @@
   Insert    visit, piece, piece, ...     ->  count, count, ...
   Batches   form, ask, ask, ...          ->  b'', piece, piece, ...
   Describe  b''                          ->  a sentence, UTF-8
+  Exchange  room, room, ...              ->  holdings, ...; see `exchange`
 
 **Insert.** An actor's stream of packs (`replay.packs`), each cut every `pieces.BYTES`. The
 pack's own header tells how long it is. `visit` is the actor's random number, which stays

@@ -21,7 +21,7 @@ _ANSWER_S = 2.0
 
 
 class LocalOutlet:
-  """A `replay.sampler.Outlet` through shared memory."""
+  """A `replay.following_outlet.Outlet` through shared memory."""
 
   def __init__(self, path: pathlib.Path, form: form_lib.Form):
     """Connects.

@@ -1,0 +1,97 @@
+"""Brings a shard's holdings to the learner, and the room for more back.
+
+  Exchange    room, room, ...  ->  holdings, holdings, ...
+
+`room` is the number of windows until which actors may insert. The first `holdings` come
+at once, later ones when they have changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+import math
+import struct
+
+import grpc
+
+from distacme.replay import balance
+from distacme.replay import store as store_lib
+from distacme.rpc import line as line_lib
+from distacme.rpc import service
+
+_ROOM = struct.Struct('<Q')
+_HOLDINGS = struct.Struct('<QQQd')
+# Between two messages; the learner's ratio of samples to inserts is behind by as much.
+_PERIOD_S = 0.005
+
+
+class ExchangeService:
+  """The method Exchange, in the thread of the event loop."""
+
+  def __init__(self, store: store_lib.Store):
+    """Takes the tables that are a shard."""
+    self._store = store
+
+  async def serve(
+    self, requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+  ) -> None:
+    """Talks with a learner until the learner is gone."""
+    del requests  # see `rpc.service.read`
+    tasks = [
+      asyncio.ensure_future(self._listen(context)),
+      asyncio.ensure_future(self._tell(context)),
+    ]
+    try:
+      await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+      for task in tasks:
+        if task.done():
+          task.result()  # raises what ended it
+    finally:
+      for task in tasks:
+        task.cancel()
+
+  async def _listen(self, context: grpc.aio.ServicerContext) -> None:
+    while message := await service.read(context):
+      self._store.let_in(_room_from_bytes(message))
+
+  async def _tell(self, context: grpc.aio.ServicerContext) -> None:
+    told = None
+    while True:
+      held = self._store.holdings()
+      if held != told:
+        told = held
+        await context.write(_HOLDINGS.pack(*held))
+      await asyncio.sleep(_PERIOD_S)
+
+
+def exchange(
+  line: line_lib.Line, rooms: Iterator[int]
+) -> Iterator[balance.Holdings]:
+  """Tells a shard the room that it has; yields the holdings of the shard.
+
+  Args:
+    line: to the shard.
+    rooms: read in a thread of gRPC.
+
+  Raises:
+    ConnectionError: if the shard is gone.
+    ValueError: if the shard refuses, or its answer is none.
+  """
+  for answer in line.stream('Exchange', map(_ROOM.pack, rooms)):
+    yield _holdings_from_bytes(answer)
+
+
+def _room_from_bytes(data: bytes) -> int:
+  if len(data) != _ROOM.size:
+    raise ValueError(f'no room of a shard: {data!r:.80}.')
+  return int(_ROOM.unpack(data)[0])
+
+
+def _holdings_from_bytes(data: bytes) -> balance.Holdings:
+  if len(data) != _HOLDINGS.size:
+    raise ValueError(f'no holdings of a shard: {data!r:.80}.')
+  held = balance.Holdings(*_HOLDINGS.unpack(data))
+  if not 0 <= held.priority < math.inf:
+    raise ValueError(f'a shard has priorities of {held.priority} in all.')
+  return held
