@@ -96,7 +96,7 @@ class Memory:
 
   @property
   def holdings(self) -> balance.Holdings:
-    """What this shard of replay has of the whole; of its only table."""
+    """The content of the only table, as a shard of replay."""
     (table,) = self._tables
     counts = table.counts
     return balance.Holdings(

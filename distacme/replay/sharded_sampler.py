@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import collections
 from collections.abc import Callable, Iterator, Sequence
 import functools
@@ -70,7 +69,7 @@ def make(
   return _Tables(shards, spec, layout, stopped, seed)
 
 
-class ShardedSampler(abc.ABC):
+class ShardedSampler:
   """A `core.Sampler` over the shards of one table; does without those that are gone.
 
   A thread for each shard fetches what the shard has drawn, and holds it ready.
@@ -163,9 +162,9 @@ class ShardedSampler(abc.ABC):
 
     self._changed.wait_for(over)
 
-  @abc.abstractmethod
   def _draw(self) -> tables.DrawnItems:
     """Waits for the next batch; the lock is held."""
+    raise NotImplementedError
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
     """Waits for the next batch; see `core.Sampler`.
@@ -308,17 +307,19 @@ class _Tables(ShardedSampler):
 
   def _gather(self, counts: np.ndarray) -> bool:
     """Waits until shards have drawn so many elements; False if one is gone."""
-    for number in np.flatnonzero(counts).tolist():
-      pool, count = self._pools[number], counts[number]
-      while len(pool) < count:
-        if not self._balance.is_there(number):
-          return False
-        pool.wanted = True
-        self._changed.notify_all()
-        self._wait_for(
-          lambda: not pool.wanted or not self._balance.is_there(number)
-        )
-    return True
+    wanted = np.flatnonzero(counts).tolist()
+    return all(self._fill(number, counts[number]) for number in wanted)
+
+  def _fill(self, number: int, count: int) -> bool:
+    """Waits until a shard has drawn so many elements; False if it is gone."""
+    pool = self._pools[number]
+    while len(pool) < count and self._balance.is_there(number):
+      pool.wanted = True
+      self._changed.notify_all()
+      self._wait_for(
+        lambda: not pool.wanted or not self._balance.is_there(number)
+      )
+    return len(pool) >= count
 
 
 class _Queues(ShardedSampler):

@@ -227,7 +227,7 @@ class Store:
       self._memory.update_priorities(tables, keys, priorities)
 
   def holdings(self) -> balance.Holdings:
-    """Returns what this shard of replay has of the whole."""
+    """Returns the content of the only table, as a shard of replay."""
     with self._changed:
       return self._memory.holdings
 

@@ -109,7 +109,8 @@ def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
 ):
   made = replay.sampler
   made.sample()
-  tried_in_vain, open_outlet = threading.Event(), made._open_outlet
+  following = made._outlet
+  tried_in_vain, open_outlet = threading.Event(), following._open_outlet
 
   def opened():
     try:
@@ -118,7 +119,7 @@ def test_a_restarted_replay_is_found_and_lost_priorities_are_counted(
       tried_in_vain.set()
       raise
 
-  made._open_outlet = opened
+  following._open_outlet = opened
   replay._server.stop()
   got = []
 
