@@ -14,17 +14,27 @@ import importlib
 import importlib.util
 import pathlib
 import sys
+import threading
 import types
 from typing import Any
 
 
-@functools.lru_cache(maxsize=1)
+# Replay workers may be threads of one process, and start at once.
+_loading = threading.Lock()
+
+
 def load() -> Any:
   """Returns the extension module, with Client, Server, Table and so on.
 
   Raises:
     ImportError: if Reverb is not installed.
   """
+  with _loading:
+    return _load()
+
+
+@functools.lru_cache(maxsize=1)
+def _load() -> Any:
   if 'reverb' in sys.modules:  # other code imported Reverb in full
     return importlib.import_module('reverb.pybind')
   try:

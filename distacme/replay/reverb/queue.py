@@ -19,6 +19,9 @@ TABLE = 'packs'
 _MOST = 8  # packs that wait
 _AHEAD = 4  # packs that are fetched ahead of their insertion
 _STOP_S = 1.0
+# Servers of one process start one after the other: one that waits within gRPC for
+# another holds the GIL, for which the other's `bind` waits (`loopback`).
+_starting = threading.Lock()
 
 
 class PackQueue:
@@ -45,7 +48,6 @@ class PackQueue:
     # Actors of a queue act with params that are older for every pack that waits.
     self._used_once = store.spec.used_once
     reverb = extension.load()
-    loopback.confine(extension.library())
     most = 1 if self._used_once else _MOST
     table = reverb.Table(
       name=TABLE,
@@ -58,7 +60,9 @@ class PackQueue:
       extensions=[],
       signature=None,
     )
-    self._server = reverb.Server([table], port, None)
+    with _starting:
+      loopback.confine(extension.library())
+      self._server = reverb.Server([table], port, None)
     self._client = connection.connect(f'127.0.0.1:{port}')
     self._stopped = threading.Event()
     self._error: Exception | None = None

@@ -77,9 +77,9 @@ assert hashlib.sha256(b'').hexdigest().startswith('e3b0')
 
 @pytest.fixture
 def loads_anew():
-  extension.load.cache_clear()
+  extension._load.cache_clear()
   yield
-  extension.load.cache_clear()
+  extension._load.cache_clear()
 
 
 def test_where_that_fails_it_imports_reverb_in_full(loads_anew, monkeypatch):
