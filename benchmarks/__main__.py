@@ -37,6 +37,7 @@ _GROUPS = {
   'learner': _LEARNER,
   'agents': _LEARNER,
   'replay': _PROGRAM['learner/0'].env,
+  'shards': _PROGRAM['learner/0'].env,
   'tables': {},
   'unrolls': {},
   'params': _PROGRAM['variables/0'].env,

@@ -60,7 +60,7 @@ class VariableServer(NamedTuple):
 @contextlib.contextmanager
 def replay(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
   """Runs a replay worker's tables, with all ways in and out."""
-  with _process(_serve_replay, spec) as (doors, process):
+  with run_process(_serve_replay, spec) as (doors, process):
     yield Server(doors[0], process, *doors[1:])
 
 
@@ -74,7 +74,7 @@ def replay_here(spec: replay_spec.ReplaySpec) -> Iterator[Server]:
 @contextlib.contextmanager
 def raw_items(table: str) -> Iterator[Server]:
   """Runs a server with a plain prioritised table of Reverb's, of single items."""
-  with _process(_serve_raw_items, table) as (address, process):
+  with run_process(_serve_raw_items, table) as (address, process):
     yield Server(address, process)
 
 
@@ -84,14 +84,14 @@ def raw_replay(window: int) -> Iterator[Server]:
 
   Its `config` makes items of `window` steps of 4 columns, one at every step.
   """
-  with _process(_serve_raw, window) as ((address, config), process):
+  with run_process(_serve_raw, window) as ((address, config), process):
     yield Server(address, process, config=config)
 
 
 @contextlib.contextmanager
 def variables() -> Iterator[VariableServer]:
   """Runs a variable server."""
-  with _process(_serve_variables) as (endpoint, process):
+  with run_process(_serve_variables) as (endpoint, process):
     yield VariableServer(endpoint, process)
 
 
@@ -119,7 +119,7 @@ def inserter(
   # Layouts do not travel.
   stacks = None if layout.frames is None else observations
   of_layout = layout.nest, stacks
-  with _process(
+  with run_process(
     _insert, server.address, spec, of_layout, rows, rows_per_second
   ):
     yield
@@ -128,28 +128,31 @@ def inserter(
 @contextlib.contextmanager
 def subscribers(endpoint: endpoints.Endpoint, number: int) -> Iterator[None]:
   """Subscribes so many clients to the params of a variable server."""
-  with _process(_subscribe, endpoint, number):
+  with run_process(_subscribe, endpoint, number):
     yield
 
 
 @contextlib.contextmanager
-def _process(
+def run_process(
   function: Callable[..., None], *args: Any
 ) -> Iterator[tuple[Any, psutil.Process]]:
-  """Runs `function` in a process; yields its first message and the process."""
+  """Runs `function` in a process; yields its first message and the process.
+
+  The message is the other end of the process's pipe if it is None.
+  """
   context = multiprocessing.get_context('spawn')
   ours, theirs = context.Pipe()
-  process = context.Process(target=function, args=(theirs, *args), daemon=True)
-  process.start()
+  started = context.Process(target=function, args=(theirs, *args), daemon=True)
+  started.start()
   try:
     if not ours.poll(_START_S):
       raise TimeoutError(f'{function.__name__} did not start')
     sent = ours.recv()
-    assert process.pid is not None
-    yield sent, psutil.Process(process.pid)
+    assert started.pid is not None
+    yield sent or ours, psutil.Process(started.pid)
   finally:
-    process.kill()
-    process.join()
+    started.kill()
+    started.join()
 
 
 def _serve_replay(pipe: Any, spec: replay_spec.ReplaySpec) -> None:

@@ -84,8 +84,12 @@ class Balance:
     """Returns whether so many windows may be drawn."""
     return self._limits.can_sample(self.inserted, self.sampled, windows)
 
+  def any(self) -> bool:
+    """Returns whether any shard is drawn from."""
+    return any(map(self.is_there, range(len(self._held))))
+
   def shares(self) -> np.ndarray:
-    """Returns the chance of each shard to give an element; 0 if none is there.
+    """Returns the chance of each shard to give an element; of those that are there.
 
     It is the shard's share of all priorities, or of all windows where they have none.
     """
@@ -95,11 +99,10 @@ class Balance:
       else Holdings(0, 0, 0, 0)
       for shard, each in enumerate(self._held)
     ]
-    for weights in ([h.priority for h in held], [h.size for h in held]):
-      total = math.fsum(weights)
-      if total > 0:
-        return np.array(weights, np.float64) / total
-    return np.zeros(len(held))
+    weights = np.array([each.priority for each in held], np.float64)
+    if not weights.any():
+      weights = np.array([each.size for each in held], np.float64)
+    return weights / weights.sum()
 
   def room(self, shard: int) -> int | None:
     """Returns the inserts at which a shard is to stop; None if it is not there.

@@ -111,6 +111,31 @@ class FollowingOutlet:
         self.open()
     raise ConnectionError('the sampler is closed')
 
+  def leave(self) -> None:
+    """Closes the present outlet: what it still has is of a replay that is gone."""
+    outlet, self._outlet = self._outlet, None
+    if outlet is not None:
+      outlet.close()
+
+  def try_next(self) -> tables.DrawnItems | None:
+    """Waits for the next batch, but for no replay; None if there is none.
+
+    Raises:
+      ConnectionError: if the outlet is closed meanwhile.
+      ValueError: if replay refuses.
+    """
+    try:
+      if self._outlet is None:
+        self._outlet = self._open_outlet()
+      if not self._closed.is_set():
+        return self._outlet.next()
+    except OSError:
+      pass
+    self.leave()
+    if self._closed.is_set():
+      raise ConnectionError('the sampler is closed')
+    return None
+
   def update_priorities(
     self, tables: np.ndarray, keys: np.ndarray, priorities: np.ndarray
   ) -> None:
@@ -136,5 +161,6 @@ class FollowingOutlet:
   def close(self) -> None:
     """Ends a `next` that waits."""
     self._closed.set()
-    if self._outlet is not None:
-      self._outlet.close()
+    outlet = self._outlet
+    if outlet is not None:
+      outlet.close()

@@ -11,16 +11,11 @@ from distacme.replay import tables
 
 
 class Pool:
-  """Elements in the order in which they were drawn. Not thread-safe.
-
-  Attributes:
-    wanted: whether more are to be fetched.
-  """
+  """Elements in the order in which they were drawn. Not thread-safe."""
 
   def __init__(self) -> None:
     self._parts: collections.deque[tables.DrawnItems] = collections.deque()
     self._left = 0
-    self.wanted = True
 
   def __len__(self) -> int:
     """Returns the number of elements."""
@@ -30,7 +25,6 @@ class Pool:
     """Adds elements, whose memory is the pool's from now on."""
     self._parts.append(drawn)
     self._left += len(drawn.keys)
-    self.wanted = False
 
   def take(self, count: int) -> list[tables.DrawnItems]:
     """Removes and returns so many elements, which are there."""
@@ -46,10 +40,9 @@ class Pool:
     return taken
 
   def clear(self) -> None:
-    """Drops all elements, and wants new ones."""
+    """Drops all elements."""
     self._parts.clear()
     self._left = 0
-    self.wanted = True
 
 
 def _part(drawn: tables.DrawnItems, part: slice) -> tables.DrawnItems:

@@ -24,7 +24,7 @@ _KEY_BITS = 48
 _LOOK_S = 0.5  # between looks for a shard that is gone
 # Between two messages on how much a shard may take. Actors have so much room ahead of
 # the learner that they hardly wait for one.
-_PERIOD_S = 0.005
+_PERIOD_S = 0.01
 _AHEAD = (
   1.5  # batches; with fewer elements left than these take, more are fetched
 )
@@ -70,10 +70,7 @@ def make(
 
 
 class ShardedSampler:
-  """A `core.Sampler` over the shards of one table; does without those that are gone.
-
-  A thread for each shard fetches what the shard has drawn, and holds it ready.
-  """
+  """A `core.Sampler` over the shards of one table; does without those that are gone."""
 
   def __init__(
     self,
@@ -86,13 +83,13 @@ class ShardedSampler:
     self._stopped = stopped
     self._closed = threading.Event()
     self._error: Exception | None = None
-    self._changed = threading.Condition()  # for all that follows
+    self._changed = threading.Condition()  # for what several threads look at
     self._pools = [pool_lib.Pool() for _ in shards]
     self._outlets = [
       following_outlet.FollowingOutlet(
         shard.open_outlet,
         stopped,
-        functools.partial(self._lose, number),
+        functools.partial(self._note_loss, number),
         shard.name,
       )
       for number, shard in enumerate(shards)
@@ -116,35 +113,6 @@ class ShardedSampler:
         self._error = error
         self._changed.notify_all()
 
-  def _fetch(self, number: int) -> None:
-    """Fetches what a shard has drawn, whenever more is wanted."""
-    outlet, pool = self._outlets[number], self._pools[number]
-    outlet.open()
-    while not self._closed.is_set():
-      try:
-        drawn = pool_lib.owned(outlet.next())
-      except ConnectionError:  # it was closed
-        return
-      key = drawn.keys | np.uint64(number << _KEY_BITS)
-      with self._changed:
-        pool.put(drawn._replace(keys=key))
-        self._note_arrival(number)
-        self._changed.notify_all()
-        self._changed.wait_for(lambda: pool.wanted or self._closed.is_set())
-
-  def _note_arrival(self, number: int) -> None:
-    """Called when a shard's pool has more elements; the lock is held."""
-
-  def _lose(self, number: int) -> None:
-    """Drops what came from a shard that is gone."""
-    with self._changed:
-      self._pools[number].clear()
-      self._note_loss(number)
-      self._changed.notify_all()
-
-  def _note_loss(self, number: int) -> None:
-    """Called when a shard is gone; the lock is held."""
-
   def _wait_for(self, condition: Callable[[], Any]) -> None:
     """Waits for a condition; the lock is held.
 
@@ -162,8 +130,12 @@ class ShardedSampler:
 
     self._changed.wait_for(over)
 
+  def _note_loss(self, number: int) -> None:
+    """Takes note that a shard is gone; any thread."""
+    raise NotImplementedError
+
   def _draw(self) -> tables.DrawnItems:
-    """Waits for the next batch; the lock is held."""
+    """Waits for the next batch."""
     raise NotImplementedError
 
   def sample(self) -> tuple[Any, types.SampleInfo]:
@@ -173,9 +145,7 @@ class ShardedSampler:
       ConnectionError: if the sampler is closed meanwhile.
       ValueError: if a shard refuses.
     """
-    with self._changed:
-      drawn = self._draw()
-    return batch_lib.read(self._layout, drawn)
+    return batch_lib.read(self._layout, self._draw())
 
   def update_priorities(
     self, info: types.SampleInfo, priority: np.ndarray
@@ -199,9 +169,8 @@ class ShardedSampler:
         sentences.append(
           f'{shard.name} does not answer ({error}); it is tried again.'
         )
-    return (
-      f'{" ".join(sentences)} The learner waits for the actors to insert more.'
-    )
+    held = ' '.join(sentences)
+    return f'{held} The learner waits for the actors to insert more.'
 
   def close(self) -> None:
     """Ends a `sample` that waits, and the threads."""
@@ -212,13 +181,22 @@ class ShardedSampler:
       outlet.close()
 
 
+def _named(drawn: tables.DrawnItems, number: int) -> tables.DrawnItems:
+  """Returns elements of a shard with keys that name the shard, too."""
+  keys = drawn.keys | np.uint64(number << _KEY_BITS)
+  return pool_lib.owned(drawn)._replace(keys=keys)
+
+
 class _Tables(ShardedSampler):
   """Shards whose items are drawn any number of times.
 
-  Each shard draws by itself, from its own items. An element of a batch comes from a
-  shard by chance, in proportion to the shard's part of the whole, and is the next one
-  that the shard has drawn. The product of both chances is reported. The rate limits are
-  held here, for all shards together.
+  Each shard draws whole batches by itself, from its own items and one ahead. An element
+  of the learner's batch comes from a shard by chance, in proportion to the shard's part
+  of the whole, and is the next one that the shard has drawn. The product of both
+  chances is reported. The rate limits are held here, for all shards together.
+
+  The thread that samples fetches what shards have drawn: another thread would have to
+  be woken for each batch.
   """
 
   def __init__(
@@ -233,19 +211,11 @@ class _Tables(ShardedSampler):
     self._random = np.random.default_rng(seed)
     self._items = spec.batch_size // spec.block_size
     self._windows = spec.batch_size
-    self._balance = balance_lib.Balance(spec, len(shards))
     self._batches = 0
+    # For who holds the lock.
+    self._balance = balance_lib.Balance(spec, len(shards))
+    self._lost: set[int] = set()  # shards; what came from them is to be dropped
     self._start(self._exchange)
-    self._start(self._fetch_once_filled)
-
-  def _fetch_once_filled(self, number: int) -> None:
-    """Fetches, but nothing that is drawn from tables that hold too little yet."""
-    with self._changed:
-      try:
-        self._wait_for(lambda: self._balance.can_sample(self._windows))
-      except ConnectionError:  # it was closed
-        return
-    self._fetch(number)
 
   def _exchange(self, number: int) -> None:
     """Tells a shard how much it may take, and is told what the shard holds."""
@@ -259,10 +229,10 @@ class _Tables(ShardedSampler):
             self._balance.report(number, holdings)
             self._changed.notify_all()
       except OSError:
-        pass  # it is gone, of which the outlet tells
+        pass  # it is tried again
       finally:
         visited.set()
-      self._lose(number)
+      self._note_loss(number)
       self._closed.wait(_LOOK_S)
 
   def _rooms(self, number: int, visited: threading.Event) -> Iterator[int]:
@@ -276,57 +246,57 @@ class _Tables(ShardedSampler):
         yield room
 
   def _note_loss(self, number: int) -> None:
-    self._balance.lose(number)
+    with self._changed:
+      self._balance.lose(number)
+      self._lost.add(number)
 
   def _draw(self) -> tables.DrawnItems:
     while True:
-      self._wait_for(self._may_draw)
-      shares = self._balance.shares()
-      counts = self._random.multinomial(self._items, shares)
-      if self._gather(counts):
+      shares = self._wait_for_shares()
+      counts = self._random.multinomial(self._items, shares).tolist()
+      if all(map(self._fill, range(len(counts)), counts)):
         break  # else a shard is gone, and its elements come from the others
-    parts = []
-    # Not always the first shard's first, of which metrics look at one element.
+    # Not always the first shard's first, since metrics look at one element.
     first, self._batches = self._batches % len(counts), self._batches + 1
-    for number in np.roll(np.arange(len(counts)), first).tolist():
-      pool, share = self._pools[number], shares[number]
-      parts += [
-        part._replace(probability=part.probability * share)
-        for part in pool.take(int(counts[number]))
-      ]
-      pool.wanted |= len(pool) < _AHEAD * share * self._items
-    self._balance.sampled += self._windows
-    self._changed.notify_all()
+    parts = []
+    for number in (*range(first, len(counts)), *range(first)):
+      for part in self._pools[number].take(counts[number]):
+        probability = part.probability * shares[number]
+        parts.append(part._replace(probability=probability))
+    with self._changed:
+      self._balance.sampled += self._windows
     return pool_lib.joined(parts)
 
-  def _may_draw(self) -> bool:
-    return (
-      self._balance.can_sample(self._windows)
-      and self._balance.shares().sum() > 0
-    )
-
-  def _gather(self, counts: np.ndarray) -> bool:
-    """Waits until shards have drawn so many elements; False if one is gone."""
-    wanted = np.flatnonzero(counts).tolist()
-    return all(self._fill(number, counts[number]) for number in wanted)
+  def _wait_for_shares(self) -> np.ndarray:
+    """Returns the chance of each shard, once a batch may be drawn."""
+    with self._changed:
+      self._wait_for(
+        lambda: self._balance.can_sample(self._windows) and self._balance.any()
+      )
+      shares = self._balance.shares()
+      lost, self._lost = self._lost, set()
+    for number in lost:
+      self._pools[number].clear()
+      self._outlets[number].leave()
+    return shares
 
   def _fill(self, number: int, count: int) -> bool:
-    """Waits until a shard has drawn so many elements; False if it is gone."""
+    """Fetches so many elements of a shard; returns False if the shard is gone."""
     pool = self._pools[number]
-    while len(pool) < count and self._balance.is_there(number):
-      pool.wanted = True
-      self._changed.notify_all()
-      self._wait_for(
-        lambda: not pool.wanted or not self._balance.is_there(number)
-      )
-    return len(pool) >= count
+    while len(pool) < count:
+      drawn = self._outlets[number].try_next()
+      if drawn is None:
+        self._note_loss(number)
+        return False
+      pool.put(_named(drawn, number))
+    return True
 
 
 class _Queues(ShardedSampler):
   """Shards whose items are drawn once: taken from whichever shard has some, in turn.
 
   A shard hands out parts of a batch, so that no item waits for a whole batch of one
-  shard. Its rate limits are its own.
+  shard. Its rate limits are its own. A thread for each shard waits for the next part.
   """
 
   def __init__(
@@ -339,35 +309,51 @@ class _Queues(ShardedSampler):
     super().__init__(shards, layout, stopped)
     self._part = replay_spec.of_shard(spec, 0, len(shards)).batch_size
     self._parts = spec.batch_size // self._part  # in a batch
+    # For who holds the lock, as are the pools.
     self._arrived: collections.deque[int] = (
       collections.deque()
     )  # of which shards
+    self._wanted = set(range(len(shards)))  # of which shards more is
     self._used: list[int] = []  # shards whose part the last batch has
     self._start(self._fetch)
 
-  def _note_arrival(self, number: int) -> None:
-    self._arrived.append(number)
+  def _fetch(self, number: int) -> None:
+    """Fetches what a shard has drawn, whenever more is wanted."""
+    outlet = self._outlets[number]
+    outlet.open()
+    while not self._closed.is_set():
+      try:
+        drawn = _named(outlet.next(), number)
+      except ConnectionError:  # it was closed
+        return
+      with self._changed:
+        self._pools[number].put(drawn)
+        self._arrived.append(number)
+        self._wanted.discard(number)
+        self._changed.notify_all()
+        self._changed.wait_for(
+          lambda: number in self._wanted or self._closed.is_set()
+        )
 
   def _note_loss(self, number: int) -> None:
-    if number in self._arrived:
-      self._arrived.remove(number)
+    """Keeps what the shard has handed out, which no other has."""
 
   def _draw(self) -> tables.DrawnItems:
-    # Only now: what is fetched while the learner has enough grows old here.
-    self._want_more()
-    parts: list[tables.DrawnItems] = []
-    while len(parts) < self._parts:
-      if not self._arrived:
-        self._want_more()
-        self._wait_for(lambda: self._arrived)
-      number = self._arrived.popleft()
-      parts += self._pools[number].take(self._part)
-      self._used.append(number)
+    with self._changed:
+      # Only now: what is fetched while the learner has enough grows old here.
+      self._want_more()
+      parts: list[tables.DrawnItems] = []
+      while len(parts) < self._parts:
+        if not self._arrived:
+          self._want_more()
+          self._wait_for(lambda: self._arrived)
+        number = self._arrived.popleft()
+        parts += self._pools[number].take(self._part)
+        self._used.append(number)
     return pool_lib.joined(parts)
 
   def _want_more(self) -> None:
     """Lets the shards be asked whose parts were taken."""
-    for number in self._used:
-      self._pools[number].wanted = True
+    self._wanted.update(self._used)
     self._used.clear()
     self._changed.notify_all()

@@ -91,7 +91,7 @@ def _open_line(context: context_lib.Context, replay: str) -> line_lib.Line:
 
 def make_own_sampler(
   store: store_lib.Store, layout: rows.RowLayout
-) -> sampler_lib.Sampler:
+) -> core.Sampler:
   """Returns the sampler of a learner that has replay in its own process."""
   return sampler_lib.Sampler(
     lambda: store_outlet.StoreOutlet(store), layout, store.describe

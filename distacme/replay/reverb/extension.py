@@ -18,7 +18,6 @@ import threading
 import types
 from typing import Any
 
-
 # Replay workers may be threads of one process, and start at once.
 _loading = threading.Lock()
 

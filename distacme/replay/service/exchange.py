@@ -3,7 +3,7 @@
   Exchange    room, room, ...  ->  holdings, holdings, ...
 
 `room` is the number of windows until which actors may insert. The first `holdings` come
-at once, later ones when they have changed.
+at once, later ones when they have changed, and once a second.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from distacme.rpc import service
 _ROOM = struct.Struct('<Q')
 _HOLDINGS = struct.Struct('<QQQd')
 # Between two messages; the learner's ratio of samples to inserts is behind by as much.
-_PERIOD_S = 0.005
+_PERIOD_S = 0.01
+_REPEAT_S = 1.0  # for a learner that has taken the shard for gone
 
 
 class ExchangeService:
@@ -56,13 +57,14 @@ class ExchangeService:
       self._store.let_in(_room_from_bytes(message))
 
   async def _tell(self, context: grpc.aio.ServicerContext) -> None:
-    told = None
+    told, silent_s = None, 0.0
     while True:
       held = self._store.holdings()
-      if held != told:
-        told = held
+      if held != told or silent_s >= _REPEAT_S:
+        told, silent_s = held, 0.0
         await context.write(_HOLDINGS.pack(*held))
       await asyncio.sleep(_PERIOD_S)
+      silent_s += _PERIOD_S
 
 
 def exchange(
