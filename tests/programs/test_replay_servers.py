@@ -145,7 +145,7 @@ def test_a_run_outlives_a_server_and_a_servers_only_actor_and_goes_on(start):
   subprocess.run([str(part) for part in scale], timeout=60, check=True)
   run.wait_for(lambda: not launching.alive(actor))
   before = learner_steps(run)
-  run.wait_for(lambda: learner_steps(run) > before + 2000)
+  run.wait_for(lambda: learner_steps(run) > before + 500)
   run.process.send_signal(signal.SIGTERM)
   assert run.wait()[0] == 143, run.output
   assert not run.left_after(0.5)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+import contextlib
 import math
 import struct
 
@@ -39,31 +40,31 @@ class ExchangeService:
   ) -> None:
     """Talks with a learner until the learner is gone."""
     del requests  # see `rpc.service.read`
-    tasks = [
-      asyncio.ensure_future(self._listen(context)),
-      asyncio.ensure_future(self._tell(context)),
-    ]
+    over = asyncio.Event()
+    listening = asyncio.ensure_future(self._listen(context))
+    listening.add_done_callback(lambda _: over.set())
     try:
-      await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-      for task in tasks:
-        if task.done():
-          task.result()  # raises what ended it
+      # To its end: a call cannot be refused while a message is being written.
+      await self._tell(context, over)
     finally:
-      for task in tasks:
-        task.cancel()
+      listening.cancel()
+    listening.result()  # raises what it refused
 
   async def _listen(self, context: grpc.aio.ServicerContext) -> None:
     while message := await service.read(context):
       self._store.let_in(_room_from_bytes(message))
 
-  async def _tell(self, context: grpc.aio.ServicerContext) -> None:
+  async def _tell(
+    self, context: grpc.aio.ServicerContext, over: asyncio.Event
+  ) -> None:
     told, silent_s = None, 0.0
-    while True:
+    while not over.is_set():
       held = self._store.holdings()
       if held != told or silent_s >= _REPEAT_S:
         told, silent_s = held, 0.0
         await context.write(_HOLDINGS.pack(*held))
-      await asyncio.sleep(_PERIOD_S)
+      with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(over.wait(), _PERIOD_S)
       silent_s += _PERIOD_S
 
 
