@@ -22,6 +22,9 @@ REPLAY = 'replay/0'
 LEARNER = 'learner/0'
 EVALUATOR = 'evaluator/0'
 _ACTORS = 'actor/'
+_RELAYS = 'relay/'
+# Relays that subscribe to the variable server; those beyond subscribe to a relay.
+_FAN_OUT = 100
 
 
 def actor_name(index: int) -> str:
@@ -32,6 +35,11 @@ def actor_name(index: int) -> str:
 def is_actor(name: str) -> bool:
   """Returns whether a worker is an actor."""
   return name.startswith(_ACTORS)
+
+
+def relay_of(spec: topology.WorkerSpec) -> str | None:
+  """Returns the relay from which a worker gets params; None for the server."""
+  return next((name for name in spec.needs if name.startswith(_RELAYS)), None)
 
 
 def may_join(program: topology.Program, name: str) -> bool:
@@ -93,6 +101,7 @@ def make_program(
         env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # takes 20 MB less
       ),
       *((replay,) if acts else ()),
+      *(_relay(index) for index in range(run.relays if acts else 0)),
       topology.WorkerSpec(
         LEARNER,
         needs=served,
@@ -116,11 +125,24 @@ def make_program(
   )
 
 
+def _relay(index: int) -> topology.WorkerSpec:
+  """Returns the relay of a number, in a tree whose root is the variable server."""
+  above = index // _FAN_OUT - 1
+  return topology.WorkerSpec(
+    f'{_RELAYS}{index}',
+    listens=True,
+    needs=(VARIABLES, *((f'{_RELAYS}{above}',) if above >= 0 else ())),
+    env={**_ALL, 'MALLOC_ARENA_MAX': '2'},
+    resources={'cpus': 1, 'accelerators': 0},
+  )
+
+
 def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   """Returns the actor of a number, started with the run or added later."""
+  relays = (f'{_RELAYS}{index % run.relays}',) if run.relays else ()
   return topology.WorkerSpec(
     actor_name(index),
-    needs=(VARIABLES, REPLAY),
+    needs=(VARIABLES, REPLAY, *relays),
     env=_acting(),
     resources={
       'cpus': 1,

@@ -67,7 +67,9 @@ class Subscriber:
     self._without_relay_s = without_relay_s
     self._ask_relay_again_s = ask_relay_again_s
     self._relay: line_lib.Line | None = None
-    self._lost_at = time.monotonic()  # when the relay's stream broke; inf if not
+    self._lost_at = (
+      time.monotonic()
+    )  # when the relay's stream broke; inf if not
     self._warned = False  # that there is no relay
     self._opening = threading.Lock()  # or a closed subscriber might open a line
     self._closed = threading.Event()
