@@ -14,7 +14,7 @@ from distacme.variables import wire
 
 _RETRY_S = 0.2
 # A relay that died is there again after a second or two, unless its host is lost.
-WITHOUT_RELAY_S = 10.0
+_WITHOUT_RELAY_S = 10.0
 _ASK_RELAY_AGAIN_S = 60.0
 
 # Takes a header as bytes, the header, and a stream of its chunks and what follows.
@@ -24,9 +24,8 @@ Receive: TypeAlias = Callable[[bytes, wire.Header, Iterator[bytes]], None]
 class Subscriber:
   """Gets newer params for ever; opens the stream anew whenever it breaks.
 
-  With a relay, params come from there. If they have not come for `WITHOUT_RELAY_S`
-  since the relay's stream broke, they come from the variable server for a while,
-  and then the relay is asked again.
+  With a relay, params come from there. If the relay is lost for `_WITHOUT_RELAY_S`,
+  they come from the variable server for a while, and then the relay is asked again.
 
   Attributes:
     broken: streams in a row that broke before any params came.
@@ -41,8 +40,6 @@ class Subscriber:
     version: Callable[[], int],
     period_s: float = 0.0,
     find_relay: line_lib.Find | None = None,
-    without_relay_s: float = WITHOUT_RELAY_S,
-    ask_relay_again_s: float = _ASK_RELAY_AGAIN_S,
   ) -> None:
     """Starts the thread.
 
@@ -54,8 +51,6 @@ class Subscriber:
       period_s: seconds between two versions, at least.
       find_relay: returns where the relay listens, None if that is not known yet; None
         if there is no relay.
-      without_relay_s: seconds without the relay, before the server is asked.
-      ask_relay_again_s: seconds after which the relay is asked again.
     """
     self.broken = 0
     self._worker = worker
@@ -64,8 +59,6 @@ class Subscriber:
     self._version = version
     self._period_s = period_s
     self._find_relay = find_relay
-    self._without_relay_s = without_relay_s
-    self._ask_relay_again_s = ask_relay_again_s
     self._relay: line_lib.Line | None = None
     self._lost_at = (
       time.monotonic()
@@ -93,9 +86,9 @@ class Subscriber:
       else:
         self._read_from_relay()
         lost_s = time.monotonic() - self._lost_at
-        if lost_s >= self._without_relay_s and not self._closed.is_set():
+        if lost_s >= _WITHOUT_RELAY_S and not self._closed.is_set():
           self._warn_of_relay(lost_s)
-          self._read(self._server, self._ask_relay_again_s)
+          self._read(self._server, _ASK_RELAY_AGAIN_S)
       self._closed.wait(_RETRY_S)
 
   def _read_from_relay(self) -> None:
@@ -166,5 +159,5 @@ class Subscriber:
       self._worker,
       lost_s,
       f', which was at {self._relay.address}' if self._relay else '',
-      self._ask_relay_again_s,
+      _ASK_RELAY_AGAIN_S,
     )
