@@ -37,6 +37,7 @@ class Relay:
     find_relay: line_lib.Find | None = None,
     host: str = '127.0.0.1',
     port: int = 0,
+    advertised: str = '',
     key: pathlib.Path | None = None,
     incarnation: int = 0,
     token: pathlib.Path | None = None,
@@ -50,6 +51,7 @@ class Relay:
       find_relay: returns where the relay above listens; None if there is none above.
       host: the interface to listen on.
       port: TCP port; 0 chooses a free one.
+      advertised: the address of this host for clients, by default `host`.
       key: file of the run's key; needed beyond loopback.
       incarnation: number of earlier starts of this relay.
       token: file of the run's token, without which no call is answered.
@@ -63,6 +65,7 @@ class Relay:
       service_lib.handlers(wire.RELAY, {'Subscribe': subscribe}),
       host,
       port,
+      advertised=advertised,
       key=key,
       token=token,
       incarnation=incarnation,

@@ -64,7 +64,8 @@ def _serve(
     source,
     functools.partial(find, program_lib.VARIABLES),
     find_relay=functools.partial(find, above) if above else None,
-    key=context.directory.path / keys.FILE if config.tls else None,
+    **context.interface._asdict(),
+    key=context.directory.path / keys.FILE if config.encrypted else None,
     token=context.directory.path / token_lib.FILE,
     incarnation=before.incarnation + 1 if before else 0,
   )
