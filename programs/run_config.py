@@ -12,6 +12,7 @@ from distacme.programs import accelerators
 from distacme.programs import modes
 from distacme.programs import opponents
 from distacme.programs import replay_transports
+from distacme.run import run_state
 
 if TYPE_CHECKING:
   from distacme.acting import evaluator
@@ -175,6 +176,12 @@ class RunConfig:
     if self.replay_checkpoint_period_s is not None:
       config_checks.check_positive(self, 'replay_checkpoint_period_s')
     config_checks.check_not_negative(self, 'seed', 'max_restarts')
+    if self.num_actors > run_state.MAX_ACTORS:
+      raise ValueError(
+        f'num_actors={self.num_actors} is more than {run_state.MAX_ACTORS}, the most '
+        'that one variable server takes reports of. Let each step several '
+        "environments instead: '--envs-per-actor'."
+      )
     if self.num_relays is not None:
       config_checks.check_not_negative(self, 'num_relays')
     config_checks.check_share(self, 'max_eval_share')

@@ -82,6 +82,14 @@ def test_numbers_that_make_no_sense_are_refused(number, said):
     run_config.RunConfig(num_relays=number)
 
 
+def test_more_actors_than_a_server_takes_reports_of_are_refused():
+  assert run_config.RunConfig(num_actors=1000).relays == 10
+  with pytest.raises(
+    ValueError, match='num_actors=1001 is more than 1000, .*--e'
+  ):
+    run_config.RunConfig(num_actors=1001)
+
+
 @pytest.mark.program
 def test_actors_learn_through_a_relay_that_is_killed(tmp_path):
   with launching.Run(tmp_path / 'run', *SMALL, '--tls') as run:
