@@ -14,7 +14,7 @@ SMALL = (
   '--min-replay-size', '300',
   '--eval-period', '4000',
   '--num-relays', '1',
-  '--max-seconds', '80',
+  '--max-seconds', '170',
 )  # fmt: skip
 
 
