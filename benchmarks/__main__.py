@@ -41,6 +41,8 @@ _GROUPS = {
   'tables': {},
   'unrolls': {},
   'params': _PROGRAM['variables/0'].env,
+  'fan_out': _PROGRAM['variables/0'].env,
+  'scale': {},
   'program': {},
   'scaling': {},
   'search': _PROGRAM['actor/0'].env,
@@ -92,7 +94,7 @@ def run(group: str) -> tuple[list[harness.Result], int]:
     if line.startswith('{"result"'):
       results.append(harness.Result(**json.loads(line)['result']))
       print(' | '.join(cells(results[-1])), flush=True)
-    elif line.startswith('SKIPPED'):
+    elif line.startswith(('SKIPPED', '| ')):
       print(line, end='', flush=True)
   return results, process.wait()
 

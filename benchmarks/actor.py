@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import time
@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks import servers
+from distacme import core
 from distacme import environments
 from distacme import row_layout
 from distacme import specs
@@ -25,6 +26,7 @@ from distacme.acting import params as params_lib
 from distacme.acting import policy as policy_lib
 from distacme.agents import dqn
 from distacme.programs.workers import devices
+from distacme.replay.items import rows as rows_lib
 from distacme.replay.reverb import extension
 from distacme.replay.writers import factory
 from distacme.run import run_state
@@ -157,18 +159,37 @@ def own_python() -> None:
 
 
 class Acting(NamedTuple):
-  """Holds an actor and its policy."""
+  """Holds an actor, its policy and agent, the params, and the replay beside."""
 
   actor: actor.Actor
   policy: policy_lib.Policy
+  agent: core.Agent
+  params: types.Params
+  server: servers.Server
+  layout: rows_lib.RowLayout
 
 
 @contextlib.contextmanager
-def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
-  """Yields an actor as in a program, with a replay server beside it."""
+def acting(
+  env: str,
+  rows: int,
+  config: Any,
+  make_agent: Callable[..., core.Agent] = dqn.make_agent,
+  *,
+  by_grpc: bool = False,
+) -> Iterator[Acting]:
+  """Yields an actor as in a program, with a replay server beside it.
+
+  Args:
+    env: the name of its environments.
+    rows: the number of its environments.
+    config: of the agent.
+    make_agent: of the agent's module.
+    by_grpc: whether it inserts over gRPC, instead of through Reverb.
+  """
   vector = environments.make_vector(env, rows, seed=0)
   spec = specs.make_environment_spec(vector)
-  agent = dqn.make_agent(config, spec)
+  agent = make_agent(config, spec)
   state = agent.initial_learner_state(seeding.learner_key(0))
   params = agent.actor_params(state)
   source = params_lib.LocalParams()
@@ -176,7 +197,8 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
   layout = row_layout.row_layout(agent, spec, params)
   streams = types.Streams(np.arange(rows), rows)
   with servers.replay(agent.replay) as server:
-    inserter = servers.make_inserter(server.address, agent.replay, layout)
+    address = server.endpoint if by_grpc else server.address
+    inserter = servers.make_inserter(address, agent.replay, layout)
     policy = policy_lib.CompiledPolicy(
       agent, source, rows, seeding.actor_key(0), streams
     )
@@ -186,7 +208,7 @@ def acting(env: str, rows: int, config: dqn.Config) -> Iterator[Acting]:
       lambda: factory.make_writer(agent, layout, rows, inserter),
       run_state.RunState().reporter('actor/0'),
     )
-    yield Acting(worker, policy)
+    yield Acting(worker, policy, agent, params, server, layout)
     inserter.close()
 
 

@@ -23,6 +23,9 @@ EVALUATOR = 'evaluator/0'
 _ACTORS = 'actor/'
 _REPLAY = 'replay/'
 REPLAY = f'{_REPLAY}0'  # where there is replay at all, as a worker
+_RELAYS = 'relay/'
+# Relays that subscribe to the variable server; those beyond subscribe to a relay.
+_FAN_OUT = 100
 
 
 def actor_name(index: int) -> str:
@@ -38,6 +41,11 @@ def is_actor(name: str) -> bool:
 def replay_servers(worker: topology.WorkerSpec) -> list[str]:
   """Returns the names of the replay workers that a worker needs, in their order."""
   return [name for name in worker.needs if name.startswith(_REPLAY)]
+
+
+def relay_of(spec: topology.WorkerSpec) -> str | None:
+  """Returns the relay from which a worker gets params; None for the server."""
+  return next((name for name in spec.needs if name.startswith(_RELAYS)), None)
 
 
 def may_join(program: topology.Program, name: str) -> bool:
@@ -101,6 +109,7 @@ def make_program(
         env={**_ALL, 'MALLOC_ARENA_MAX': '2'},  # takes 20 MB less
       ),
       *replay,
+      *(_relay(index) for index in range(run.relays if acts else 0)),
       topology.WorkerSpec(
         LEARNER,
         needs=(VARIABLES, *(server.name for server in replay)),
@@ -129,11 +138,28 @@ def make_program(
   )
 
 
+def _relay(index: int) -> topology.WorkerSpec:
+  """Returns the relay of a number, in a tree whose root is the variable server."""
+  above = index // _FAN_OUT - 1
+  return topology.WorkerSpec(
+    f'{_RELAYS}{index}',
+    listens=True,
+    needs=(VARIABLES, *((f'{_RELAYS}{above}',) if above >= 0 else ())),
+    env={**_ALL, 'MALLOC_ARENA_MAX': '2'},
+    resources={'cpus': 1, 'accelerators': 0},
+  )
+
+
 def actor(run: run_config.RunConfig, index: int) -> topology.WorkerSpec:
   """Returns the actor of a number, started with the run or added later."""
+  relays = (f'{_RELAYS}{index % run.relays}',) if run.relays else ()
   return topology.WorkerSpec(
     actor_name(index),
-    needs=(VARIABLES, f'{_REPLAY}{index % run.num_replay_servers}'),
+    needs=(
+      VARIABLES,
+      f'{_REPLAY}{index % run.num_replay_servers}',
+      *relays,
+    ),
     env=_acting(),
     resources={
       'cpus': 1,

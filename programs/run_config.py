@@ -12,6 +12,7 @@ from distacme.programs import accelerators
 from distacme.programs import modes
 from distacme.programs import opponents
 from distacme.programs import replay_transports
+from distacme.run import run_state
 
 if TYPE_CHECKING:
   from distacme.acting import evaluator
@@ -34,6 +35,11 @@ def _field(
   return dataclasses.field(
     default=default, metadata={'resume': resume, 'plot': plot}
   )
+
+
+# What a core sends to 100 actors in 0.1 s is params of 1 MB (docs/scale.md).
+_ACTORS_OF_A_RELAY = 100
+_ACTORS_WITHOUT_RELAYS = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +65,9 @@ class RunConfig:
   this host; slurm or kubernetes: as jobs of a cluster."""
   num_actors: int = 2
   """Actors of a program; in local mode there is one."""
+  num_relays: int | None = _field(None, plot='ignore')
+  """Relays of a program, which hand the params on to the actors; by default none for
+  up to 200 actors, and else one for every 100."""
   envs_per_actor: int = 1
   """Environments that each actor steps with one call of the policy."""
   seed: int = _field(0, resume='fixed', plot='ignore')
@@ -172,6 +181,14 @@ class RunConfig:
     if self.replay_checkpoint_period_s is not None:
       config_checks.check_positive(self, 'replay_checkpoint_period_s')
     config_checks.check_not_negative(self, 'seed', 'max_restarts')
+    if self.num_actors > run_state.MAX_ACTORS:
+      raise ValueError(
+        f'num_actors={self.num_actors} is more than {run_state.MAX_ACTORS}, the most '
+        'that one variable server takes reports of. Let each step several '
+        "environments instead: '--envs-per-actor'."
+      )
+    if self.num_relays is not None:
+      config_checks.check_not_negative(self, 'num_relays')
     config_checks.check_share(self, 'max_eval_share')
     if self.clock not in status.CLOCKS:
       raise ValueError(
@@ -223,6 +240,12 @@ class RunConfig:
         f'actor_devices={self.actor_devices} is for more actors than '
         f'num_actors={self.num_actors}. Name at most one each.'
       )
+    if self.relays > self.num_actors:
+      raise ValueError(
+        f'num_relays={self.num_relays} is more than num_actors='
+        f'{self.num_actors}: relays hand the params on to actors, some hundred '
+        'each. Ask for fewer, or leave it out.'
+      )
     _ = self.limits  # `Limits` checks its fields
 
   def _check_cluster(self, launcher: modes.Launcher) -> None:
@@ -273,6 +296,15 @@ class RunConfig:
   def actor_device(self, index: int) -> int | None:
     """Returns the accelerator of an actor, None if the actor is on the CPU."""
     return dict(enumerate(self.actor_devices)).get(index)
+
+  @property
+  def relays(self) -> int:
+    """The number of relays, chosen by the user or by the number of actors."""
+    if self.num_relays is not None:
+      return self.num_relays
+    if self.num_actors <= _ACTORS_WITHOUT_RELAYS:
+      return 0
+    return -(-self.num_actors // _ACTORS_OF_A_RELAY)
 
   @property
   def transport(self) -> replay_transports.Transport:

@@ -178,13 +178,17 @@ class Line:
         raise failure
 
   def stream(
-    self, method: str, request: bytes | Iterator[bytes]
+    self,
+    method: str,
+    request: bytes | Iterator[bytes],
+    timeout_s: float | None = None,
   ) -> Iterator[bytes]:
     """Yields the messages of the server's answer.
 
     Args:
       method: name of the method.
       request: one message, or an iterator of messages that a thread of gRPC reads.
+      timeout_s: after which the stream breaks; None for never.
 
     Raises:
       ValueError: if the server refuses the request.
@@ -195,7 +199,7 @@ class Line:
     kind = channel.unary_stream if once else channel.stream_stream
     try:
       call = kind(self._service.method(method))(
-        request, metadata=self._metadata
+        request, timeout=timeout_s, metadata=self._metadata
       )
     except ValueError as error:
       raise self._closed_meanwhile(channel, error) from None

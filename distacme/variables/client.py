@@ -21,6 +21,7 @@ from distacme.run import endpoints
 from distacme.run import notices
 from distacme.variables import nests
 from distacme.variables import reporter as reporter_lib
+from distacme.variables import subscriber as subscriber_lib
 from distacme.variables import wire
 
 _RETRY_S = 0.2
@@ -65,9 +66,8 @@ class VariableClient:
     self._lost_after_s = lost_after_s
     self._newest: core.VersionedParams | None = None
     self._arrived = threading.Condition()
-    self._broken = 0  # streams of params since some arrived
+    self._subscriber: subscriber_lib.Subscriber | None = None
     self._closed = threading.Event()
-    self._thread: threading.Thread | None = None
     self._reporters: list[reporter_lib.Reporter] = []
     self._published: wire.VersionedArrays | None = None
     self._sending = threading.Lock()  # the server takes params of one at a time
@@ -151,18 +151,25 @@ class VariableClient:
         'Params were not sent again to %s: %s', self._line.address, error
       )
 
-  def subscribe(self, period_s: float = 0.0) -> None:
+  def subscribe(
+    self, period_s: float = 0.0, find_relay: line_lib.Find | None = None
+  ) -> None:
     """Starts to receive params, which `newest` returns.
 
     Args:
       period_s: seconds between two versions, at least.
+      find_relay: returns where the relay listens from which params are to come; see
+        `subscriber.Subscriber`. None for the server itself.
     """
-    self._period_s = period_s
-    if self._thread is None:
-      self._thread = threading.Thread(
-        target=self._receive, name=f'params of {self._worker}', daemon=True
+    if self._subscriber is None:
+      self._subscriber = subscriber_lib.Subscriber(
+        self._worker,
+        self._line,
+        self._receive,
+        version=lambda: self._newest.version if self._newest else -1,
+        period_s=period_s,
+        find_relay=find_relay,
       )
-      self._thread.start()
 
   def newest(self) -> core.VersionedParams | None:
     """Returns the newest params that have arrived; None before the first."""
@@ -213,51 +220,18 @@ class VariableClient:
     self._closed.set()
     for reporter in self._reporters:
       reporter.close()
+    if self._subscriber:
+      self._subscriber.close()
     self._line.close()
-    if self._thread:
-      self._thread.join()
 
-  def _receive(self) -> None:
-    while not self._closed.is_set():
-      have = self._newest.version if self._newest else -1
-      try:
-        self._read(
-          self._line.stream(
-            'Subscribe',
-            messages.pack({'version': have, 'period_s': self._period_s}),
-          )
-        )
-      except (ConnectionError, ValueError) as error:
-        if self._closed.is_set():
-          return
-        self._broken += 1
-        # Only reports tell whether the server is gone.
-        if self._broken == 1:
-          logging.getLogger(__name__).warning(
-            'The stream of params from %s broke and is opened again: %s',
-            self._line.address,
-            error,
-          )
-      self._closed.wait(_RETRY_S)
-
-  def _read(self, stream: Iterator[bytes]) -> None:
-    for message in stream:
-      header = wire.decode_header(message)
-      version, names, arrays = wire.receive(header, stream)
-      params = nests.unflatten(dict(zip(names, arrays, strict=True)))
-      newest = core.VersionedParams(version, params)
-      with self._arrived:
-        self._newest = newest
-        self._arrived.notify_all()
-      if self._broken:
-        logging.getLogger(__name__).warning(
-          'Params come from %s to %s again, whose stream broke or was not opened'
-          ' %d times.',
-          self._line.address,
-          self._worker,
-          self._broken,
-        )
-        self._broken = 0
+  def _receive(
+    self, data: bytes, header: wire.Header, chunks: Iterator[bytes]
+  ) -> None:
+    version, names, arrays = wire.receive(header, chunks)
+    params = nests.unflatten(dict(zip(names, arrays, strict=True)))
+    with self._arrived:
+      self._newest = core.VersionedParams(version, params)
+      self._arrived.notify_all()
 
 
 def status(

@@ -12,6 +12,7 @@ from distacme.rpc import event_loop
 from distacme.rpc import messages
 from distacme.rpc import service as service_lib
 from distacme.run import run_state as run_state_lib
+from distacme.variables import newest
 from distacme.variables import requests
 from distacme.variables import wire
 
@@ -28,22 +29,16 @@ class VariableService:
   A waiting call is a coroutine, and costs no thread. All handlers run in the thread of
   the loop, so that they need no locks. Only metrics, which go to a disk, are written in
   another thread.
-
-  A version that is not newer than the newest is ignored. So a publisher may send a
-  version twice. If a learner goes back to a checkpoint, actors keep the newer params
-  until the learner has caught up.
   """
 
   def __init__(self, run_state: run_state_lib.RunState) -> None:
     """Takes the state that reports go to; `end` ends all waiting calls."""
     self._state = run_state
-    self._newest = wire.VersionedBytes(-1, b'', [])
-    self._published = asyncio.Event()  # another one for each version
+    self._newest = newest.NewestParams()
     self._publishing = False
     self._acknowledged: dict[str, int] = {}  # session: last sequence number
     self._to_stop = asyncio.Event()
     self._waiting = 0  # workers, each with one call
-    self._ended = False
     self._disk = futures.ThreadPoolExecutor(1, 'metrics')
     run_state.on_stop(self._on_stop)
 
@@ -57,7 +52,7 @@ class VariableService:
           grpc.stream_unary_rpc_method_handler, self._publish
         ),
         'Subscribe': service_lib.Method(
-          grpc.unary_stream_rpc_method_handler, self._subscribe
+          grpc.unary_stream_rpc_method_handler, self._newest.subscribe
         ),
         'Report': service_lib.Method(unary, self._report),
         'WaitStop': service_lib.Method(unary, self._wait_stop),
@@ -73,9 +68,8 @@ class VariableService:
 
   def end(self) -> None:
     """Ends the waiting calls; call this in the thread of the loop."""
-    self._ended = True
     self._to_stop.set()
-    self._published.set()
+    self._newest.end()
 
   def close(self) -> None:
     """Waits until all metrics are written; call this after the last report."""
@@ -115,27 +109,8 @@ class VariableService:
       chunk = await service_lib.read(context)
       received = wire.check_chunk(header, received, chunk)
       chunks.append(chunk)
-    self._newest = wire.VersionedBytes(header.version, data, chunks)
+    self._newest.take(wire.VersionedBytes(header.version, data, chunks))
     self._state.set_params_version(header.version)
-    self._published.set()
-    self._published = asyncio.Event()
-
-  async def _subscribe(
-    self, request: bytes, context: grpc.aio.ServicerContext
-  ) -> None:
-    version, period_s = requests.subscription(request)
-    while not self._ended:
-      newest = self._newest
-      if newest.version <= version:
-        await self._published.wait()
-        continue
-      # A slow subscriber skips the versions that were published while it received
-      # this one.
-      version = newest.version
-      await context.write(newest.header)
-      for chunk in newest.chunks:
-        await context.write(chunk)
-      await asyncio.sleep(period_s)
 
   async def _report(
     self, request: bytes, context: grpc.aio.ServicerContext

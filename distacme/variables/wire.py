@@ -11,10 +11,11 @@
   Scale       {num_actors}               ->  as Report
   Status      {workers}                  ->  status.Status
 
-{...} and headers are JSON. Metrics may be NaN and infinities, which are the
-strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A subscriber has the
-version and gets newer ones, at most one every period_s, which may be absent. A status
-tells of the workers of that names, or of all if they are absent. A header is
+A relay answers Subscribe alone. {...} and headers are JSON. Metrics may be NaN and
+infinities, which are the strings "NaN", "Infinity" and "-Infinity" (`rpc.messages`). A
+subscriber has the version and gets newer ones, at most one every period_s, which may be
+absent. A status tells of the workers of that names, or of all if they are absent. A
+header is
 {version, leaves: [[name, dtype, shape], ...]}. Its chunks are the leaves' bytes
 in C order, little endian, each leaf padded to ALIGNMENT, cut every CHUNK_BYTES.
 Nothing is ever unpickled.
@@ -33,6 +34,8 @@ from distacme.rpc import pieces
 from distacme.rpc import service
 
 SERVICE = service.Service('distacme.Variables', 'variable server')
+# Answers Subscribe alone, so that subscribers need not know which of the two they ask.
+RELAY = SERVICE._replace(title='relay')
 CHUNK_BYTES = pieces.BYTES
 # JAX uses a buffer of this alignment on the CPU without a copy.
 ALIGNMENT = 64
@@ -61,7 +64,7 @@ class VersionedArrays(NamedTuple):
 
 
 class VersionedBytes(NamedTuple):
-  """A version of params as bytes on the wire, for the server."""
+  """A version of params as bytes on the wire, for servers and relays."""
 
   version: int
   header: bytes
@@ -197,6 +200,27 @@ def check_chunk(header: Header, received: int, chunk: bytes) -> int:
     return pieces.check(header.size, received, chunk)
   except ValueError as error:
     raise ValueError(f'Version {header.version} was {error}') from None
+
+
+def receive_bytes(
+  data: bytes, header: Header, chunks: Iterator[bytes]
+) -> VersionedBytes:
+  """Reads the chunks of `header` as they are, and nothing after the last chunk.
+
+  Args:
+    data: the header on the wire.
+    header: that `data` says.
+    chunks: of the header, and whatever follows.
+
+  Raises:
+    ValueError: if a chunk is missing or has a wrong length.
+  """
+  received, kept = 0, []
+  while received < header.size:
+    chunk = next(chunks, b'')
+    received = check_chunk(header, received, chunk)
+    kept.append(chunk)
+  return VersionedBytes(header.version, data, kept)
 
 
 def receive(header: Header, chunks: Iterator[bytes]) -> VersionedArrays:

@@ -284,6 +284,7 @@ _NOTED = (
   'share_waiting_for_data',
   'share_blocked_by_replay',
   'loss',
+  'subscribers',
 )
 
 

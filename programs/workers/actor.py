@@ -42,7 +42,7 @@ def _act(context: context_lib.Context) -> None:
   environment = experiment.make_vector(rows, stream=stream)
   context.opened.callback(environment.close)
   agent = experiment.make_agent(specs.make_environment_spec(environment))
-  if not connection.wait_for_params():
+  if not connection.wait_for_params(relay=program.relay_of(context.spec)):
     return
   num_actors = max(run.num_actors, index + 1)  # a later actor's is larger
   streams = types.Streams(

@@ -8,11 +8,15 @@ import math
 import pathlib
 import threading
 import time
+from typing import TYPE_CHECKING
 
 from distacme import core
 from distacme import status as status_lib
 from distacme.programs import program
 from distacme.run import endpoints
+
+if TYPE_CHECKING:  # gRPC is imported once there is somebody to call
+  from distacme.rpc import line as line_lib
 
 _CONNECT_S = 60.0
 _LOST_S = 120.0
@@ -53,6 +57,7 @@ class Connection:
 
     self.name = name
     self._timeout_s = timeout_s
+    self._folder = folder
     self._terminated = terminated or threading.Event()
     deadline = time.monotonic() + timeout_s
     endpoint = endpoints.wait(
@@ -65,12 +70,15 @@ class Connection:
     self._client = client.VariableClient(
       endpoint,
       name,
-      find=functools.partial(endpoints.find, folder, program.VARIABLES),
+      find=self._finder(program.VARIABLES),
       connect_timeout_s=max(0.0, deadline - time.monotonic()),
       lost_after_s=lost_after_s,
     )
     self._reporter = self._client.reporter()
     self.params = self._client
+
+  def _finder(self, service: str) -> line_lib.Find:
+    return functools.partial(endpoints.find, self._folder, service)
 
   def report(
     self,
@@ -131,17 +139,24 @@ class Connection:
     """Returns whether this worker is to end."""
     return self.report().stop is not None
 
-  def wait_for_params(self, last_s: float = 0.0, period_s: float = 0.0) -> bool:
+  def wait_for_params(
+    self,
+    last_s: float = 0.0,
+    period_s: float = 0.0,
+    relay: str | None = None,
+  ) -> bool:
     """Subscribes and waits for params.
 
     Args:
       last_s: seconds to wait on in a run that has used up its steps.
       period_s: seconds between two versions of params, at least.
+      relay: the name of the relay that sends them; None for the variable server.
 
     Returns:
       Whether there are params; False if the run stopped before.
     """
-    self._client.subscribe(period_s)
+    find_relay = self._finder(relay) if relay else None
+    self._client.subscribe(period_s, find_relay)
     self.report(state=status_lib.WorkerState.WAITING_FOR_PARAMS)
     ends_at = math.inf
     while self._client.wait_newer(-1, timeout_s=_POLL_S) is None:
