@@ -59,7 +59,7 @@ def refused(capsys, *flags):
     ),
     ('--lerning-rate 1', '--learning-rate FLOAT'),
     ('--learning-rate -1', 'learning_rate must be positive, got -1.0'),
-    ('--mode slurm', "'local', 'threads', 'processes'"),
+    ('--mode slrum', "'local', 'threads', 'processes', 'slurm'"),
     (
       '--mode local --network nothing',
       "expected package.module:function, got 'nothing'",
@@ -142,7 +142,7 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys):
   with pytest.raises(SystemExit) as exit_:
     cli.main(['tarin'])
   assert exit_.value.code == 2
-  assert 'train         train an agent' in capsys.readouterr().err
+  assert 'train            train an agent' in capsys.readouterr().err
 
 
 def test_a_command_that_is_nearly_right_is_suggested(capsys):
