@@ -71,7 +71,12 @@ class Run:
       text=True,
       check=False,
       cwd=self.cluster.shared,
-      env={**os.environ, **self.cluster.environment, 'PYTHONSAFEPATH': ''},
+      env={
+        **os.environ,
+        **self.cluster.environment,
+        'PYTHONPATH': str(self.cluster.shared),
+        'PYTHONSAFEPATH': '',
+      },
       **settings,
     )
     assert done.returncode == code, done.stdout + done.stderr
@@ -440,12 +445,32 @@ def test_actors_come_and_go(run):
   assert run.wait().stop.reason == 'interrupted'
 
 
+FAILS_ON_NODES = """
+import os
+from distacme.testing import environments
+
+def make(seed):
+  if 'SLURM_JOB_ID' in os.environ:
+    raise RuntimeError('there is no licence on this node')
+  return environments.catch(seed)
+"""
+
+
 @pytest.mark.cluster
 def test_a_worker_that_fails_everywhere_ends_the_run(cluster):
-  env = 'tests.programs.broken_environments:fails_at_once'
-  with Run(cluster, 'fails', env=env) as run:
-    said = run.submit(code=2)
-    assert said
+  (cluster.shared / 'licensed.py').write_text(FAILS_ON_NODES)
+  with Run(cluster, 'fails', env='licensed:make') as run:
+    run.submit(*LONG)
+    summary = run.wait(120)
+    assert summary.stop.reason == 'failed'
+    assert 'there is no licence on this node' in summary.stop.detail
+    assert run.distacme('status', run.directory.path, code=1)
+    # No job was tried on another node.
+    assert not any(
+      end.requeued
+      for place in records.every_place(run.directory)
+      for end in place.ends
+    )
 
 
 @pytest.mark.cluster
@@ -541,6 +566,32 @@ def test_workers_wait_for_a_variable_server_in_the_queue(cluster):
     wait_for(lambda: run.place('variables/0').since > began, 60, 'its start')
     run.learns()
     assert places == {worker: run.place(worker) for worker in places}
+
+
+@pytest.mark.cluster
+def test_replay_servers_and_a_relay_are_on_other_hosts(cluster):
+  toml = SMALL + '[relay]\nmemory = "500M"\n'
+  toml += '[slurm.learner]\noptions = ["--nodelist=node1"]\n'
+  toml += '[slurm.replay]\noptions = ["--exclude=node1"]\n'
+  toml += '[slurm.actor]\noptions = ["--exclude=node1"]\n'
+  with Run(cluster, 'shards', toml=toml) as run:
+    run.submit(*LONG, '--num-replay-servers', '2', '--num-relays', '1')
+    run.learns()
+    assert run.place('replay/1').job == f'{run.place("replay/0").job[:-1]}1'
+    assert 'node1' not in (
+      run.place('replay/0').host,
+      run.place('replay/1').host,
+    )
+    for worker in ('replay/1', 'relay/0'):
+      killed, began = time.time(), run.place(worker)
+      assert run.node(worker).kill(
+        f'main.main(sys.argv[1:])) {run.directory.path} {worker}'
+      )
+      run.acts('actor/1', killed + 1)
+      run.learns()
+      assert run.place(worker) == began
+    run.distacme('stop', run.directory.path)
+    assert run.wait().stop.reason == 'interrupted'
 
 
 @pytest.mark.cluster
