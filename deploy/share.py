@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import logging
 import platform
 import random
@@ -20,6 +21,7 @@ from distacme.deploy import engine as engine_lib
 from distacme.deploy import records
 from distacme.programs import program as program_lib
 from distacme.programs.launchers import supervised_run
+from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.runtime import supervision
 from distacme.runtime import topology
@@ -84,6 +86,12 @@ class Share(supervised_run.SupervisedRun):
     self._engine = engine
     self._max_requeues = max_requeues
     self._period_s = max(_POLL_S, _STATUS_PERIOD_S * len(program.workers))
+    # A line that stays: to open one over TLS costs both sides milliseconds.
+    self._client = client.StatusClient(
+      functools.partial(
+        endpoints.find, directory.endpoints, program_lib.VARIABLES
+      )
+    )
     self._heard_s = max(self._heard_s, 3 * self._period_s)
     self._leaving: Leaving | None = None
     self._asked_to_leave = False
@@ -171,7 +179,7 @@ class Share(supervised_run.SupervisedRun):
 
   def _ask(self) -> status_lib.Status:
     names = [name for one in self._names for name in self._all(one)]
-    status = client.status(self._server(), timeout_s=_TIMEOUT_S, only=names)
+    status = self._client.status(_TIMEOUT_S, only=names)
     self._cluster_heard = time.monotonic()
     return status
 
@@ -275,7 +283,7 @@ class Share(supervised_run.SupervisedRun):
       return True
     kind = self._program[worker.name].kind
     try:
-      status = client.status(self._server(), timeout_s=_TIMEOUT_S)
+      status = self._client.status(_TIMEOUT_S)
     except ConnectionError:
       return True
     return any(
@@ -287,6 +295,7 @@ class Share(supervised_run.SupervisedRun):
     """Returns the run's last status, which the job of the variable server writes."""
     if self._leaving is None and self.serves:
       return super().finish()
+    self._client.close()
     status = self._read_summary() or self._status
     status = status or status_lib.Status(seconds=0.0, counts={})
     return dataclasses.replace(status, stop=status.stop or self._stop)

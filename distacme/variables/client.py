@@ -234,23 +234,56 @@ class VariableClient:
       self._arrived.notify_all()
 
 
+class StatusClient:
+  """Asks for a run's status again and again, over one line; for one thread."""
+
+  def __init__(self, find: line_lib.Find):
+    """Opens the line at the first question.
+
+    Args:
+      find: returns where the server listens, or None if that is not known.
+    """
+    self._find = find
+    self._line: line_lib.Line | None = None
+
+  def status(
+    self, timeout_s: float = 5.0, only: Sequence[str] | None = None
+  ) -> status_lib.Status:
+    """Returns the run's status.
+
+    Args:
+      timeout_s: to wait for the answer.
+      only: names of the workers to be told of; all if None.
+
+    Raises:
+      ConnectionError: if the server does not answer, or does not listen yet.
+    """
+    if self._line is None:
+      endpoint = self._find()
+      if endpoint is None:
+        raise ConnectionError('the variable server does not listen yet')
+      self._line = line_lib.Line(wire.SERVICE, endpoint, self._find)
+    request = {} if only is None else {'workers': list(only)}
+    answer = self._line.call(
+      'Status', messages.pack(request), timeout_s, wait_for_server=True
+    )
+    return _read_status(messages.unpack(answer), self._line.address)
+
+  def close(self) -> None:
+    """Closes the line."""
+    if self._line is not None:
+      self._line.close()
+
+
 def status(
-  endpoint: endpoints.Endpoint,
-  timeout_s: float = 5.0,
-  only: Sequence[str] | None = None,
+  endpoint: endpoints.Endpoint, timeout_s: float = 5.0
 ) -> status_lib.Status:
   """Returns the status of the run whose server is there.
-
-  Args:
-    endpoint: of the server.
-    timeout_s: to wait for the answer.
-    only: names of the workers to be told of; all if None.
 
   Raises:
     ConnectionError: if the server does not answer, or with something else.
   """
-  request = {} if only is None else {'workers': list(only)}
-  answer = _call_once(endpoint, 'Status', request, timeout_s)
+  answer = _call_once(endpoint, 'Status', {}, timeout_s)
   return _read_status(answer, endpoint.address)
 
 
