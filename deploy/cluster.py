@@ -20,6 +20,8 @@ EXAMPLE = pathlib.Path(__file__).with_name('cluster.toml')
 _T = TypeVar('_T')
 _MEMORY = re.compile(r'([1-9]\d*)([MGT])')
 _TIME = re.compile(r'(?:(\d+)-)?(\d{1,2}):(\d\d):(\d\d)')
+_LABEL = re.compile(r'[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?')  # of DNS, RFC 1123
+_TOLERATION = ('key', 'operator', 'value', 'effect', 'tolerationSeconds')
 _UNITS = {'M': 1, 'G': 1024, 'T': 1024**2}
 
 
@@ -69,6 +71,14 @@ def _check_form(settings: Any, name: str, check: Any) -> None:
 def _check_word(text: str) -> None:
   if re.search(r'\s', text):
     raise ValueError(f'must be one word, got {text!r}')
+
+
+def _check_label(text: str) -> None:
+  if text and not _LABEL.fullmatch(text):
+    raise ValueError(
+      'must be lower case letters, digits and dashes, 63 at most, like "team-a", '
+      f'got {text!r}'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +160,24 @@ class KubernetesPod:
   tolerations: tuple[Mapping[str, Any], ...] = ()
   gpu_resource: str = 'nvidia.com/gpu'
 
+  def __post_init__(self) -> None:
+    for key, value in self.node_selector.items():
+      if not isinstance(value, str):
+        raise ValueError(
+          f'node_selector is of texts, like {{"pool" = "gpu"}}, got {value!r} for '
+          f'{key}'
+        )
+    for toleration in self.tolerations:
+      if not isinstance(toleration, dict) or toleration.keys() - _TOLERATION:
+        raise ValueError(
+          f'tolerations are tables with {", ".join(_TOLERATION)}, got '
+          f'{toleration!r}'
+        )
+    if not re.fullmatch(r'[a-z0-9.-]+/[A-Za-z0-9._-]+', self.gpu_resource):
+      raise ValueError(
+        f'gpu_resource is like "nvidia.com/gpu", got {self.gpu_resource!r}'
+      )
+
 
 @dataclasses.dataclass(frozen=True)
 class Kubernetes(KubernetesPod):
@@ -160,11 +188,21 @@ class Kubernetes(KubernetesPod):
   storage: str = '10G'
   storage_class: str = ''
   queue: str = ''
+  jobset: bool = False
   user_id: int = 1000
 
   def __post_init__(self) -> None:
+    super().__post_init__()
     _check_form(self, 'storage', mebibytes)
     _check_least(self, user_id=1)
+    for name in ('image', 'storage_class'):
+      _check_form(self, name, _check_word)
+    for name in ('namespace', 'queue'):
+      _check_form(self, name, _check_label)
+    if not self.namespace:
+      raise ValueError(
+        'namespace is empty; "default" is the cluster\'s default'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

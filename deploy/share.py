@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import logging
+import os
+import pathlib
 import platform
 import random
 import time
@@ -38,6 +40,9 @@ _LONGEST_S = 600.0
 # For the summary of a run that has ended to be seen here: a network file system may
 # show it as late as this.
 _SEEN_S = 90.0
+# The file that supervision touches while it lives, for an engine's probe.
+ALIVE = 'DISTACME_ALIVE'
+_ALIVE_PERIOD_S = 1.0
 # Seconds for workers to save and end: where a job's time is up or the engine ends it.
 _TERMINATED_S = 20.0
 _POLL_S = 0.5
@@ -98,6 +103,7 @@ class Share(supervised_run.SupervisedRun):
     self._place = place
     self.is_replaced = False  # the job was started anew elsewhere
     self._place_at = 0.0
+    self._alive_at = 0.0
     self._cluster_heard = time.monotonic()
     self._look_at = self._cluster_heard + _UNHEARD_S
     self._look_period_s = _UNHEARD_S
@@ -139,6 +145,9 @@ class Share(supervised_run.SupervisedRun):
     if now >= self._place_at and self._leaving is None:
       self._place_at = now + max(_PLACE_PERIOD_S, 5 * self._period_s)
       self.leave_if_replaced()
+    if now >= self._alive_at:
+      self._alive_at = now + _ALIVE_PERIOD_S
+      tell_alive()
     if now >= self._look_at and self._leaving is None:
       self._look(now)
     if now < self._next:
@@ -299,6 +308,12 @@ class Share(supervised_run.SupervisedRun):
     status = self._read_summary() or self._status
     status = status or status_lib.Status(seconds=0.0, counts={})
     return dataclasses.replace(status, stop=status.stop or self._stop)
+
+
+def tell_alive() -> None:
+  """Touches the file of this process's probe, if it has one."""
+  if path := os.environ.get(ALIVE):
+    pathlib.Path(path).touch()
 
 
 def names_of(

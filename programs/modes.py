@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -81,6 +81,34 @@ class Launcher(NamedTuple):
   def cancel(self, directory: run_directory.RunDirectory) -> None:
     """Cancels all jobs of a run in a cluster."""
     self._module().cancel(directory)
+
+  def relay(
+    self, directory: run_directory.RunDirectory, arguments: Sequence[str]
+  ) -> int | None:
+    """Runs a command where a run writes its files, if that is not here.
+
+    Args:
+      directory: of the run, here.
+      arguments: of `distacme`, to which the run directory there is added.
+
+    Returns:
+      The command's exit code; None if the files are here, or cannot be reached.
+    """
+    if not self.remote or not hasattr(self._module(), 'relay'):
+      return None
+    code: int | None = self._module().relay(directory, arguments)
+    return code
+
+  def request_stop(self, directory: run_directory.RunDirectory) -> bool | None:
+    """Asks a run to end whose files are not here.
+
+    Returns:
+      Whether it could be asked; None if the files are here.
+    """
+    if not self.remote or not hasattr(self._module(), 'request_stop'):
+      return None
+    asked: bool = self._module().request_stop(directory)
+    return asked
 
   def log_command(
     self, directory: run_directory.RunDirectory, worker: str, follow: bool

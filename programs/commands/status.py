@@ -42,6 +42,13 @@ def main(arguments: Sequence[str]) -> int:
   )
   flags = parser.parse_args(arguments)
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
+  launcher = modes.find(directory.read_config()['run']['mode'])
+  if not flags.wait:
+    code = launcher.relay(directory, ['status'])
+    if code is not None:
+      states = launcher.job_states(directory)
+      terminal.console().print(_jobs(directory, states))
+      return code
   run = observer.Observer(directory.path)
   view = run.look()
   while flags.wait and view.phase not in ('ended', 'lost'):
@@ -50,7 +57,6 @@ def main(arguments: Sequence[str]) -> int:
   console = terminal.console()
   none = curves.curve_of([], 'env_steps')
   console.print(dashboard.picture(view, none, console.width))
-  launcher = modes.find(directory.read_config()['run']['mode'])
   if launcher.remote:
     states = view.jobs
     if view.phase in ('running', 'silent'):

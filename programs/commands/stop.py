@@ -41,20 +41,27 @@ def main(arguments: Sequence[str]) -> int:
   flags = parser.parse_args(arguments)
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   launcher = modes.find(directory.read_config()['run']['mode'])
+  asked = launcher.request_stop(directory)
   running = directory.read_running()
   if running is None or running.gone:
     raise ValueError(
       f'{directory.path} does not run: there is nothing to stop.'
     )
-  if launcher.remote and not _has_begun(directory):
-    terminal.say('nothing of the run has begun: its jobs are cancelled')
+  if not asked and launcher.remote and not _has_begun(directory):
+    why = 'nothing of the run has begun'
+    if asked is False:
+      why = 'there is no variable server that could be asked to end the run'
+    terminal.say(f'{why}: its jobs are cancelled')
     launcher.cancel(directory)
     _write_end(directory)
     return 0
-  _ask(directory)
+  if asked is None:
+    _ask(directory)
   give_up_at = time.monotonic() + _PATIENCE_S
   while directory.read_running() == running and time.monotonic() < give_up_at:
     time.sleep(_POLL_S)
+    if asked is not None:
+      launcher.job_states(directory)  # which sees the end
   if launcher.remote:
     launcher.cancel(directory)
   ended = directory.read_summary()

@@ -13,9 +13,11 @@ from rich import console as rich_console
 from rich import live as rich_live
 
 from distacme import status
+from distacme.programs import modes
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.programs.view import terminal
+from distacme.run import run_directory
 from distacme.runtime import signals
 
 _PERIOD_S = 0.5
@@ -39,6 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     help="what 'distacme train' printed as 'run directory'",
   )
   flags = parser.parse_args(arguments)
+  directory = run_directory.RunDirectory(flags.run_dir.resolve())
+  launcher = modes.find(directory.read_config()['run']['mode'])
+  if (code := launcher.relay(directory, ['watch'])) is not None:
+    return code
   run = observer.Observer(flags.run_dir)
   console = terminal.console()
   if not console.is_terminal:
