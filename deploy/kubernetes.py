@@ -302,7 +302,7 @@ def request_stop(directory: run_directory.RunDirectory) -> bool:
   return _ask_pod(directory, 'stop')
 
 
-def relay(
+def forward(
   directory: run_directory.RunDirectory, arguments: Sequence[str]
 ) -> int | None:
   """Runs a command of distacme's beside the variable server, where the run is.

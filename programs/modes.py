@@ -31,6 +31,8 @@ class Launcher(NamedTuple):
     scales: True if actors come and go while the run goes on.
     remote: True if workers run on the hosts of a cluster. `run` then returns when
       they have been submitted, and the run goes on without this process.
+    shares_disk: True if workers write into the run directory that the user sees;
+      else their module has two more functions, `forward` and `request_stop`.
   """
 
   module: str
@@ -38,6 +40,7 @@ class Launcher(NamedTuple):
   has_processes: bool = False
   scales: bool = False
   remote: bool = False
+  shares_disk: bool = True
 
   def check_installed(self) -> None:
     """Checks that the libraries of this mode are installed.
@@ -82,7 +85,7 @@ class Launcher(NamedTuple):
     """Cancels all jobs of a run in a cluster."""
     self._module().cancel(directory)
 
-  def relay(
+  def forward(
     self, directory: run_directory.RunDirectory, arguments: Sequence[str]
   ) -> int | None:
     """Runs a command where a run writes its files, if that is not here.
@@ -94,9 +97,9 @@ class Launcher(NamedTuple):
     Returns:
       The command's exit code; None if the files are here, or cannot be reached.
     """
-    if not self.remote or not hasattr(self._module(), 'relay'):
+    if self.shares_disk:
       return None
-    code: int | None = self._module().relay(directory, arguments)
+    code: int | None = self._module().forward(directory, arguments)
     return code
 
   def request_stop(self, directory: run_directory.RunDirectory) -> bool | None:
@@ -105,7 +108,7 @@ class Launcher(NamedTuple):
     Returns:
       Whether it could be asked; None if the files are here.
     """
-    if not self.remote or not hasattr(self._module(), 'request_stop'):
+    if self.shares_disk:
       return None
     asked: bool = self._module().request_stop(directory)
     return asked
@@ -167,9 +170,13 @@ LAUNCHERS: dict[str, Launcher] = {
   'processes': Launcher(f'{_HERE}.processes', has_processes=True, scales=True),
   **{
     engine: Launcher(
-      f'distacme.deploy.{engine}', has_processes=True, scales=True, remote=True
+      f'distacme.deploy.{engine}',
+      has_processes=True,
+      scales=True,
+      remote=True,
+      shares_disk=shares_disk,
     )
-    for engine in ('slurm', 'kubernetes')
+    for engine, shares_disk in (('slurm', True), ('kubernetes', False))
   },
 }
 

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     return _show(['tail', '-n', '+1', str(directory.logs / 'all')])
   names = [spec.name for spec in program.read(directory).owners()]
   if flags.worker is None:
-    if (code := launcher.relay(directory, ['logs'])) is not None:
+    if (code := launcher.forward(directory, ['logs'])) is not None:
       return code
     for name in names:
       terminal.say(f'==> {name} <==')

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   launcher = modes.find(directory.read_config()['run']['mode'])
   if not flags.wait:
-    code = launcher.relay(directory, ['status'])
+    code = launcher.forward(directory, ['status'])
     if code is not None:
       states = launcher.job_states(directory)
       terminal.console().print(_jobs(directory, states))

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
   flags = parser.parse_args(arguments)
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   launcher = modes.find(directory.read_config()['run']['mode'])
-  if (code := launcher.relay(directory, ['watch'])) is not None:
+  if (code := launcher.forward(directory, ['watch'])) is not None:
     return code
   run = observer.Observer(flags.run_dir)
   console = terminal.console()

@@ -371,7 +371,7 @@ def test_a_pod_knows_the_places_of_the_others(submitted, monkeypatch):
   records.write_place(submitted, lost.ended('was lost'))
   states = kubernetes.job_states(submitted)
   assert states == {'actor/0': 'run-actor-0-fghij runs'}
-  assert kubernetes.relay(submitted, ['status']) is None
+  assert kubernetes.forward(submitted, ['status']) is None
 
 
 def test_actors_are_in_the_program_before_their_pods_come(submitted, kubectl):

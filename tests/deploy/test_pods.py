@@ -98,7 +98,7 @@ class Run:
     return self.status()['counts'].get('learner_steps', 0)
 
 
-@pytest.mark.program
+@pytest.mark.cluster
 def test_a_run_in_pods_lives_through_lost_pods_and_is_resumed(tmp_path):
   pods_lib.check_possible()
   run_dir = tmp_path / 'run'
