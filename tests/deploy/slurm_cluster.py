@@ -223,6 +223,9 @@ class Cluster:
       AccountingStorageType=accounting_storage/none
       JobCompType=jobcomp/none
       GresTypes=gpu
+      # Jobs of the partition `urgent` take the place of others.
+      PreemptType=preempt/partition_prio
+      PreemptMode=REQUEUE
       SlurmdParameters=config_overrides
     """)
     gres = ''
@@ -237,6 +240,7 @@ class Cluster:
       'PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n'
     )
     conf += 'PartitionName=short Nodes=node1 MaxTime=10:00 State=UP\n'
+    conf += 'PartitionName=urgent Nodes=ALL PriorityTier=10 State=UP\n'
     self.path('etc/slurm.conf').write_text(conf)
     self.path('etc/gres.conf').write_text(gres)
 

@@ -339,6 +339,25 @@ def test_a_requeued_learner_goes_on_from_its_checkpoint(run):
 
 
 @pytest.mark.cluster
+def test_a_preempted_learner_saves_and_goes_on(run):
+  run.submit(*LONG, '--checkpoint-period-s', '100000')
+  run.learns()
+  began, preempted = run.place('learner/0'), time.time()
+  run.cluster.command(
+    *('sbatch', '--partition=urgent', f'--nodelist={began.host}'),
+    *('--cpus-per-task=6', '--mem=100M', '--output=/dev/null'),
+    *('--wrap', 'sleep 5'),
+  )
+  wait_for(lambda: run.place('learner/0').ends, 90, 'the preemption')
+  saved = run.directory.last_step()
+  assert saved and saved > 20  # only the signal lets it save so late
+  wait_for(lambda: run.place('learner/0').since > preempted, 120, 'its start')
+  run.learns()
+  assert run.steps() > saved
+  assert not run.directory.read_summary()
+
+
+@pytest.mark.cluster
 def test_a_job_at_its_time_limit_saves_and_starts_anew(cluster):
   toml = SMALL + '[slurm.learner]\ntime = "00:02:00"\n'
   toml = toml.replace('max_requeues', 'warning_s = 30\nmax_requeues')
@@ -523,7 +542,7 @@ def test_a_controller_that_is_restarted_changes_nothing(run):
 def test_doctor_says_what_of_a_cluster_works(run):
   run.write_cluster(SMALL)
   said = run.distacme('doctor', '--cluster', f'{run.directory.path}.toml')
-  assert 'partitions main, short (default: main)' in said
+  assert 'partitions main, short, urgent (default: main)' in said
   assert re.search(r'ok +distacme on a node: node\d \(10\.213', said)
   assert 'slurm works' in said
   run.write_cluster(SMALL + 'prologue = "exit 3"\npartition = "gpu"\n')
