@@ -11,6 +11,7 @@ from typing import Any
 
 from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import kubernetes_engine
+from distacme.deploy import records
 from distacme.deploy import share
 from distacme.runtime import topology
 
@@ -103,11 +104,12 @@ def name_of(path: pathlib.PurePath) -> str:
   It is a label of the cluster's DNS: lower case letters, digits and dashes, the first
   a letter. One that is cut is told apart by a hash.
   """
-  name = re.sub(r'[^a-z0-9]+', '-', path.name.lower()).strip('-')
+  title = records.title_of(path)
+  name = re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')
   if not name or not name[0].isalpha():
     name = f'run-{name}'.rstrip('-')
   if len(name) > _LONGEST_NAME:
-    digest = hashlib.sha256(path.name.encode()).hexdigest()[:6]
+    digest = hashlib.sha256(title.encode()).hexdigest()[:6]
     name = f'{name[: _LONGEST_NAME - 7].rstrip("-")}-{digest}'
   return name
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import dataclasses
 import pathlib
+import re
 import time
 from typing import Any
 
@@ -174,6 +175,16 @@ def read_summary(
 def needed(program: topology.Program) -> list[str]:
   """Returns the workers without which a run cannot go on: all that are no actors."""
   return [spec.name for spec in program.owners() if spec.kind in _NEEDED]
+
+
+def title_of(path: pathlib.PurePath) -> str:
+  """Returns a run's name among the user's jobs: the last part of its directory.
+
+  Of one of several seeds, which is called like those of other runs, with the part before.
+  """
+  if re.fullmatch(r'seed\d+', path.name):
+    return f'{path.parent.name}-{path.name}'
+  return path.name
 
 
 def begin(

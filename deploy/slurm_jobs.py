@@ -11,6 +11,7 @@ import string
 import sys
 
 from distacme.deploy import cluster as cluster_lib
+from distacme.deploy import records
 from distacme.deploy import share as share_lib
 from distacme.deploy import supervise
 from distacme.run import run_directory
@@ -159,7 +160,7 @@ def _options(
 ) -> Iterator[str]:
   """Yields the options of sbatch."""
   settings, resources = job.settings, job.resources
-  yield f'--job-name={directory.path.name}/{job.name}'
+  yield f'--job-name={records.title_of(directory.path)}/{job.name}'
   output = f'{job.name}{"-%a" if job.is_array else ""}.out'
   yield f'--output="{logs_of(directory) / output}"'
   yield '--open-mode=append'

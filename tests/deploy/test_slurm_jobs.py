@@ -74,6 +74,13 @@ def test_nodes_without_a_worker_are_refused():
     jobs('[slurm]\none_job = true\nnodes = 3', num_actors=2)
 
 
+def test_seeds_of_several_runs_are_told_apart():
+  seed = run_directory.RunDirectory(pathlib.Path('/shared/pong/seed3'))
+  cluster = cluster_lib.parse('')
+  text = slurm_jobs.script_of(jobs()['learner'], cluster, seed)
+  assert '#SBATCH --job-name=pong-seed3/learner\n' in text
+
+
 def test_a_lodger_has_no_job():
   assert 'replay' not in jobs(replay_in_learner=True)
 
