@@ -132,14 +132,13 @@ class Slurm(SlurmJob):
   import_path: tuple[str, ...] = ()
   warning_s: int = 120
   actors_per_job: int = 1
-  max_requeues: int = 3
   interface: str = ''
   one_job: bool = False
   nodes: int = 1
 
   def __post_init__(self) -> None:
     super().__post_init__()
-    _check_least(self, warning_s=1, actors_per_job=1, max_requeues=0, nodes=1)
+    _check_least(self, warning_s=1, actors_per_job=1, nodes=1)
     _check_form(self, 'interface', _check_word)
     if self.nodes > 1 and not self.one_job:
       raise ValueError(
@@ -218,6 +217,7 @@ class Cluster:
   kubernetes_pods: Mapping[str, KubernetesPod] = dataclasses.field(
     default_factory=dict
   )
+  max_requeues: int = 3
 
   def slurm_job(self, kind: str) -> SlurmJob:
     """Returns the settings of the jobs of a kind of worker."""
@@ -265,6 +265,8 @@ def parse(text: str) -> Cluster:
 
 
 def _cluster(tables: Mapping[str, Any]) -> Cluster:
+  fields = {'max_requeues': tables.get('max_requeues', Cluster.max_requeues)}
+  tables = {name: each for name, each in tables.items() if name not in fields}
   _check_known(tables, (*KINDS, 'slurm', 'kubernetes'), 'table', '')
   for name, table in tables.items():
     _check_table(table, name)
@@ -282,13 +284,10 @@ def _cluster(tables: Mapping[str, Any]) -> Cluster:
         f"gpus in [{kind}] is {each.gpus}, and only the learner's worker computes "
         'on accelerators on a cluster: leave it at 0'
       )
-  return Cluster(
-    resources,
-    slurm,
-    jobs,
-    kubernetes,
-    pods,
-  )
+  cluster = Cluster(resources, slurm, jobs, kubernetes, pods)
+  cluster = _made(Cluster, fields, 'the top', cluster)
+  _check_least(cluster, max_requeues=0)
+  return cluster
 
 
 def _engine(

@@ -6,6 +6,8 @@ from collections.abc import Collection
 import enum
 from typing import Protocol
 
+from distacme.deploy import cluster as cluster_lib
+
 
 class JobState(str, enum.Enum):
   """The states of a job."""
@@ -20,14 +22,18 @@ class JobState(str, enum.Enum):
 class Engine(Protocol):
   """The engine of a cluster, as seen from within a job."""
 
+  # Seconds between the signal by which the engine ends a job and the kill, less what
+  # supervision itself needs.
+  grace_s: float
+
   def this_job(self) -> str:
     """Returns the number of this process's job; '' if it has none."""
 
-  def host(self, interface: str) -> str:
+  def host(self, cluster: cluster_lib.Cluster) -> str:
     """Returns the address at which other hosts of the cluster reach this host.
 
     Args:
-      interface: of the network to use; '' for the engine's choice.
+      cluster: as the user describes it.
 
     Raises:
       ValueError: if there is no such address.
@@ -46,5 +52,9 @@ class Engine(Protocol):
       False if the engine refused.
     """
 
-  def cancel(self, jobs: Collection[str]) -> None:
-    """Cancels jobs; those that have ended stay as they are."""
+  def cancel(self, jobs: Collection[str]) -> bool:
+    """Cancels jobs; those that have ended stay as they are.
+
+    Returns:
+      False if the engine does not answer.
+    """

@@ -33,7 +33,7 @@ from distacme.run import run_directory
 from distacme.runtime import signals
 from distacme.runtime import topology
 
-ENGINE = kubernetes_engine.KubernetesEngine()
+ENGINE = kubernetes_engine.ENGINE
 _NAME = 'kubernetes'
 # Objects that a submission replaces: not the volume.
 _REPLACED = 'jobs,jobsets.jobset.x-k8s.io'

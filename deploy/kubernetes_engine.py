@@ -6,6 +6,7 @@ from collections.abc import Collection
 import os
 import socket
 
+from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import engine as engine_lib
 
 # Variables of a pod, which its manifest sets: its own name, and that of the headless
@@ -22,11 +23,13 @@ class KubernetesEngine:
   know lies in the run directory.
   """
 
+  grace_s = 45.0  # of a minute
+
   def this_job(self) -> str:
     """Returns the name of this pod."""
     return os.environ.get(POD, '')
 
-  def host(self, interface: str) -> str:
+  def host(self, cluster: cluster_lib.Cluster) -> str:
     """Returns the name of this pod in the cluster's DNS.
 
     It stays when the pod is replaced by one with another address.
@@ -34,7 +37,7 @@ class KubernetesEngine:
     Raises:
       ValueError: if this is no pod of a run.
     """
-    del interface  # a pod's name is that of its one address
+    del cluster
     service = os.environ.get(SERVICE)
     if not service:
       raise ValueError(
@@ -59,6 +62,10 @@ class KubernetesEngine:
     """Returns True: the exit code is enough for the Job to replace the pod."""
     return True
 
-  def cancel(self, jobs: Collection[str]) -> None:
+  def cancel(self, jobs: Collection[str]) -> bool:
     """Does nothing: the run's pods see its end in the run directory."""
     del jobs
+    return True
+
+
+ENGINE = KubernetesEngine()

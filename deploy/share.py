@@ -43,8 +43,7 @@ _SEEN_S = 90.0
 # The file that supervision touches while it lives, for an engine's probe.
 ALIVE = 'DISTACME_ALIVE'
 _ALIVE_PERIOD_S = 1.0
-# Seconds for workers to save and end: where a job's time is up or the engine ends it.
-_TERMINATED_S = 20.0
+_DAY_S = 86_400.0
 _POLL_S = 0.5
 # Between two looks whether the job was started anew elsewhere.
 _PLACE_PERIOD_S = 10.0
@@ -56,11 +55,13 @@ class Leaving(NamedTuple):
   Attributes:
     how: in words.
     anew: whether the job is to be started anew.
+    grace_s: seconds for workers to save and end.
     failed: whether a worker of the job failed.
   """
 
   how: str
   anew: bool
+  grace_s: float
   failed: bool = False
 
 
@@ -84,7 +85,7 @@ class Share(supervised_run.SupervisedRun):
       names: of this job's workers, and of those that live with them.
       place: of this job.
       engine: of the cluster.
-      max_requeues: how often the job may have been started anew for a failure.
+      max_requeues: how often the job may be started anew for a failure, in a day.
     """
     super().__init__(program, directory, lambda status: None)
     self._names = names
@@ -118,9 +119,24 @@ class Share(supervised_run.SupervisedRun):
     """True if the variable server is in this job."""
     return program_lib.VARIABLES in self._names
 
-  def leave(self, how: str, anew: bool, failed: bool = False) -> None:
-    """Ends the job's workers, not the run; may be called from a signal handler."""
-    self._leaving = self._leaving or Leaving(how, anew, failed)
+  def leave(
+    self,
+    how: str,
+    anew: bool,
+    grace_s: float | None = None,
+    failed: bool = False,
+  ) -> None:
+    """Ends the job's workers, not the run; may be called from a signal handler.
+
+    Args:
+      how: in words.
+      anew: whether the job is to be started anew.
+      grace_s: seconds for workers to save and end, by default the engine's.
+      failed: whether a worker of the job failed.
+    """
+    if grace_s is None:
+      grace_s = self._engine.grace_s
+    self._leaving = self._leaving or Leaving(how, anew, grace_s, failed)
 
   def stopping(self) -> bool:
     """Returns whether the job's workers are to end."""
@@ -129,7 +145,7 @@ class Share(supervised_run.SupervisedRun):
   def grace_s(self) -> float:
     """Returns the seconds that workers may take to save and end."""
     if self._leaving is not None:
-      return _TERMINATED_S
+      return self._leaving.grace_s
     return super().grace_s()
 
   def poll(self) -> None:
@@ -162,7 +178,7 @@ class Share(supervised_run.SupervisedRun):
       return
     how = f'its job was started anew on {place.host}, and this host was cut off'
     self.is_replaced = True
-    self._leaving = Leaving(how, anew=False)
+    self._leaving = Leaving(how, anew=False, grace_s=self._engine.grace_s)
     # At once, since two workers of one name write the same files.
     for member in self._members:
       member.kill()
@@ -265,9 +281,11 @@ class Share(supervised_run.SupervisedRun):
 
   def on_failure(self, worker: supervision.Worker, how: str) -> None:
     """Has the job started anew, or ends the run where that would not help."""
-    if self._leaving is not None or super().stopping():
-      if super().stopping():
-        super().on_failure(worker, how)
+    if super().stopping():
+      super().on_failure(worker, how)
+      return
+    if self._leaving is not None:
+      logging.error('%s %s', worker.name, how)
       return
     detail = f'{worker.name} on {platform.node()} {how}'
     logging.error('%s', detail)
@@ -280,7 +298,9 @@ class Share(supervised_run.SupervisedRun):
 
   def _requeues(self) -> int:
     place = records.read_place(self._directory, self._names[0])
-    return sum(end.requeued for end in place.ends) if place else 0
+    since = time.time() - _DAY_S
+    ends = place.ends if place else ()
+    return sum(end.requeued and end.time > since for end in ends)
 
   def _may_work_elsewhere(self, worker: supervision.Worker) -> bool:
     """Returns whether another host may do better: the program itself works.

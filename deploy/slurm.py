@@ -27,7 +27,6 @@ from distacme.run import run_directory
 from distacme.runtime import signals
 from distacme.runtime import topology
 
-ENGINE = slurm_engine.SlurmEngine()
 # These would only use up time before the learner is there.
 _AFTER_IT = ('actor', 'evaluator')
 
@@ -139,12 +138,12 @@ def _submit(
       )
       records.write_submission(directory, submission)
   except BaseException as error:
-    ENGINE.cancel(numbers.values())
+    _cancel(list(numbers.values()))
     directory.end_running()
     if isinstance(error, slurm_engine.SlurmError):
       raise ValueError(
-        f'Slurm refused the job {job.name} ({error}). Nothing of the run is left '
-        f'in the queue. Its script is {slurm_jobs.path_of(directory, job.name)}.'
+        f'Slurm refused the job {job.name} ({error}). What was submitted before it '
+        f'is cancelled. Its script is {slurm_jobs.path_of(directory, job.name)}.'
       ) from error
     raise
   for name, number in numbers.items():
@@ -161,10 +160,9 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
     spec.name: records.job_of(directory, spec.name)
     for spec in program_lib.read(directory).owners()
   }
-  states: dict[str, str] = {}
+  jobs = {records.whole(number) for number in numbers.values() if number}
   try:
-    for job in {records.whole(number) for number in numbers.values()}:
-      states |= slurm_engine.states(job) if job else {}
+    states = slurm_engine.states(jobs)
   except slurm_engine.SlurmError as error:
     raise ValueError(f'Slurm does not answer: {error}') from error
   return {
@@ -175,16 +173,20 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
 
 
 def cancel(directory: run_directory.RunDirectory) -> None:
-  """Cancels all jobs of a run."""
-  ENGINE.cancel(sorted(records.jobs(directory)))
+  """Cancels all jobs of a run.
+
+  Raises:
+    ValueError: if Slurm does not answer.
+  """
+  _cancel(sorted(records.jobs(directory)))
 
 
-def log_command(
-  directory: run_directory.RunDirectory, worker: str, follow: bool
-) -> list[str]:
-  """Returns the command that prints a worker's log."""
-  path = directory.logs / worker
-  return ['tail', '-n', '+1', *(['-F'] if follow else []), str(path)]
+def _cancel(jobs: Sequence[str]) -> None:
+  if not slurm_engine.ENGINE.cancel(jobs):
+    raise ValueError(
+      f'Slurm does not answer: whether jobs {", ".join(jobs)} are cancelled is not '
+      f'known. Try again, or run: scancel {" ".join(jobs)}'
+    )
 
 
 def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
@@ -218,10 +220,10 @@ def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
     jobs_ = {**submission.jobs, **numbers}
   else:
     gone = [program_lib.actor_name(i) for i in range(num_actors, before)]
-    program_lib.write(program.without(*gone), directory)
-    ENGINE.cancel(
+    _cancel(
       sorted({number for name in gone if (number := submission.jobs.get(name))})
     )
+    program_lib.write(program.without(*gone), directory)
     jobs_ = {k: v for k, v in submission.jobs.items() if k not in gone}
   records.write_submission(
     directory, dataclasses.replace(submission, jobs=jobs_)

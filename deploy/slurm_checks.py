@@ -24,10 +24,8 @@ def check_going_on(directory: run_directory.RunDirectory) -> None:
   """
   if not slurm_engine.is_installed():
     return
-  waiting: dict[str, str] = {}
   try:
-    for job in records.jobs(directory):
-      waiting |= slurm_engine.states(job)
+    waiting = slurm_engine.states(records.jobs(directory))
   except slurm_engine.SlurmError as error:
     raise ValueError(
       f'whether jobs of {directory.path} are in the queue is not known: {error}'

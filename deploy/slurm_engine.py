@@ -13,9 +13,11 @@ import struct
 import subprocess
 from typing import NamedTuple
 
+from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import engine as engine_lib
 
 _TIMEOUT_S = 60.0
+_HASTE_S = 8.0  # where this job is about to be killed
 _GONE = 'Invalid job id'
 _STATES = {
   'RUNNING': engine_lib.JobState.RUNNING,
@@ -70,14 +72,22 @@ def _environment() -> dict[str, str]:
   }
 
 
-def states(job: str) -> dict[str, str]:
-  """Returns the states of a job, or of the elements of its array, by their numbers.
+def states(
+  jobs: Collection[str], timeout_s: float = _TIMEOUT_S
+) -> dict[str, str]:
+  """Returns the states of jobs, of arrays those of their elements, by their numbers.
 
   Raises:
     SlurmError: if Slurm does not answer.
   """
+  if not jobs:
+    return {}
+  listed = ','.join(sorted(jobs))
   try:
-    lines = command('squeue', '-h', '-r', '-j', job, '-o', '%i|%T|%N|%r')
+    lines = command(
+      *('squeue', '-h', '-r', '-j', listed, '-o', '%i|%T|%N|%r'),
+      timeout_s=timeout_s,
+    )
   except SlurmError as error:
     if _GONE in str(error):
       return {}
@@ -93,6 +103,8 @@ def states(job: str) -> dict[str, str]:
 class SlurmEngine:
   """An `engine.Engine`: Slurm, as seen from within a job."""
 
+  grace_s = 20.0  # of KillWait, which is 30 s by default
+
   def this_job(self) -> str:
     """Returns the number of this process's job: 12, or 12_3 in an array."""
     array = os.environ.get('SLURM_ARRAY_JOB_ID')
@@ -100,10 +112,10 @@ class SlurmEngine:
       return f'{array}_{os.environ.get("SLURM_ARRAY_TASK_ID")}'
     return os.environ.get('SLURM_JOB_ID', '')
 
-  def host(self, interface: str) -> str:
+  def host(self, cluster: cluster_lib.Cluster) -> str:
     """Returns this node's address, by which Slurm knows it; see `engine.Engine`."""
-    if interface:
-      return _address_of(interface)
+    if cluster.slurm.interface:
+      return _address_of(cluster.slurm.interface)
     node = os.environ.get('SLURMD_NODENAME') or socket.gethostname()
     try:
       described = command('scontrol', '-o', 'show', 'node', node)
@@ -122,7 +134,7 @@ class SlurmEngine:
   def state(self, job: str) -> engine_lib.JobState:
     """Returns the state of a job, of an array the state of all elements together."""
     try:
-      found = [state.split()[0] for state in states(job).values()]
+      found = [state.split()[0] for state in states([job]).values()]
     except SlurmError as error:
       logging.warning('%s', error)
       return engine_lib.JobState.UNKNOWN
@@ -136,7 +148,10 @@ class SlurmEngine:
   def is_cancelled(self) -> bool:
     """Returns whether somebody has cancelled this job; True if nobody can tell."""
     try:
-      described = command('scontrol', '-o', 'show', 'job', self.this_job())
+      described = command(
+        *('scontrol', '-o', 'show', 'job', self.this_job()),
+        timeout_s=_HASTE_S,
+      )
     except SlurmError as error:
       logging.warning('%s', error)
       return True
@@ -155,14 +170,20 @@ class SlurmEngine:
       return False
     return True
 
-  def cancel(self, jobs: Collection[str]) -> None:
-    """Cancels jobs; those that have ended stay as they are."""
+  def cancel(self, jobs: Collection[str]) -> bool:
+    """Cancels jobs; returns False if Slurm does not answer."""
     if not jobs:
-      return
+      return True
     try:
       command('scancel', *jobs)
     except SlurmError as error:
-      logging.info('%s', error)
+      if _GONE not in str(error):
+        logging.error('%s', error)
+        return False
+    return True
+
+
+ENGINE = SlurmEngine()
 
 
 def _address_of(interface: str) -> str:

@@ -160,9 +160,9 @@ def _options(
 ) -> Iterator[str]:
   """Yields the options of sbatch."""
   settings, resources = job.settings, job.resources
-  yield f'--job-name={records.title_of(directory.path)}/{job.name}'
-  output = f'{job.name}{"-%a" if job.is_array else ""}.out'
-  yield f'--output="{logs_of(directory) / output}"'
+  yield f'--job-name="{records.title_of(directory.path)}/{job.name}"'
+  logs = str(logs_of(directory)).replace('%', '%%')  # else a pattern of Slurm's
+  yield f'--output="{logs}/{job.name}{"-%a" if job.is_array else ""}.out"'
   yield '--open-mode=append'
   yield '--requeue'
   # A signal to the batch script comes as the worker's warning before its end.

@@ -48,7 +48,12 @@ WARNING = signal.SIGUSR1
 ALL = 'all'
 _SEEN_S = 90.0  # for a network file system to show what the launcher wrote
 _POLL_S = 0.5
-_NOT_ENDED = (engine_lib.JobState.RUNNING, engine_lib.JobState.ENDING)
+_NOT_ENDED = (
+  engine_lib.JobState.RUNNING,
+  engine_lib.JobState.ENDING,
+  engine_lib.JobState.UNKNOWN,
+)
+_LAST_S = 15.0  # of the warning, for supervision itself
 _END_S = 20.0  # for the other jobs to end by themselves
 
 
@@ -69,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   early = _EarlySignals()
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
-  engine = importlib.import_module(f'distacme.deploy.{flags.engine}').ENGINE
+  engine = importlib.import_module(
+    f'distacme.deploy.{flags.engine}_engine'
+  ).ENGINE
   program = _wait_for_program(directory)
   if (ended := records.read_summary(directory)) is not None:
     logging.info('the run has ended: %s', ended.stop)
@@ -78,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = share_lib.spread(program, flags.job, flags.per_job)
   else:
     names = share_lib.names_of(program, flags.kind, flags.job, flags.per_job)
-  return _Job(directory, program, names, engine).run(early)
+  # Of several hosts of one job the first speaks for all.
+  leads = flags.kind != ALL or flags.job == 0
+  return _Job(directory, program, names, engine, leads).run(early)
 
 
 def _wait_for_program(
@@ -123,7 +132,9 @@ class _Job:
     program: topology.Program,
     names: Sequence[str],
     engine: engine_lib.Engine,
+    leads: bool,
   ):
+    self._leads = leads
     self._directory = directory
     self._program = program
     self._names = names
@@ -144,7 +155,7 @@ class _Job:
       names,
       self._place,
       engine,
-      self._cluster.slurm.max_requeues,
+      self._cluster.max_requeues,
     )
 
   def run(self, early: _EarlySignals) -> int:
@@ -160,7 +171,7 @@ class _Job:
       # Somebody has submitted the scripts by hand.
       self._directory.write_running(self._run.mode)
     try:
-      host = self._engine.host(self._cluster.slurm.interface)
+      host = self._engine.host(self._cluster)
     except ValueError as error:
       self._write(self._place.ended(f'could not start: {error}'))
       raise
@@ -201,7 +212,12 @@ class _Job:
   def _take_signal(self, number: int) -> None:
     """Ends this job at a signal, and the run if the job was cancelled."""
     if number == WARNING:
-      self._share.leave('its time was up', anew=True)
+      grace_s = self._cluster.slurm.warning_s - _LAST_S
+      self._share.leave(
+        'its time was up',
+        anew=True,
+        grace_s=max(self._engine.grace_s, grace_s),
+      )
       return
     # In a thread: it asks the engine, and the run.
     threading.Thread(
@@ -236,6 +252,8 @@ class _Job:
     self._share.leave_if_replaced()
     if not self._share.is_replaced:  # the record is another's
       self._write(self._place.ended(leaving.how, leaving.failed))
+    if not self._leads and not leaving.failed:
+      return 0  # srun would kill the first host's workers for another code
     anew = leaving.anew and not self._share.is_replaced
     if anew and not self._engine.start_anew():
       logging.error('%s does not start this job anew', self._place.job)

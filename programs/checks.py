@@ -148,7 +148,7 @@ def _allow_descriptors(run: run_config.RunConfig) -> None:
   """
   launcher = modes.find(run.mode)
   needed = _OPEN_FILES
-  if launcher.has_services:
+  if launcher.has_services and not launcher.remote:
     of_actor = 1 if launcher.has_processes else _OPEN_FILES_OF_ACTOR
     needed += run.num_actors * of_actor
     needed += (run.num_replay_servers - 1) * _OPEN_FILES_OF_REPLAY

@@ -32,7 +32,8 @@ class Launcher(NamedTuple):
     remote: True if workers run on the hosts of a cluster. `run` then returns when
       they have been submitted, and the run goes on without this process.
     shares_disk: True if workers write into the run directory that the user sees;
-      else their module has two more functions, `forward` and `request_stop`.
+      else their module has the functions `forward`, `request_stop` and
+      `log_command`, too.
   """
 
   module: str

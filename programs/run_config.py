@@ -259,7 +259,7 @@ class RunConfig:
     if launcher.remote and self.actor_devices:
       raise ValueError(
         f'actor_devices={self.actor_devices} counts the accelerators of one host. '
-        'Give actors on a cluster theirs in cluster.toml: gpus, in [actor].'
+        'On a cluster actors keep to the CPU: leave it out.'
       )
     if launcher.remote and self.learner_devices:
       raise ValueError(

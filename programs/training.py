@@ -153,6 +153,11 @@ class PreparedRun(NamedTuple):
   lock: IO[str]  # of the directory, closed when the run has ended
   launcher: modes.Launcher
 
+  @property
+  def is_remote(self) -> bool:
+    """True if the run goes on in a cluster, which may refuse it."""
+    return self.launcher.remote
+
   def run(self) -> Run:
     """Runs to the end and shows progress."""
     with self.lock:
@@ -179,9 +184,10 @@ class PreparedRun(NamedTuple):
       )
     with signals.StopRequests() as stops:
       status = self._launch(stops)
-      if status.stop is None:
+      if self.launcher.remote:
         terminal.say(_goes_on(self.directory.path, run.dry_run))
         return 0
+      assert status.stop is not None  # it has ended
       # A signal now only cuts short what is said of the end.
       with contextlib.suppress(signals.Stopped):
         terminal.say(progress.ending(status))

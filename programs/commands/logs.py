@@ -46,6 +46,10 @@ def main(arguments: Sequence[str]) -> int:
   if not launcher.has_processes:
     return _show(['tail', '-n', '+1', str(directory.logs / 'all')])
   names = [spec.name for spec in program.read(directory).owners()]
+  if flags.follow and flags.worker is None:
+    raise ValueError(
+      f'--follow is for one worker. Name one of {", ".join(names)}.'
+    )
   if flags.worker is None:
     if (code := launcher.forward(directory, ['logs'])) is not None:
       return code
@@ -59,10 +63,15 @@ def main(arguments: Sequence[str]) -> int:
       f'{directory.path} has no worker {flags.worker!r} with a log. It has '
       f'{", ".join(names)}.'
     )
-  if launcher.remote:
+  if not launcher.shares_disk:
     return _show(launcher.log_command(directory, flags.worker, flags.follow))
   follow = ['-F'] if flags.follow else []
   path = directory.logs / flags.worker
+  if not path.exists() and not flags.follow:
+    raise ValueError(
+      f'{flags.worker} has no log yet: it has not begun. '
+      f"'distacme status {directory.path}' says why."
+    )
   return _show(['tail', '-n', '+1', *follow, str(path)])
 
 

@@ -25,8 +25,7 @@ def main(arguments: Sequence[str]) -> int:
   prepared = refusals.in_a_sentence(lambda: _prepare(arguments))
   if isinstance(prepared, int):
     return prepared
-  launcher = getattr(prepared, 'launcher', None)  # seeds have theirs themselves
-  if launcher is not None and launcher.remote:
+  if prepared.is_remote:
     # A cluster may refuse what was written; no worker of ours has run.
     ended = refusals.in_a_sentence(prepared.run)
   else:

@@ -113,6 +113,11 @@ class PreparedSeeds:
     self._at_once = at_once
     self._stop: status.StopReason | None = None  # asked for by a signal
 
+  @property
+  def is_remote(self) -> bool:
+    """False: each run is a process of its own, which submits the run's jobs."""
+    return False
+
   def run(self) -> int:
     """Follows all runs to their ends and draws curves; returns the exit code.
 

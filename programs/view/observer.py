@@ -25,6 +25,7 @@ from distacme.run import run_state
 
 _TIMEOUT_S = 1.0
 _OF_ROWS = {'time', 'seconds', 'worker'}  # of each row that a run has written
+_JOBS_PERIOD_S = 15.0  # between questions for the states of jobs
 _START_S = 60.0  # workers wait so long for the server
 # The run's counters, which metrics.jsonl repeats in every row.
 _NOT_METRICS = {*status_lib.COUNTERS, 'time', 'seconds', 'worker'}
@@ -67,6 +68,8 @@ class Observer:
     self._logged = _Logged(path)
     self._silent_since: float | None = None
     self._last: status_lib.Status | None = None  # the server's last answer
+    self._known_jobs: Mapping[str, str] = {}
+    self._ask_jobs_at = 0.0
 
   def curve(self) -> curves.Curve:
     """Returns the evaluated returns up to the last look."""
@@ -131,7 +134,7 @@ class Observer:
   def _of_jobs(self, running: run_directory.Running) -> View:
     """Returns the view of a run on a cluster whose server does not answer."""
     try:
-      jobs = modes.find(running.cluster).job_states(self._directory)
+      jobs = self._jobs(running.cluster)
     except ValueError as error:
       return View('silent', self._last, f'{error}; {self._logged.when()}.')
     if not jobs:
@@ -145,6 +148,18 @@ class Observer:
       'running' if self._logged.workers else 'starting'
     )
     return View(phase, self._last, note, jobs)
+
+  def _jobs(self, mode: str) -> Mapping[str, str]:
+    """Returns the states of the jobs, as of some seconds ago: clusters are shared.
+
+    Raises:
+      ValueError: if the cluster's engine does not answer.
+    """
+    now = time.monotonic()
+    if now >= self._ask_jobs_at:
+      self._known_jobs = modes.find(mode).job_states(self._directory)
+      self._ask_jobs_at = now + _JOBS_PERIOD_S
+    return self._known_jobs
 
   def _is_young(self, running: run_directory.Running) -> bool:
     """Returns whether the run is so young that it may have no server yet."""

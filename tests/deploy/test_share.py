@@ -27,10 +27,12 @@ class Engine:
   def __init__(self):
     self.states = {}
 
+  grace_s = 1.0
+
   def this_job(self):
     return '4'
 
-  def host(self, interface):
+  def host(self, cluster):
     return '127.0.0.1'
 
   def state(self, job):
@@ -43,7 +45,7 @@ class Engine:
     return True
 
   def cancel(self, jobs):
-    pass
+    return True
 
 
 class Member:

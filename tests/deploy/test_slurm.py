@@ -18,6 +18,7 @@ from tests.deploy.slurm_cluster import wait_for
 SCRIPT = pathlib.Path(sys.executable).with_name('distacme')
 CATCH = 'distacme.testing.environments:catch'
 SMALL = """
+max_requeues = 2
 [variables]
 memory = "500M"
 [replay]
@@ -32,7 +33,7 @@ memory = "500M"
 memory = "500M"
 [slurm]
 time = "01:00:00"
-max_requeues = 2
+
 """
 
 
@@ -360,7 +361,7 @@ def test_a_preempted_learner_saves_and_goes_on(run):
 @pytest.mark.cluster
 def test_a_job_at_its_time_limit_saves_and_starts_anew(cluster):
   toml = SMALL + '[slurm.learner]\ntime = "00:02:00"\n'
-  toml = toml.replace('max_requeues', 'warning_s = 30\nmax_requeues')
+  toml = toml.replace('[slurm]', '[slurm]\nwarning_s = 30', 1)
   with Run(cluster, 'time-limit', toml=toml) as run:
     # Only the warning lets it save so late.
     run.submit(*LONG, '--checkpoint-period-s', '100000')

@@ -78,7 +78,7 @@ def test_seeds_of_several_runs_are_told_apart():
   seed = run_directory.RunDirectory(pathlib.Path('/shared/pong/seed3'))
   cluster = cluster_lib.parse('')
   text = slurm_jobs.script_of(jobs()['learner'], cluster, seed)
-  assert '#SBATCH --job-name=pong-seed3/learner\n' in text
+  assert '#SBATCH --job-name="pong-seed3/learner"\n' in text
 
 
 def test_a_lodger_has_no_job():
@@ -117,7 +117,7 @@ prologue = "module load cuda/12"
     '# learner/0 of the run in /shared/my runs/pong.\n'
     '# Written by distacme. It may be edited, and submitted by hand:\n'
     "#   sbatch '/shared/my runs/pong/cluster/jobs/learner.sh'\n"
-    '#SBATCH --job-name=pong/learner\n'
+    '#SBATCH --job-name="pong/learner"\n'
     '#SBATCH --output="/shared/my runs/pong/logs/slurm/learner.out"\n'
     '#SBATCH --open-mode=append\n'
     '#SBATCH --requeue\n'
@@ -190,6 +190,7 @@ def test_a_dry_run_prints_jobs_and_submits_nothing(
   [
     ('--mode slurm --replay-transport reverb', 'Reverb'),
     ('--mode slurm --learner-devices 0', 'gpus, in [learner]'),
+    ('--mode slurm --actor-devices 0', 'actors keep to the CPU'),
     ('--mode slurm --cluster none.toml', 'none.toml cannot be read'),
     ('--mode processes --cluster c.toml', 'is for modes of a cluster'),
     ('--mode local --dry-run', 'is for modes of a cluster'),
