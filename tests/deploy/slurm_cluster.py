@@ -73,7 +73,9 @@ def wait_for(condition, timeout_s, what=''):
   """Waits for `condition()`; returns its value."""
   deadline = time.monotonic() + timeout_s
   while not (value := condition()):
-    assert time.monotonic() < deadline, f'not within {timeout_s} s: {what}'
+    if time.monotonic() >= deadline:
+      said = what() if callable(what) else what
+      raise AssertionError(f'not within {timeout_s} s: {said}')
     time.sleep(0.2)
   return value
 

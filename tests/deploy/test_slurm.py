@@ -60,7 +60,8 @@ class Run:
     return self
 
   def __exit__(self, *exception):
-    self.cluster.cancel(records.jobs(self.directory))
+    for path in (self.directory.path, *self.directory.path.glob('seed*')):
+      self.cluster.cancel(records.jobs(run_directory.RunDirectory(path)))
     if exception[0] is not None:
       print(self.logs())
     wait_for(lambda: not self.left(), 60, 'processes on nodes')
@@ -92,7 +93,7 @@ class Run:
 
   def wait(self, timeout_s=240):
     """Waits for the end; returns the summary."""
-    wait_for(lambda: self.directory.read_summary(), timeout_s, self.logs())
+    wait_for(self.directory.read_summary, timeout_s, self.logs)
     jobs = records.jobs(self.directory)
     wait_for(lambda: not self.states(jobs), 60, 'jobs that end')
     return self.directory.read_summary()
@@ -124,7 +125,23 @@ class Run:
   def learns(self, timeout_s=120):
     """Waits until the learner makes steps, more than before."""
     before = self.steps()
-    wait_for(lambda: self.steps() > before + 20, timeout_s, self.logs())
+    wait_for(lambda: self.steps() > before + 20, timeout_s, self.logs)
+
+  def goes_on_from(self, saved, since):
+    """Waits until the learner learns again; checks from which step it does.
+
+    Args:
+      saved: step of the checkpoint.
+      since: time of the learner's new start.
+    """
+
+    def steps():
+      rows = [row for row in self.rows('learner') if row['time'] > since]
+      return [row['learner_steps'] for row in rows]
+
+    wait_for(lambda: max(steps(), default=0) > saved + 20, 120, self.logs)
+    # As it began, it would count from 0.
+    assert min(steps()) >= saved
 
   def acts(self, worker, since, timeout_s=120):
     """Waits until an actor has worked after a time."""
@@ -132,7 +149,7 @@ class Run:
     def acted():
       return any(row['time'] > since for row in self.rows(worker))
 
-    wait_for(acted, timeout_s, self.logs())
+    wait_for(acted, timeout_s, self.logs)
 
   def left(self):
     """Returns the processes of the run on all nodes."""
@@ -257,8 +274,9 @@ options = ["--exclude=node3"]
   with Run(cluster, name, toml=toml) as run:
     run.submit(*LONG)
     run.learns()
-    saved = run.steps()
-    wait_for(lambda: run.directory.last_step(), 60, 'a checkpoint')
+    wait_for(run.directory.last_step, 60, 'a checkpoint')
+    first = min(row['learner_steps'] for row in run.rows('learner'))
+    assert first < 100  # the control of `goes_on_from`
     wait_for(lambda: list(run.directory.replay.glob('*')), 60, 'of replay')
     node = run.node(worker)
     lost = [
@@ -266,15 +284,17 @@ options = ["--exclude=node3"]
       for place in records.every_place(run.directory)
       if place.host == node.name
     ]
-    off = time.time()
+    off, saved = time.time(), run.directory.last_step()
     node.off()
     try:
       wait_for(lambda: run.place(worker).since > off, 150, 'the job elsewhere')
       assert run.place(worker).host != node.name
+      if 'learner/0' in lost:
+        wait_for(lambda: run.place('learner/0').since > off, 60, 'the learner')
+        run.goes_on_from(saved, run.place('learner/0').since)
       run.learns()
     finally:
       node.on()
-    assert run.steps() >= saved
     for place in records.every_place(run.directory):
       assert (place.since > off) == (place.worker in lost), place
     assert not run.directory.read_summary()
@@ -319,7 +339,12 @@ def test_a_lost_variable_server_comes_back_on_another_node(cluster):
     try:
       wait_for(lambda: run.place('variables/0').since > off, 150, 'elsewhere')
       run.learns()
-      assert run.steps('env_steps') >= steps
+      begun = run.place('variables/0').since
+      counts = [
+        r['env_steps'] for r in run.rows('learner') if r['time'] > begun
+      ]
+      # Of the second before it was lost, not from 0.
+      assert min(counts) > steps / 2
       assert run.place('learner/0').since < off
     finally:
       node.on()
@@ -331,11 +356,10 @@ def test_a_requeued_learner_goes_on_from_its_checkpoint(run):
   run.submit(*LONG)
   run.learns()
   wait_for(lambda: run.directory.last_step(), 60, 'a checkpoint')
-  steps, since = run.steps(), time.time()
+  saved, since = run.directory.last_step(), time.time()
   run.cluster.command('scontrol', 'requeue', run.place('learner/0').job)
   wait_for(lambda: run.place('learner/0').since > since, 90, 'the requeued job')
-  run.learns()
-  assert run.steps() > steps
+  run.goes_on_from(saved, run.place('learner/0').since)
   assert run.place('replay/0').since < since
 
 
@@ -353,8 +377,7 @@ def test_a_preempted_learner_saves_and_goes_on(run):
   saved = run.directory.last_step()
   assert saved and saved > 20  # only the signal lets it save so late
   wait_for(lambda: run.place('learner/0').since > preempted, 120, 'its start')
-  run.learns()
-  assert run.steps() > saved
+  run.goes_on_from(saved, run.place('learner/0').since)
   assert not run.directory.read_summary()
 
 
@@ -372,10 +395,7 @@ def test_a_job_at_its_time_limit_saves_and_starts_anew(cluster):
     wait_for(lambda: run.place('learner/0').since > began, 60, 'its new start')
     saved = run.directory.last_step()
     assert saved and saved > 20
-    run.learns()
-    assert run.steps() > saved
-    restored = [row for row in run.rows('learner') if row['learner_steps'] > 0]
-    assert restored
+    run.goes_on_from(saved, run.place('learner/0').since)
 
 
 @pytest.mark.cluster
@@ -524,6 +544,23 @@ def test_one_job_runs_a_program_on_two_nodes(cluster):
     assert (
       len({place.host for place in records.every_place(run.directory)}) == 2
     )
+
+
+@pytest.mark.cluster
+def test_one_job_on_two_nodes_saves_at_its_time_limit(cluster):
+  toml = SMALL.replace('"01:00:00"', '"00:02:00"')
+  # A command in the place of Python's path, as a container's would be.
+  toml += 'one_job = true\nnodes = 2\nwarning_s = 30\n'
+  toml += f'python = "env THERE=1 {sys.executable}"\n'
+  with Run(cluster, 'one-job-limit', toml=toml) as run:
+    run.submit(*LONG, '--checkpoint-period-s', '100000')
+    run.learns()
+    began = run.place('learner/0').since
+    wait_for(lambda: run.place('learner/0').ends, 130, 'the warning')
+    saved = run.directory.last_step()
+    assert saved and saved > 20
+    wait_for(lambda: run.place('learner/0').since > began, 90, 'its new start')
+    run.goes_on_from(saved, run.place('learner/0').since)
 
 
 @pytest.mark.cluster
