@@ -293,8 +293,9 @@ def test_the_ratio_of_the_whole_is_held_whoever_acts(
       actor.join(10)
   least = (batches * 32 + limits.min_balance) / 4
   assert least <= inserted(made)
-  # A pack each, that came in while the word of the other's was on its way.
-  assert inserted(made) <= most + 20
+  # What came in while the word of the other's was on its way: without limits the
+  # actors would insert as much again in the meantime.
+  assert inserted(made) <= most * 1.05
   if not all(acting):
     assert second.store.holdings().inserted == 50
 
