@@ -425,6 +425,18 @@ def test_scancel_of_one_needed_job_ends_the_run_with_a_sentence(run):
 
 
 @pytest.mark.cluster
+def test_a_killed_supervision_of_a_needed_worker_ends_the_run(run):
+  run.submit(*LONG)
+  run.learns()
+  command = f'deploy.supervise slurm {run.directory.path} learner'
+  assert run.node('learner/0').kill(command)
+  summary = run.wait(200)
+  assert summary.stop.reason == 'failed'
+  assert 'learner/0 is gone' in summary.stop.detail
+  wait_for(lambda: not run.left(), 60, 'no process')
+
+
+@pytest.mark.cluster
 def test_scancel_of_the_variable_server_ends_the_other_jobs(run):
   run.submit(*LONG)
   run.learns()
