@@ -117,7 +117,7 @@ def test_a_status_that_cannot_be_read_does_not_end_the_launcher(
   shown = []
   run = follow(endpoint, shown.append)
   unreadable = status_lib.Status(seconds='soon', counts={})
-  monkeypatch.setattr(state, 'status', lambda: unreadable)
+  monkeypatch.setattr(state, 'status', lambda only: unreadable)
   run.refresh()
   assert not shown
   assert 'answered no status: status: seconds: expected float' in caplog.text
