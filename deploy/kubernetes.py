@@ -50,9 +50,11 @@ def check(
   """Refuses a run that the cluster cannot take, before anything is written.
 
   Raises:
+    ImportError: if the library that writes manifests is not installed.
     ValueError: if there is no image, a part of the run is on this machine only, or a
       run of that name goes on.
   """
+  kubernetes_files.check_installed()
   cluster = cluster_lib.read(run.cluster)
   if not cluster.kubernetes.image:
     raise ValueError(

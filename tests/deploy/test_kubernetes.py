@@ -233,6 +233,16 @@ def test_a_run_without_an_image_is_refused(tmp_path, no_kubectl):
   )
 
 
+def test_without_pyyaml_nothing_is_written(tmp_path, kubectl, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'yaml', None)
+  with pytest.raises(
+    ImportError, match=r"pip install 'distacme\[kubernetes\]'"
+  ):
+    train(tmp_path, dry_run=True)
+  assert not (tmp_path / 'run').exists()
+  assert not kubectl.calls
+
+
 def test_what_is_on_this_machine_only_is_refused(tmp_path, kubectl):
   refused(
     tmp_path,
