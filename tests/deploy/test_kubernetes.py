@@ -449,8 +449,78 @@ def distacme(*arguments):
   return exit_.value.code
 
 
+@pytest.fixture(name='doctor')
+def fixture_doctor(tmp_path, kubectl, monkeypatch, capfd):
+  """Returns a function from a cluster.toml to the doctor's exit code and words."""
+  monkeypatch.setenv('PATH', f'{kubectl.folder}')  # no Slurm either
+  path = tmp_path / 'cluster.toml'
+
+  def doctor(text):
+    path.write_text(text)
+    return distacme('doctor', '--cluster', path), capfd.readouterr().out
+
+  return doctor
+
+
+def test_the_doctor_asks_for_all_that_a_run_does_in_its_namespace(
+  kubectl, doctor
+):
+  code, out = doctor(f'{IMAGE}namespace = "team-a"')
+  assert code == 0
+  assert "may do all that a run needs in the namespace 'team-a'" in out
+  assert '\nkubernetes works' in out
+  calls = kubectl.calls
+  assert all(call.endswith(' --namespace team-a') for call in calls)
+  asked = [
+    call.removeprefix('auth can-i ').partition(' --namespace')[0]
+    for call in calls
+  ]
+  assert {
+    'create jobs.batch',
+    'create secrets',
+    'create persistentvolumeclaims',
+    'create pods --subresource=exec',
+    'get pods --subresource=log',
+  } <= {*asked}
+  assert not any('jobset' in each for each in asked)
+  doctor(f'{IMAGE}jobset = true')
+  assert any('create jobsets' in call for call in kubectl.calls)
+
+
+@pytest.mark.parametrize('said', ['no', 'no - a rule forbids it'])
+def test_the_doctor_names_what_is_refused(kubectl, doctor, said):
+  kubectl.answer(
+    {
+      'auth can-i create secrets': said,
+      'auth can-i create pods --subresource=exec': said,
+    }
+  )
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert (
+    "in the namespace 'default': create pods --subresource=exec, create secrets."
+    in out
+  )
+  assert 'no cluster works' in out
+
+
+def test_the_doctor_quotes_a_cluster_that_does_not_answer(kubectl, doctor):
+  kubectl.answer({'auth': 'no such host'})
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert 'KubectlError: no such host' in out
+
+
+def test_the_doctor_says_how_to_get_pyyaml(doctor, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'yaml', None)
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert "pip install 'distacme[kubernetes]'" in out
+  assert 'no cluster works' in out
+
+
 @pytest.mark.parametrize('command', ['status', 'watch', 'logs'])
-def test_commands_are_relayed_to_the_pod_of_the_variable_server(
+def test_commands_are_forwarded_to_the_pod_of_the_variable_server(
   submitted, kubectl, capfd, command
 ):
   kubectl.answer(
