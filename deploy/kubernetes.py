@@ -18,6 +18,7 @@ import time
 from distacme import status as status_lib
 from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import kubectl
+from distacme.deploy import kubernetes_checks
 from distacme.deploy import kubernetes_engine
 from distacme.deploy import kubernetes_files
 from distacme.deploy import kubernetes_manifests as manifests
@@ -71,49 +72,19 @@ def check(
   if not kubectl.is_installed() and run.dry_run:
     return
   kubectl.check_installed()
-  if not run.dry_run:
-    _check_free(kubernetes_files.described(directory, program, cluster))
-
-
-def _check_free(run: manifests.Run) -> None:
-  """Refuses a name that another run has, and a run that goes on.
-
-  Raises:
-    ValueError: if it does, or the cluster does not answer.
-  """
-  namespace = run.cluster.kubernetes.namespace
+  described = kubernetes_files.described(directory, program, cluster)
+  if run.dry_run and not described.id:
+    return  # nothing of this directory was ever submitted
   try:
-    known = kubectl.objects(
-      namespace, 'configmaps', '--selector', kubernetes_files.selector(run)
-    )
-    active = [
-      job['metadata']['name']
-      for job in kubectl.objects(
-        namespace, 'jobs', '--selector', kubernetes_files.selector(run)
-      )
-      if not kubernetes_states.has_ended(job)
-    ]
+    kubernetes_checks.check_free(described)
   except kubectl.KubectlError as error:
+    if run.dry_run and directory.read_running() is None:
+      logging.info('whether the run goes on is not known: %s', error)
+      return
     raise ValueError(
       f'the cluster does not answer: {error}. Does kubectl work, and may you use '
-      f'the namespace {namespace!r} in [kubernetes]?'
+      f'the namespace {cluster.kubernetes.namespace!r} in [kubernetes]?'
     ) from error
-  for each in known:
-    notes = each['metadata'].get('annotations', {})
-    if each['metadata']['name'] == run.name and (
-      not run.id or notes.get(manifests.ID) != run.id
-    ):
-      raise ValueError(
-        f'the run of another directory, {notes.get(manifests.ORIGIN)}, is called '
-        f'{run.name} in the namespace {namespace!r}. Choose another run_dir, whose '
-        'last part is the name there; or, if nobody needs that run any more: kubectl '
-        f'delete configmap,pvc {run.name} --namespace {namespace}'
-      )
-  if active:
-    raise ValueError(
-      f'{run.name} goes on in the namespace {namespace!r}: {", ".join(active)}. End '
-      "it by 'distacme stop', or choose another run_dir."
-    )
 
 
 def run(

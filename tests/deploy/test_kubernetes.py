@@ -373,6 +373,38 @@ def test_the_end_of_a_run_is_written_here_once_its_pod_has_told_it(
   assert submitted.read_running() is None
 
 
+def going_on(tmp_path, run_id=None):
+  """Returns the answers of a cluster in which a run goes on.
+
+  Args:
+    tmp_path: of its directory.
+    run_id: of another directory's run with the name.
+  """
+  found = manifests(tmp_path)['run'][0]['metadata']
+  if run_id is not None:
+    found['annotations']['distacme/run-id'] = run_id
+  return {
+    'get configmaps': {'items': [{'metadata': found}]},
+    'get pods': {'items': [pod('variables', 0, phase='Running')]},
+    'get jobs': {'items': [job('variables')]},
+    'exec': {},
+  }
+
+
+def test_a_dry_run_does_not_touch_the_directory_of_a_run_that_goes_on(
+  submitted, kubectl, monkeypatch
+):
+  folder = submitted.path.parent
+  before = records.read_submission(submitted)
+  kubectl.answer(going_on(folder))
+  refused(folder, 'run goes on in the namespace', dry_run=True)
+  kubectl.answer({'get': 'connection refused'})
+  refused(folder, 'does not answer: connection refused', dry_run=True)
+  assert records.read_submission(submitted) == before
+  submitted.end_running()  # then it can be looked at without a cluster
+  train(folder, dry_run=True)
+
+
 def test_a_pod_knows_the_places_of_the_others(submitted, monkeypatch):
   monkeypatch.setenv(kubernetes_engine.POD, 'run-variables-0-abcde')
   place = records.Place('actor/0', 'run-actor-0-fghij', 'run-actor-0', 0.0)
