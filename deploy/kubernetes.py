@@ -174,7 +174,8 @@ def _delete(described: manifests.Run, kinds: str) -> None:
 def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
   """Returns the states of a run's pods, by worker; see `modes.Launcher.job_states`.
 
-  A run that has ended says so in its directory here from then on.
+  The directory here says from then on that the run goes on, also where its manifests
+  were applied by hand, or how it has ended.
 
   Raises:
     ValueError: if the cluster does not answer.
@@ -186,6 +187,11 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
   described = kubernetes_files.recorded(directory)
   where = (described.cluster.kubernetes.namespace, '--selector')
   try:
+    # Its submission would have been refused, but these manifests may not be applied.
+    if directory.read_running() is None and kubernetes_checks.namesake(
+      described
+    ):
+      return {}
     jobs = kubectl.objects(
       where[0], 'jobs', where[1], kubernetes_files.selector(described)
     )
@@ -194,21 +200,28 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
     )
   except kubectl.KubectlError as error:
     raise ValueError(f'the cluster does not answer: {error}') from error
-  _note_end(directory, kubernetes_states.message(pods))
+  goes_on = not all(map(kubernetes_states.has_ended, jobs))
+  if not _note_end(directory, kubernetes_states.message(pods)):
+    if goes_on and directory.read_running() is None:
+      directory.start_running(_NAME)
   return kubernetes_states.of_workers(jobs, pods)
 
 
-def _note_end(directory: run_directory.RunDirectory, message: str) -> None:
-  """Writes how the run has ended, if the pod of its variable server has said so."""
-  running = directory.read_running()
-  if not message or running is None:
-    return
+def _note_end(directory: run_directory.RunDirectory, message: str) -> bool:
+  """Writes how the run has ended, if the pod of its variable server has said so.
+
+  Returns:
+    Whether it has.
+  """
+  if not message:
+    return False
   try:
     status = status_lib.Status.from_dict(files.from_json(message))
   except files.NOT_WHOLE:  # the last lines of a log
-    return
+    return False
   directory.write_summary(status)
   directory.end_running()
+  return True
 
 
 def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
@@ -271,7 +284,9 @@ def cancel(directory: run_directory.RunDirectory) -> None:
 
 def request_stop(directory: run_directory.RunDirectory) -> bool:
   """Asks a run to end, in the pod of its variable server; returns whether it could."""
-  job_states(directory)  # which sees whether it has ended
+  job_states(directory)  # which sees whether it goes on
+  if directory.read_running() is None:
+    return False
   return _ask_pod(directory, 'stop')
 
 

@@ -7,6 +7,7 @@ as a cluster would.
 import json
 import stat
 import sys
+from unittest import mock
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from distacme.deploy import records
 from distacme.programs import cli
 from distacme.programs import program as program_lib
 from distacme.programs import training
+from distacme.programs.commands import status as status_command
 from distacme.run import run_directory
 from distacme.testing import environments
 from tests.deploy import manifest_checks
@@ -373,6 +375,24 @@ def test_the_end_of_a_run_is_written_here_once_its_pod_has_told_it(
   assert submitted.read_running() is None
 
 
+@pytest.fixture(name='applied')
+def fixture_applied(tmp_path, kubectl):
+  """A run whose manifests were written by a dry run, and applied by hand."""
+  train(tmp_path, dry_run=True)
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  # Of an earlier start, which this one goes on with.
+  directory.write_summary(
+    status_lib.Status(
+      seconds=1.0,
+      counts={'env_steps': 3},
+      stop=status_lib.Stop(status_lib.StopReason.INTERRUPTED),
+    )
+  )
+  assert directory.read_running() is None
+  kubectl.answer(going_on(tmp_path))
+  return directory
+
+
 def going_on(tmp_path, run_id=None):
   """Returns the answers of a cluster in which a run goes on.
 
@@ -389,6 +409,90 @@ def going_on(tmp_path, run_id=None):
     'get jobs': {'items': [job('variables')]},
     'exec': {},
   }
+
+
+def ended():
+  """Returns the answers of a cluster in which a run has ended."""
+  stop = status_lib.Stop(status_lib.StopReason.INTERRUPTED)
+  told = status_lib.Status(seconds=3.0, counts={'env_steps': 7}, stop=stop)
+  message = ended_with(exitCode=0, message=json.dumps(told.to_dict()))
+  last = pod('variables', 0, phase='Succeeded', **message)
+  return {
+    'get pods': {'items': [last]},
+    # That of the actors ends a little later.
+    'get jobs': {'items': [job('variables', ended='Complete'), job('actor')]},
+    'get': {'items': []},
+  }
+
+
+def test_a_run_that_was_applied_by_hand_is_known_once_it_is_looked_at(
+  applied, kubectl
+):
+  assert kubernetes.job_states(applied) == {'variables/0': 'Running on node2'}
+  assert applied.read_running().cluster == 'kubernetes'
+  assert applied.read_summary() is None
+  kubectl.answer(ended())
+  for _ in range(2):
+    assert kubernetes.job_states(applied)
+    assert applied.read_running() is None
+    assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_the_end_of_a_run_that_nobody_looked_at_is_written(applied, kubectl):
+  kubectl.answer(ended())
+  kubernetes.job_states(applied)
+  assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_a_run_that_was_applied_by_hand_is_stopped(applied, kubectl, capfd):
+  kubectl.answer(going_on(applied.path.parent), after_exec=ended())
+  assert distacme('stop', applied.path) == 0
+  assert '7 environment steps' in capfd.readouterr().out
+  assert applied.read_running() is None
+
+
+def test_a_run_that_was_applied_by_hand_is_scaled(applied, kubectl):
+  assert distacme('scale', applied.path, '--num-actors', 2) == 0
+  assert kubectl.calls[-1].startswith('patch job/run-actor ')
+
+
+def test_the_end_of_a_run_that_was_applied_by_hand_is_waited_for(
+  applied, kubectl, monkeypatch, capfd
+):
+  waited = []
+
+  def wait(seconds):
+    waited.append(seconds)
+    kubectl.answer(ended())
+
+  monkeypatch.setattr(status_command, 'time', mock.Mock(sleep=wait))
+  assert distacme('status', applied.path, '--wait') == 130
+  assert waited
+  assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_an_end_that_is_known_is_shown_without_the_cluster(
+  applied, kubectl, capfd
+):
+  kubectl.answer({'get': 'connection refused'})
+  assert distacme('status', applied.path, '--wait') == 130
+  out = capfd.readouterr().out
+  assert 'goes on again is not known' in out and 'connection refused' in out
+  applied.summary.unlink()
+  assert distacme('status', applied.path, '--wait') == 2
+
+
+@pytest.mark.parametrize('command', ['stop', 'scale'])
+def test_the_run_of_another_directory_is_neither_stopped_nor_scaled(
+  applied, kubectl, capfd, command
+):
+  kubectl.answer(going_on(applied.path.parent, run_id='x'))
+  flags = ['--num-actors', 2] if command == 'scale' else []
+  assert distacme(command, applied.path, *flags) == 2
+  assert 'does not run' in capfd.readouterr().err
+  changes = [call for call in kubectl.calls if not call.startswith('get ')]
+  assert not changes
+  assert applied.read_running() is None
 
 
 def test_a_dry_run_does_not_touch_the_directory_of_a_run_that_goes_on(
