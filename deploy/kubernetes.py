@@ -244,12 +244,37 @@ def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
   namespace = described.cluster.kubernetes.namespace
   try:
     kubectl.command(*_to_pod(described, 'actors', str(num_actors)))
+  except kubectl.KubectlError as error:
+    raise ValueError(f'there are as many actors as before: {error}') from error
+  try:
     kubectl.command(
       'patch', job, '--namespace', namespace, '--patch', json.dumps(patch)
     )
   except kubectl.KubectlError as error:
+    _take_back(described, num_actors, directory)
     raise ValueError(f'there are as many actors as before: {error}') from error
   kubernetes_pod.set_actors(directory, num_actors)
+
+
+def _take_back(
+  described: manifests.Run,
+  num_actors: int,
+  directory: run_directory.RunDirectory,
+) -> None:
+  """Makes the program on the volume one with as many actors as before `scale`.
+
+  Raises:
+    ValueError: if the program has the new number still.
+  """
+  before = described.count('actor')
+  try:
+    kubectl.command(*_to_pod(described, 'actors', str(before)))
+  except kubectl.KubectlError as error:
+    raise ValueError(
+      f'the cluster did not change the number of pods, but the program on the '
+      f'volume, which had {before} actors, has {num_actors} now ({error}). Once the '
+      f'cluster answers: distacme scale {directory.path} --num-actors {before}'
+    ) from error
 
 
 def cancel(directory: run_directory.RunDirectory) -> None:

@@ -538,6 +538,25 @@ def test_actors_are_in_the_program_before_their_pods_come(submitted, kubectl):
   assert len(kubectl.calls) == 3
 
 
+def test_actors_that_the_cluster_refuses_are_taken_out_of_the_program_again(
+  submitted, kubectl
+):
+  kubernetes.scale(submitted, 5)
+  kubectl.answer({'patch': 'quota exceeded'})
+  with pytest.raises(ValueError, match='as many .* as before: quota exceeded'):
+    kubernetes.scale(submitted, 9)
+  told = [call.rpartition(' ')[2] for call in kubectl.calls if 'exec' in call]
+  assert told == ['5', '9', '5']
+  program = program_lib.read(submitted)
+  assert 'actor/4' in program and 'actor/5' not in program
+  refusal = {'patch': 'quota exceeded'}
+  kubectl.answer(refusal, after_exec={**refusal, 'exec': 'no such pod'})
+  with pytest.raises(
+    ValueError, match=r'had 5 actors, has 9 now \(no such pod\).*-actors 5$'
+  ):
+    kubernetes.scale(submitted, 9)
+
+
 def test_actors_of_a_job_set_stay_as_many(tmp_path, kubectl):
   train(tmp_path, f'{IMAGE}jobset = true')
   directory = run_directory.RunDirectory(tmp_path / 'run')
