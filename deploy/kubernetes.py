@@ -22,6 +22,7 @@ from distacme.deploy import kubernetes_checks
 from distacme.deploy import kubernetes_engine
 from distacme.deploy import kubernetes_files
 from distacme.deploy import kubernetes_manifests as manifests
+from distacme.deploy import kubernetes_nodes
 from distacme.deploy import kubernetes_pod
 from distacme.deploy import kubernetes_states
 from distacme.deploy import records
@@ -52,8 +53,8 @@ def check(
 
   Raises:
     ImportError: if the library that writes manifests is not installed.
-    ValueError: if there is no image, a part of the run is on this machine only, or a
-      run of that name goes on.
+    ValueError: if there is no image, a part of the run is on this machine only, a run
+      of that name goes on, or no node could take its pods.
   """
   kubernetes_files.check_installed()
   cluster = cluster_lib.read(run.cluster)
@@ -85,6 +86,8 @@ def check(
       f'the cluster does not answer: {error}. Does kubectl work, and may you use '
       f'the namespace {cluster.kubernetes.namespace!r} in [kubernetes]?'
     ) from error
+  if not run.dry_run:
+    kubernetes_nodes.check(described)
 
 
 def run(

@@ -154,8 +154,8 @@ def test_a_run_is_checked_as_a_whole_before_any_of_it_is_submitted(
   out = capsys.readouterr().out
   assert 'submitted: job run-actor in the namespace default (3 of' in out
   calls = [call.partition(' ')[0] for call in kubectl.calls]
-  assert calls == ['get', 'get', 'delete', 'apply', 'apply']
-  deleted, checked, applied = kubectl.calls[2:]
+  assert calls == ['get', 'get', 'get', 'delete', 'apply', 'apply']
+  deleted, checked, applied = kubectl.calls[3:]
   assert checked == f'{applied} --dry-run=server'
   assert deleted == (
     'delete jobs --namespace default --selector app.kubernetes.io/instance=run '
@@ -218,6 +218,17 @@ def test_the_run_of_another_directory_is_left_alone(tmp_path, kubectl):
   kubectl.answer({'get configmaps': {'items': [found]}, 'get': {'items': []}})
   refused(tmp_path, 'another directory, you@there:/home/you/run, is called run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_pods_that_no_node_takes_are_refused_before_anything_is_submitted(
+  tmp_path, kubectl
+):
+  node = {'metadata': {}, 'status': {'allocatable': {'cpu': '2'}}}
+  kubectl.answer({'get nodes': {'items': [node]}, 'get': {'items': []}})
+  refused(tmp_path, 'of .* offers is')
+  assert not (tmp_path / 'run').exists()
+  assert all(call.startswith('get ') for call in kubectl.calls)
+  train(tmp_path, f'{IMAGE}autoscaled = true')
 
 
 def test_no_answer_is_a_sentence(tmp_path, kubectl):
