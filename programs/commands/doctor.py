@@ -72,7 +72,9 @@ def main(arguments: Sequence[str]) -> int:
   print(f'\nlocal mode {"works" if local else "does not work"}')
   works = 'work' if local and programs else 'do not work'
   modes = [
-    mode for mode, way in modes_lib.LAUNCHERS.items() if way.has_services
+    mode
+    for mode, way in modes_lib.LAUNCHERS.items()
+    if way.has_services and not way.remote  # which --cluster checks
   ]
   print(f'{" and ".join(modes)} {works}')
   return 0 if local else 1
