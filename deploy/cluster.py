@@ -188,6 +188,7 @@ class Kubernetes(KubernetesPod):
   storage_class: str = ''
   queue: str = ''
   jobset: bool = False
+  autoscaled: bool = False
   user_id: int = 1000
 
   def __post_init__(self) -> None:

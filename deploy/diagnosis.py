@@ -5,16 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 import pathlib
 import shlex
-import shutil
-import subprocess
 import sys
 from typing import NamedTuple
 
 from distacme.deploy import cluster as cluster_lib
+from distacme.deploy import kubectl
+from distacme.deploy import kubernetes_files
 from distacme.deploy import slurm_checks
 from distacme.deploy import slurm_engine
 
 _NODE_S = 60  # for a node to become free
+# What `--mode kubernetes` and the commands after it do in the namespace of the run.
+_RIGHTS = (
+  ('list', 'jobs.batch'),
+  ('create', 'jobs.batch'),
+  ('patch', 'jobs.batch'),
+  ('delete', 'jobs.batch'),
+  ('list', 'pods'),
+  ('create', 'pods', '--subresource=exec'),
+  ('get', 'pods', '--subresource=log'),
+  ('create', 'secrets'),
+  ('list', 'configmaps'),
+  ('create', 'configmaps'),
+  ('create', 'persistentvolumeclaims'),
+  ('create', 'services'),
+  ('create', 'networkpolicies.networking.k8s.io'),
+)
+_JOB_SETS = (
+  ('list', 'jobsets.jobset.x-k8s.io'),
+  ('create', 'jobsets.jobset.x-k8s.io'),
+  ('delete', 'jobsets.jobset.x-k8s.io'),
+)
 
 # Run on a node, from the folder in which runs would be submitted.
 _ON_A_NODE = """
@@ -33,12 +54,14 @@ class Diagnosis(NamedTuple):
     find: returns a description of the part; raises if the part does not work.
     remedy: how to mend it.
     without: what does not work without the part.
+    modes: those of a run that need the part.
   """
 
   name: str
   find: Callable[[], str]
   remedy: str
   without: str
+  modes: tuple[str, ...]
 
 
 def diagnoses(path: pathlib.Path) -> Iterator[Diagnosis]:
@@ -48,34 +71,44 @@ def diagnoses(path: pathlib.Path) -> Iterator[Diagnosis]:
     ValueError: if the file is missing or has a fault; the message is for the user.
   """
   cluster = cluster_lib.read(path)
-  slurm = 'clusters with Slurm (--mode slurm)'
+  slurm = ('clusters with Slurm (--mode slurm)', ('slurm',))
   yield Diagnosis(
     'keys of runs',
     _keys,
     "Run: pip install 'distacme[cluster]'",
     'clusters: workers on several hosts talk over TLS',
+    ('slurm', 'kubernetes'),
   )
   yield Diagnosis(
-    'Slurm', _slurm, 'Run this on a login node of the cluster', slurm
+    'Slurm', _slurm, 'Run this on a login node of the cluster', *slurm
   )
   yield Diagnosis(
     'nodes for each kind of worker',
     lambda: _offers(cluster),
     f'Change {path}',
-    slurm,
+    *slurm,
   )
   yield Diagnosis(
     'distacme on a node',
     lambda: _node(cluster),
     'Install it on a disk that all nodes share, or say in prologue and python, '
     'in [slurm], how a node finds it',
-    slurm,
+    *slurm,
+  )
+  yield Diagnosis(
+    'PyYAML',
+    kubernetes_files.check_installed,
+    "Run: pip install 'distacme[kubernetes]'",
+    'clusters with Kubernetes (--mode kubernetes)',
+    ('kubernetes',),
   )
   yield Diagnosis(
     'kubectl',
-    _kubectl,
-    'Install kubectl, and let it reach the cluster',
+    lambda: _kubectl(cluster.kubernetes),
+    'Install kubectl, let it reach the cluster, and ask for what is refused in the '
+    f'namespace {cluster.kubernetes.namespace!r}',
     'clusters with Kubernetes (--mode kubernetes), but for --dry-run',
+    ('kubernetes',),
   )
 
 
@@ -130,16 +163,17 @@ def _node(cluster: cluster_lib.Cluster) -> str:
   return f'{host} ({address}) imports it, and sees {here}'
 
 
-def _kubectl() -> str:
-  if shutil.which('kubectl') is None:
+def _kubectl(settings: cluster_lib.Kubernetes) -> str:
+  if not kubectl.is_installed():
     raise RuntimeError('kubectl is not here')
-  done = subprocess.run(
-    ['kubectl', 'auth', 'can-i', 'create', 'jobs.batch'],
-    capture_output=True,
-    text=True,
-    timeout=30,
-    check=False,
-  )
-  if done.stdout.strip() != 'yes':
-    raise RuntimeError((done.stderr or done.stdout).strip() or 'no answer')
-  return 'may create jobs'
+  namespace = settings.namespace
+  refused = [
+    ' '.join(right)
+    for right in (*_RIGHTS, *(_JOB_SETS if settings.jobset else ()))
+    if not kubectl.may(namespace, *right)
+  ]
+  if refused:
+    raise RuntimeError(
+      f'you may not do this in the namespace {namespace!r}: {", ".join(refused)}'
+    )
+  return f'may do all that a run needs in the namespace {namespace!r}'

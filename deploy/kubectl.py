@@ -55,6 +55,29 @@ def command(*arguments: str, timeout_s: float = _TIMEOUT_S) -> str:
   return done.stdout
 
 
+def may(namespace: str, verb: str, what: str, *options: str) -> bool:
+  """Returns whether the cluster allows this user something.
+
+  Args:
+    namespace: in which it would be done.
+    verb: e.g. 'create'.
+    what: the kind of objects, e.g. 'jobs.batch'.
+    *options: more arguments, e.g. '--subresource=exec'.
+
+  Raises:
+    KubectlError: if the cluster does not answer.
+  """
+  where = ('--namespace', namespace)
+  try:
+    command('auth', 'can-i', verb, what, *options, *where)
+  except KubectlError as error:
+    said = str(error)
+    if said == 'no' or said.startswith('no - '):  # kubectl fails by its answer
+      return False
+    raise
+  return True
+
+
 def objects(
   namespace: str, what: str, *selection: str
 ) -> Sequence[dict[str, Any]]:

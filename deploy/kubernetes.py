@@ -18,9 +18,11 @@ import time
 from distacme import status as status_lib
 from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import kubectl
+from distacme.deploy import kubernetes_checks
 from distacme.deploy import kubernetes_engine
 from distacme.deploy import kubernetes_files
 from distacme.deploy import kubernetes_manifests as manifests
+from distacme.deploy import kubernetes_nodes
 from distacme.deploy import kubernetes_pod
 from distacme.deploy import kubernetes_states
 from distacme.deploy import records
@@ -50,9 +52,11 @@ def check(
   """Refuses a run that the cluster cannot take, before anything is written.
 
   Raises:
-    ValueError: if there is no image, a part of the run is on this machine only, or a
-      run of that name goes on.
+    ImportError: if the library that writes manifests is not installed.
+    ValueError: if there is no image, a part of the run is on this machine only, a run
+      of that name goes on, or no node could take its pods.
   """
+  kubernetes_files.check_installed()
   cluster = cluster_lib.read(run.cluster)
   if not cluster.kubernetes.image:
     raise ValueError(
@@ -69,49 +73,21 @@ def check(
   if not kubectl.is_installed() and run.dry_run:
     return
   kubectl.check_installed()
-  if not run.dry_run:
-    _check_free(kubernetes_files.described(directory, program, cluster))
-
-
-def _check_free(run: manifests.Run) -> None:
-  """Refuses a name that another run has, and a run that goes on.
-
-  Raises:
-    ValueError: if it does, or the cluster does not answer.
-  """
-  namespace = run.cluster.kubernetes.namespace
+  described = kubernetes_files.described(directory, program, cluster)
+  if run.dry_run and not described.id:
+    return  # nothing of this directory was ever submitted
   try:
-    known = kubectl.objects(
-      namespace, 'configmaps', '--selector', kubernetes_files.selector(run)
-    )
-    active = [
-      job['metadata']['name']
-      for job in kubectl.objects(
-        namespace, 'jobs', '--selector', kubernetes_files.selector(run)
-      )
-      if not kubernetes_states.has_ended(job)
-    ]
+    kubernetes_checks.check_free(described)
   except kubectl.KubectlError as error:
+    if run.dry_run and directory.read_running() is None:
+      logging.info('whether the run goes on is not known: %s', error)
+      return
     raise ValueError(
       f'the cluster does not answer: {error}. Does kubectl work, and may you use '
-      f'the namespace {namespace!r} in [kubernetes]?'
+      f'the namespace {cluster.kubernetes.namespace!r} in [kubernetes]?'
     ) from error
-  for each in known:
-    notes = each['metadata'].get('annotations', {})
-    if each['metadata']['name'] == run.name and (
-      not run.id or notes.get(manifests.ID) != run.id
-    ):
-      raise ValueError(
-        f'the run of another directory, {notes.get(manifests.ORIGIN)}, is called '
-        f'{run.name} in the namespace {namespace!r}. Choose another run_dir, whose '
-        'last part is the name there; or, if nobody needs that run any more: kubectl '
-        f'delete configmap,pvc {run.name} --namespace {namespace}'
-      )
-  if active:
-    raise ValueError(
-      f'{run.name} goes on in the namespace {namespace!r}: {", ".join(active)}. End '
-      "it by 'distacme stop', or choose another run_dir."
-    )
+  if not run.dry_run:
+    kubernetes_nodes.check(described)
 
 
 def run(
@@ -201,7 +177,8 @@ def _delete(described: manifests.Run, kinds: str) -> None:
 def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
   """Returns the states of a run's pods, by worker; see `modes.Launcher.job_states`.
 
-  A run that has ended says so in its directory here from then on.
+  The directory here says from then on that the run goes on, also where its manifests
+  were applied by hand, or how it has ended.
 
   Raises:
     ValueError: if the cluster does not answer.
@@ -213,6 +190,11 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
   described = kubernetes_files.recorded(directory)
   where = (described.cluster.kubernetes.namespace, '--selector')
   try:
+    # Its submission would have been refused, but these manifests may not be applied.
+    if directory.read_running() is None and kubernetes_checks.namesake(
+      described
+    ):
+      return {}
     jobs = kubectl.objects(
       where[0], 'jobs', where[1], kubernetes_files.selector(described)
     )
@@ -221,21 +203,28 @@ def job_states(directory: run_directory.RunDirectory) -> dict[str, str]:
     )
   except kubectl.KubectlError as error:
     raise ValueError(f'the cluster does not answer: {error}') from error
-  _note_end(directory, kubernetes_states.message(pods))
+  goes_on = not all(map(kubernetes_states.has_ended, jobs))
+  if not _note_end(directory, kubernetes_states.message(pods)):
+    if goes_on and directory.read_running() is None:
+      directory.start_running(_NAME)
   return kubernetes_states.of_workers(jobs, pods)
 
 
-def _note_end(directory: run_directory.RunDirectory, message: str) -> None:
-  """Writes how the run has ended, if the pod of its variable server has said so."""
-  running = directory.read_running()
-  if not message or running is None:
-    return
+def _note_end(directory: run_directory.RunDirectory, message: str) -> bool:
+  """Writes how the run has ended, if the pod of its variable server has said so.
+
+  Returns:
+    Whether it has.
+  """
+  if not message:
+    return False
   try:
     status = status_lib.Status.from_dict(files.from_json(message))
   except files.NOT_WHOLE:  # the last lines of a log
-    return
+    return False
   directory.write_summary(status)
   directory.end_running()
+  return True
 
 
 def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
@@ -258,12 +247,37 @@ def scale(directory: run_directory.RunDirectory, num_actors: int) -> None:
   namespace = described.cluster.kubernetes.namespace
   try:
     kubectl.command(*_to_pod(described, 'actors', str(num_actors)))
+  except kubectl.KubectlError as error:
+    raise ValueError(f'there are as many actors as before: {error}') from error
+  try:
     kubectl.command(
       'patch', job, '--namespace', namespace, '--patch', json.dumps(patch)
     )
   except kubectl.KubectlError as error:
+    _take_back(described, num_actors, directory)
     raise ValueError(f'there are as many actors as before: {error}') from error
   kubernetes_pod.set_actors(directory, num_actors)
+
+
+def _take_back(
+  described: manifests.Run,
+  num_actors: int,
+  directory: run_directory.RunDirectory,
+) -> None:
+  """Makes the program on the volume one with as many actors as before `scale`.
+
+  Raises:
+    ValueError: if the program has the new number still.
+  """
+  before = described.count('actor')
+  try:
+    kubectl.command(*_to_pod(described, 'actors', str(before)))
+  except kubectl.KubectlError as error:
+    raise ValueError(
+      f'the cluster did not change the number of pods, but the program on the '
+      f'volume, which had {before} actors, has {num_actors} now ({error}). Once the '
+      f'cluster answers: distacme scale {directory.path} --num-actors {before}'
+    ) from error
 
 
 def cancel(directory: run_directory.RunDirectory) -> None:
@@ -298,7 +312,9 @@ def cancel(directory: run_directory.RunDirectory) -> None:
 
 def request_stop(directory: run_directory.RunDirectory) -> bool:
   """Asks a run to end, in the pod of its variable server; returns whether it could."""
-  job_states(directory)  # which sees whether it has ended
+  job_states(directory)  # which sees whether it goes on
+  if directory.read_running() is None:
+    return False
   return _ask_pod(directory, 'stop')
 
 

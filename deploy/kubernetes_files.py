@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import importlib
 import os
 import pathlib
 import platform
@@ -12,7 +13,6 @@ from distacme.deploy import cluster as cluster_lib
 from distacme.deploy import kubernetes_manifests as manifests
 from distacme.deploy import records
 from distacme.deploy import submitted
-from distacme.deploy import yaml_text
 from distacme.programs import program as program_lib
 from distacme.run import run_directory
 from distacme.runtime import topology
@@ -33,6 +33,24 @@ A pod that shows the volume of the run in {path}, to copy its files from:
   kubectl cp --namespace {namespace} {name}-reader:{directory} COPY
   kubectl delete -f {reader}
 """
+
+
+def check_installed() -> str:
+  """Refuses to write manifests without the library that writes YAML.
+
+  Returns:
+    The library's version.
+
+  Raises:
+    ImportError: if it is not installed.
+  """
+  try:
+    return str(importlib.import_module('yaml').__version__)
+  except ImportError as error:
+    raise ImportError(
+      f'writing manifests needs PyYAML ({error}). Run: pip install '
+      "'distacme[kubernetes]'"
+    ) from error
 
 
 def described(
@@ -57,6 +75,9 @@ def write(directory: run_directory.RunDirectory) -> manifests.Run:
   Returns:
     The run.
   """
+  # Here and not above: what only asks the cluster, and what runs there, go without.
+  from distacme.deploy import yaml_text
+
   number = _id(directory)
   if not number.exists():
     number.parent.mkdir(exist_ok=True)

@@ -84,17 +84,14 @@ def _check_cluster(path: pathlib.Path) -> int:
   """Prints a line for each part of a cluster; returns 0 if all of one engine work."""
   from distacme.deploy import diagnosis
 
-  missing = []
+  broken: set[str] = set()
   for part in diagnosis.diagnoses(path):
-    ok, line = examine(Check(*part))
+    check = Check(part.name, part.find, part.remedy, part.without)
+    ok, line = examine(check)
     print(line, flush=True)
     if not ok:
-      missing.append(part.without)
-  modes = [
-    mode
-    for mode in modes_lib.remote()
-    if not any('clusters:' in each or mode in each for each in missing)
-  ]
+      broken.update(part.modes)
+  modes = [mode for mode in modes_lib.remote() if mode not in broken]
   print(f'\n{" and ".join(modes) or "no cluster"} works')
   return 0 if modes else 1
 

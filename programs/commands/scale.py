@@ -37,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
   _check_scales(directory)
   launcher = modes.find(directory.read_config()['run']['mode'])
   if launcher.remote:
+    if not launcher.shares_disk:
+      launcher.job_states(directory)  # which sees whether it goes on
     if directory.read_running() is None:
       raise ValueError(_not_running(directory))
     launcher.scale(directory, flags.num_actors)

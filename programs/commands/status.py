@@ -49,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
       states = launcher.job_states(directory)
       terminal.console().print(_jobs(directory, states))
       return code
+  elif not launcher.shares_disk and directory.read_running() is None:
+    _find_out(launcher, directory)
   run = observer.Observer(directory.path)
   view = run.look()
   while flags.wait and view.phase not in ('ended', 'lost'):
@@ -68,6 +70,22 @@ def main(arguments: Sequence[str]) -> int:
     return 0
   code = signals.exit_code(view.status.stop.reason)
   return code or int(bool(view.status.failures))
+
+
+def _find_out(
+  launcher: modes.Launcher, directory: run_directory.RunDirectory
+) -> None:
+  """Has a run noted that goes on, although nothing here started it.
+
+  Raises:
+    ValueError: if nothing is known of it, and the cluster does not answer.
+  """
+  try:
+    launcher.job_states(directory)
+  except ValueError as error:
+    if directory.read_summary() is None:
+      raise
+    terminal.say(f'whether the run goes on again is not known: {error}')
 
 
 def _jobs(

@@ -7,6 +7,7 @@ as a cluster would.
 import json
 import stat
 import sys
+from unittest import mock
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from distacme.deploy import records
 from distacme.programs import cli
 from distacme.programs import program as program_lib
 from distacme.programs import training
+from distacme.programs.commands import status as status_command
 from distacme.run import run_directory
 from distacme.testing import environments
 from tests.deploy import manifest_checks
@@ -152,8 +154,8 @@ def test_a_run_is_checked_as_a_whole_before_any_of_it_is_submitted(
   out = capsys.readouterr().out
   assert 'submitted: job run-actor in the namespace default (3 of' in out
   calls = [call.partition(' ')[0] for call in kubectl.calls]
-  assert calls == ['get', 'get', 'delete', 'apply', 'apply']
-  deleted, checked, applied = kubectl.calls[2:]
+  assert calls == ['get', 'get', 'get', 'delete', 'apply', 'apply']
+  deleted, checked, applied = kubectl.calls[3:]
   assert checked == f'{applied} --dry-run=server'
   assert deleted == (
     'delete jobs --namespace default --selector app.kubernetes.io/instance=run '
@@ -218,6 +220,17 @@ def test_the_run_of_another_directory_is_left_alone(tmp_path, kubectl):
   assert not (tmp_path / 'run').exists()
 
 
+def test_pods_that_no_node_takes_are_refused_before_anything_is_submitted(
+  tmp_path, kubectl
+):
+  node = {'metadata': {}, 'status': {'allocatable': {'cpu': '2'}}}
+  kubectl.answer({'get nodes': {'items': [node]}, 'get': {'items': []}})
+  refused(tmp_path, 'of .* offers is')
+  assert not (tmp_path / 'run').exists()
+  assert all(call.startswith('get ') for call in kubectl.calls)
+  train(tmp_path, f'{IMAGE}autoscaled = true')
+
+
 def test_no_answer_is_a_sentence(tmp_path, kubectl):
   kubectl.answer({'get': 'connection refused'})
   refused(tmp_path, 'the cluster does not answer: connection refused')
@@ -231,6 +244,16 @@ def test_a_run_without_an_image_is_refused(tmp_path, no_kubectl):
   refused(
     tmp_path, r'image in \[kubernetes\].*is empty', cluster='', dry_run=True
   )
+
+
+def test_without_pyyaml_nothing_is_written(tmp_path, kubectl, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'yaml', None)
+  with pytest.raises(
+    ImportError, match=r"pip install 'distacme\[kubernetes\]'"
+  ):
+    train(tmp_path, dry_run=True)
+  assert not (tmp_path / 'run').exists()
+  assert not kubectl.calls
 
 
 def test_what_is_on_this_machine_only_is_refused(tmp_path, kubectl):
@@ -363,6 +386,140 @@ def test_the_end_of_a_run_is_written_here_once_its_pod_has_told_it(
   assert submitted.read_running() is None
 
 
+@pytest.fixture(name='applied')
+def fixture_applied(tmp_path, kubectl):
+  """A run whose manifests were written by a dry run, and applied by hand."""
+  train(tmp_path, dry_run=True)
+  directory = run_directory.RunDirectory(tmp_path / 'run')
+  # Of an earlier start, which this one goes on with.
+  directory.write_summary(
+    status_lib.Status(
+      seconds=1.0,
+      counts={'env_steps': 3},
+      stop=status_lib.Stop(status_lib.StopReason.INTERRUPTED),
+    )
+  )
+  assert directory.read_running() is None
+  kubectl.answer(going_on(tmp_path))
+  return directory
+
+
+def going_on(tmp_path, run_id=None):
+  """Returns the answers of a cluster in which a run goes on.
+
+  Args:
+    tmp_path: of its directory.
+    run_id: of another directory's run with the name.
+  """
+  found = manifests(tmp_path)['run'][0]['metadata']
+  if run_id is not None:
+    found['annotations']['distacme/run-id'] = run_id
+  return {
+    'get configmaps': {'items': [{'metadata': found}]},
+    'get pods': {'items': [pod('variables', 0, phase='Running')]},
+    'get jobs': {'items': [job('variables')]},
+    'exec': {},
+  }
+
+
+def ended():
+  """Returns the answers of a cluster in which a run has ended."""
+  stop = status_lib.Stop(status_lib.StopReason.INTERRUPTED)
+  told = status_lib.Status(seconds=3.0, counts={'env_steps': 7}, stop=stop)
+  message = ended_with(exitCode=0, message=json.dumps(told.to_dict()))
+  last = pod('variables', 0, phase='Succeeded', **message)
+  return {
+    'get pods': {'items': [last]},
+    # That of the actors ends a little later.
+    'get jobs': {'items': [job('variables', ended='Complete'), job('actor')]},
+    'get': {'items': []},
+  }
+
+
+def test_a_run_that_was_applied_by_hand_is_known_once_it_is_looked_at(
+  applied, kubectl
+):
+  assert kubernetes.job_states(applied) == {'variables/0': 'Running on node2'}
+  assert applied.read_running().cluster == 'kubernetes'
+  assert applied.read_summary() is None
+  kubectl.answer(ended())
+  for _ in range(2):
+    assert kubernetes.job_states(applied)
+    assert applied.read_running() is None
+    assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_the_end_of_a_run_that_nobody_looked_at_is_written(applied, kubectl):
+  kubectl.answer(ended())
+  kubernetes.job_states(applied)
+  assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_a_run_that_was_applied_by_hand_is_stopped(applied, kubectl, capfd):
+  kubectl.answer(going_on(applied.path.parent), after_exec=ended())
+  assert distacme('stop', applied.path) == 0
+  assert '7 environment steps' in capfd.readouterr().out
+  assert applied.read_running() is None
+
+
+def test_a_run_that_was_applied_by_hand_is_scaled(applied, kubectl):
+  assert distacme('scale', applied.path, '--num-actors', 2) == 0
+  assert kubectl.calls[-1].startswith('patch job/run-actor ')
+
+
+def test_the_end_of_a_run_that_was_applied_by_hand_is_waited_for(
+  applied, kubectl, monkeypatch, capfd
+):
+  waited = []
+
+  def wait(seconds):
+    waited.append(seconds)
+    kubectl.answer(ended())
+
+  monkeypatch.setattr(status_command, 'time', mock.Mock(sleep=wait))
+  assert distacme('status', applied.path, '--wait') == 130
+  assert waited
+  assert applied.read_summary().counts == {'env_steps': 7}
+
+
+def test_an_end_that_is_known_is_shown_without_the_cluster(
+  applied, kubectl, capfd
+):
+  kubectl.answer({'get': 'connection refused'})
+  assert distacme('status', applied.path, '--wait') == 130
+  out = capfd.readouterr().out
+  assert 'goes on again is not known' in out and 'connection refused' in out
+  applied.summary.unlink()
+  assert distacme('status', applied.path, '--wait') == 2
+
+
+@pytest.mark.parametrize('command', ['stop', 'scale'])
+def test_the_run_of_another_directory_is_neither_stopped_nor_scaled(
+  applied, kubectl, capfd, command
+):
+  kubectl.answer(going_on(applied.path.parent, run_id='x'))
+  flags = ['--num-actors', 2] if command == 'scale' else []
+  assert distacme(command, applied.path, *flags) == 2
+  assert 'does not run' in capfd.readouterr().err
+  changes = [call for call in kubectl.calls if not call.startswith('get ')]
+  assert not changes
+  assert applied.read_running() is None
+
+
+def test_a_dry_run_does_not_touch_the_directory_of_a_run_that_goes_on(
+  submitted, kubectl, monkeypatch
+):
+  folder = submitted.path.parent
+  before = records.read_submission(submitted)
+  kubectl.answer(going_on(folder))
+  refused(folder, 'run goes on in the namespace', dry_run=True)
+  kubectl.answer({'get': 'connection refused'})
+  refused(folder, 'does not answer: connection refused', dry_run=True)
+  assert records.read_submission(submitted) == before
+  submitted.end_running()  # then it can be looked at without a cluster
+  train(folder, dry_run=True)
+
+
 def test_a_pod_knows_the_places_of_the_others(submitted, monkeypatch):
   monkeypatch.setenv(kubernetes_engine.POD, 'run-variables-0-abcde')
   place = records.Place('actor/0', 'run-actor-0-fghij', 'run-actor-0', 0.0)
@@ -390,6 +547,25 @@ def test_actors_are_in_the_program_before_their_pods_come(submitted, kubectl):
   with pytest.raises(ValueError, match='as many actors as before: no such pod'):
     kubernetes.scale(submitted, 6)
   assert len(kubectl.calls) == 3
+
+
+def test_actors_that_the_cluster_refuses_are_taken_out_of_the_program_again(
+  submitted, kubectl
+):
+  kubernetes.scale(submitted, 5)
+  kubectl.answer({'patch': 'quota exceeded'})
+  with pytest.raises(ValueError, match='as many .* as before: quota exceeded'):
+    kubernetes.scale(submitted, 9)
+  told = [call.rpartition(' ')[2] for call in kubectl.calls if 'exec' in call]
+  assert told == ['5', '9', '5']
+  program = program_lib.read(submitted)
+  assert 'actor/4' in program and 'actor/5' not in program
+  refusal = {'patch': 'quota exceeded'}
+  kubectl.answer(refusal, after_exec={**refusal, 'exec': 'no such pod'})
+  with pytest.raises(
+    ValueError, match=r'had 5 actors, has 9 now \(no such pod\).*-actors 5$'
+  ):
+    kubernetes.scale(submitted, 9)
 
 
 def test_actors_of_a_job_set_stay_as_many(tmp_path, kubectl):
@@ -439,8 +615,78 @@ def distacme(*arguments):
   return exit_.value.code
 
 
+@pytest.fixture(name='doctor')
+def fixture_doctor(tmp_path, kubectl, monkeypatch, capfd):
+  """Returns a function from a cluster.toml to the doctor's exit code and words."""
+  monkeypatch.setenv('PATH', f'{kubectl.folder}')  # no Slurm either
+  path = tmp_path / 'cluster.toml'
+
+  def doctor(text):
+    path.write_text(text)
+    return distacme('doctor', '--cluster', path), capfd.readouterr().out
+
+  return doctor
+
+
+def test_the_doctor_asks_for_all_that_a_run_does_in_its_namespace(
+  kubectl, doctor
+):
+  code, out = doctor(f'{IMAGE}namespace = "team-a"')
+  assert code == 0
+  assert "may do all that a run needs in the namespace 'team-a'" in out
+  assert '\nkubernetes works' in out
+  calls = kubectl.calls
+  assert all(call.endswith(' --namespace team-a') for call in calls)
+  asked = [
+    call.removeprefix('auth can-i ').partition(' --namespace')[0]
+    for call in calls
+  ]
+  assert {
+    'create jobs.batch',
+    'create secrets',
+    'create persistentvolumeclaims',
+    'create pods --subresource=exec',
+    'get pods --subresource=log',
+  } <= {*asked}
+  assert not any('jobset' in each for each in asked)
+  doctor(f'{IMAGE}jobset = true')
+  assert any('create jobsets' in call for call in kubectl.calls)
+
+
+@pytest.mark.parametrize('said', ['no', 'no - a rule forbids it'])
+def test_the_doctor_names_what_is_refused(kubectl, doctor, said):
+  kubectl.answer(
+    {
+      'auth can-i create secrets': said,
+      'auth can-i create pods --subresource=exec': said,
+    }
+  )
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert (
+    "in the namespace 'default': create pods --subresource=exec, create secrets."
+    in out
+  )
+  assert 'no cluster works' in out
+
+
+def test_the_doctor_quotes_a_cluster_that_does_not_answer(kubectl, doctor):
+  kubectl.answer({'auth': 'no such host'})
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert 'KubectlError: no such host' in out
+
+
+def test_the_doctor_says_how_to_get_pyyaml(doctor, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'yaml', None)
+  code, out = doctor(IMAGE)
+  assert code == 1
+  assert "pip install 'distacme[kubernetes]'" in out
+  assert 'no cluster works' in out
+
+
 @pytest.mark.parametrize('command', ['status', 'watch', 'logs'])
-def test_commands_are_relayed_to_the_pod_of_the_variable_server(
+def test_commands_are_forwarded_to_the_pod_of_the_variable_server(
   submitted, kubectl, capfd, command
 ):
   kubectl.answer(
