@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import subprocess
 import sys
 
 from distacme.programs import modes
 from distacme.programs import program
+from distacme.programs.commands import run_flags
 from distacme.programs.view import terminal
 from distacme.run import files
 from distacme.run import run_directory
@@ -25,12 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     'one worker.',
     epilog='exit codes: 0, or 2 if there is no such run or worker.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  run_flags.add_run_dir(parser)
   parser.add_argument(
     'worker', nargs='?', metavar='WORKER', help="as in status, e.g. 'actor/3'"
   )

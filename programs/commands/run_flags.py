@@ -11,6 +11,16 @@ from distacme.programs import trusted_names
 _PARTS = ('env', 'agent', 'network')
 
 
+def add_run_dir(parser: argparse.ArgumentParser) -> None:
+  """Adds the argument that names a run to a parser."""
+  parser.add_argument(
+    'run_dir',
+    type=pathlib.Path,
+    metavar='RUN_DIR',
+    help="what 'distacme train' printed as 'run directory'",
+  )
+
+
 def add(parser: argparse.ArgumentParser, episodes: int | None) -> None:
   """Adds the flags of a run, its params and the episodes to a parser.
 
@@ -19,12 +29,7 @@ def add(parser: argparse.ArgumentParser, episodes: int | None) -> None:
     episodes: to play by default; None for a command that plays one, which has no
       flag for the number.
   """
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  add_run_dir(parser)
   if episodes is not None:
     parser.add_argument(
       '--episodes',

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 
 from distacme.programs import modes
 from distacme.programs import program
+from distacme.programs.commands import run_flags
 from distacme.run import endpoints
 from distacme.run import run_directory
 from distacme.run import run_state
@@ -22,12 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     'resumed run begins with its own --num-actors again.',
     epilog='exit codes: 0 once the run has been asked, 2 if it cannot be.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  run_flags.add_run_dir(parser)
   parser.add_argument(
     '--num-actors', type=int, required=True, help='how many there are to be'
   )

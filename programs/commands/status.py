@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-import pathlib
 import time
 
 from rich import table as rich_table
 
 from distacme.programs import modes
+from distacme.programs.commands import run_flags
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.programs.view import terminal
@@ -31,12 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     'directory is no run, or its run was killed or does not answer; otherwise '
     'the code of the run: 1 after a failure, 130 after a stop.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  run_flags.add_run_dir(parser)
   parser.add_argument(
     '--wait', action='store_true', help='wait until the run has ended'
   )

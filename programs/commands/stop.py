@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import pathlib
 import time
 
 from distacme import status as status_lib
 from distacme.programs import modes
 from distacme.programs import program
+from distacme.programs.commands import run_flags
 from distacme.programs.view import observer
 from distacme.programs.view import progress
 from distacme.programs.view import terminal
@@ -32,12 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     epilog='exit codes: 0 once the run has ended, 2 if it does not run or has '
     'not ended.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  run_flags.add_run_dir(parser)
   flags = parser.parse_args(arguments)
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   launcher = modes.find(directory.read_config()['run']['mode'])

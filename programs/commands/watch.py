@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 import contextlib
-import pathlib
 import queue
 import time
 
@@ -14,6 +13,7 @@ from rich import live as rich_live
 
 from distacme import status
 from distacme.programs import modes
+from distacme.programs.commands import run_flags
 from distacme.programs.view import dashboard
 from distacme.programs.view import observer
 from distacme.programs.view import terminal
@@ -34,12 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     epilog='exit codes: 0 after what there was to see, 130 after Ctrl-C, 2 if '
     'the directory is no run, or its run was killed or does not answer.',
   )
-  parser.add_argument(
-    'run_dir',
-    type=pathlib.Path,
-    metavar='RUN_DIR',
-    help="what 'distacme train' printed as 'run directory'",
-  )
+  run_flags.add_run_dir(parser)
   flags = parser.parse_args(arguments)
   directory = run_directory.RunDirectory(flags.run_dir.resolve())
   launcher = modes.find(directory.read_config()['run']['mode'])
