@@ -114,7 +114,7 @@ def test_actors_learn_through_a_relay_that_is_killed(tmp_path):
     assert run.summary.workers['relay/0'].state == 'done'
 
 
-@pytest.mark.program
+@pytest.mark.chaos
 def test_threads_have_relays_too(tmp_path):
   flags = ('--solved-return', '0.9')
   with launching.Run(tmp_path / 'run', *SMALL, *flags, mode='threads') as run:

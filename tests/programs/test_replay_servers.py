@@ -129,7 +129,6 @@ def learner_steps(run):
 
 
 @pytest.mark.program
-@pytest.mark.launchpad
 def test_a_run_outlives_a_server_and_a_servers_only_actor_and_goes_on(start):
   run = start('--max-env-steps', '1000000')
   run.wait_until_learning()
@@ -167,7 +166,7 @@ def test_a_run_outlives_a_server_and_a_servers_only_actor_and_goes_on(start):
   assert learnt == pytest.approx(ratio * (inserted - 300), rel=0.1)
 
 
-@pytest.mark.program
+@pytest.mark.chaos
 def test_another_number_of_servers_is_refused_at_a_resume(start):
   run = start('--max-env-steps', '1500', '--mode', 'threads')
   assert run.wait()[0] == 0, run.output
@@ -177,7 +176,7 @@ def test_another_number_of_servers_is_refused_at_a_resume(start):
   assert (run.run_dir / 'replay' / 'shard_1_of_2').exists()
 
 
-@pytest.mark.program
+@pytest.mark.chaos
 @pytest.mark.parametrize(
   ('agent', 'transport'),
   [('impala', 'grpc'), ('ppo', 'grpc'), ('impala', 'reverb')],

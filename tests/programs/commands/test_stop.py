@@ -18,7 +18,7 @@ def command(capsys, *arguments):
 
 
 @pytest.mark.program
-@pytest.mark.parametrize('mode', ['local', 'threads', 'processes'])
+@pytest.mark.parametrize('mode', ['local', 'processes'])
 def test_a_run_is_stopped_in_order(tmp_path, capsys, mode):
   with launching.Run(tmp_path / 'run', *LONG, mode=mode) as run:
     run.wait_until_learning()
