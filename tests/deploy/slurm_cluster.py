@@ -19,6 +19,7 @@ import time
 import pytest
 
 PACKAGES = 'slurmctld slurmd slurm-client munge iproute2'
+ROOT = pathlib.Path(__file__).parents[2]
 _NET = '10.213.79'
 _BRIDGE = 'dslurm0'
 _PORT = 26700
@@ -277,7 +278,7 @@ class Node:
       hostname {self.name}
       mount --bind {self._cluster.path('etc/hosts')} /etc/hosts
       mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-      mount -t tmpfs -o mode=1777 tmpfs /tmp
+      {self._own_tmp()}
       slurmd -D &
       while :; do sleep infinity & wait $!; done
     """)
@@ -286,6 +287,20 @@ class Node:
       *('nsenter', f'--net=/run/netns/{self.namespace}'),
       *('unshare', '--uts', '--mount', '--pid', '--fork', '--mount-proc'),
       *('--kill-child=KILL', 'bash', '-c', init),
+    )
+
+  def _own_tmp(self):
+    """Returns commands that give the node a /tmp of its own.
+
+    A checkout that lies in /tmp stands for one on the shared disk.
+    """
+    own = 'mount -t tmpfs -o mode=1777 tmpfs /tmp'
+    if not ROOT.is_relative_to('/tmp'):
+      return own
+    held = self._cluster.path('run', f'{self.name}.checkout')
+    return (
+      f'mkdir -p {held} && mount --bind {ROOT} {held} && {own} && '
+      f'mkdir -p {ROOT} && mount --bind {held} {ROOT}'
     )
 
   def off(self):
