@@ -39,6 +39,10 @@ def why_not():
     return (
       f'{", ".join(missing)} missing; on Debian: apt-get install {PACKAGES}'
     )
+  if _run('ip', 'link', 'show', _BRIDGE).returncode == 0:
+    return (
+      f'another one runs, or has left the bridge {_BRIDGE} (ip link del it)'
+    )
   probe = (
     'ip link set lo up && ip link add b0 type bridge && '
     'ip link add v0 type veth peer name v1 && hostname probe'
