@@ -40,9 +40,9 @@ _JOB_SETS = (
 # Run on a node, from the folder in which runs would be submitted.
 _ON_A_NODE = """
 import os, socket, sys
-from distacme.deploy import slurm, supervise
+from distacme.deploy import slurm_engine, supervise
 found = os.path.exists(sys.argv[1])
-print(socket.gethostname(), slurm.ENGINE.host(sys.argv[2]), found)
+print(socket.gethostname(), slurm_engine.address(sys.argv[2]), found)
 """
 
 

@@ -138,7 +138,6 @@ def _submit(
   records.write_submission(
     directory,
     records.Submission(
-      _NAME,
       {
         spec.name: f'{described.job(spec.kind)}-{spec.index}'
         for spec in described.program.owners()

@@ -28,12 +28,10 @@ class Submission:
   """The jobs that a launcher has submitted; the contents of `submission.json`.
 
   Attributes:
-    engine: mode of the run, e.g. 'slurm'.
     jobs: the engine's number of each worker's job.
     since: when they were submitted, in unix seconds.
   """
 
-  engine: str
   jobs: Mapping[str, str]
   since: float
 
@@ -173,7 +171,7 @@ def read_summary(
 
 
 def needed(program: topology.Program) -> list[str]:
-  """Returns the workers without which a run cannot go on: all that are no actors."""
+  """Returns the names of the workers without which a run cannot go on."""
   return [spec.name for spec in program.owners() if spec.kind in _NEEDED]
 
 

@@ -125,7 +125,7 @@ def _submit(
   """
   directory.start_running(slurm_jobs.ENGINE)
   numbers: dict[str, str] = {}
-  submission = records.Submission(slurm_jobs.ENGINE, {}, time.time())
+  submission = records.Submission({}, time.time())
   try:
     for job in listed:
       options = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 import fcntl
 import logging
 import os
@@ -114,22 +114,7 @@ class SlurmEngine:
 
   def host(self, cluster: cluster_lib.Cluster) -> str:
     """Returns this node's address, by which Slurm knows it; see `engine.Engine`."""
-    if cluster.slurm.interface:
-      return _address_of(cluster.slurm.interface)
-    node = os.environ.get('SLURMD_NODENAME') or socket.gethostname()
-    try:
-      described = command('scontrol', '-o', 'show', 'node', node)
-      match = re.search(r'NodeAddr=(\S+)', described)
-      name = match[1] if match else node
-    except SlurmError as error:
-      logging.warning('%s; the node is called %s', error, node)
-      name = node
-    try:
-      address = socket.gethostbyname(name)
-    except OSError:
-      return name
-    # A host may call itself 127.0.1.1, and others call it by its name.
-    return name if address in ('127.0.0.1', '127.0.1.1') else address
+    return address(cluster.slurm.interface)
 
   def state(self, job: str) -> engine_lib.JobState:
     """Returns the state of a job, of an array the state of all elements together."""
@@ -184,6 +169,33 @@ class SlurmEngine:
 
 
 ENGINE = SlurmEngine()
+
+
+def address(interface: str) -> str:
+  """Returns this node's address for other nodes.
+
+  Args:
+    interface: of the network to use; '' for the address by which Slurm knows the node.
+
+  Raises:
+    ValueError: if the interface has none.
+  """
+  if interface:
+    return _address_of(interface)
+  node = os.environ.get('SLURMD_NODENAME') or socket.gethostname()
+  try:
+    described = command('scontrol', '-o', 'show', 'node', node)
+    match = re.search(r'NodeAddr=(\S+)', described)
+    name = match[1] if match else node
+  except SlurmError as error:
+    logging.warning('%s; the node is called %s', error, node)
+    name = node
+  try:
+    found = socket.gethostbyname(name)
+  except OSError:
+    return name
+  # A host may call itself 127.0.1.1, and others call it by its name.
+  return name if found in ('127.0.0.1', '127.0.1.1') else found
 
 
 def _address_of(interface: str) -> str:
@@ -267,11 +279,11 @@ def largest_array() -> int:
   return int(match[1]) if match else 1001
 
 
-def submit(script: str, *options: Sequence[str] | str) -> str:
+def submit(script: str, *options: str) -> str:
   """Submits a script; returns the number of the job.
 
   Raises:
     SlurmError: if Slurm refuses the job.
   """
-  answer = command('sbatch', '--parsable', *map(str, options), script)
+  answer = command('sbatch', '--parsable', *options, script)
   return answer.strip().partition(';')[0]

@@ -126,7 +126,7 @@ def _begin(
     records.begin(directory, submitted.files / CLUSTER)
     since = time.time()
     # Without numbers of jobs: a pod's is in its place.
-    records.write_submission(directory, records.Submission(run.mode, {}, since))
+    records.write_submission(directory, records.Submission({}, since))
     return since
 
 

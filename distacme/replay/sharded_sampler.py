@@ -25,9 +25,6 @@ _LOOK_S = 0.5  # between looks for a shard that is gone
 # Between two messages on how much a shard may take. Actors have so much room ahead of
 # the learner that they hardly wait for one.
 _PERIOD_S = 0.01
-_AHEAD = (
-  1.5  # batches; with fewer elements left than these take, more are fetched
-)
 
 
 class Shard(NamedTuple):
@@ -309,10 +306,8 @@ class _Queues(ShardedSampler):
     super().__init__(shards, layout, stopped)
     self._part = replay_spec.of_shard(spec, 0, len(shards)).batch_size
     self._parts = spec.batch_size // self._part  # in a batch
-    # For who holds the lock, as are the pools.
-    self._arrived: collections.deque[int] = (
-      collections.deque()
-    )  # of which shards
+    # For who holds the lock, as are the pools. Numbers of the shards whose parts came.
+    self._arrived = collections.deque[int]()
     self._wanted = set(range(len(shards)))  # of which shards more is
     self._used: list[int] = []  # shards whose part the last batch has
     self._start(self._fetch)

@@ -70,9 +70,7 @@ def fixture_directory(tmp_path):
   directory = run_directory.RunDirectory(tmp_path)
   directory.cluster.mkdir()
   jobs = {'variables/0': '1', 'replay/0': '2', 'learner/0': '3', 'actor/0': '4'}
-  records.write_submission(
-    directory, records.Submission('slurm', jobs, time.time())
-  )
+  records.write_submission(directory, records.Submission(jobs, time.time()))
   return directory
 
 
@@ -189,7 +187,7 @@ def test_a_summary_of_an_earlier_start_ends_nothing(directory):
   share.poll()
   assert share.stopping()  # the control: one of this start does
   submission = records.read_submission(directory)
-  later = records.Submission('slurm', submission.jobs, time.time() + 60)
+  later = records.Submission(submission.jobs, time.time() + 60)
   records.write_submission(directory, later)
   share, _ = make(directory, Engine(), 'actor/0')
   share.poll()
