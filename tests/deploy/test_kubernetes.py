@@ -164,7 +164,6 @@ def test_a_run_is_checked_as_a_whole_before_any_of_it_is_submitted(
   directory = run_directory.RunDirectory(tmp_path / 'run')
   assert directory.read_running().cluster == 'kubernetes'
   submission = records.read_submission(directory)
-  assert submission.engine == 'kubernetes'
   assert submission.jobs['actor/2'] == 'run-actor-2'
 
 
